@@ -1,0 +1,309 @@
+//! How messages lie on a stream: pure functions over bytes, no system calls.
+//!
+//! A frame is a header of 12 bytes and a body:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..8 | length of the body, little-endian `u64` |
+//! | 8..12 | number of descriptors, little-endian `u32` |
+//! | 12.. | the body |
+//!
+//! Descriptors ride on the bytes of the header of their frame, at most [`DESCRIPTORS_A_PACKET`] a
+//! byte. So they have all arrived when the header has, and the body never carries any.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+pub(crate) const HEADER: usize = 12;
+
+/// The kernel's limit for one SCM_RIGHTS message (SCM_MAX_FD).
+pub(crate) const DESCRIPTORS_A_PACKET: usize = 253;
+
+/// One packet on each byte of the header.
+pub(crate) const MAX_DESCRIPTORS: usize = HEADER * DESCRIPTORS_A_PACKET;
+
+/// What one read takes at most: many small messages, one system call.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// How far memory may run ahead of the bytes that really came.
+const GROWTH: usize = 1024 * 1024;
+
+pub(crate) struct Header {
+    pub(crate) length: usize,
+    pub(crate) descriptors: usize,
+}
+
+impl Header {
+    pub(crate) fn to_bytes(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(&(self.length as u64).to_le_bytes());
+        // Bounded by MAX_DESCRIPTORS, which every sender checks.
+        bytes[8..].copy_from_slice(&u32::try_from(self.descriptors).unwrap_or(0).to_le_bytes());
+        bytes
+    }
+
+    fn parse(bytes: [u8; HEADER]) -> Result<Self, String> {
+        let [l0, l1, l2, l3, l4, l5, l6, l7, d0, d1, d2, d3] = bytes;
+        let length = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+        let descriptors = u32::from_le_bytes([d0, d1, d2, d3]) as usize;
+        if length > isize::MAX as u64 {
+            return Err(format!("a frame claims a length of {length} bytes"));
+        }
+        if descriptors > MAX_DESCRIPTORS {
+            return Err(format!(
+                "a frame claims {descriptors} descriptors, {MAX_DESCRIPTORS} is the most there can be"
+            ));
+        }
+        Ok(Self { length: usize::try_from(length).unwrap_or(usize::MAX), descriptors })
+    }
+}
+
+/// A frame that has come in whole.
+pub(crate) struct Frame<'a> {
+    pub(crate) body: Cow<'a, [u8]>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Where the next bytes of the stream belong.
+pub(crate) enum Space<'a> {
+    /// Read-ahead: anything may come, descriptors too.
+    Ahead(&'a mut [u8], &'a mut VecDeque<OwnedFd>),
+    /// Inside the body of a large frame: bytes of it, appended, at most as many as there is spare
+    /// capacity.
+    Body(&'a mut Vec<u8>),
+}
+
+/// Puts frames together from what the stream delivers, in whatever pieces.
+///
+/// A frame that is not complete stays here: a timeout in the middle of it loses nothing.
+pub(crate) struct Assembler {
+    /// Read-ahead. All initialised; `start..end` has been read and not been taken.
+    ahead: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Came with the bytes in `ahead`, in the order of their frames.
+    descriptors: VecDeque<OwnedFd>,
+    /// The frame in progress, when it does not fit into `ahead`.
+    large: Option<(Header, Vec<u8>)>,
+}
+
+impl Assembler {
+    pub(crate) fn new() -> Self {
+        Self { ahead: Box::default(), start: 0, end: 0, descriptors: VecDeque::new(), large: None }
+    }
+
+    /// An assembler that has already read these bytes and descriptors.
+    pub(crate) fn resume(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Self {
+        let mut resumed = Self { descriptors: descriptors.into(), ..Self::new() };
+        if !bytes.is_empty() {
+            resumed.ahead = vec![0; bytes.len().max(READ_AHEAD)].into_boxed_slice();
+            resumed.ahead[..bytes.len()].copy_from_slice(bytes);
+            resumed.end = bytes.len();
+        }
+        resumed
+    }
+
+    /// Whether a frame has begun and is not complete.
+    pub(crate) fn is_inside_frame(&self) -> bool {
+        self.large.is_some() || self.start < self.end
+    }
+
+    /// What has been read and not been taken: bytes, and their descriptors.
+    pub(crate) fn pending(&self) -> (Vec<u8>, &VecDeque<OwnedFd>) {
+        let mut bytes = Vec::new();
+        if let Some((header, body)) = &self.large {
+            bytes.extend_from_slice(&header.to_bytes());
+            bytes.extend_from_slice(body);
+        }
+        bytes.extend_from_slice(&self.ahead[self.start..self.end]);
+        (bytes, &self.descriptors)
+    }
+
+    /// Takes the next complete frame, if there is one.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, String> {
+        if let Some((header, body)) = self.large.take_if(|(h, body)| body.len() == h.length) {
+            let descriptors = self.claim(header.descriptors)?;
+            return Ok(Some(Frame { body: Cow::Owned(body), descriptors }));
+        }
+        if self.large.is_some() {
+            return Ok(None);
+        }
+        let bytes = &self.ahead[self.start..self.end];
+        let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
+            if bytes.is_empty() && !self.descriptors.is_empty() {
+                return Err("descriptors came that no frame announced".to_owned());
+            }
+            return Ok(None);
+        };
+        let header = Header::parse(*header)?;
+        if rest.len() >= header.length {
+            let body = self.start + HEADER..self.start + HEADER + header.length;
+            self.start = body.end;
+            let descriptors = self.claim(header.descriptors)?;
+            return Ok(Some(Frame { body: Cow::Borrowed(&self.ahead[body]), descriptors }));
+        }
+        if header.length + HEADER > self.ahead.len() {
+            let body = rest.to_vec();
+            (self.start, self.end) = (0, 0);
+            self.large = Some((header, body));
+        }
+        Ok(None)
+    }
+
+    /// The place for the next read. Never empty.
+    pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
+        if let Some((header, body)) = &mut self.large {
+            let missing = header.length - body.len();
+            if body.capacity() == body.len() {
+                body.try_reserve_exact(missing.min(body.len().max(GROWTH)))?;
+            }
+            return Ok(Space::Body(body));
+        }
+        if self.ahead.is_empty() {
+            self.ahead = vec![0; READ_AHEAD].into_boxed_slice();
+        }
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start > 0 {
+            // A part of a frame: move it to the front, so that the whole frame fits.
+            self.ahead.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        Ok(Space::Ahead(&mut self.ahead[self.end..], &mut self.descriptors))
+    }
+
+    /// Says that `count` bytes were read into [`Space::Ahead`].
+    pub(crate) fn filled(&mut self, count: usize) {
+        self.end += count;
+    }
+
+    fn claim(&mut self, count: usize) -> Result<Vec<OwnedFd>, String> {
+        if self.descriptors.len() < count {
+            let came = self.descriptors.len();
+            return Err(format!("a frame announces {count} descriptors, {came} came with it"));
+        }
+        Ok(self.descriptors.drain(..count).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut bytes = Header { length: body.len(), descriptors: 0 }.to_bytes().to_vec();
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    /// Feeds at most `count` bytes; gives back how many were taken.
+    fn feed(assembler: &mut Assembler, bytes: &[u8]) -> usize {
+        let (count, ahead) = match assembler.space().unwrap() {
+            Space::Ahead(space, _) => {
+                let count = space.len().min(bytes.len());
+                space[..count].copy_from_slice(&bytes[..count]);
+                (count, true)
+            }
+            Space::Body(body) => {
+                let count = (body.capacity() - body.len()).min(bytes.len());
+                body.extend_from_slice(&bytes[..count]);
+                (count, false)
+            }
+        };
+        if ahead {
+            assembler.filled(count);
+        }
+        count
+    }
+
+    /// Everything the stream holds, when it comes in pieces of at most `piece` bytes.
+    fn frames_in_pieces(stream: &[u8], piece: usize) -> Vec<Vec<u8>> {
+        let mut assembler = Assembler::new();
+        let mut frames = Vec::new();
+        let mut rest = stream;
+        while !rest.is_empty() {
+            let count = feed(&mut assembler, &rest[..piece.min(rest.len())]);
+            rest = &rest[count..];
+            while let Some(frame) = assembler.next().unwrap() {
+                frames.push(frame.body.into_owned());
+            }
+        }
+        assert!(!assembler.is_inside_frame());
+        frames
+    }
+
+    #[test]
+    fn frames_survive_any_cut() {
+        let bodies =
+            [&b""[..], b"x", &[7; 100], &vec![9; READ_AHEAD - HEADER], &vec![1; READ_AHEAD], b"z"];
+        let stream: Vec<u8> = bodies.iter().flat_map(|body| frame(body)).collect();
+        for piece in [1, 11, 12, 13, 4095, READ_AHEAD, READ_AHEAD + 1, stream.len()] {
+            assert_eq!(frames_in_pieces(&stream, piece), bodies, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_body_larger_than_the_growth_step_arrives() {
+        let body: Vec<u8> = (0..3 * GROWTH + 5).map(|i| i.to_le_bytes()[0]).collect();
+        assert_eq!(frames_in_pieces(&frame(&body), 1 << 20), [body]);
+    }
+
+    #[test]
+    fn a_forged_length_takes_no_memory() {
+        let mut assembler = Assembler::new();
+        feed(&mut assembler, &Header { length: 1 << 60, descriptors: 0 }.to_bytes());
+        assert!(assembler.next().unwrap().is_none());
+        let Space::Body(body) = assembler.space().unwrap() else { panic!("a large frame") };
+        assert!(body.capacity() <= GROWTH);
+    }
+
+    #[test]
+    fn impossible_headers_are_refused() {
+        for (header, what) in [
+            (Header { length: usize::MAX, descriptors: 0 }, "length"),
+            (Header { length: 0, descriptors: MAX_DESCRIPTORS + 1 }, "descriptors"),
+            (Header { length: 0, descriptors: 1 }, "announces 1 descriptors, 0 came"),
+        ] {
+            let mut assembler = Assembler::new();
+            feed(&mut assembler, &header.to_bytes());
+            let error = assembler.next().err().unwrap();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn descriptors_without_a_frame_are_refused() {
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let mut assembler = Assembler::resume(&frame(b"x"), vec![file]);
+        assert_eq!(&*assembler.next().unwrap().unwrap().body, b"x");
+        assert!(assembler.next().err().unwrap().contains("no frame announced"));
+    }
+
+    #[test]
+    fn what_is_pending_can_go_on_elsewhere() {
+        let body = vec![2; 2 * READ_AHEAD];
+        let stream = [frame(&body), frame(b"next")].concat();
+        for cut in [1, 5, 12, 13, 1000, READ_AHEAD, READ_AHEAD + 100, 2 * READ_AHEAD] {
+            let mut first = Assembler::new();
+            let mut fed = 0;
+            while fed < cut {
+                assert!(first.next().unwrap().is_none());
+                fed += feed(&mut first, &stream[fed..cut]);
+            }
+            let (bytes, _) = first.pending();
+            let mut second = Assembler::resume(&bytes, Vec::new());
+            let mut bodies = Vec::new();
+            loop {
+                while let Some(frame) = second.next().unwrap() {
+                    bodies.push(frame.body.into_owned());
+                }
+                if fed == stream.len() {
+                    break;
+                }
+                fed += feed(&mut second, &stream[fed..]);
+            }
+            assert_eq!(bodies, [&body[..], b"next"], "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Values that carry descriptors: encoding and decoding, for those who build on this crate.
+//!
+//! While a value is encoded, each handle in it puts its descriptor into a side table with
+//! [`attach`] and writes the index it got; while it is decoded, each handle [`claim`]s its own. The
+//! table is a thread-local that belongs to one encode or decode: a nested one has its own, a failed
+//! one closes what it held, and outside of one there is none, so serialising a handle to JSON, say,
+//! is an error that says so.
+//!
+//! ```
+//! use multiproc_pipe::{Descriptor, message};
+//! use std::fs::File;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = Descriptor::from(File::open("/dev/null")?);
+//! let mut bytes = Vec::new();
+//! let descriptors = message::encode(&("log", file), &mut bytes)?;
+//! let (name, _file): (String, Descriptor) = message::decode(&bytes, descriptors)?;
+//! assert_eq!(name, "log");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+
+use postcard::ser_flavors::Flavor;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{DecodeError, EncodeError};
+use crate::frame::MAX_DESCRIPTORS;
+
+/// The descriptors of one message while it is being encoded or decoded.
+struct Table {
+    /// Decoding takes them out one by one: `None` is one that was claimed.
+    descriptors: Vec<Option<OwnedFd>>,
+    direction: Direction,
+    /// Why a handle refused. It is kept here because postcard drops the text of custom errors.
+    reason: Option<String>,
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Direction {
+    Encode,
+    Decode,
+}
+
+thread_local! {
+    static TABLE: RefCell<Option<Table>> = const { RefCell::new(None) };
+}
+
+/// Puts the outer table back, also when a user's `Serialize` panics.
+struct Scope {
+    outer: Option<Table>,
+}
+
+impl Scope {
+    fn enter(direction: Direction, descriptors: Vec<Option<OwnedFd>>) -> Self {
+        let table = Table { descriptors, direction, reason: None };
+        Self { outer: TABLE.replace(Some(table)) }
+    }
+
+    fn leave(self) -> (Vec<Option<OwnedFd>>, Option<String>) {
+        let table = TABLE.take();
+        table.map_or_else(Default::default, |table| (table.descriptors, table.reason))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        TABLE.set(self.outer.take());
+    }
+}
+
+/// Appends to a vector, in pieces as large as the value gives them.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
+///
+/// # Errors
+///
+/// If the value's `Serialize` fails; `bytes` is then as before, and nothing is left open.
+pub fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<Vec<OwnedFd>, EncodeError> {
+    let before = bytes.len();
+    let scope = Scope::enter(Direction::Encode, Vec::new());
+    let result = postcard::serialize_with_flavor(value, Append(bytes));
+    let (descriptors, reason) = scope.leave();
+    match result {
+        Ok(()) => Ok(descriptors.into_iter().flatten().collect()),
+        Err(error) => {
+            bytes.truncate(before);
+            let reason = reason.unwrap_or_else(|| {
+                let _scope = Scope::enter(Direction::Encode, Vec::new());
+                crate::reason::of_encode(value, &error)
+            });
+            Err(EncodeError { type_name: type_name::<T>(), reason })
+        }
+    }
+}
+
+/// Decodes a value from all of `bytes`; its handles take their descriptors, the others are closed.
+///
+/// # Errors
+///
+/// If the bytes are no value of this type, or something is left over.
+pub fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<T, DecodeError> {
+    let fail = |reason| Err(DecodeError { type_name: type_name::<T>(), reason });
+    let scope = Scope::enter(Direction::Decode, descriptors.into_iter().map(Some).collect());
+    let result = postcard::take_from_bytes::<T>(bytes);
+    let (_unclaimed, reason) = scope.leave();
+    match result {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => fail(format!("{} of {} bytes are left over", rest.len(), bytes.len())),
+        Err(error) => fail(reason.unwrap_or_else(|| error.to_string())),
+    }
+}
+
+/// Remembers why a handle refuses to be encoded or decoded, and gives the text back for the error.
+///
+/// For the `Serialize` and `Deserialize` of handles: postcard drops the text of custom errors, this
+/// keeps it for whoever reads the [`EncodeError`] or [`DecodeError`].
+#[must_use]
+pub fn refusal(reason: impl Display) -> String {
+    let reason = reason.to_string();
+    TABLE.with_borrow_mut(|table| {
+        if let Some(table) = table {
+            table.reason.get_or_insert_with(|| reason.clone());
+        }
+    });
+    reason
+}
+
+/// Puts a descriptor into the message being encoded. To be called from a handle's `Serialize`.
+///
+/// # Errors
+///
+/// If no message is being encoded, or it has as many descriptors as it can have.
+pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok, S::Error> {
+    let index = TABLE.with_borrow_mut(|table| match table {
+        Some(Table { descriptors, direction: Direction::Encode, .. }) => {
+            if descriptors.len() == MAX_DESCRIPTORS {
+                return Err(format!("it has more than {MAX_DESCRIPTORS} descriptors"));
+            }
+            descriptors.push(Some(descriptor));
+            u32::try_from(descriptors.len() - 1).map_err(|error| error.to_string())
+        }
+        _ => Err("it holds a descriptor, which can only travel in a multiproc message: through a \
+                  connection, in a queue or as an argument of a process"
+            .to_owned()),
+    });
+    match index {
+        Ok(index) => index.serialize(serializer),
+        Err(reason) => Err(serde::ser::Error::custom(refusal(reason))),
+    }
+}
+
+/// Takes a descriptor out of the message being decoded. To be called from a handle's `Deserialize`.
+///
+/// # Errors
+///
+/// If no message is being decoded, or it has no such descriptor, or another handle took it.
+pub fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::Error> {
+    let index = u32::deserialize(deserializer)? as usize;
+    let descriptor = TABLE.with_borrow_mut(|table| match table {
+        Some(Table { descriptors, direction: Direction::Decode, .. }) => {
+            let count = descriptors.len();
+            match descriptors.get_mut(index) {
+                Some(slot) => {
+                    slot.take().ok_or_else(|| format!("descriptor {index} is used twice"))
+                }
+                None => Err(format!("there is no descriptor {index}: the message has {count}")),
+            }
+        }
+        _ => Err("a descriptor can only arrive in a multiproc message".to_owned()),
+    });
+    descriptor.map_err(|reason| serde::de::Error::custom(refusal(reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::fs::File;
+
+    use super::*;
+    use crate::Descriptor;
+
+    fn null() -> Descriptor {
+        File::open("/dev/null").unwrap().into()
+    }
+
+    fn open_descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    #[test]
+    fn a_nested_encode_has_a_table_of_its_own() {
+        /// Sends a message while it is being encoded itself.
+        struct Nosy(RefCell<Vec<u8>>, Descriptor);
+        impl Serialize for Nosy {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inner = encode(&self.1, &mut self.0.borrow_mut()).unwrap();
+                assert_eq!(inner.len(), 1);
+                ((), &self.1).serialize(serializer)
+            }
+        }
+        let mut bytes = Vec::new();
+        let value = (null(), Nosy(RefCell::default(), null()), null());
+        let descriptors = encode(&value, &mut bytes).unwrap();
+        assert_eq!(descriptors.len(), 3);
+        decode::<(Descriptor, ((), Descriptor), Descriptor)>(&bytes, descriptors).unwrap();
+    }
+
+    // One test, because it counts the descriptors of the whole process.
+    #[test]
+    fn what_is_not_claimed_is_closed() {
+        struct Fails;
+        impl Serialize for Fails {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("out of ink"))
+            }
+        }
+        let mut bytes = vec![1, 2];
+        let error = encode(&(null(), Fails), &mut bytes).unwrap_err();
+        assert!(error.to_string().contains("out of ink"), "{error}");
+        assert_eq!(bytes, [1, 2], "what was there before stays");
+
+        // Without descriptors of other tests around: counted in a loop until it is quiet.
+        let leaks = |action: &dyn Fn()| {
+            (0..100).all(|_| {
+                let before = open_descriptors();
+                action();
+                open_descriptors() > before
+            })
+        };
+        assert!(!leaks(&|| {
+            encode(&(null(), Fails), &mut Vec::new()).unwrap_err();
+        }));
+        assert!(!leaks(&|| {
+            let mut bytes = Vec::new();
+            let descriptors = encode(&(null(), null()), &mut bytes).unwrap();
+            decode::<(Descriptor, String, String)>(&bytes, descriptors).unwrap_err();
+        }));
+    }
+
+    #[test]
+    fn a_forged_index_is_refused() {
+        let descriptors = || vec![OwnedFd::from(null())];
+        for (bytes, what) in [([0, 0], "used twice"), ([0, 1], "no descriptor 1")] {
+            let error = decode::<(Descriptor, Descriptor)>(&bytes, descriptors()).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn left_over_bytes_are_refused() {
+        let error = decode::<u8>(&[1, 2, 3], Vec::new()).unwrap_err();
+        assert_eq!(error.type_name(), "u8");
+        assert!(error.to_string().contains("2 of 3 bytes"), "{error}");
+    }
+
+    #[test]
+    fn outside_of_a_message_a_handle_refuses() {
+        let error = postcard::to_stdvec(&null()).unwrap_err();
+        assert_eq!(error, postcard::Error::SerdeSerCustom);
+        let text = crate::reason::of_encode(&null(), &error);
+        assert!(text.contains("can only travel in a multiproc message"), "{text}");
+    }
+
+    #[test]
+    fn a_panic_in_serialize_puts_the_outer_table_back() {
+        struct Panics;
+        impl Serialize for Panics {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                panic!("on purpose")
+            }
+        }
+        std::panic::catch_unwind(|| encode(&Panics, &mut Vec::new())).unwrap_err();
+        TABLE.with_borrow(|table| assert!(table.is_none()));
+    }
+}
