@@ -1,0 +1,55 @@
+//! Death at named points, for tests: compiled in by `--cfg multiproc_faults` and by nothing else.
+
+/// Marks a point of an operation. Does nothing, unless a test has armed it: then the process is
+/// killed here, by a real SIGKILL.
+#[inline(always)]
+pub fn reached(point: &'static str) {
+    #[cfg(multiproc_faults)]
+    armed::reached(point);
+    #[cfg(not(multiproc_faults))]
+    let _ = point;
+}
+
+#[cfg(multiproc_faults)]
+pub use armed::{arm, seen};
+
+#[cfg(multiproc_faults)]
+mod armed {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    struct State {
+        armed: Option<(String, u32)>,
+        seen: BTreeSet<&'static str>,
+    }
+
+    static STATE: Mutex<State> = Mutex::new(State { armed: None, seen: BTreeSet::new() });
+
+    pub(super) fn reached(point: &'static str) {
+        let Ok(mut state) = STATE.lock() else { return };
+        state.seen.insert(point);
+        if let Some((name, visits)) = &mut state.armed
+            && name == point
+        {
+            *visits -= 1;
+            if *visits == 0 {
+                let me = rustix::process::getpid();
+                let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+                // The signal is there before the call returns.
+                std::process::abort();
+            }
+        }
+    }
+
+    /// Lets this process die when it reaches `point` for the `visit`th time from now (from 1).
+    pub fn arm(point: &str, visit: u32) {
+        if let Ok(mut state) = STATE.lock() {
+            state.armed = Some((point.to_owned(), visit));
+        }
+    }
+
+    /// The points that this process has reached so far.
+    pub fn seen() -> BTreeSet<&'static str> {
+        STATE.lock().map(|state| state.seen.clone()).unwrap_or_default()
+    }
+}

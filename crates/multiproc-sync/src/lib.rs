@@ -1,0 +1,71 @@
+//! Locks in shared memory, between processes, that survive the death of their holder.
+//!
+//! A [`Lock`] can be cloned, sent to other processes (as an argument, through a connection, in a
+//! queue), and used by all of them. When a process is killed while it holds one, the next that locks
+//! it gets the guard, and is told.
+//!
+//! ```
+//! use multiproc_sync::Lock;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let printing = Lock::new()?;
+//! {
+//!     let _guard = printing.lock();
+//!     println!("nobody else prints now");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works, and what it costs
+//!
+//! A primitive is a word in a sealed memfd that every process maps. Nobody else waiting, `lock` and
+//! `unlock` are one atomic instruction each. A waiter spins shortly, then sleeps in the kernel on a
+//! futex, and looks up every 100 ms whether the holder is still alive: that finds every death, at
+//! any instruction, and costs an idle waiter ten wake-ups a second. Whether a process is alive is
+//! asked from the kernel, which holds a file lock for each (no pid that could be reused, no helper
+//! thread). Nothing has a name in the file system; nothing is left behind, whatever is killed.
+//!
+//! Each primitive takes one descriptor and one page in each process that has it. It needs `/proc`.
+//!
+//! # What it does not do
+//!
+//! It is not fair: a process that comes along may overtake those that sleep. It is not for processes
+//! made by a bare `fork` without `exec`: they share one membership. A process that is stopped
+//! (SIGSTOP) is not dead: its locks stay its own.
+//!
+//! # For those who build other primitives
+//!
+//! [`region`] places structs of atomics in shared memory and knows its members, [`raw`] has the
+//! algorithms, [`primitives`] the atomics and the futex they are made of. Under `--cfg loom`, the
+//! latter two are loom's models and the rest is left out.
+
+#[doc(hidden)]
+pub mod fault;
+pub mod primitives;
+pub mod raw;
+
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod lock;
+#[cfg(not(loom))]
+mod member;
+#[cfg(not(loom))]
+pub mod region;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+#[cfg(not(loom))]
+pub use {
+    error::{Abandoned, LockTimeoutError, TryLockError},
+    lock::{Lock, LockGuard},
+};
+
+/// How often a sleeper looks up whether a death has taken its wake-up, or the owner of what it waits
+/// for, with it.
+///
+/// Recovery takes half of it on average; an idle waiter wakes ten times a second for it, which is
+/// about 0.01 % of a CPU.
+pub const RECHECK: std::time::Duration = std::time::Duration::from_millis(100);

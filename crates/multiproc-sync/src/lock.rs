@@ -1,0 +1,204 @@
+//! The public lock: the raw one, placed in a region. Opens `unsafe` to vouch for its layout.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use multiproc_pipe::Deadline;
+use serde::{Deserialize, Serialize};
+
+use crate::RECHECK;
+use crate::error::{Abandoned, LockTimeoutError, TryLockError};
+use crate::raw::lock::{Busy, Lock as RawLock, Taken};
+use crate::region::{Control, Region};
+
+/// A lock between processes: one holds it at a time.
+///
+/// Clones, and what other processes receive, are the same lock. It guards no data of its own; what
+/// belongs to it is the program's agreement. A guard releases when it is dropped.
+///
+/// # When a process dies
+///
+/// If the holder dies, however, the next `lock` returns [`Abandoned`], which carries the guard: at
+/// once if it comes later, within about 100 ms if it was waiting. A waiter that dies changes
+/// nothing. A holder that is merely stopped (SIGSTOP) keeps the lock.
+///
+/// # Ordering and fairness
+///
+/// What a holder wrote to shared memory before it unlocked is visible to the next one. The lock is
+/// not fair: whoever comes along while it is free takes it, also before those that sleep.
+///
+/// The lock belongs to the process. Locking it twice in one process waits for the first guard, in
+/// another thread or for ever in the same one, as Python's `multiprocessing.Lock` does.
+///
+/// ```
+/// use multiproc_sync::Lock;
+/// use std::time::Duration;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let lock = Lock::new()?;
+/// let guard = lock.lock().expect("nobody died inside");
+/// let same = lock.clone();
+/// assert!(same.try_lock().unwrap_err().is_would_block());
+/// assert!(same.lock_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+/// drop(guard);
+/// assert!(same.try_lock().is_ok());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Lock {
+    region: Region<LockControl>,
+}
+
+/// What its members share.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct LockControl {
+    lock: RawLock,
+}
+
+const _: () = assert!(size_of::<LockControl>() == 4);
+
+// SAFETY: `repr(C)`, one word which is an atomic `u32`, no drop.
+unsafe impl Control for LockControl {
+    const KIND: u32 = u32::from_le_bytes(*b"LOCK");
+    const NAME: &'static str = "lock";
+
+    fn release_slot(&self, slot: usize) {
+        self.lock.release_slot(slot);
+    }
+}
+
+impl Lock {
+    /// A new lock, which nobody holds.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
+    /// too small, which the error then names.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { region: Region::create(0, |_| {})? })
+    }
+
+    /// Takes the lock, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
+    /// what it left.
+    pub fn lock(&self) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
+        loop {
+            // Without a deadline it ends with the lock taken.
+            if let Ok(taken) = self.take(Deadline::NEVER) {
+                return self.guard(taken);
+            }
+        }
+    }
+
+    /// Takes the lock if it is free (or its holder is dead), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<LockGuard<'_>, TryLockError<LockGuard<'_>>> {
+        match self.raw().try_lock(self.region.me(), |owner| self.region.is_alive(owner)) {
+            Ok(taken) => Ok(self.guard(taken)?),
+            Err(Busy) => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// Takes the lock, waiting for at most `timeout` (which bounds the whole call).
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
+    /// [`lock`](Self::lock).
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
+        self.lock_until(Deadline::after(timeout))
+    }
+
+    /// Takes the lock, waiting until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_timeout`](Self::lock_timeout).
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
+        self.lock_until(Deadline::at(deadline))
+    }
+
+    fn lock_until(
+        &self,
+        deadline: Deadline,
+    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
+        match self.take(deadline) {
+            Ok(taken) => Ok(self.guard(taken)?),
+            Err(Busy) => Err(LockTimeoutError::Timeout),
+        }
+    }
+
+    fn raw(&self) -> &RawLock {
+        &self.region.control().lock
+    }
+
+    #[inline]
+    fn take(&self, deadline: Deadline) -> Result<Taken, Busy> {
+        let is_alive = |owner| self.region.is_alive(owner);
+        self.raw().lock(self.region.me(), is_alive, deadline, RECHECK)
+    }
+
+    fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
+        let guard = LockGuard { lock: self, taken };
+        match taken {
+            Taken::Clean => Ok(guard),
+            Taken::Abandoned => Err(Abandoned { guard }),
+        }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Lock");
+        match self.raw().owner() {
+            Some(owner) => text
+                .field("holder", &owner)
+                .field("pid", &self.region.pid(owner))
+                .field("alive", &self.region.is_alive(owner)),
+            None => text.field("holder", &None::<()>),
+        };
+        text.field("abandoned", &self.raw().is_abandoned()).finish()
+    }
+}
+
+/// The lock is held while this lives, and released when it is dropped.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct LockGuard<'a> {
+    lock: &'a Lock,
+    taken: Taken,
+}
+
+impl LockGuard<'_> {
+    pub(crate) fn repaired(&mut self) {
+        self.lock.raw().repaired();
+        self.taken = Taken::Clean;
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        self.lock.raw().unlock(self.taken);
+    }
+}
+
+impl fmt::Debug for LockGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard").field("lock", self.lock).finish()
+    }
+}

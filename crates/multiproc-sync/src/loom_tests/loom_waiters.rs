@@ -1,0 +1,101 @@
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::thread;
+use multiproc_pipe::Deadline;
+
+use crate::primitives::fence;
+use crate::raw::waiters::Waiters;
+
+/// A counter of things to be had, and those who wait for one.
+#[derive(Default)]
+struct Shop {
+    things: AtomicU32,
+    waiters: Waiters,
+}
+
+impl Shop {
+    fn put(&self) {
+        self.things.fetch_add(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.waiters.notify_one();
+    }
+
+    fn try_take(&self) -> Option<()> {
+        let mut things = self.things.load(Ordering::Relaxed);
+        while things > 0 {
+            match self.things.compare_exchange(
+                things,
+                things - 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(()),
+                Err(now) => things = now,
+            }
+        }
+        None
+    }
+
+    /// Takes one, waiting for it; a sleeper that finds more passes the notification on.
+    fn take(&self) {
+        let waited = self.waiters.wait_until(Deadline::NEVER, Duration::MAX, || self.try_take());
+        assert_eq!(waited.outcome, Some(()));
+        if waited.slept && self.things.load(Ordering::Relaxed) > 0 {
+            self.waiters.notify_one();
+        }
+    }
+}
+
+/// One waits, one notifies: no wake-up is lost.
+#[test]
+fn loom_one_waiter() {
+    loom::model(|| {
+        let shop = Arc::new(Shop::default());
+        let waiter = {
+            let shop = shop.clone();
+            thread::spawn(move || shop.take())
+        };
+        shop.put();
+        waiter.join().unwrap();
+    });
+}
+
+/// Two wait, and two things come: the second is found although its notification may have met a
+/// cleared bit.
+#[test]
+fn loom_two_waiters() {
+    loom::model(|| {
+        let shop = Arc::new(Shop::default());
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let shop = shop.clone();
+                thread::spawn(move || shop.take())
+            })
+            .collect();
+        shop.put();
+        shop.put();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+/// The one that was to notify dies before: the recheck interval makes up for it.
+#[test]
+fn loom_a_lost_notification() {
+    loom::model(|| {
+        let shop = Arc::new(Shop::default());
+        let waiter = {
+            let shop = shop.clone();
+            thread::spawn(move || shop.take())
+        };
+        shop.things.fetch_add(1, Ordering::Release);
+        while shop.things.load(Ordering::Relaxed) > 0 {
+            shop.waiters.futex().time_out();
+            thread::yield_now();
+        }
+        waiter.join().unwrap();
+    });
+}

@@ -1,0 +1,106 @@
+//! Bytes in shared memory. Opens `unsafe` to copy them in and out.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// A range of bytes that other processes may write at any time.
+///
+/// There is never a reference to them: they are copied in and out, and what comes out is checked by
+/// whoever asked for it. A copy that races with a hostile writer gives some mix of bytes, and no
+/// more.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes<'a> {
+    start: NonNull<u8>,
+    len: usize,
+    region: PhantomData<&'a ()>,
+}
+
+impl Bytes<'_> {
+    /// The `len` bytes from `start`.
+    ///
+    /// # Safety
+    ///
+    /// They stay mapped, readable and writable, for the lifetime of the value, and nobody in this
+    /// process has a reference into them.
+    pub(crate) unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
+        Self { start, len, region: PhantomData }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `bytes` to `at`.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    #[inline]
+    pub fn copy_in(&self, at: usize, bytes: &[u8]) {
+        self.check(at, bytes.len());
+        // SAFETY: `check`: in range, so in one allocation.
+        let target = unsafe { self.start.add(at) };
+        // SAFETY: mapped and writable by the contract of `new`, in range by `check`; `bytes` is not
+        // in there, because nobody has a reference into it.
+        unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
+
+    /// Appends the `count` bytes at `at` to `target`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in range.
+    #[inline]
+    pub fn append_to(&self, at: usize, count: usize, target: &mut Vec<u8>) {
+        self.check(at, count);
+        target.reserve(count);
+        let old = target.len();
+        // SAFETY: `check`: in range, so in one allocation.
+        let source = unsafe { self.start.add(at) };
+        let spare = target.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: the source is mapped (contract of `new`) and in range (`check`); the target was
+        // reserved above, and a vector of this process is not in shared memory.
+        unsafe { source.as_ptr().copy_to_nonoverlapping(spare, count) };
+        // SAFETY: `count` more bytes are initialised now.
+        unsafe { target.set_len(old + count) };
+    }
+
+    /// Copies out the `N` bytes at `at`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in range.
+    #[inline]
+    #[must_use]
+    pub fn copy_out<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.check(at, N);
+        // SAFETY: `check`: in range, so in one allocation.
+        let source = unsafe { self.start.add(at) };
+        // SAFETY: mapped (contract of `new`), in range (`check`), and any bytes are a `[u8; N]`.
+        unsafe { source.cast::<[u8; N]>().read_unaligned() }
+    }
+
+    #[inline]
+    fn check(&self, at: usize, count: usize) {
+        assert!(
+            at <= self.len && count <= self.len - at,
+            "{count} bytes at {at} are not in a region of {}",
+            self.len
+        );
+    }
+}
+
+// SAFETY: it is an address and a length; what it gives access to is copied, never referred to, and
+// other processes race for it anyhow.
+unsafe impl Send for Bytes<'_> {}
+// SAFETY: as for Send.
+unsafe impl Sync for Bytes<'_> {}

@@ -1,0 +1,197 @@
+//! loom's models. Opens `unsafe` for its cells, which give raw pointers and check every access.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use loom::cell::UnsafeCell;
+use loom::sync::{Condvar, Mutex};
+use multiproc_pipe::Deadline;
+
+pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+pub use crossbeam_utils::CachePadded;
+
+/// A futex as the kernel has it: comparing and falling asleep is one step, seen from a wake.
+///
+/// Time does not pass in a model: a wait ends by a wake, or by [`Futex::time_out`], which a test
+/// calls from a thread of its own to let the recheck interval end at any point. So a test without it
+/// shows that no wake-up is ever lost.
+#[derive(Debug)]
+pub struct Futex {
+    word: AtomicU32,
+    sleepers: Mutex<Sleepers>,
+    condvar: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Sleepers {
+    /// Asleep, and not yet chosen by a wake.
+    asleep: u32,
+    /// Chosen by a wake, and not yet running.
+    woken: u32,
+    /// How often the time ran out.
+    timeouts: u32,
+}
+
+impl Futex {
+    /// A futex that holds `value`.
+    #[must_use]
+    pub fn new(value: u32) -> Self {
+        Self { word: AtomicU32::new(value), sleepers: Mutex::default(), condvar: Condvar::new() }
+    }
+
+    /// As the real one; the deadline does not matter.
+    pub fn wait(&self, expected: u32, _: Deadline) -> bool {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        if self.word.load(Ordering::Relaxed) != expected {
+            return true;
+        }
+        sleepers.asleep += 1;
+        let before = sleepers.timeouts;
+        loop {
+            sleepers = self.condvar.wait(sleepers).unwrap();
+            if sleepers.woken > 0 {
+                sleepers.woken -= 1;
+                return true;
+            }
+            if sleepers.timeouts != before {
+                sleepers.asleep -= 1;
+                return false;
+            }
+        }
+    }
+
+    /// As the real one.
+    pub fn wake_one(&self) {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        if sleepers.asleep > 0 {
+            sleepers.asleep -= 1;
+            sleepers.woken += 1;
+            self.condvar.notify_one();
+        }
+    }
+
+    /// As the real one.
+    pub fn wake_all(&self) {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        sleepers.woken += sleepers.asleep;
+        sleepers.asleep = 0;
+        self.condvar.notify_all();
+    }
+
+    /// The time of everybody who sleeps here runs out.
+    pub fn time_out(&self) {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        sleepers.timeouts += 1;
+        self.condvar.notify_all();
+    }
+}
+
+impl Deref for Futex {
+    type Target = AtomicU32;
+
+    fn deref(&self) -> &AtomicU32 {
+        &self.word
+    }
+}
+
+/// Does not spin: a model explores the sleeping paths, and shorter.
+#[derive(Debug, Default)]
+pub struct Backoff;
+
+impl Backoff {
+    /// A new one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// Lets another thread run.
+    pub fn snooze(&self) {
+        loom::thread::yield_now();
+    }
+
+    /// Lets another thread run.
+    pub fn spin(&self) {
+        loom::thread::yield_now();
+    }
+
+    /// Always: time to sleep.
+    #[must_use]
+    pub fn is_completed(&self) -> bool {
+        true
+    }
+}
+
+/// As the real one, on every machine.
+pub fn fence_after_rmw() {
+    fence(Ordering::SeqCst);
+}
+
+const WORD: usize = 8;
+
+/// Bytes that loom watches: a copy out that is not ordered after the copy in is a failure.
+///
+/// Everything must be in whole words of eight bytes, to keep the model small.
+#[derive(Debug)]
+pub struct Bytes<'a> {
+    words: Vec<UnsafeCell<[u8; WORD]>>,
+    region: PhantomData<&'a ()>,
+}
+
+impl Bytes<'_> {
+    /// `len` bytes, zero.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        let words = (0..len / WORD).map(|_| UnsafeCell::new([0; WORD])).collect();
+        Self { words, region: PhantomData }
+    }
+
+    /// As the real one.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.words.len() * WORD
+    }
+
+    /// As the real one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// As the real one.
+    pub fn copy_in(&self, at: usize, bytes: &[u8]) {
+        for (chunk, word) in bytes.chunks(WORD).zip(&self.words[at / WORD..]) {
+            let mut whole = [0; WORD];
+            whole[..chunk.len()].copy_from_slice(chunk);
+            word.with_mut(|word| {
+                // SAFETY: loom fails the test if another thread is at it.
+                unsafe { word.write(whole) };
+            });
+        }
+    }
+
+    /// As the real one.
+    pub fn append_to(&self, at: usize, count: usize, target: &mut Vec<u8>) {
+        let end = target.len() + count;
+        for word in &self.words[at / WORD..(at + count).div_ceil(WORD)] {
+            // SAFETY: loom fails the test if another thread is at it.
+            target.extend_from_slice(&word.with(|word| unsafe { word.read() }));
+        }
+        target.truncate(end);
+    }
+
+    /// As the real one.
+    #[must_use]
+    pub fn copy_out<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = Vec::new();
+        self.append_to(at, N, &mut bytes);
+        bytes.try_into().unwrap()
+    }
+}
+
+// SAFETY: loom checks every access at run time.
+unsafe impl Send for Bytes<'_> {}
+// SAFETY: as for Send.
+unsafe impl Sync for Bytes<'_> {}

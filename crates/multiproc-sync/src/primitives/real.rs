@@ -1,0 +1,74 @@
+//! The real ones.
+
+use std::ops::Deref;
+
+use multiproc_pipe::Deadline;
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Flags, Timespec};
+
+pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+pub use crossbeam_utils::{Backoff, CachePadded};
+
+/// A word in shared memory that processes can sleep on ([futex(2)]).
+///
+/// It is an atomic `u32` (by `Deref`) with three more functions. The shared kind of futex: it works
+/// between processes that map the same memory at different addresses.
+///
+/// [futex(2)]: https://man7.org/linux/man-pages/man2/futex.2.html
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Futex(AtomicU32);
+
+impl Futex {
+    /// A futex that holds `value`.
+    #[must_use]
+    pub const fn new(value: u32) -> Self {
+        Self(AtomicU32::new(value))
+    }
+
+    /// Sleeps while the word holds `expected`. False: the deadline passed. True: woken, or the word
+    /// holds something else, or for no reason.
+    pub fn wait(&self, expected: u32, deadline: Deadline) -> bool {
+        let timeout = deadline.remaining().map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        futex::wait(&self.0, Flags::empty(), expected, timeout.as_ref()) != Err(Errno::TIMEDOUT)
+    }
+
+    /// Wakes one sleeper, if there is one.
+    pub fn wake_one(&self) {
+        self.wake(1);
+    }
+
+    /// Wakes all sleepers.
+    pub fn wake_all(&self) {
+        self.wake(i32::MAX.unsigned_abs());
+    }
+
+    fn wake(&self, count: u32) {
+        // It can only fail for an address that is not mapped.
+        let _ = futex::wake(&self.0, Flags::empty(), count);
+    }
+}
+
+impl Deref for Futex {
+    type Target = AtomicU32;
+
+    fn deref(&self) -> &AtomicU32 {
+        &self.0
+    }
+}
+
+/// A full fence for code that has just done a read-modify-write with `AcqRel`.
+///
+/// On x86-64 that instruction was a full fence already, so the compiler alone must be told (Linux
+/// has the same under the name `smp_mb__after_atomic`).
+#[inline]
+pub fn fence_after_rmw() {
+    #[cfg(target_arch = "x86_64")]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(target_arch = "x86_64"))]
+    fence(Ordering::SeqCst);
+}

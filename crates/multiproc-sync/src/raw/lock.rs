@@ -1,0 +1,254 @@
+//! The lock: one word that says who owns it.
+//!
+//! # The word
+//!
+//! | bits | name | meaning |
+//! |---|---|---|
+//! | 0..30 | owner | the [`MemberId`] of the holder; 0 is nobody |
+//! | 30 | abandoned | a holder died inside, and nobody has put right what it left |
+//! | 31 | sleepers | somebody may be asleep on the word |
+//!
+//! # Invariants
+//!
+//! 1. The owner changes from nobody to a member, or from a dead member to a living one, by one
+//!    compare-exchange. So a death at any instruction leaves the lock free, or owned by the dead.
+//! 2. Whoever falls asleep has set the sleepers bit before, and only a release or a takeover, which
+//!    wake or pass the bit on, clear it. Whoever was asleep takes the lock with the bit set, because
+//!    it cannot know whether it was the only one: that costs one wake of nobody, at most.
+//! 3. A wake that is lost with the woken process, or with the one that was about to wake, is made
+//!    up for by the recheck interval of everybody else who sleeps.
+//!
+//! # Orderings
+//!
+//! What was written under the lock must be visible to the next holder: taking it acquires, freeing
+//! it releases. The release is `AcqRel` so that it can be followed by
+//! [`fence_after_rmw`](crate::primitives::fence_after_rmw) at no cost. Between the last writes of a
+//! dead holder and a takeover lies its death, which the kernel reports under locks of its own.
+//!
+//! The shape is that of std's futex mutex (library/std/src/sys/sync/mutex/futex.rs), after Ulrich
+//! Drepper, "Futexes Are Tricky" (2011), with the owner in place of its "locked".
+
+use std::time::Duration;
+
+use multiproc_pipe::Deadline;
+
+use super::member_id::MemberId;
+use crate::fault;
+use crate::primitives::{Backoff, Futex, Ordering};
+
+const OWNER: u32 = (1 << MemberId::BITS) - 1;
+const ABANDONED: u32 = 1 << 30;
+const SLEEPERS: u32 = 1 << 31;
+
+fn is_free(state: u32) -> bool {
+    state & OWNER == 0
+}
+
+fn has_sleepers(state: u32) -> bool {
+    state & SLEEPERS != 0
+}
+
+fn taken(state: u32) -> Taken {
+    if state & ABANDONED == 0 { Taken::Clean } else { Taken::Abandoned }
+}
+
+/// How the lock was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The last holder let go of it.
+    Clean,
+    /// A holder died inside, and nobody has [repaired](Lock::repaired) since.
+    Abandoned,
+}
+
+/// Why the lock was not taken: somebody else who is alive has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+/// A lock that survives its holder. It is the word alone; what it guards is the user's affair.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Lock {
+    word: Futex,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self { word: Futex::new(0) }
+    }
+}
+
+impl Lock {
+    /// Takes the lock if it is free, or its owner is dead.
+    ///
+    /// # Errors
+    ///
+    /// If a living member has it.
+    #[inline]
+    pub fn try_lock(
+        &self,
+        me: MemberId,
+        is_alive: impl Fn(MemberId) -> bool,
+    ) -> Result<Taken, Busy> {
+        if self.take_free(me) {
+            return Ok(Taken::Clean);
+        }
+        loop {
+            let state = self.word.load(Ordering::Relaxed);
+            if !is_free(state) && is_owner_alive(state, &is_alive) {
+                return Err(Busy);
+            }
+            if let Some(taken) = self.take_over(state, me, 0) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Takes the lock, waiting for it. Looks up every `recheck` whether its owner is still alive.
+    ///
+    /// # Errors
+    ///
+    /// If a living member has it until the deadline.
+    #[inline]
+    pub fn lock(
+        &self,
+        me: MemberId,
+        is_alive: impl Fn(MemberId) -> bool,
+        deadline: Deadline,
+        recheck: Duration,
+    ) -> Result<Taken, Busy> {
+        if self.take_free(me) {
+            return Ok(Taken::Clean);
+        }
+        self.lock_contended(me, &is_alive, deadline, recheck)
+    }
+
+    #[inline]
+    fn take_free(&self, me: MemberId) -> bool {
+        self.word.compare_exchange(0, me.bits(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// From `state`, which is free or owned by a dead member, to `me`. `None`: it has changed.
+    fn take_over(&self, state: u32, me: MemberId, sleepers: u32) -> Option<Taken> {
+        let died_inside = if is_free(state) { 0 } else { ABANDONED };
+        let new = state & !OWNER | died_inside | sleepers | me.bits();
+        self.word
+            .compare_exchange(state, new, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            .then(|| taken(new))
+    }
+
+    #[cold]
+    fn lock_contended(
+        &self,
+        me: MemberId,
+        is_alive: &dyn Fn(MemberId) -> bool,
+        deadline: Deadline,
+        recheck: Duration,
+    ) -> Result<Taken, Busy> {
+        let backoff = Backoff::new();
+        // By invariant 2, set once this thread has slept.
+        let mut sleepers = 0;
+        // Looks at the owner before the first sleep, too: it may have died long ago.
+        let mut look_up = true;
+        loop {
+            let state = self.word.load(Ordering::Relaxed);
+            if is_free(state) {
+                if let Some(taken) = self.take_over(state, me, sleepers) {
+                    return Ok(taken);
+                }
+                continue;
+            }
+            if !backoff.is_completed() {
+                backoff.snooze();
+                continue;
+            }
+            if look_up && !is_owner_alive(state, is_alive) {
+                if let Some(taken) = self.take_over(state, me, sleepers) {
+                    return Ok(taken);
+                }
+                continue;
+            }
+            if deadline.is_past() {
+                return Err(Busy);
+            }
+            let asleep = state | SLEEPERS;
+            if !has_sleepers(state)
+                && self
+                    .word
+                    .compare_exchange(state, asleep, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_err()
+            {
+                continue;
+            }
+            fault::reached("lock.about_to_sleep");
+            look_up = !self.word.wait(asleep, deadline.within(recheck));
+            fault::reached("lock.woken");
+            sleepers = SLEEPERS;
+        }
+    }
+
+    /// Says that what a dead holder left has been put right: the next one takes it clean.
+    ///
+    /// To be called by the holder.
+    pub fn repaired(&self) {
+        self.word.fetch_and(!ABANDONED, Ordering::Relaxed);
+    }
+
+    /// Lets go of the lock. To be called by the holder. It stays abandoned until it is
+    /// [repaired](Self::repaired).
+    #[inline]
+    pub fn unlock(&self, taken: Taken) {
+        let free = match taken {
+            Taken::Clean => 0,
+            Taken::Abandoned => ABANDONED,
+        };
+        let old = self.word.swap(free, Ordering::AcqRel);
+        if has_sleepers(old) {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        fault::reached("lock.about_to_wake");
+        self.word.wake_one();
+    }
+
+    /// Frees the lock if whoever had `slot` before has it: called before the slot gets a new user.
+    pub fn release_slot(&self, slot: usize) {
+        let mut state = self.word.load(Ordering::Relaxed);
+        while MemberId::from_bits(state & OWNER).is_some_and(|owner| owner.slot() == slot) {
+            match self.word.compare_exchange(state, ABANDONED, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) if has_sleepers(state) => return self.wake(),
+                Ok(_) => return,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Who has it at this moment; `None` is nobody.
+    #[must_use]
+    pub fn owner(&self) -> Option<MemberId> {
+        MemberId::from_bits(self.word.load(Ordering::Relaxed) & OWNER)
+    }
+
+    /// Whether a holder died inside, and nobody has repaired since.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & ABANDONED != 0
+    }
+
+    /// The word itself, for models of time.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn futex(&self) -> &Futex {
+        &self.word
+    }
+}
+
+/// An owner that is no member at all (the word was scribbled over) counts as dead.
+fn is_owner_alive(state: u32, is_alive: impl Fn(MemberId) -> bool) -> bool {
+    MemberId::from_bits(state & OWNER).is_some_and(is_alive)
+}

@@ -1,0 +1,144 @@
+//! Sleeping until something has changed: spin, sleep, recheck.
+//!
+//! # The word
+//!
+//! Bit 0 says that somebody may be asleep; the other bits count notifications.
+//!
+//! # Invariants
+//!
+//! 1. Whoever falls asleep has set the bit, then fenced, then found the condition false. Whoever
+//!    makes the condition true fences, then looks at the bit. So one of the two sees the other
+//!    (Dekker's pattern), and the count, which the sleep is conditional on, covers the time between
+//!    the look and the sleep.
+//! 2. A notification clears the bit and wakes one. So the others who sleep are found again only
+//!    because the one that was woken sets the bit anew before it looks, and, if it takes what it
+//!    came for and more is there, notifies the next ([`Waiters::wait_until`] says whether it slept).
+//! 3. A notification that is lost with the woken process, or with the one that was about to notify,
+//!    is made up for by the recheck interval.
+//!
+//! A bit, and no count of sleepers: one that is killed while it sleeps leaves the bit set, which
+//! costs one wake of nobody; a count would stay wrong for ever.
+
+use std::time::Duration;
+
+use multiproc_pipe::Deadline;
+
+use crate::fault;
+use crate::primitives::{Backoff, Futex, Ordering, fence};
+
+const SLEEPERS: u32 = 1;
+const NOTIFICATION: u32 = 2;
+
+/// A place where processes sleep until a condition becomes true.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Waiters {
+    word: Futex,
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        Self { word: Futex::new(0) }
+    }
+}
+
+/// What a wait came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited<T> {
+    /// What the attempt gave; `None`, if the deadline passed before.
+    pub outcome: Option<T>,
+    /// Whether it slept on the way: then by invariant 2 the next one may have to be notified.
+    pub slept: bool,
+}
+
+impl Waiters {
+    /// Calls `attempt` until it gives something, or the deadline passes: first a few times in a
+    /// row, then after each notification and each `recheck` interval. It is called once at least.
+    pub fn wait_until<T>(
+        &self,
+        deadline: Deadline,
+        recheck: Duration,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Waited<T> {
+        let backoff = Backoff::new();
+        loop {
+            if let Some(outcome) = attempt() {
+                return Waited { outcome: Some(outcome), slept: false };
+            }
+            if backoff.is_completed() {
+                break;
+            }
+            backoff.snooze();
+        }
+        self.sleep_until(deadline, recheck, &mut attempt)
+    }
+
+    #[cold]
+    fn sleep_until<T>(
+        &self,
+        deadline: Deadline,
+        recheck: Duration,
+        attempt: &mut dyn FnMut() -> Option<T>,
+    ) -> Waited<T> {
+        let mut slept = false;
+        loop {
+            let seen = self.word.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
+            fence(Ordering::SeqCst);
+            if let Some(outcome) = attempt() {
+                return Waited { outcome: Some(outcome), slept };
+            }
+            if deadline.is_past() {
+                return Waited { outcome: None, slept };
+            }
+            fault::reached("waiters.about_to_sleep");
+            self.word.wait(seen, deadline.within(recheck));
+            fault::reached("waiters.woken");
+            slept = true;
+        }
+    }
+
+    /// Wakes one sleeper. The condition must have been made true, and a sequentially consistent
+    /// fence passed, before.
+    #[inline]
+    pub fn notify_one(&self) {
+        if self.has_sleepers() {
+            self.notify(Futex::wake_one);
+        }
+    }
+
+    /// Wakes all sleepers; else as [`notify_one`](Self::notify_one).
+    #[inline]
+    pub fn notify_all(&self) {
+        if self.has_sleepers() {
+            self.notify(Futex::wake_all);
+        }
+    }
+
+    /// Whether somebody may be asleep.
+    #[inline]
+    pub fn has_sleepers(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & SLEEPERS != 0
+    }
+
+    #[cold]
+    fn notify(&self, wake: fn(&Futex)) {
+        let mut seen = self.word.load(Ordering::Relaxed);
+        while seen & SLEEPERS != 0 {
+            let notified = seen.wrapping_add(NOTIFICATION) & !SLEEPERS;
+            match self.word.compare_exchange(seen, notified, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    fault::reached("waiters.about_to_wake");
+                    return wake(&self.word);
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// The word itself, for models of time.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn futex(&self) -> &Futex {
+        &self.word
+    }
+}

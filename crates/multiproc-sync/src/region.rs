@@ -1,0 +1,440 @@
+//! Regions: memory that several processes share, and nothing but a descriptor names.
+//!
+//! A region is a memfd, sized once, sealed, and mapped by everybody who has it open:
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | [`Header`]: magic, version, kind, size |
+//! | 128 | the control block of its kind: a struct of atomics |
+//! | behind it, at a multiple of 64 | the member table: 8 bytes for each of 1024 members |
+//! | at the next page | data: bytes, as many as the creator asked for |
+//!
+//! It ends with the last process that has it open. Opens `unsafe` to map it and to view its control
+//! block.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{align_of, size_of};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use multiproc_pipe::message;
+use rustix::fs::{
+    CWD, FileType, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
+    ftruncate, memfd_create, openat,
+};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::member::MemberTable;
+use crate::primitives::Bytes;
+use crate::raw::member_id::MemberId;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
+const VERSION: u32 = 1;
+const CONTROL: usize = 128;
+
+/// The front of every region. Written by the creator before anybody else has it.
+#[derive(Debug)]
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    version: AtomicU32,
+    kind: AtomicU32,
+    size: AtomicU64,
+    /// Random: tells this region from all others.
+    id: [AtomicU64; 2],
+}
+
+const _: () = assert!(size_of::<Header>() <= CONTROL);
+
+/// The control block of a kind of region: what its members share.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, made of atomics alone, valid for every pattern of bits, needs no drop, and
+/// is aligned to 128 bytes at most.
+pub unsafe trait Control: Send + Sync + 'static {
+    /// Tells kinds apart; a region of another kind is refused.
+    const KIND: u32;
+
+    /// The name of the kind, as seen in `/proc/PID/maps`.
+    const NAME: &'static str;
+
+    /// Cleans up after a dead member: whatever the one in `slot` owned is free, or marked as
+    /// abandoned, when this returns. Called before the slot is used anew.
+    fn release_slot(&self, slot: usize);
+}
+
+/// Where the parts of a region with control block `C` lie.
+struct Layout {
+    members: usize,
+    data: usize,
+}
+
+impl Layout {
+    fn of<C>() -> Self {
+        const { assert!(align_of::<C>() <= CONTROL) };
+        let members = (CONTROL + size_of::<C>()).next_multiple_of(64);
+        let data = (members + size_of::<MemberTable>()).next_multiple_of(PAGE);
+        Self { members, data }
+    }
+}
+
+/// Part of the format, whatever the machine's own page size.
+const PAGE: usize = 4096;
+
+/// A mapping of a whole file. Unmapped when dropped.
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(descriptor: impl AsFd, len: usize) -> io::Result<Self> {
+        // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                descriptor,
+                0,
+            )
+        };
+        let start = start.map_err(|error| match getrlimit(Resource::As).current {
+            Some(limit) if error == Errno::NOMEM => io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!(
+                    "no address space for {len} bytes of shared memory; this process may have \
+                     {limit} bytes in all (RLIMIT_AS, `ulimit -v`): raise that limit"
+                ),
+            ),
+            _ => error.into(),
+        })?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mapping = Self { start, len };
+        // SAFETY: exactly the mapping made above; the advice changes nothing but core dumps.
+        // If it fails, a core dump is larger, no more.
+        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxDontDump) };
+        Ok(mapping)
+    }
+
+    /// A view of the atomics at `offset`.
+    fn view<T>(&self, offset: usize) -> &T {
+        assert!(offset.is_multiple_of(align_of::<T>()), "regions are mapped at pages");
+        assert!(offset + size_of::<T>() <= self.len, "the size was checked when it was mapped");
+        // SAFETY: in range by the assertion, so in one allocation.
+        let start = unsafe { self.start.add(offset) };
+        // SAFETY: mapped for the lifetime of `self`, aligned, in range; every `T` used here (header,
+        // member table, `Control`) is made of atomics, which may be changed by others at any time
+        // and are valid with any bits. The file cannot shrink below it: it is sealed.
+        unsafe { start.cast::<T>().as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and every view of it has ended: they borrow from `self`.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(result.is_ok(), "munmap of a whole mapping cannot fail");
+    }
+}
+
+// SAFETY: the memory is shared with other processes anyhow; all access is through atomics, or
+// through `Bytes`, which copies.
+unsafe impl Send for Mapping {}
+// SAFETY: as for Send.
+unsafe impl Sync for Mapping {}
+
+/// A region as this process has it open: once, however many handles there are.
+struct Open {
+    mapping: Mapping,
+    descriptor: OwnedFd,
+    key: Key,
+    member: MemberId,
+    members: usize,
+}
+
+impl Open {
+    fn members(&self) -> &MemberTable {
+        self.mapping.view(self.members)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have opened it anew meanwhile.
+        if open.get(&self.key).is_some_and(|other| other.strong_count() == 0) {
+            open.remove(&self.key);
+        }
+        self.members().leave(self.member);
+    }
+}
+
+/// Tells regions apart: the inode's number, which may come round, and the region's random id.
+type Key = (u64, [u64; 2]);
+
+/// The regions that this process has open, so that receiving one twice gives the same mapping.
+static OPEN: LazyLock<Mutex<HashMap<Key, Weak<Open>>>> = LazyLock::new(Mutex::default);
+
+/// A handle to a region with control block `C`. Clones share one mapping and one membership.
+pub struct Region<C> {
+    open: Arc<Open>,
+    control: PhantomData<fn() -> C>,
+}
+
+impl<C> Clone for Region<C> {
+    fn clone(&self) -> Self {
+        Self { open: Arc::clone(&self.open), control: PhantomData }
+    }
+}
+
+impl<C: Control> Region<C> {
+    /// Makes a new region with `data` bytes beside the control block, all zero.
+    ///
+    /// `init` sets up the control block before anybody else can see it. Memory is taken page by
+    /// page, when it is first touched: `data` may be large.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors, no address space or no `/proc`, or a resource limit is smaller
+    /// than the region: the error names it.
+    pub fn create(data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
+        let layout = Layout::of::<C>();
+        let size = layout
+            .data
+            .checked_add(data)
+            .and_then(|size| size.checked_next_multiple_of(PAGE))
+            .filter(|&size| isize::try_from(size).is_ok())
+            .ok_or_else(|| invalid(format!("{data} bytes are more than can be mapped")))?;
+        let too_large = getrlimit(Resource::Fsize).current.filter(|&limit| limit < size as u64);
+        if let Some(limit) = too_large {
+            // Growing a file past the limit would be answered with a deadly signal, SIGXFSZ.
+            return Err(invalid(format!(
+                "shared memory of {size} bytes is needed, and this process may not make files \
+                 larger than {limit} bytes (RLIMIT_FSIZE, `ulimit -f`): raise that limit"
+            )));
+        }
+        let descriptor = sealable_memfd(&format!("multiproc:{}", C::NAME))?;
+        ftruncate(&descriptor, size as u64)?;
+        fcntl_add_seals(&descriptor, SEALS)?;
+
+        let mapping = Mapping::new(&descriptor, size)?;
+        let id = random_id()?;
+        let header: &Header = mapping.view(0);
+        header.magic.store(MAGIC, Ordering::Relaxed);
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.kind.store(C::KIND, Ordering::Relaxed);
+        header.size.store(size as u64, Ordering::Relaxed);
+        header.id[0].store(id[0], Ordering::Relaxed);
+        header.id[1].store(id[1], Ordering::Relaxed);
+        init(mapping.view(CONTROL));
+
+        // A fresh open shows now, and not when it is first sent, that /proc is there.
+        let descriptor = reopen(&descriptor)?;
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::join(mapping, descriptor, &mut open)
+    }
+
+    /// Opens a region that came from elsewhere. The descriptor must be of an open file description
+    /// of its own, as those that [`Region::serialize`](Self::serialize) sends.
+    ///
+    /// # Errors
+    ///
+    /// If it is no region, or one of another kind or version, or has not all its seals, or has as
+    /// many members as it can have. The error says what was expected and what came.
+    pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
+        let stat = fstat(&descriptor)?;
+        let seals = fcntl_get_seals(&descriptor).unwrap_or(SealFlags::empty());
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !seals.contains(SEALS)
+        {
+            return Err(invalid(format!(
+                "expected a multiproc {}, got a descriptor that is no sealed shared memory",
+                C::NAME
+            )));
+        }
+        let layout = Layout::of::<C>();
+        let size = usize::try_from(stat.st_size).unwrap_or(0);
+        if size < layout.data {
+            return Err(invalid(format!(
+                "expected a multiproc {} of {} bytes at least, got shared memory of {size}",
+                C::NAME,
+                layout.data
+            )));
+        }
+
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mapping = Mapping::new(&descriptor, size)?;
+        let header: &Header = mapping.view(0);
+        if header.magic.load(Ordering::Relaxed) != MAGIC {
+            return Err(invalid(format!(
+                "expected a multiproc {}, got shared memory of another program",
+                C::NAME
+            )));
+        }
+        let version = header.version.load(Ordering::Relaxed);
+        if version != VERSION {
+            return Err(invalid(format!(
+                "expected a multiproc {} of version {VERSION}, got version {version}; both \
+                 programs must use the same version of multiproc",
+                C::NAME
+            )));
+        }
+        let kind = header.kind.load(Ordering::Relaxed);
+        if kind != C::KIND {
+            return Err(invalid(format!(
+                "expected a multiproc {}, got one of another kind ({})",
+                C::NAME,
+                kind.to_le_bytes().escape_ascii()
+            )));
+        }
+        if header.size.load(Ordering::Relaxed) != size as u64 {
+            return Err(invalid(format!(
+                "expected a multiproc {} that has the size it says it has, got one of {size} bytes",
+                C::NAME
+            )));
+        }
+        if let Some(known) = open.get(&key(stat.st_ino, header)).and_then(Weak::upgrade) {
+            // The kind was compared above, in the same file.
+            return Ok(Self { open: known, control: PhantomData });
+        }
+        Self::join(mapping, descriptor, &mut open)
+    }
+
+    fn join(
+        mapping: Mapping,
+        descriptor: OwnedFd,
+        open: &mut HashMap<Key, Weak<Open>>,
+    ) -> io::Result<Self> {
+        let members = Layout::of::<C>().members;
+        let control: &C = mapping.view(CONTROL);
+        let table: &MemberTable = mapping.view(members);
+        let member = table.join(&descriptor, |slot| control.release_slot(slot))?;
+        let key = key(fstat(&descriptor)?.st_ino, mapping.view(0));
+        let this = Arc::new(Open { mapping, descriptor, key, member, members });
+        open.insert(key, Arc::downgrade(&this));
+        Ok(Self { open: this, control: PhantomData })
+    }
+
+    /// The control block.
+    #[inline]
+    #[must_use]
+    pub fn control(&self) -> &C {
+        self.open.mapping.view(CONTROL)
+    }
+
+    /// The data bytes.
+    #[inline]
+    #[must_use]
+    pub fn data(&self) -> Bytes<'_> {
+        let start = Layout::of::<C>().data;
+        let Mapping { start: base, len } = self.open.mapping;
+        // SAFETY: the size was checked to be `start` at least, so in one allocation.
+        let base = unsafe { base.add(start) };
+        // SAFETY: mapped for the lifetime of `self`, up to the end of the mapping; no view reaches
+        // into the data.
+        unsafe { Bytes::new(base, len - start) }
+    }
+
+    /// This process, as a member of the region.
+    #[inline]
+    #[must_use]
+    pub fn me(&self) -> MemberId {
+        self.open.member
+    }
+
+    /// Whether a member is alive. About a microsecond: one system call.
+    #[must_use]
+    pub fn is_alive(&self, member: MemberId) -> bool {
+        member == self.open.member || self.open.members().is_alive(&self.open.descriptor, member)
+    }
+
+    /// The process id of a member, as that one saw itself when it opened the region; 0 is unknown.
+    #[must_use]
+    pub fn pid(&self, member: MemberId) -> u32 {
+        self.open.members().pid(member)
+    }
+
+    /// How many processes have the region open; one that died may be counted until somebody notices.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.open.members().count()
+    }
+
+    /// Whether both are the same region.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.open, &other.open)
+    }
+}
+
+/// A region travels as a fresh open of its file, on which the receiver can take a lock of its own.
+impl<C: Control> Serialize for Region<C> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fresh = reopen(&self.open.descriptor)
+            .map_err(|error| serde::ser::Error::custom(message::refusal(error)))?;
+        message::attach(fresh, serializer)
+    }
+}
+
+impl<'de, C: Control> Deserialize<'de> for Region<C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::open(message::claim(deserializer)?)
+            .map_err(|error| serde::de::Error::custom(message::refusal(error)))
+    }
+}
+
+/// Nobody can change the size, so no access to a mapping can be a SIGBUS for that reason.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+fn sealable_memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Kernels before 6.3 do not know NOEXEC_SEAL; newer ones ask for it, or warn.
+        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
+        result => Ok(result?),
+    }
+}
+
+/// Opens the file of a descriptor anew: same file, another open file description.
+fn reopen(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    let fresh = openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let fresh = fresh.map_err(|error| match error {
+        Errno::NOENT | Errno::NOTDIR => io::Error::new(
+            io::ErrorKind::NotFound,
+            "shared memory needs /proc, and it is not mounted here: `mount -t proc proc /proc`",
+        ),
+        _ => error.into(),
+    })?;
+    let (old, new) = (fstat(descriptor)?, fstat(&fresh)?);
+    if (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino) {
+        return Err(io::Error::other("what is mounted on /proc is not the proc file system"));
+    }
+    Ok(fresh)
+}
+
+fn random_id() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    // Up to 256 bytes come at once, always (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let (low, high) = bytes.split_at(8);
+    Ok([low, high].map(|half| half.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))))
+}
+
+fn key(inode: u64, header: &Header) -> Key {
+    (inode, [header.id[0].load(Ordering::Relaxed), header.id[1].load(Ordering::Relaxed)])
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
