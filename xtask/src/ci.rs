@@ -1,0 +1,102 @@
+//! `cargo xtask ci`: every check, the quick ones first.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::shell::{self, Error, Result, cargo, cargo_locked, failed};
+use crate::{model, tidy};
+
+enum Action {
+    Cargo(Command),
+    Job(fn(&[String]) -> Result),
+}
+
+struct Step {
+    name: &'static str,
+    action: Action,
+}
+
+impl Step {
+    fn command(&self) -> String {
+        match &self.action {
+            Action::Cargo(command) => shell::show(command),
+            Action::Job(_) => format!("cargo xtask {}", self.name),
+        }
+    }
+
+    fn run(&mut self) -> Result {
+        match &mut self.action {
+            Action::Cargo(command) => shell::run(command),
+            Action::Job(job) => job(&[]),
+        }
+    }
+}
+
+fn steps() -> Vec<Step> {
+    let cargo_step = |name, command| Step { name, action: Action::Cargo(command) };
+    let job = |name, run| Step { name, action: Action::Job(run) };
+
+    let mut doc = cargo_locked("doc", &["--workspace", "--no-deps"]);
+    // A broken link is only a warning by default.
+    doc.env("RUSTDOCFLAGS", shell::with_flags("RUSTDOCFLAGS", "-D warnings"));
+
+    vec![
+        // fmt has no --locked: it resolves nothing.
+        cargo_step("fmt", cargo("fmt", &["--all", "--check"])),
+        job("tidy", tidy::run),
+        // --all-targets adds tests, examples and benchmarks. Warnings are denied after `--` and
+        // not in RUSTFLAGS, which would rebuild every dependency.
+        cargo_step(
+            "clippy",
+            cargo_locked("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"]),
+        ),
+        cargo_step("build", cargo_locked("build", &["--workspace", "--all-targets"])),
+        // No --all-targets here: it would leave out the doc tests.
+        cargo_step("test", cargo_locked("test", &["--workspace"])),
+        job("loom", model::loom),
+        job("faults", model::faults),
+        cargo_step("doc", doc),
+    ]
+}
+
+pub(crate) fn run(args: &[String]) -> Result {
+    if !args.is_empty() {
+        return Err(Error::Usage("ci takes no arguments".into()));
+    }
+    let mut times = Vec::new();
+    for mut step in steps() {
+        let (name, command) = (step.name, step.command());
+        println!("\nci: {name}: {command}");
+        let start = Instant::now();
+        let result = step.run();
+        let time = start.elapsed();
+        println!("ci: {name}: {:.1} s", time.as_secs_f64());
+        if let Err(Error::Failed(why) | Error::Usage(why)) = result {
+            return failed(format!("{why}\nci: step {name} failed, repeat it with: {command}"));
+        }
+        times.push((name, time));
+    }
+    println!("\n{}", summary(&times));
+    Ok(())
+}
+
+fn summary(times: &[(&str, Duration)]) -> String {
+    let total = times.iter().map(|(_, time)| *time).sum();
+    let mut text = format!("{:<8} {:>8}", "step", "seconds");
+    for (name, time) in times.iter().chain(&[("total", total)]) {
+        text += &format!("\n{name:<8} {:>8.1}", time.as_secs_f64());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_adds_up() {
+        let times = [("fmt", Duration::from_millis(500)), ("tidy", Duration::from_millis(1500))];
+        let lines = "step      seconds\nfmt           0.5\ntidy          1.5\ntotal         2.0";
+        assert_eq!(summary(&times), lines);
+    }
+}

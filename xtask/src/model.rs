@@ -1,0 +1,208 @@
+//! `cargo xtask loom` and `cargo xtask faults`: tests that exist only under a cfg flag.
+//!
+//! A test behind a flag that nobody sets passes in silence, so both jobs count the tests that
+//! ran and fail when a crate ran none.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::shell::{self, Error, Result, failed};
+
+struct Suite {
+    name: &'static str,
+    cfg: &'static str,
+    crates: &'static [&'static str],
+    /// Which targets cargo builds and tests.
+    targets: &'static [&'static str],
+    /// Selects the tests when the caller names none.
+    filter: Option<&'static str>,
+    test_args: &'static [&'static str],
+}
+
+const LOOM: Suite = Suite {
+    name: "loom",
+    cfg: "loom",
+    crates: &["multiproc-sync", "multiproc-queue"],
+    // A model runs its code thousands of times, so --release. The models are unit tests, and
+    // the other targets do not build on loom's atomics, so --lib.
+    targets: &["--release", "--lib"],
+    // The models are in modules called `loom_tests`. Other unit tests panic on loom's atomics.
+    filter: Some("loom"),
+    // Shows loom's own report of how much it explored.
+    test_args: &["--nocapture"],
+};
+
+const FAULTS: Suite = Suite {
+    name: "faults",
+    cfg: "multiproc_faults",
+    crates: &["multiproc-sync", "multiproc-queue", "multiproc"],
+    // tests/faults.rs of each crate; cargo fails if a crate has none.
+    targets: &["--test", "faults"],
+    filter: None,
+    test_args: &[],
+};
+
+/// Bugs in lock-free code rarely need more than three switches away from a running thread, and
+/// each further one multiplies the time.
+const PREEMPTIONS: u32 = 3;
+
+/// How long output may stay open once the tests have ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn loom(args: &[String]) -> Result {
+    const VARIABLE: &str = "LOOM_MAX_PREEMPTIONS";
+    let mut args = args;
+    let mut preemptions = env::var(VARIABLE).unwrap_or_else(|_| PREEMPTIONS.to_string());
+    if let [flag, rest @ ..] = args
+        && flag == "--preemptions"
+    {
+        let Some((number, rest)) = rest.split_first().filter(|(n, _)| n.parse::<u32>().is_ok())
+        else {
+            return Err(Error::Usage("--preemptions needs a number".into()));
+        };
+        preemptions.clone_from(number);
+        args = rest;
+    }
+    LOOM.run(args, &[(VARIABLE, &preemptions)])
+}
+
+pub(crate) fn faults(args: &[String]) -> Result {
+    FAULTS.run(args, &[])
+}
+
+impl Suite {
+    fn run(&self, args: &[String], envs: &[(&str, &str)]) -> Result {
+        let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+        let (filters, test_args) = args.split_at(split);
+        if let Some(option) = filters.iter().find(|arg| arg.starts_with('-')) {
+            return Err(Error::Usage(format!("{} has no option `{option}`", self.name)));
+        }
+        let mut total = 0;
+        // One cargo call for each crate: from a common one the output would not tell which
+        // crate ran how many tests.
+        for package in self.crates {
+            let mut command = self.command(package, filters, test_args.get(1..).unwrap_or(&[]));
+            command.envs(envs.iter().copied());
+            println!("{}: {}", self.name, shell::show(&command));
+            let passed = run_counting(&mut command)?;
+            // A caller's filter may well name a test of one crate only.
+            if passed == 0 && filters.is_empty() {
+                return failed(format!("{}: no test ran in {package}", self.name));
+            }
+            println!("{}: {package}: {passed} passed", self.name);
+            total += passed;
+        }
+        if total == 0 {
+            return failed(format!("{}: no test matches `{}`", self.name, filters.join(" ")));
+        }
+        Ok(())
+    }
+
+    fn command(&self, package: &str, filters: &[String], test_args: &[String]) -> Command {
+        let mut command = shell::cargo_locked("test", &["-p", package]);
+        command.args(self.targets).arg("--");
+        if filters.is_empty() {
+            command.args(self.filter);
+        }
+        command.args(filters).args(self.test_args).args(test_args);
+
+        let flags = shell::with_flags("RUSTFLAGS", &format!("--cfg {}", self.cfg));
+        command.env("RUSTFLAGS", flags);
+        // Other RUSTFLAGS in the same folder would throw the ordinary build away.
+        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        command.env("CARGO_TARGET_DIR", shell::root().join(target).join(self.name));
+        command
+    }
+}
+
+/// Runs a `cargo test` command, passes its output on, and returns how many tests passed.
+fn run_counting(command: &mut Command) -> Result<u64> {
+    let shown = shell::show(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| Error::Failed(format!("cannot start {shown}: {error}")))?;
+    let output = child.stdout.take().expect("stdout is piped");
+
+    let (sender, receiver) = mpsc::channel();
+    // If the receiver is gone, the wait below has given up and nobody needs the count.
+    thread::spawn(move || drop(sender.send(copy_counting(output, io::stdout()))));
+
+    let status = child.wait().map_err(|error| Error::Failed(format!("{shown}: {error}")))?;
+    // A process that a test leaves behind keeps the pipe open. Waiting for its end could take
+    // forever, and to leave it behind is a fault of the test.
+    let count = receiver.recv_timeout(PATIENCE);
+    if !status.success() {
+        return failed(format!("{status}: {shown}"));
+    }
+    match count {
+        Ok(Ok(count)) => Ok(count),
+        Ok(Err(error)) => failed(format!("cannot pass on the output of {shown}: {error}")),
+        Err(_) => failed(format!(
+            "the tests ended {} s ago, but a process they started still has their output open: \
+             {shown}",
+            PATIENCE.as_secs()
+        )),
+    }
+}
+
+/// Copies `from` to `to` and adds up the tests that passed.
+fn copy_counting(from: impl Read, mut to: impl Write) -> io::Result<u64> {
+    let mut from = BufReader::new(from);
+    let mut count = 0;
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line)? > 0 {
+        to.write_all(&line)?;
+        count += passed(&String::from_utf8_lossy(&line)).unwrap_or(0);
+        line.clear();
+    }
+    to.flush()?;
+    Ok(count)
+}
+
+/// The N of `test result: ok. N passed; ...`.
+fn passed(line: &str) -> Option<u64> {
+    let result = line.strip_prefix("test result: ")?;
+    let (_, result) = result.split_once(". ")?;
+    let (number, _) = result.split_once(" passed;")?;
+    number.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: &str = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out";
+
+    #[test]
+    fn reads_the_number_of_passed_tests() {
+        assert_eq!(passed(OK), Some(12));
+        assert_eq!(passed("test result: FAILED. 3 passed; 1 failed; 0 ignored"), Some(3));
+        assert_eq!(passed("test lock::loom_tests::two ... ok"), None);
+        assert_eq!(passed("a test result: ok. 12 passed; 0 failed"), None);
+    }
+
+    #[test]
+    fn passes_the_output_on_and_adds_up() {
+        let text = format!("running 12 tests\nnot UTF-8: \u{fffd}\n{OK}\nrunning 0 tests\n{OK}");
+        let mut copy = Vec::new();
+        assert_eq!(copy_counting(text.as_bytes(), &mut copy).unwrap(), 24);
+        assert_eq!(copy, text.as_bytes());
+    }
+
+    #[test]
+    fn own_filters_replace_the_usual_one() {
+        let args = |filters: &[String]| {
+            let command = LOOM.command("multiproc-sync", filters, &["--exact".to_string()]);
+            let args: Vec<_> =
+                command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            args.join(" ")
+        };
+        assert!(args(&[]).ends_with("--lib -- loom --nocapture --exact"));
+        assert!(args(&["ring".to_string()]).ends_with("--lib -- ring --nocapture --exact"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Runs commands in the root of the workspace.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub(crate) enum Error {
+    /// The call was wrong: exit code 2 and the list of jobs.
+    Usage(String),
+    /// The job ran and found a fault: exit code 1.
+    Failed(String),
+}
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Error>;
+
+pub(crate) fn failed<T>(why: impl Into<String>) -> Result<T> {
+    Err(Error::Failed(why.into()))
+}
+
+/// The root of the workspace: the folder above this crate.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the root").into()
+}
+
+/// `cargo SUB ARGS`, by the same cargo that started this program.
+pub(crate) fn cargo(sub: &str, args: &[&str]) -> Command {
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root()).arg(sub).args(args);
+    command
+}
+
+/// Like [`cargo`], for the subcommands that read Cargo.lock.
+pub(crate) fn cargo_locked(sub: &str, args: &[&str]) -> Command {
+    // The lock is committed, so a build must not change it. Without a lock (someone deleted
+    // it to update everything) --locked can only fail.
+    let locked = root().join("Cargo.lock").exists().then_some("--locked");
+    let all: Vec<&str> = locked.into_iter().chain(args.iter().copied()).collect();
+    cargo(sub, &all)
+}
+
+/// The value of `variable` with `flags` added, for RUSTFLAGS and RUSTDOCFLAGS.
+pub(crate) fn with_flags(variable: &str, flags: &str) -> String {
+    match env::var(variable) {
+        Ok(old) if !old.is_empty() => format!("{old} {flags}"),
+        _ => flags.to_string(),
+    }
+}
+
+/// Runs `command` and waits for it.
+pub(crate) fn run(command: &mut Command) -> Result {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => failed(format!("{status}: {}", show(command))),
+        Err(error) => failed(format!("cannot start {}: {error}", show(command))),
+    }
+}
+
+/// `command` as one would type it in the root, with the variables it sets.
+pub(crate) fn show(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let envs = command
+        .get_envs()
+        .filter_map(|(key, value)| Some(format!("{}={}", key.to_string_lossy(), quote(value?))));
+    let words = [name].into_iter().chain(command.get_args()).map(quote);
+    envs.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_command_can_be_typed() {
+        let mut command = Command::new("/usr/bin/cargo");
+        command.args(["doc", "it's", ""]).env("RUSTDOCFLAGS", "-D warnings").env("A", "1");
+        assert_eq!(show(&command), r"A=1 RUSTDOCFLAGS='-D warnings' cargo doc 'it'\''s' ''");
+    }
+}
