@@ -70,12 +70,9 @@ impl Writer {
         descriptors: &[OwnedFd],
     ) -> Result<(), WriteFault> {
         if !descriptors.is_empty() && !stream.carries_descriptors() {
-            return Err(WriteFault::Encode(EncodeError {
-                type_name: std::any::type_name::<T>(),
-                reason: "it holds descriptors, and a simplex connection cannot carry them; use \
-                         `duplex`"
-                    .to_owned(),
-            }));
+            return Err(WriteFault::Encode(EncodeError::new::<T>(
+                "it holds descriptors, and a simplex connection cannot carry them; use `duplex`",
+            )));
         }
         if self.torn.get() {
             return Err(WriteFault::Io(io::Error::other(

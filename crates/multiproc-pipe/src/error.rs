@@ -11,6 +11,12 @@ pub struct EncodeError {
 }
 
 impl EncodeError {
+    /// A value of type `T` cannot be sent, for this reason.
+    #[must_use]
+    pub fn new<T: ?Sized>(reason: impl Into<String>) -> Self {
+        Self { type_name: std::any::type_name::<T>(), reason: reason.into() }
+    }
+
     /// The type of the value.
     #[must_use]
     pub fn type_name(&self) -> &'static str {

@@ -1,4 +1,7 @@
 //! Death at named points, for tests: compiled in by `--cfg multiproc_faults` and by nothing else.
+//!
+//! In loom's models, a thread dies in place of a process: it stops at the point, and what it would
+//! have done from there on is not done.
 
 /// Marks a point of an operation. Does nothing, unless a test has armed it: then the process is
 /// killed here, by a real SIGKILL.
@@ -6,8 +9,44 @@
 pub fn reached(point: &'static str) {
     #[cfg(multiproc_faults)]
     armed::reached(point);
-    #[cfg(not(multiproc_faults))]
+    #[cfg(loom)]
+    modelled::reached(point);
+    #[cfg(not(any(loom, multiproc_faults)))]
     let _ = point;
+}
+
+#[cfg(loom)]
+pub use modelled::die_at;
+
+#[cfg(loom)]
+mod modelled {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    loom::thread_local! {
+        static ARMED: Cell<Option<&'static str>> = Cell::new(None);
+    }
+
+    struct Died;
+
+    pub(super) fn reached(point: &'static str) {
+        if ARMED.with(Cell::get) == Some(point) {
+            // Unlike a panic, it prints nothing. There is nothing to unwind in the algorithms.
+            resume_unwind(Box::new(Died));
+        }
+    }
+
+    /// Runs `life`, which ends when it reaches `point`. Whether it did.
+    pub fn die_at(point: &'static str, life: impl FnOnce()) -> bool {
+        ARMED.with(|armed| armed.set(Some(point)));
+        let result = catch_unwind(AssertUnwindSafe(life));
+        ARMED.with(|armed| armed.set(None));
+        match result {
+            Ok(()) => false,
+            Err(died) if died.is::<Died>() => true,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
 }
 
 #[cfg(multiproc_faults)]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::RECHECK;
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::raw::lock::{Busy, Lock as RawLock, Taken};
+use crate::raw::members::Members;
 use crate::region::{Control, Region};
 
 /// A lock between processes: one holds it at a time.
@@ -103,7 +104,7 @@ impl Lock {
     ///
     /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
     pub fn try_lock(&self) -> Result<LockGuard<'_>, TryLockError<LockGuard<'_>>> {
-        match self.raw().try_lock(self.region.me(), |owner| self.region.is_alive(owner)) {
+        match self.raw().try_lock(&self.region) {
             Ok(taken) => Ok(self.guard(taken)?),
             Err(Busy) => Err(TryLockError::WouldBlock),
         }
@@ -150,8 +151,7 @@ impl Lock {
 
     #[inline]
     fn take(&self, deadline: Deadline) -> Result<Taken, Busy> {
-        let is_alive = |owner| self.region.is_alive(owner);
-        self.raw().lock(self.region.me(), is_alive, deadline, RECHECK)
+        self.raw().lock(&self.region, deadline, RECHECK)
     }
 
     fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {

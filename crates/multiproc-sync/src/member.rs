@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::raw::member_id::{MEMBERS, MemberId};
+use crate::raw::members::{MEMBERS, MemberId};
 
 /// One slot of the member table. It helps to find a free slot and to name a holder; whether a
 /// member is alive is the kernel's word alone.

@@ -34,7 +34,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::member::MemberTable;
 use crate::primitives::Bytes;
-use crate::raw::member_id::MemberId;
+use crate::raw::members::{MemberId, Members};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
 const VERSION: u32 = 1;
@@ -345,19 +345,6 @@ impl<C: Control> Region<C> {
         unsafe { Bytes::new(base, len - start) }
     }
 
-    /// This process, as a member of the region.
-    #[inline]
-    #[must_use]
-    pub fn me(&self) -> MemberId {
-        self.open.member
-    }
-
-    /// Whether a member is alive. About a microsecond: one system call.
-    #[must_use]
-    pub fn is_alive(&self, member: MemberId) -> bool {
-        member == self.open.member || self.open.members().is_alive(&self.open.descriptor, member)
-    }
-
     /// The process id of a member, as that one saw itself when it opened the region; 0 is unknown.
     #[must_use]
     pub fn pid(&self, member: MemberId) -> u32 {
@@ -374,6 +361,18 @@ impl<C: Control> Region<C> {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.open, &other.open)
+    }
+}
+
+impl<C: Control> Members for Region<C> {
+    #[inline]
+    fn me(&self) -> MemberId {
+        self.open.member
+    }
+
+    /// One system call, less than a microsecond.
+    fn is_alive(&self, member: MemberId) -> bool {
+        member == self.open.member || self.open.members().is_alive(&self.open.descriptor, member)
     }
 }
 

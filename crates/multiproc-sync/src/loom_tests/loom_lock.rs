@@ -1,13 +1,14 @@
 use std::time::Duration;
 
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_pipe::Deadline;
 
-use super::member;
+use super::{Member, member};
 use crate::primitives::Bytes;
 use crate::raw::lock::{Lock, Taken};
-use crate::raw::member_id::MemberId;
+use crate::raw::members::{MemberId, Members};
 
 /// A lock, and a plain counter that only its holder may touch: loom fails on any race for it.
 struct Guarded {
@@ -20,13 +21,12 @@ impl Guarded {
         Arc::new(Self { lock: Lock::default(), count: Bytes::zeroed(8) })
     }
 
-    fn lock(&self, me: MemberId, dead: Option<MemberId>) -> Taken {
-        let is_alive = |owner| Some(owner) != dead;
-        self.lock.lock(me, is_alive, Deadline::NEVER, Duration::MAX).unwrap()
+    fn lock(&self, member: Member) -> Taken {
+        self.lock.lock(&member, Deadline::NEVER, Duration::MAX).unwrap()
     }
 
-    fn add_one(&self, me: MemberId, dead: Option<MemberId>) -> Taken {
-        let taken = self.lock(me, dead);
+    fn add_one(&self, member: Member) -> Taken {
+        let taken = self.lock(member);
         self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
         self.lock.repaired();
         self.lock.unlock(Taken::Clean);
@@ -56,8 +56,8 @@ fn loom_two_exclude_each_other() {
         let guarded = Guarded::new();
         let shared = guarded.clone();
         threads(2, move |n| {
-            shared.add_one(member(n), None);
-            shared.add_one(member(n), None)
+            shared.add_one(member(n));
+            shared.add_one(member(n))
         });
         assert_eq!(guarded.count(), 4);
         assert_eq!(guarded.lock.owner(), None);
@@ -70,7 +70,7 @@ fn loom_three_exclude_each_other() {
     loom::model(|| {
         let guarded = Guarded::new();
         let shared = guarded.clone();
-        threads(3, move |n| shared.add_one(member(n), None));
+        threads(3, move |n| shared.add_one(member(n)));
         assert_eq!(guarded.count(), 3);
     });
 }
@@ -82,13 +82,26 @@ fn loom_one_takes_over() {
     loom::model(|| {
         let guarded = Guarded::new();
         let dead = member(9);
-        guarded.lock(dead, None);
+        guarded.lock(dead);
         let shared = guarded.clone();
-        let mut taken = threads(2, move |n| shared.add_one(member(n), Some(dead)));
+        let mut taken = threads(2, move |n| shared.add_one(member(n).after_death_of(dead)));
         taken.sort_by_key(|&taken| taken == Taken::Abandoned);
         assert_eq!(taken, [Taken::Clean, Taken::Abandoned]);
         assert_eq!(guarded.count(), 2);
     });
+}
+
+/// Member 0, who sees all others as dead once the flag is up.
+struct Mortal(Arc<AtomicBool>);
+
+impl Members for Mortal {
+    fn me(&self) -> MemberId {
+        member(0).me
+    }
+
+    fn is_alive(&self, _: MemberId) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The owner dies while another one sleeps: the recheck interval finds it.
@@ -97,21 +110,20 @@ fn loom_a_sleeper_notices_the_death() {
     loom::model(|| {
         let guarded = Guarded::new();
         let dead = member(9);
-        guarded.lock(dead, None);
+        guarded.lock(dead);
         // Dies at some point: the word does not change by it.
-        let died = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let died = Arc::new(AtomicBool::new(false));
         let waiter = {
             let (guarded, died) = (guarded.clone(), died.clone());
             thread::spawn(move || {
-                let is_alive = |_| !died.load(loom::sync::atomic::Ordering::Relaxed);
-                guarded.lock.lock(member(0), is_alive, Deadline::NEVER, Duration::MAX).unwrap()
+                guarded.lock.lock(&Mortal(died), Deadline::NEVER, Duration::MAX).unwrap()
             })
         };
-        died.store(true, loom::sync::atomic::Ordering::Relaxed);
+        died.store(true, Ordering::Relaxed);
         guarded.lock.futex().time_out();
         // The clock ticks once more, in case the sleep began after the first tick.
         thread::yield_now();
-        while guarded.lock.owner() == Some(dead) {
+        while guarded.lock.owner() == Some(dead.me) {
             guarded.lock.futex().time_out();
             thread::yield_now();
         }
@@ -125,15 +137,15 @@ fn loom_a_sleeper_notices_the_death() {
 fn loom_a_slot_is_used_anew() {
     loom::model(|| {
         let guarded = Guarded::new();
-        let dead = MemberId::new(1, 1);
-        guarded.lock(dead, None);
+        let dead = member(1);
+        guarded.lock(dead);
         let shared = guarded.clone();
         let taken = threads(2, move |n| {
             if n == 1 {
                 shared.lock.release_slot(1);
-                shared.add_one(MemberId::new(1, 2), Some(dead))
+                shared.add_one(Member { me: MemberId::new(1, 2), dead: Some(dead.me) })
             } else {
-                shared.add_one(member(0), Some(dead))
+                shared.add_one(member(0).after_death_of(dead))
             }
         });
         assert_eq!(taken.iter().filter(|&&taken| taken == Taken::Abandoned).count(), 1);
@@ -147,10 +159,10 @@ fn loom_abandoned_until_repaired() {
     loom::model(|| {
         let guarded = Guarded::new();
         let dead = member(9);
-        guarded.lock(dead, None);
-        assert_eq!(guarded.lock(member(0), Some(dead)), Taken::Abandoned);
+        guarded.lock(dead);
+        assert_eq!(guarded.lock(member(0).after_death_of(dead)), Taken::Abandoned);
         guarded.lock.unlock(Taken::Abandoned);
-        assert_eq!(guarded.add_one(member(1), None), Taken::Abandoned);
-        assert_eq!(guarded.add_one(member(0), None), Taken::Clean);
+        assert_eq!(guarded.add_one(member(1)), Taken::Abandoned);
+        assert_eq!(guarded.add_one(member(0)), Taken::Clean);
     });
 }

@@ -7,9 +7,33 @@
 mod loom_lock;
 mod loom_waiters;
 
-use crate::raw::member_id::MemberId;
+use crate::raw::members::{MemberId, Members};
+
+/// A member, and the one other member that is dead, if any.
+#[derive(Clone, Copy)]
+struct Member {
+    me: MemberId,
+    dead: Option<MemberId>,
+}
+
+impl Members for Member {
+    fn me(&self) -> MemberId {
+        self.me
+    }
+
+    fn is_alive(&self, member: MemberId) -> bool {
+        Some(member) != self.dead
+    }
+}
 
 /// The member of a test's thread number `n`.
-fn member(n: usize) -> MemberId {
-    MemberId::new(n, 1)
+fn member(n: usize) -> Member {
+    Member { me: MemberId::new(n, 1), dead: None }
+}
+
+impl Member {
+    /// The same one, after the death of another.
+    fn after_death_of(self, dead: Self) -> Self {
+        Self { dead: Some(dead.me), ..self }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex};
@@ -134,9 +135,9 @@ const WORD: usize = 8;
 /// Bytes that loom watches: a copy out that is not ordered after the copy in is a failure.
 ///
 /// Everything must be in whole words of eight bytes, to keep the model small.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bytes<'a> {
-    words: Vec<UnsafeCell<[u8; WORD]>>,
+    words: Arc<[UnsafeCell<[u8; WORD]>]>,
     region: PhantomData<&'a ()>,
 }
 

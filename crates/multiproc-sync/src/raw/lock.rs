@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 
-use super::member_id::MemberId;
+use super::members::{MemberId, Members};
 use crate::fault;
 use crate::primitives::{Backoff, Futex, Ordering};
 
@@ -85,20 +85,16 @@ impl Lock {
     ///
     /// If a living member has it.
     #[inline]
-    pub fn try_lock(
-        &self,
-        me: MemberId,
-        is_alive: impl Fn(MemberId) -> bool,
-    ) -> Result<Taken, Busy> {
-        if self.take_free(me) {
+    pub fn try_lock(&self, members: &impl Members) -> Result<Taken, Busy> {
+        if self.take_free(members.me()) {
             return Ok(Taken::Clean);
         }
         loop {
             let state = self.word.load(Ordering::Relaxed);
-            if !is_free(state) && is_owner_alive(state, &is_alive) {
+            if !is_free(state) && is_owner_alive(state, members) {
                 return Err(Busy);
             }
-            if let Some(taken) = self.take_over(state, me, 0) {
+            if let Some(taken) = self.take_over(state, members.me(), 0) {
                 return Ok(taken);
             }
         }
@@ -112,15 +108,14 @@ impl Lock {
     #[inline]
     pub fn lock(
         &self,
-        me: MemberId,
-        is_alive: impl Fn(MemberId) -> bool,
+        members: &impl Members,
         deadline: Deadline,
         recheck: Duration,
     ) -> Result<Taken, Busy> {
-        if self.take_free(me) {
+        if self.take_free(members.me()) {
             return Ok(Taken::Clean);
         }
-        self.lock_contended(me, &is_alive, deadline, recheck)
+        self.lock_contended(members, deadline, recheck)
     }
 
     #[inline]
@@ -141,8 +136,7 @@ impl Lock {
     #[cold]
     fn lock_contended(
         &self,
-        me: MemberId,
-        is_alive: &dyn Fn(MemberId) -> bool,
+        members: &dyn Members,
         deadline: Deadline,
         recheck: Duration,
     ) -> Result<Taken, Busy> {
@@ -154,7 +148,7 @@ impl Lock {
         loop {
             let state = self.word.load(Ordering::Relaxed);
             if is_free(state) {
-                if let Some(taken) = self.take_over(state, me, sleepers) {
+                if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }
                 continue;
@@ -163,8 +157,8 @@ impl Lock {
                 backoff.snooze();
                 continue;
             }
-            if look_up && !is_owner_alive(state, is_alive) {
-                if let Some(taken) = self.take_over(state, me, sleepers) {
+            if look_up && !is_owner_alive(state, members) {
+                if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }
                 continue;
@@ -249,6 +243,6 @@ impl Lock {
 }
 
 /// An owner that is no member at all (the word was scribbled over) counts as dead.
-fn is_owner_alive(state: u32, is_alive: impl Fn(MemberId) -> bool) -> bool {
-    MemberId::from_bits(state & OWNER).is_some_and(is_alive)
+fn is_owner_alive(state: u32, members: &(impl Members + ?Sized)) -> bool {
+    MemberId::from_bits(state & OWNER).is_some_and(|owner| members.is_alive(owner))
 }

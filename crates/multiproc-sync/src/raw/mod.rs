@@ -5,5 +5,5 @@
 //! the same code is placed in shared memory by the handles, and driven by loom in the tests.
 
 pub mod lock;
-pub mod member_id;
+pub mod members;
 pub mod waiters;

@@ -1,4 +1,4 @@
-//! Who owns a word.
+//! Who owns a word, and who is alive.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -8,6 +8,15 @@ pub const MEMBERS: usize = 1024;
 
 const SLOT_BITS: u32 = MEMBERS.trailing_zeros();
 const GENERATION_BITS: u32 = MemberId::BITS - SLOT_BITS;
+
+/// The members of whatever a word lies in, as one of them sees it.
+pub trait Members {
+    /// Who is asking.
+    fn me(&self) -> MemberId;
+
+    /// Whether a member is alive. One that is stopped is.
+    fn is_alive(&self, member: MemberId) -> bool;
+}
 
 /// A member of a region: one process that has it open.
 ///

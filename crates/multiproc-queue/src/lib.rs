@@ -1,0 +1,76 @@
+//! Bounded queues in shared memory, between processes, that lose nothing when one is killed.
+//!
+//! A [`Queue`] can be cloned, sent to other processes (as an argument, through a connection), and
+//! used by all of them, each to put and to get. Items are values: anything that implements serde's
+//! `Serialize` and `Deserialize`.
+//!
+//! ```
+//! use multiproc_queue::Queue;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let jobs = Queue::bounded(100)?;
+//! jobs.put(("resize".to_owned(), 640))?;
+//! assert_eq!(jobs.len(), 1);
+//! let (what, width) = jobs.get()?;
+//! assert_eq!((&*what, width), ("resize", 640));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! - **put is delivery.** When `put` returns `Ok`, the item is in shared memory. There is no feeder
+//!   thread and no buffer in the producer: kill it at the next instruction, and the item arrives.
+//! - **All or nothing.** A process that is killed at any instruction inside `put` or `get` leaves no
+//!   half item, no lost capacity and no wrong [`len`](Queue::len). What a consumer had already taken
+//!   ends with it.
+//! - **Nobody hangs on the dead.** No lock is held while anybody waits, encodes or decodes; a lock
+//!   whose holder is killed is taken over, within some 10 ms.
+//! - **Shared memory is not trusted.** Whatever another process writes into it, this one gets an
+//!   error, `Corrupted`.
+//! - **Nothing is left behind.** A queue has no name. It ends with the last handle.
+//!
+//! # Order
+//!
+//! First in, first out, over all producers: the order in which their `put` calls took effect.
+//!
+//! # What it does not do
+//!
+//! Items cannot hold handles yet (connections, files, other queues), and all items that wait take
+//! 256 KiB together at most: a `put` beyond that waits as on a full queue. There is no end of a
+//! queue yet: `get` waits for an item also when nobody is left who could put one.
+
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod queue;
+
+#[cfg_attr(loom, allow(dead_code))]
+mod raw;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+#[cfg(not(loom))]
+pub use {
+    error::{
+        Corrupted, GetError, GetTimeoutError, PutError, PutTimeoutError, TryGetError, TryPutError,
+    },
+    queue::Queue,
+};
+
+/// The points of `put` at which tests let a producer die, in order: one after each step.
+#[doc(hidden)]
+pub const PUT_POINTS: &[&str] = &[
+    "put.locked",
+    "put.half_written",
+    "put.written",
+    "put.prepared",
+    "put.committed",
+    "put.unlocked",
+];
+
+/// The points of `get` at which tests let a consumer die, in order: one after each step.
+#[doc(hidden)]
+pub const GET_POINTS: &[&str] =
+    &["get.locked", "get.copied", "get.prepared", "get.committed", "get.unlocked"];
