@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::bytes::Bytes;
 use crate::deadline::Deadline;
 use crate::descriptor::Descriptor;
 use crate::error::{EncodeError, RecvError, RecvTimeoutError, SendError, TryRecvError};
@@ -370,11 +371,38 @@ end!(Connection < S, R > "ReadWrite");
 end!(Sender<T> "WriteOnly");
 end!(Receiver<T> "ReadOnly");
 
+impl<S, R> Connection<S, R> {
+    /// Makes a connection of one end of a Unix stream socket that came from elsewhere.
+    ///
+    /// The other end must be a `Connection`, too, or write the same frames.
+    ///
+    /// # Errors
+    ///
+    /// If it is no socket: the error says what it is.
+    pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        let stream = Stream::adopt(socket)?;
+        if !stream.carries_descriptors() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "expected a stream socket, which a two-way connection goes over, got a pipe",
+            ));
+        }
+        Ok(Self::over(stream))
+    }
+}
+
+/// What was read ahead is lost.
+impl<S, R> From<Connection<S, R>> for OwnedFd {
+    fn from(connection: Connection<S, R>) -> Self {
+        connection.stream.into()
+    }
+}
+
 /// An end in a message: its descriptor, and what it had read ahead. Sending moves it.
 #[derive(Serialize, Deserialize)]
 struct Travelling {
     descriptor: Descriptor,
-    ahead: Vec<u8>,
+    ahead: Bytes,
     ahead_descriptors: Vec<Descriptor>,
 }
 
@@ -390,14 +418,14 @@ impl Travelling {
         })?;
         let (ahead, ahead_descriptors) =
             reader.map(Reader::pending).transpose()?.unwrap_or_default();
-        Self { descriptor, ahead, ahead_descriptors }.serialize(serializer)
+        Self { descriptor, ahead: Bytes(ahead), ahead_descriptors }.serialize(serializer)
     }
 
     fn unpack<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Stream, Reader), D::Error> {
         let Self { descriptor, ahead, ahead_descriptors } = Self::deserialize(deserializer)?;
         let stream = Stream::adopt(descriptor.into())
             .map_err(|error| D::Error::custom(message::refusal(error)))?;
-        Ok((stream, Reader::resume(&ahead, ahead_descriptors)))
+        Ok((stream, Reader::resume(&ahead.0, ahead_descriptors)))
     }
 }
 

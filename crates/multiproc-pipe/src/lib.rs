@@ -46,6 +46,7 @@ compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex
 
 pub mod message;
 
+mod bytes;
 mod connection;
 mod deadline;
 mod descriptor;
@@ -55,6 +56,7 @@ mod pipe;
 mod reason;
 mod stream;
 
+pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
 pub use deadline::Deadline;
 pub use descriptor::Descriptor;

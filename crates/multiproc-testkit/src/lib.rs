@@ -1,1 +1,135 @@
-//! x
+//! What the tests of the workspace share: processes, a watchdog, a census, death at named points.
+//!
+//! A test with several processes is one `#[test]`; its children are processes of the same test
+//! program, started by `multiproc` itself. Processes hand over by messages, not by sleeps.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use multiproc::{Process, active_children};
+
+/// Ends the test program, and its children, if a test takes longer than this: a hang is a failure,
+/// and must not look like a slow machine.
+const TOO_LONG: Duration = Duration::from_secs(120);
+
+/// While this lives, the test must not take longer than two minutes.
+#[must_use = "it watches until it is dropped"]
+pub struct Watchdog {
+    /// Dropping it tells the dog to lie down.
+    _done: mpsc::Sender<()>,
+}
+
+/// Starts to watch the test that calls it.
+///
+/// # Panics
+///
+/// If there is no thread to be had.
+pub fn watchdog() -> Watchdog {
+    let (done, is_done) = mpsc::channel();
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let bark = move || {
+        if is_done.recv_timeout(TOO_LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("watchdog: {test} hangs; its children: {:?}", active_children());
+            for child in active_children() {
+                let _ = child.kill();
+            }
+            process::abort();
+        }
+    };
+    thread::Builder::new().name("watchdog".to_owned()).spawn(bark).expect("a thread for the dog");
+    Watchdog { _done: done }
+}
+
+/// Runs a test in a process of its own, where no other test opens or closes anything: for those that
+/// take a [`Census`], or change the limits of the process.
+///
+/// # Panics
+///
+/// If the test does.
+pub fn alone<F: FnOnce(()) + Copy + 'static>(test: F) {
+    let _dog = watchdog();
+    let child = Process::spawn(test, ()).expect("a process for the test");
+    if let Err(error) = child.join() {
+        panic!("{error}");
+    }
+}
+
+/// What a process has: to be taken before and after, and to be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Children, zombies among them.
+    pub children: usize,
+    /// Mapped regions of ours.
+    pub mappings: usize,
+}
+
+impl Census {
+    /// Counts.
+    ///
+    /// # Panics
+    ///
+    /// If `/proc` cannot be read.
+    #[must_use]
+    pub fn take() -> Self {
+        let read = |path: &str| fs::read_to_string(path).expect("/proc is there");
+        let entries = |path: &str| fs::read_dir(path).expect("/proc is there");
+        let children = entries("/proc/self/task")
+            .filter_map(Result::ok)
+            // A thread may end between the two looks.
+            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+            .map(|children| children.split_whitespace().count())
+            .sum();
+        Self {
+            // One of them is for looking.
+            descriptors: entries("/proc/self/fd").count() - 1,
+            children,
+            mappings: read("/proc/self/maps").matches("memfd:multiproc:").count(),
+        }
+    }
+}
+
+/// Calls `condition` until it is true. For what no message tells: that another process sleeps, or
+/// that the kernel has noticed its death. The watchdog bounds it.
+pub fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a process sleeps in the kernel (waits for a futex, a pipe, a timer).
+#[must_use]
+pub fn is_asleep(pid: u32) -> bool {
+    // "PID (NAME) STATE …", and the name may have anything in it.
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")))
+}
+
+/// Lets this process die, by a real SIGKILL, when it reaches a point for the `visit`th time.
+///
+/// # Panics
+///
+/// If the tests were built without `--cfg multiproc_faults`: no point would ever be reached.
+pub fn die_at(point: &str, visit: u32) {
+    #[cfg(multiproc_faults)]
+    multiproc_sync::fault::arm(point, visit);
+    #[cfg(not(multiproc_faults))]
+    panic!("{point}, visit {visit}: run this by `cargo xtask faults`");
+}
+
+/// The program of an example of the crate `multiproc`.
+///
+/// # Panics
+///
+/// If it is not built: `cargo test` builds the examples, `cargo test --test NAME` alone does not.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("a test program has a path");
+    // target/debug/deps/TEST is beside target/debug/examples/NAME.
+    let path = test.ancestors().nth(2).expect("a target folder").join("examples").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --examples` first", path.display());
+    path
+}

@@ -1,0 +1,312 @@
+//! The children of this process: one table of them all, and the handle to one.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use multiproc_pipe::{Connection, Deadline, TryRecvError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use crate::protocol::{Outcome, Start};
+use crate::status::ExitStatus;
+
+/// How long a daemon may take to end by SIGTERM at the end of the program.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The children that have not been seen to end. They keep their socket here, which is their
+/// lifeline, also when nobody has a handle any more.
+static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+fn children() -> MutexGuard<'static, Vec<Child>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The children of this process that are alive, in the order in which they were started.
+///
+/// Those that have ended are collected by the way, so that none stays a zombie.
+///
+/// ```
+/// multiproc::enable_in_tests!();
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::Process;
+///
+/// let (keep_alive, waits) = multiproc::pipe::duplex::<(), ()>()?;
+/// let child = Process::builder()
+///     .name("waits")
+///     .spawn(|end: multiproc::pipe::Connection<(), ()>| drop(end.recv()), waits)?;
+/// assert_eq!(multiproc::active_children()[0].name(), "waits");
+/// drop(keep_alive);
+/// child.join()?;
+/// assert!(multiproc::active_children().is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub fn active_children() -> Vec<Child> {
+    let mut children = children();
+    children.retain(|child| child.exit_status().is_none());
+    children.clone()
+}
+
+/// What happens to the children at the end of a program.
+pub(crate) fn finish() {
+    for child in active_children().iter().filter(|child| child.is_daemon()) {
+        // It has ended meanwhile, or it does not matter.
+        let _ = child.terminate();
+    }
+    let grace = Deadline::after(GRACE);
+    for child in active_children().iter().filter(|child| child.is_daemon()) {
+        if child.wait_until(grace).is_none() {
+            let _ = child.kill();
+            child.wait();
+        }
+    }
+    for child in active_children() {
+        child.wait();
+    }
+}
+
+/// A child of this process: what a [`Process`](crate::Process) is without the type of its result.
+#[derive(Clone)]
+pub struct Child {
+    this: Arc<State>,
+}
+
+struct State {
+    pid: u32,
+    name: String,
+    daemon: bool,
+    pidfd: OwnedFd,
+    /// The socket of `inbox` once more, to wait on and to shut down without its lock.
+    socket: OwnedFd,
+    status: Mutex<Option<ExitStatus>>,
+    inbox: Mutex<Inbox>,
+}
+
+/// The connection to a child, and what came over it.
+struct Inbox {
+    connection: Connection<Start, Outcome>,
+    outcome: Option<Outcome>,
+    /// Nothing more will come.
+    closed: bool,
+}
+
+impl Inbox {
+    /// Takes what is there, without waiting.
+    fn look(&mut self) {
+        if self.closed {
+            return;
+        }
+        match self.connection.try_recv() {
+            Ok(outcome) => self.outcome = Some(outcome),
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Decode(error)) => {
+                self.outcome = Some(Outcome::ResultLost(error.to_string()));
+            }
+            // The child died before, or while it was sending: its status says so.
+            Err(_) => {}
+        }
+        self.closed = true;
+    }
+}
+
+impl Child {
+    /// Enters a process that was just started into the table.
+    pub(crate) fn new(
+        pid: u32,
+        name: String,
+        daemon: bool,
+        connection: Connection<Start, Outcome>,
+    ) -> io::Result<Self> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        // It cannot be another process of the same number: nobody has collected this one yet.
+        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+        let socket = connection.as_fd().try_clone_to_owned()?;
+        let inbox = Inbox { connection, outcome: None, closed: false };
+        let state = State {
+            pid,
+            name,
+            daemon,
+            pidfd,
+            socket,
+            status: Mutex::default(),
+            inbox: Mutex::new(inbox),
+        };
+        let child = Self { this: Arc::new(state) };
+        children().push(child.clone());
+        Ok(child)
+    }
+
+    /// Its process id. It may be another process's once the child has ended: signal and wait through
+    /// the handle.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.this.pid
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.this.name
+    }
+
+    /// Whether it ends with this process.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.this.daemon
+    }
+
+    /// Whether it has not ended yet. One that is stopped is alive.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.exit_status().is_none()
+    }
+
+    /// How it ended; `None` while it is alive.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        let mut status = self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.is_none() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            *status = match waitid(WaitId::PidFd(self.this.pidfd.as_fd()), options) {
+                Ok(None) | Err(Errno::INTR) => None,
+                Ok(Some(ended)) => Some(ExitStatus::new(&ended)),
+                // Somebody else collected it, or it is about to be: wait for its end alone.
+                Err(_) => self.has_ended().then_some(ExitStatus::Unknown),
+            };
+        }
+        *status
+    }
+
+    fn has_ended(&self) -> bool {
+        let now = Timespec::default();
+        poll(&mut [PollFd::new(&self.this.pidfd, PollFlags::IN)], Some(&now)) == Ok(1)
+    }
+
+    /// Waits until it has ended. Returns at once if it has.
+    #[allow(clippy::must_use_candidate)] // waiting is something by itself
+    pub fn wait(&self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.wait_until(Deadline::NEVER) {
+                return status;
+            }
+        }
+    }
+
+    /// Waits for at most `timeout` until it has ended; `None` if it is still alive then.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
+        self.wait_until(Deadline::after(timeout))
+    }
+
+    fn wait_until(&self, deadline: Deadline) -> Option<ExitStatus> {
+        loop {
+            if let Some(status) = self.exit_status() {
+                return Some(status);
+            }
+            // A result that is larger than the socket's buffer keeps the child from ending until
+            // somebody takes it: so both are watched, until the result is here.
+            let fds = [
+                PollFd::new(&self.this.pidfd, PollFlags::IN),
+                PollFd::new(&self.this.socket, PollFlags::IN),
+            ];
+            let watched = if self.inbox().closed { 1 } else { 2 };
+            let timeout = deadline.remaining().map(|left| Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            });
+            // It can fail by a signal, or by a lack of memory, which passes.
+            let _ = poll(&mut { fds }[..watched], timeout.as_ref());
+            self.inbox().look();
+            if deadline.is_past() {
+                return self.exit_status();
+            }
+        }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.this.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of its function. To be called when it has ended: all it sent is there then.
+    pub(crate) fn take_outcome(&self) -> Option<Outcome> {
+        let mut inbox = self.inbox();
+        inbox.look();
+        inbox.outcome.take()
+    }
+
+    /// Nobody wants the result any more: the child need not wait until somebody takes it.
+    pub(crate) fn discard_outcome(&self) {
+        // It fails only if the child has closed its end.
+        let _ = shutdown(&self.this.socket, Shutdown::Read);
+    }
+
+    /// Tells it what to do. If it is dead already, its status will say so.
+    pub(crate) fn start(&self, start: Start) -> io::Result<()> {
+        match self.inbox().connection.send(start) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_disconnected() => Ok(()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+
+    /// Asks it to end: SIGTERM, which it may handle.
+    ///
+    /// # Errors
+    ///
+    /// If this process may not signal it. A process that has ended is no error.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Interrupts it as Ctrl-C does: SIGINT, which it may handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate).
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::INT)
+    }
+
+    /// Ends it at once: SIGKILL, which it cannot handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate).
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.this.pidfd, signal) {
+            Err(Errno::SRCH) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The sentinel: a pidfd, which becomes readable when the process has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.this.pidfd.as_fd()
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child")
+            .field("name", &self.name())
+            .field("pid", &self.pid())
+            .field("daemon", &self.is_daemon())
+            .field("status", &self.exit_status())
+            .finish()
+    }
+}

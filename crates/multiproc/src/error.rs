@@ -1,0 +1,117 @@
+//! What can go wrong with a process.
+
+use std::error::Error;
+use std::{fmt, io};
+
+use multiproc_pipe::{DecodeError, EncodeError};
+
+use crate::status::SignalName;
+
+/// A process was not started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// [`init`](crate::init) was not called: a child of this program would not know what to do, and
+    /// start the program anew.
+    NotInitialized,
+    /// The arguments could not be turned into a message.
+    Encode(EncodeError),
+    /// The operating system refused.
+    Io(io::Error),
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialized => f.write_str(
+                "a process cannot be started yet: call `multiproc::init()` first, as the first \
+                 statement of `main`: `let _runtime = multiproc::init();` (in a test program: put \
+                 `multiproc::enable_in_tests!();` at its top level)",
+            ),
+            Self::Encode(error) => write!(f, "a process was not started: {error}"),
+            Self::Io(error) => write!(f, "a process could not be started: {error}"),
+        }
+    }
+}
+
+impl Error for SpawnError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NotInitialized => None,
+            Self::Encode(error) => Some(error),
+            Self::Io(error) => Some(error),
+        }
+    }
+}
+
+impl From<io::Error> for SpawnError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<SpawnError> for io::Error {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
+}
+
+/// A process gave no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Its function panicked.
+    Panicked {
+        /// The panic's message.
+        message: String,
+        /// Where: file, line and column.
+        location: String,
+    },
+    /// It ended by itself before its function returned, with this exit code.
+    Exited(i32),
+    /// It was killed by this signal, and left a core dump or not. 9 is SIGKILL, see signal(7).
+    Signaled(i32, bool),
+    /// Its function was not called: the arguments could not be decoded in the child.
+    ArgumentsLost(String),
+    /// Its function returned, but the result could not be sent, or not be decoded here.
+    ResultLost(String),
+    /// It ended without a result, and somebody else in this process collected its status.
+    Unknown,
+}
+
+impl From<DecodeError> for JoinError {
+    fn from(error: DecodeError) -> Self {
+        Self::ResultLost(error.to_string())
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the process gave no result: ")?;
+        match self {
+            Self::Panicked { message, location } => {
+                write!(f, "it panicked at {location}: {message}")
+            }
+            Self::Exited(code) => {
+                write!(f, "it exited with code {code} before its function returned")
+            }
+            Self::Signaled(signal, core_dumped) => {
+                let dump = if *core_dumped { ", core dumped" } else { "" };
+                write!(f, "it was killed by {}{dump}", SignalName(*signal))
+            }
+            Self::ArgumentsLost(reason) => {
+                write!(f, "its arguments did not arrive: {reason}")
+            }
+            Self::ResultLost(reason) => write!(f, "the result was lost: {reason}"),
+            Self::Unknown => f.write_str(
+                "it ended, and its status was collected by somebody else in this process (a wait \
+                 for any child, or SIGCHLD set to be ignored)",
+            ),
+        }
+    }
+}
+
+impl Error for JoinError {}

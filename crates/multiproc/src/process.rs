@@ -1,0 +1,207 @@
+//! The handle to a process that runs a function.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bootstrap;
+use crate::children::Child;
+use crate::error::{JoinError, SpawnError};
+use crate::protocol::{Encoded, Outcome};
+use crate::spawn;
+use crate::status::ExitStatus;
+
+/// A process that runs a function of this program, and will give an `R`.
+///
+/// Waiting, signals and the rest are the methods of [`Child`], which it dereferences to. Dropping it
+/// leaves the process alone, as dropping a `JoinHandle` does: it goes on, and its result is dropped.
+///
+/// ```
+/// use multiproc::{JoinError, Process};
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let _runtime = multiproc::init();
+///
+///     let sum = Process::spawn(|numbers: Vec<u64>| numbers.iter().sum::<u64>(), vec![1, 2, 3])?;
+///     assert_eq!(sum.join()?, 6);
+///
+///     let fails = Process::spawn(|()| -> () { panic!("no more ink") }, ())?;
+///     let Err(JoinError::Panicked { message, .. }) = fails.join() else { panic!() };
+///     assert_eq!(message, "no more ink");
+///
+///     let sleeps = Process::spawn(|()| std::thread::park(), ())?;
+///     sleeps.kill()?;
+///     assert_eq!(sleeps.join().unwrap_err(), JoinError::Signaled(9, false));
+///     Ok(())
+/// }
+/// ```
+pub struct Process<R = ()> {
+    child: Child,
+    result: PhantomData<fn() -> R>,
+}
+
+impl Process {
+    /// Starts a process that calls `f` with `args`.
+    ///
+    /// `f` is a function, or a closure that captures nothing: it runs in another process, where the
+    /// captured values are not, so everything it needs goes into `args`. Arguments and result may be
+    /// or contain handles: connections, queues, locks, files.
+    ///
+    /// A closure that captures something does not compile:
+    ///
+    /// ```compile_fail
+    /// let factor = 3;
+    /// multiproc::Process::spawn(move |n: i32| n * factor, 5);
+    /// ```
+    ///
+    /// Nor does a function pointer, whose address means nothing over there:
+    ///
+    /// ```compile_fail
+    /// let f: fn(i32) -> i32 = |n| n * 3;
+    /// multiproc::Process::spawn(f, 5);
+    /// ```
+    ///
+    /// Passed as an argument, the value gets there:
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() {
+    /// let factor = 3;
+    /// let child = multiproc::Process::spawn(|(n, factor): (i32, i32)| n * factor, (5, factor));
+    /// assert_eq!(child.unwrap().join().unwrap(), 15);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`SpawnError`]: if [`init`](crate::init) was not called, if the arguments cannot be sent,
+    /// or if the system refuses. Nothing was started then.
+    pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
+    where
+        F: FnOnce(A) -> R + Copy + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        Self::builder().spawn(f, args)
+    }
+
+    /// Sets more than the function and its arguments.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl<R: DeserializeOwned> Process<R> {
+    /// Waits for the end of the process, and gives what the function returned.
+    ///
+    /// It waits for the process itself, which waits for its own children that are no daemons.
+    ///
+    /// # Errors
+    ///
+    /// See [`JoinError`]: how it ended, if the function did not return.
+    pub fn join(self) -> Result<R, JoinError> {
+        let status = self.child.wait();
+        match self.child.take_outcome() {
+            Some(Outcome::Returned(result)) => Ok(result.decode()?),
+            Some(Outcome::Panicked { message, location }) => {
+                Err(JoinError::Panicked { message, location })
+            }
+            Some(Outcome::ArgumentsLost(reason)) => Err(JoinError::ArgumentsLost(reason)),
+            Some(Outcome::ResultLost(reason)) => Err(JoinError::ResultLost(reason)),
+            None => Err(match status {
+                ExitStatus::Exited(code) => JoinError::Exited(code),
+                ExitStatus::Signaled { signal, core_dumped } => {
+                    JoinError::Signaled(signal, core_dumped)
+                }
+                ExitStatus::Unknown => JoinError::Unknown,
+            }),
+        }
+    }
+}
+
+impl<R> Drop for Process<R> {
+    fn drop(&mut self) {
+        self.child.discard_outcome();
+    }
+}
+
+impl<R> Deref for Process<R> {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+/// The sentinel: a pidfd, which becomes readable when the process has ended.
+impl<R> AsFd for Process<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.child.fmt(f)
+    }
+}
+
+/// Sets up a process. Made by [`Process::builder`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::Process;
+///
+/// let child = Process::builder().name("adder").daemon(true).spawn(|(a, b)| a + b, (2, 3))?;
+/// assert_eq!(child.name(), "adder");
+/// assert_eq!(child.join()?, 5);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    name: Option<String>,
+    daemon: bool,
+}
+
+impl Builder {
+    /// Its name, for people; without one it is `Process-1` and so on, and `Process-1:1` for the
+    /// first child of that one.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Whether it ends with its parent: at the end of `main` it is terminated instead of waited for,
+    /// and if the parent dies, however, it ends within a second. Without this it is not.
+    #[must_use]
+    pub fn daemon(mut self, daemon: bool) -> Self {
+        self.daemon = daemon;
+        self
+    }
+
+    /// Starts the process: see [`Process::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::spawn`].
+    pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
+    where
+        F: FnOnce(A) -> R + Copy + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        let _: F = f; // its value has no bytes; its type is all there is to it
+        let entry = bootstrap::entry_of::<F, A, R>();
+        let args = Encoded::new(&args).map_err(SpawnError::Encode)?;
+        let child = spawn::spawn(self.name, self.daemon, entry, args)?;
+        Ok(Process { child, result: PhantomData })
+    }
+}
