@@ -1,1 +1,1 @@
-
+//! Nothing: the benches are under `benches/`. See `docs/benchmarks.md`.

@@ -21,7 +21,7 @@
 //! ```
 
 use std::any::type_name;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 
@@ -32,46 +32,79 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{DecodeError, EncodeError};
 use crate::frame::MAX_DESCRIPTORS;
 
+/// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
+/// message pays for it, and few have handles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    Encoding,
+    Decoding,
+}
+
+thread_local! {
+    static DOING: Cell<Doing> = const { Cell::new(Doing::Nothing) };
+    /// Whether [`TABLE`] belongs to what is being done; if not, it belongs to nobody.
+    static HAS_TABLE: Cell<bool> = const { Cell::new(false) };
+    static TABLE: RefCell<Table> = const { RefCell::new(Table::EMPTY) };
+}
+
 /// The descriptors of one message while it is being encoded or decoded.
 struct Table {
     /// Decoding takes them out one by one: `None` is one that was claimed.
     descriptors: Vec<Option<OwnedFd>>,
-    direction: Direction,
     /// Why a handle refused. It is kept here because postcard drops the text of custom errors.
     reason: Option<String>,
 }
 
-#[derive(PartialEq, Eq, Clone, Copy)]
-enum Direction {
-    Encode,
-    Decode,
+impl Table {
+    const EMPTY: Self = Self { descriptors: Vec::new(), reason: None };
+
+    fn into_descriptors(self) -> Vec<OwnedFd> {
+        self.descriptors.into_iter().flatten().collect()
+    }
 }
 
-thread_local! {
-    static TABLE: RefCell<Option<Table>> = const { RefCell::new(None) };
-}
-
-/// Puts the outer table back, also when a user's `Serialize` panics.
+/// One encode or decode. The outer one's table is put back at the end, also when a user's
+/// `Serialize` panics.
 struct Scope {
-    outer: Option<Table>,
+    outer: Doing,
+    outer_table: Option<Table>,
 }
 
 impl Scope {
-    fn enter(direction: Direction, descriptors: Vec<Option<OwnedFd>>) -> Self {
-        let table = Table { descriptors, direction, reason: None };
-        Self { outer: TABLE.replace(Some(table)) }
+    #[inline]
+    fn enter(doing: Doing) -> Self {
+        let outer_table = HAS_TABLE.replace(false).then(|| TABLE.replace(Table::EMPTY));
+        Self { outer: DOING.replace(doing), outer_table }
     }
 
-    fn leave(self) -> (Vec<Option<OwnedFd>>, Option<String>) {
-        let table = TABLE.take();
-        table.map_or_else(Default::default, |table| (table.descriptors, table.reason))
+    /// What handles have put into the table, if any did.
+    #[inline]
+    fn table(&self) -> Option<Table> {
+        HAS_TABLE.replace(false).then(|| TABLE.replace(Table::EMPTY))
     }
 }
 
 impl Drop for Scope {
+    #[inline]
     fn drop(&mut self) {
-        TABLE.set(self.outer.take());
+        DOING.set(self.outer);
+        drop(self.table());
+        if let Some(table) = self.outer_table.take() {
+            set_table(table);
+        }
     }
+}
+
+fn set_table(table: Table) {
+    TABLE.set(table);
+    HAS_TABLE.set(true);
+}
+
+/// The table of what is being done, which has one from now on.
+fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
+    HAS_TABLE.set(true);
+    TABLE.with_borrow_mut(use_it)
 }
 
 /// Appends to a vector, in pieces as large as the value gives them.
@@ -88,7 +121,12 @@ impl Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
+        // Numbers come in up to ten bytes: a call of memcpy for each costs more than the bytes.
+        if bytes.len() <= 10 {
+            bytes.iter().for_each(|&byte| self.0.push(byte));
+        } else {
+            self.0.extend_from_slice(bytes);
+        }
         Ok(())
     }
 
@@ -107,17 +145,16 @@ pub fn encode<T: Serialize + ?Sized>(
     bytes: &mut Vec<u8>,
 ) -> Result<Vec<OwnedFd>, EncodeError> {
     let before = bytes.len();
-    let scope = Scope::enter(Direction::Encode, Vec::new());
+    let scope = Scope::enter(Doing::Encoding);
     let result = postcard::serialize_with_flavor(value, Append(bytes));
-    let (descriptors, reason) = scope.leave();
+    let table = scope.table();
     match result {
-        Ok(()) => Ok(descriptors.into_iter().flatten().collect()),
+        Ok(()) => Ok(table.map(Table::into_descriptors).unwrap_or_default()),
         Err(error) => {
             bytes.truncate(before);
-            let reason = reason.unwrap_or_else(|| {
-                let _scope = Scope::enter(Direction::Encode, Vec::new());
-                crate::reason::of_encode(value, &error)
-            });
+            let reason = table
+                .and_then(|table| table.reason)
+                .unwrap_or_else(|| crate::reason::of_encode(value, &error));
             Err(EncodeError { type_name: type_name::<T>(), reason })
         }
     }
@@ -133,9 +170,15 @@ pub fn decode<T: DeserializeOwned>(
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, DecodeError> {
     let fail = |reason| Err(DecodeError { type_name: type_name::<T>(), reason });
-    let scope = Scope::enter(Direction::Decode, descriptors.into_iter().map(Some).collect());
+    let scope = Scope::enter(Doing::Decoding);
+    if !descriptors.is_empty() {
+        set_table(Table {
+            descriptors: descriptors.into_iter().map(Some).collect(),
+            ..Table::EMPTY
+        });
+    }
     let result = postcard::take_from_bytes::<T>(bytes);
-    let (_unclaimed, reason) = scope.leave();
+    let reason = scope.table().and_then(|table| table.reason);
     match result {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => fail(format!("{} of {} bytes are left over", rest.len(), bytes.len())),
@@ -150,11 +193,9 @@ pub fn decode<T: DeserializeOwned>(
 #[must_use]
 pub fn refusal(reason: impl Display) -> String {
     let reason = reason.to_string();
-    TABLE.with_borrow_mut(|table| {
-        if let Some(table) = table {
-            table.reason.get_or_insert_with(|| reason.clone());
-        }
-    });
+    if DOING.get() != Doing::Nothing {
+        with_table(|table| _ = table.reason.get_or_insert_with(|| reason.clone()));
+    }
     reason
 }
 
@@ -164,18 +205,20 @@ pub fn refusal(reason: impl Display) -> String {
 ///
 /// If no message is being encoded, or it has as many descriptors as it can have.
 pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok, S::Error> {
-    let index = TABLE.with_borrow_mut(|table| match table {
-        Some(Table { descriptors, direction: Direction::Encode, .. }) => {
-            if descriptors.len() == MAX_DESCRIPTORS {
+    let index = match DOING.get() {
+        Doing::Encoding => with_table(|table| {
+            if table.descriptors.len() == MAX_DESCRIPTORS {
                 return Err(format!("it has more than {MAX_DESCRIPTORS} descriptors"));
             }
-            descriptors.push(Some(descriptor));
-            u32::try_from(descriptors.len() - 1).map_err(|error| error.to_string())
+            table.descriptors.push(Some(descriptor));
+            u32::try_from(table.descriptors.len() - 1).map_err(|error| error.to_string())
+        }),
+        Doing::Nothing | Doing::Decoding => {
+            Err("it holds a descriptor, which can only travel in a multiproc message: through a \
+             connection, in a queue or as an argument of a process"
+                .to_owned())
         }
-        _ => Err("it holds a descriptor, which can only travel in a multiproc message: through a \
-                  connection, in a queue or as an argument of a process"
-            .to_owned()),
-    });
+    };
     match index {
         Ok(index) => index.serialize(serializer),
         Err(reason) => Err(serde::ser::Error::custom(refusal(reason))),
@@ -189,18 +232,20 @@ pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok
 /// If no message is being decoded, or it has no such descriptor, or another handle took it.
 pub fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::Error> {
     let index = u32::deserialize(deserializer)? as usize;
-    let descriptor = TABLE.with_borrow_mut(|table| match table {
-        Some(Table { descriptors, direction: Direction::Decode, .. }) => {
-            let count = descriptors.len();
-            match descriptors.get_mut(index) {
+    let descriptor = match DOING.get() {
+        Doing::Decoding => with_table(|table| {
+            let count = table.descriptors.len();
+            match table.descriptors.get_mut(index) {
                 Some(slot) => {
                     slot.take().ok_or_else(|| format!("descriptor {index} is used twice"))
                 }
                 None => Err(format!("there is no descriptor {index}: the message has {count}")),
             }
+        }),
+        Doing::Nothing | Doing::Encoding => {
+            Err("a descriptor can only arrive in a multiproc message".to_owned())
         }
-        _ => Err("a descriptor can only arrive in a multiproc message".to_owned()),
-    });
+    };
     descriptor.map_err(|reason| serde::de::Error::custom(refusal(reason)))
 }
 
@@ -303,6 +348,6 @@ mod tests {
             }
         }
         std::panic::catch_unwind(|| encode(&Panics, &mut Vec::new())).unwrap_err();
-        TABLE.with_borrow(|table| assert!(table.is_none()));
+        assert!(DOING.get() == Doing::Nothing && !HAS_TABLE.get());
     }
 }

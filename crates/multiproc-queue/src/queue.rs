@@ -170,7 +170,7 @@ impl<T: Serialize> Queue<T> {
     ///
     /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-        match self.encoded(&item, |ring, bytes| ring.try_put(bytes, Deadline::after(PATIENCE))) {
+        match self.encoded(&item, |ring, bytes| ring.try_put(bytes, || Deadline::after(PATIENCE))) {
             Ok(()) => Ok(()),
             Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
             Err(Refused::NotNow) => Err(TryPutError::Full(item)),
@@ -257,7 +257,7 @@ impl<T: DeserializeOwned> Queue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<T, TryGetError> {
-        match self.decoded(|ring, bytes| ring.try_get(bytes, Deadline::after(PATIENCE))) {
+        match self.decoded(|ring, bytes| ring.try_get(bytes, || Deadline::after(PATIENCE))) {
             Ok(item) => Ok(item),
             Err(Missed::For(error)) => Err(error.into()),
             Err(Missed::NotNow) => Err(TryGetError::Empty),

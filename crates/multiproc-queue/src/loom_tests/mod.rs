@@ -55,7 +55,7 @@ impl Shared {
 
     fn try_get(&self, member: Member) -> Option<u64> {
         let mut item = Vec::new();
-        let got = self.ring(&member).try_get(&mut item, Deadline::NEVER).unwrap();
+        let got = self.ring(&member).try_get(&mut item, || Deadline::NEVER).unwrap();
         got.then(|| number(item))
     }
 }

@@ -29,7 +29,7 @@ use multiproc_pipe::Deadline;
 use multiproc_sync::RECHECK;
 use multiproc_sync::fault;
 use multiproc_sync::primitives::{AtomicU64, Bytes, fence_after_rmw};
-use multiproc_sync::raw::lock::{Lock, Taken};
+use multiproc_sync::raw::lock::{Busy, Lock, Taken};
 use multiproc_sync::raw::members::Members;
 use multiproc_sync::raw::waiters::Waiters;
 
@@ -109,7 +109,12 @@ impl<M: Members> Ring<'_, M> {
     }
 
     /// Puts an item, if there is room. The deadline is for the lock alone.
-    pub(crate) fn try_put(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
+    #[inline]
+    pub(crate) fn try_put(
+        &self,
+        item: &[u8],
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<bool, Fault> {
         let side = &self.control.producers;
         self.lock(&side.lock, deadline)?;
         fault::reached("put.locked");
@@ -125,7 +130,7 @@ impl<M: Members> Ring<'_, M> {
     /// Puts an item, waiting for room. False: there was none in time.
     pub(crate) fn put(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
         let full = &self.control.not_full.0;
-        let waited = full.wait_until(deadline, RECHECK, || done(self.try_put(item, deadline)));
+        let waited = full.wait_until(deadline, RECHECK, || done(self.try_put(item, || deadline)));
         if waited.slept && self.len() < self.capacity {
             full.notify_one();
         }
@@ -133,7 +138,12 @@ impl<M: Members> Ring<'_, M> {
     }
 
     /// Appends the next item to `item`, if there is one. The deadline is for the lock alone.
-    pub(crate) fn try_get(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
+    #[inline]
+    pub(crate) fn try_get(
+        &self,
+        item: &mut Vec<u8>,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<bool, Fault> {
         let side = &self.control.consumers;
         self.lock(&side.lock, deadline)?;
         fault::reached("get.locked");
@@ -149,7 +159,7 @@ impl<M: Members> Ring<'_, M> {
     /// Appends the next item to `item`, waiting for one. False: there was none in time.
     pub(crate) fn get(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
         let empty = &self.control.not_empty.0;
-        let waited = empty.wait_until(deadline, RECHECK, || done(self.try_get(item, deadline)));
+        let waited = empty.wait_until(deadline, RECHECK, || done(self.try_get(item, || deadline)));
         if waited.slept && self.len() > 0 {
             empty.notify_one();
         }
@@ -249,10 +259,15 @@ impl<M: Members> Ring<'_, M> {
 
     /// Takes a lock of the ring. Abandoned or not: there is nothing to repair (invariant 3).
     #[inline]
-    fn lock(&self, lock: &Lock, deadline: Deadline) -> Result<(), Fault> {
-        match lock.lock(self.members, deadline, LOCK_RECHECK) {
+    fn lock(&self, lock: &Lock, deadline: impl FnOnce() -> Deadline) -> Result<(), Fault> {
+        // The deadline is made only if there is something to wait for: the clock costs more than
+        // the lock.
+        if lock.take_free(self.members.me()) {
+            return Ok(());
+        }
+        match lock.lock(self.members, deadline(), LOCK_RECHECK) {
             Ok(Taken::Clean | Taken::Abandoned) => Ok(()),
-            Err(_) => Err(Fault::Stalled),
+            Err(Busy) => Err(Fault::Stalled),
         }
     }
 
