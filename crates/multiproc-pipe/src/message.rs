@@ -140,24 +140,30 @@ impl Flavor for Append<'_> {
 /// # Errors
 ///
 /// If the value's `Serialize` fails; `bytes` is then as before, and nothing is left open.
+#[inline]
 pub fn encode<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
 ) -> Result<Vec<OwnedFd>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
-    let result = postcard::serialize_with_flavor(value, Append(bytes));
-    let table = scope.table();
-    match result {
-        Ok(()) => Ok(table.map(Table::into_descriptors).unwrap_or_default()),
+    match postcard::serialize_with_flavor(value, Append(bytes)) {
+        Ok(()) => Ok(scope.table().map(Table::into_descriptors).unwrap_or_default()),
         Err(error) => {
             bytes.truncate(before);
-            let reason = table
-                .and_then(|table| table.reason)
-                .unwrap_or_else(|| crate::reason::of_encode(value, &error));
-            Err(EncodeError { type_name: type_name::<T>(), reason })
+            Err(encode_error(&scope, value, &error))
         }
     }
+}
+
+#[cold]
+fn encode_error<T: Serialize + ?Sized>(
+    scope: &Scope,
+    value: &T,
+    error: &postcard::Error,
+) -> EncodeError {
+    let reason = scope.table().and_then(|table| table.reason);
+    EncodeError::new::<T>(reason.unwrap_or_else(|| crate::reason::of_encode(value, error)))
 }
 
 /// Decodes a value from all of `bytes`; its handles take their descriptors, the others are closed.
@@ -165,11 +171,11 @@ pub fn encode<T: Serialize + ?Sized>(
 /// # Errors
 ///
 /// If the bytes are no value of this type, or something is left over.
+#[inline]
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, DecodeError> {
-    let fail = |reason| Err(DecodeError { type_name: type_name::<T>(), reason });
     let scope = Scope::enter(Doing::Decoding);
     if !descriptors.is_empty() {
         set_table(Table {
@@ -177,13 +183,19 @@ pub fn decode<T: DeserializeOwned>(
             ..Table::EMPTY
         });
     }
-    let result = postcard::take_from_bytes::<T>(bytes);
-    let reason = scope.table().and_then(|table| table.reason);
-    match result {
+    match postcard::take_from_bytes::<T>(bytes) {
         Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => fail(format!("{} of {} bytes are left over", rest.len(), bytes.len())),
-        Err(error) => fail(reason.unwrap_or_else(|| error.to_string())),
+        Ok((_, rest)) => Err(decode_error::<T>(&scope, || {
+            format!("{} of {} bytes are left over", rest.len(), bytes.len())
+        })),
+        Err(error) => Err(decode_error::<T>(&scope, || error.to_string())),
     }
+}
+
+#[cold]
+fn decode_error<T>(scope: &Scope, reason: impl FnOnce() -> String) -> DecodeError {
+    let refusal = scope.table().and_then(|table| table.reason);
+    DecodeError { type_name: type_name::<T>(), reason: refusal.unwrap_or_else(reason) }
 }
 
 /// Remembers why a handle refuses to be encoded or decoded, and gives the text back for the error.

@@ -128,7 +128,16 @@ impl<M: Members> Ring<'_, M> {
     }
 
     /// Puts an item, waiting for room. False: there was none in time.
+    #[inline]
     pub(crate) fn put(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
+        match self.try_put(item, || deadline) {
+            Ok(false) => self.put_contended(item, deadline),
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn put_contended(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
         let full = &self.control.not_full.0;
         let waited = full.wait_until(deadline, RECHECK, || done(self.try_put(item, || deadline)));
         if waited.slept && self.len() < self.capacity {
@@ -157,7 +166,16 @@ impl<M: Members> Ring<'_, M> {
     }
 
     /// Appends the next item to `item`, waiting for one. False: there was none in time.
+    #[inline]
     pub(crate) fn get(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
+        match self.try_get(item, || deadline) {
+            Ok(false) => self.get_contended(item, deadline),
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn get_contended(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
         let empty = &self.control.not_empty.0;
         let waited = empty.wait_until(deadline, RECHECK, || done(self.try_get(item, || deadline)));
         if waited.slept && self.len() > 0 {
@@ -183,6 +201,7 @@ impl<M: Members> Ring<'_, M> {
         count(producers).saturating_sub(before).min(self.capacity)
     }
 
+    #[inline]
     fn put_locked(&self, item: &[u8]) -> Result<bool, Fault> {
         let Control { producers, consumers, .. } = self.control;
         let (epoch, tail) = producers.current();
@@ -212,6 +231,7 @@ impl<M: Members> Ring<'_, M> {
         Ok(true)
     }
 
+    #[inline]
     fn get_locked(&self, item: &mut Vec<u8>) -> Result<bool, Fault> {
         let Control { producers, consumers, .. } = self.control;
         let (epoch, head) = consumers.current();
@@ -247,6 +267,7 @@ impl<M: Members> Ring<'_, M> {
     }
 
     /// What lies between two marks, if they are any that members could have written.
+    #[inline]
     fn used(&self, head: Mark, tail: Mark) -> Result<Used, Fault> {
         let bytes = tail.position.wrapping_sub(head.position);
         let items = tail.count.wrapping_sub(head.count);
@@ -278,6 +299,7 @@ impl<M: Members> Ring<'_, M> {
         fence_after_rmw();
     }
 
+    #[inline]
     fn offset(&self, position: u64) -> usize {
         let mask = self.bytes.len() as u64 - 1;
         usize::try_from(position & mask).unwrap_or(0)

@@ -50,10 +50,12 @@ struct SharedMark {
 }
 
 impl SharedMark {
+    #[inline]
     fn load(&self, ordering: Ordering) -> Mark {
         Mark { position: self.position.load(ordering), count: self.count.load(ordering) }
     }
 
+    #[inline]
     fn store(&self, mark: Mark, ordering: Ordering) {
         self.position.store(mark.position, ordering);
         self.count.store(mark.count, ordering);
@@ -138,6 +140,7 @@ impl Side {
         self.seen.store(mark, Ordering::Relaxed);
     }
 
+    #[inline]
     fn copy(&self, epoch: u64) -> &SharedMark {
         &self.committed.copies[usize::from(epoch % 2 == 1)]
     }

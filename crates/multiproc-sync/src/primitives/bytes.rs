@@ -91,12 +91,15 @@ impl Bytes<'_> {
 
     #[inline]
     fn check(&self, at: usize, count: usize) {
-        assert!(
-            at <= self.len && count <= self.len - at,
-            "{count} bytes at {at} are not in a region of {}",
-            self.len
-        );
+        if at > self.len || count > self.len - at {
+            out_of_range(at, count, self.len);
+        }
     }
+}
+
+#[cold]
+fn out_of_range(at: usize, count: usize, len: usize) -> ! {
+    panic!("{count} bytes at {at} are not in a region of {len}");
 }
 
 // SAFETY: it is an address and a length; what it gives access to is copied, never referred to, and

@@ -72,3 +72,12 @@ pub fn fence_after_rmw() {
     #[cfg(not(target_arch = "x86_64"))]
     fence(Ordering::SeqCst);
 }
+
+/// Spins for some hundred nanoseconds: enough for another processor to do several operations on a
+/// cache line that this one keeps its hands off.
+#[inline]
+pub fn pause() {
+    for _ in 0..16 {
+        std::hint::spin_loop();
+    }
+}

@@ -24,7 +24,7 @@ use std::time::Duration;
 use multiproc_pipe::Deadline;
 
 use crate::fault;
-use crate::primitives::{Backoff, Futex, Ordering, fence};
+use crate::primitives::{Backoff, Futex, Ordering, fence, pause};
 
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
@@ -68,6 +68,9 @@ impl Waiters {
             if backoff.is_completed() {
                 break;
             }
+            // Leaves the other side alone with its cache lines for a moment. Who looks all the time
+            // takes one away for every single item; who waits a little finds several, for one.
+            pause();
             backoff.snooze();
         }
         self.sleep_until(deadline, recheck, &mut attempt)
