@@ -100,12 +100,16 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process sleeps in the kernel (waits for a futex, a pipe, a timer).
+/// Whether a process sleeps in the kernel (waits for a futex, a pipe, a timer), with all its threads.
 #[must_use]
 pub fn is_asleep(pid: u32) -> bool {
-    // "PID (NAME) STATE …", and the name may have anything in it.
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")))
+    let Ok(mut threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.all(|thread| {
+        // "ID (NAME) STATE …", and the name may have anything in it.
+        thread
+            .and_then(|thread| fs::read_to_string(thread.path().join("stat")))
+            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")))
+    })
 }
 
 /// Lets this process die, by a real SIGKILL, when it reaches a point for the `visit`th time.

@@ -1,0 +1,423 @@
+//! The examples, run as programs, and judged by what they print.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{env, process, thread};
+
+use multiproc_testkit::{Watchdog, example, until, watchdog};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// An example that takes longer is killed, and so fails its test.
+const TOO_LONG: Duration = Duration::from_secs(60);
+
+/// A running example. It leads a process group, so that it can be killed with all its children.
+struct Running {
+    child: Option<Child>,
+    group: Pid,
+    _finished: mpsc::Sender<()>,
+    _dog: Watchdog,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn();
+        let child = child.unwrap();
+        let group = Pid::from_child(&child);
+        let (finished, is_finished) = mpsc::channel();
+        thread::spawn(move || {
+            if is_finished.recv_timeout(TOO_LONG) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        });
+        Self { child: Some(child), group, _finished: finished, _dog: watchdog() }
+    }
+
+    fn finish(mut self) -> Output {
+        self.child.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+/// The test has failed meanwhile.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = kill_process_group(self.group, Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// How an example ended, and what it printed.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Ended {
+    Running::start(command.stdout(Stdio::piped())).finish().into()
+}
+
+/// What an example prints that succeeds, and that has nothing to complain about.
+fn output_of(name: &str, args: &[&str]) -> String {
+    let Ended { code, out, err } = run(Command::new(example(name)).args(args));
+    assert_eq!((code, &*err), (Some(0), ""), "it printed:\n{out}");
+    out
+}
+
+#[test]
+fn queue() {
+    let mut expected = String::new();
+    for i in 0..5 {
+        writeln!(expected, "put {i} into queue").unwrap();
+    }
+    for i in 0..5 {
+        writeln!(expected, "get {i} from queue").unwrap();
+    }
+    assert_eq!(output_of("queue", &[]), expected);
+}
+
+#[test]
+fn pipe_simplex() {
+    let out = output_of("pipe_simplex", &[]);
+    let (ends, turns) = out.split_once('\n').unwrap();
+
+    let ends = ends.strip_prefix("(ReadOnly connection ").unwrap().strip_suffix(')').unwrap();
+    let (reader, writer) = ends.split_once(", WriteOnly connection ").unwrap();
+    let (reader, writer): (u32, u32) = (reader.parse().unwrap(), writer.parse().unwrap());
+    assert_ne!(reader, writer);
+
+    let mut expected = String::new();
+    for i in 0..5 {
+        writeln!(expected, "send {i} to pipe\nrecv {i} from pipe").unwrap();
+    }
+    assert_eq!(turns, expected);
+}
+
+#[test]
+fn pipe_duplex() {
+    let mut expected = String::new();
+    for i in 0..5 {
+        writeln!(expected, "left: send {i}\nright: recv {i}").unwrap();
+        writeln!(expected, "right: send answer {i}\nleft: recv answer {i}").unwrap();
+    }
+    assert_eq!(output_of("pipe_duplex", &[]), expected);
+}
+
+#[test]
+fn full_queue() {
+    let expected = "\
+        put 0\n\
+        put 1\n\
+        put 2\n\
+        try_put 3: the queue is full\n\
+        put 3: waits for room\n\
+        another process gets\n\
+        put 3: done\n\
+        the other process got 0\n\
+        left: 1, 2, 3\n";
+    assert_eq!(output_of("full_queue", &[]), expected);
+}
+
+#[test]
+fn bounded_queue() {
+    for (args, items) in
+        [(&[][..], 50), (&["1"], 1), (&["2"], 2), (&["9"], 9), (&["10"], 10), (&["203"], 203)]
+    {
+        let out = output_of("bounded_queue", args);
+        assert_eq!(out.lines().count(), items, "{out}");
+        let mut readers = BTreeSet::new();
+        let mut writers = BTreeSet::new();
+        for line in out.lines() {
+            let parts = line.split_once("(get): process number ").and_then(|(reader, item)| {
+                let (writer, time) = item.split_once(" : time: ")?;
+                let time: f64 = time.parse().ok()?;
+                Some((reader.parse::<u32>().ok()?, writer.parse::<u32>().ok()?, time))
+            });
+            let (reader, writer, time) = parts.unwrap_or_else(|| panic!("{line}"));
+            assert!(time > 0.0, "{line}");
+            readers.insert(reader);
+            writers.insert(writer);
+        }
+        // The first ten items go to ten readers, and each of ten writers has its share.
+        assert_eq!((readers.len(), writers.len()), (items.min(10), items.min(10)), "{out}");
+        assert!(readers.is_disjoint(&writers), "{out}");
+    }
+}
+
+#[test]
+fn bounded_queue_refuses_other_arguments() {
+    for args in [&["0"][..], &["ten"], &["-1"], &[""], &["1", "2"]] {
+        let Ended { code, out, err } = run(Command::new(example("bounded_queue")).args(args));
+        assert_eq!((code, &*out), (Some(2), ""), "{args:?}: {err}");
+        assert!(err.starts_with("bounded_queue: ") && err.contains(args[args.len() - 1]), "{err}");
+    }
+}
+
+/// A folder that is removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // As the kernel names it, should there be a link on the way.
+        let parent = env::temp_dir().canonicalize().unwrap();
+        let path = parent.join(format!("multiproc-examples-{}-{count}", process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn folder(&self, name: &str) {
+        fs::create_dir(self.0.join(name)).unwrap();
+    }
+
+    /// Writes a file; gives the start of its line.
+    fn file(&self, name: impl AsRef<Path>, content: &[u8]) -> String {
+        fs::write(self.0.join(name), content).unwrap();
+        format!("{}  ", blake3::hash(content))
+    }
+
+    /// The example `digest`, to be run in this folder.
+    fn digest(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(example("digest"));
+        command.current_dir(&self.0).args(args);
+        command
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Takes the summary, which is the last line: how many files, bytes, and workers lost.
+fn take_summary(err: &mut String) -> (u64, u64, u64) {
+    let start = err.rfind("files: ").unwrap_or_else(|| panic!("no summary: {err}"));
+    let summary = err.split_off(start);
+    let mut numbers = ["files: ", ", bytes: ", ", bytes per second: ", ", workers lost: "]
+        .into_iter()
+        .scan(&*summary, |left, label| {
+            *left = left.strip_prefix(label)?;
+            let end = left.find([',', '\n']).unwrap();
+            let number: u64 = left[..end].parse().unwrap();
+            *left = &left[end..];
+            Some(number)
+        });
+    let mut next = || numbers.next().unwrap_or_else(|| panic!("{summary}"));
+    let (files, bytes, _, lost) = (next(), next(), next(), next());
+    (files, bytes, lost)
+}
+
+#[test]
+fn digest_walks_folders_and_prints_as_b3sum() {
+    let here = Folder::new();
+    here.folder("data");
+    here.folder("data/a");
+    here.folder("data/a/deep");
+    here.folder("data/none");
+    let large: Vec<u8> = (0..3u32 << 20).map(|i| i.wrapping_mul(i).to_le_bytes()[1]).collect();
+
+    // Sorted by the bytes of the paths: `-` comes before `/`.
+    let mut lines = String::new();
+    lines += &(here.file("data/a-b", b"hyphen") + "data/a-b\n");
+    lines += &(here.file("data/a/deep/empty", b"") + "data/a/deep/empty\n");
+    lines += &(here.file("data/a/large", &large) + "data/a/large\n");
+    lines += "\\";
+    lines += &(here.file("data/b\n\r\\n", b"escaped") + "data/b\\n\\r\\\\n\n");
+    let name = OsStr::from_bytes(b"data/c\xff\xfe-d");
+    lines += &(here.file(name, b"no UTF-8") + "data/c\u{fffd}\u{fffd}-d\n");
+    lines += &(here.file("data/d ü", b"UTF-8") + "data/d ü\n");
+    let bytes = (3 << 20) + 6 + 7 + 8 + 5;
+
+    // What is in a folder and neither file nor folder is passed over. None of these would end.
+    mknodat(CWD, here.0.join("data/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    symlink("..", here.0.join("data/loop")).unwrap();
+    symlink("fifo", here.0.join("data/link")).unwrap();
+
+    for args in [&["data"][..], &["--workers", "1", "data"], &["data/", "--workers", "4"]] {
+        let Ended { code, out, mut err } = run(&mut here.digest(args));
+        assert_eq!(out, lines, "{args:?}: {err}");
+        assert_eq!(take_summary(&mut err), (6, bytes, 0));
+        assert_eq!((code, &*err), (Some(0), ""));
+    }
+}
+
+#[test]
+fn digest_takes_many_small_files() {
+    let here = Folder::new();
+    here.folder("data");
+    // More than both queues hold, in number and in bytes.
+    let folder = format!("data/{}", "x".repeat(200));
+    here.folder(&folder);
+    let mut lines = String::new();
+    for i in 1000..3000 {
+        let name = format!("{folder}/{i}");
+        lines += &here.file(&name, name.as_bytes());
+        lines += &(name + "\n");
+    }
+    for workers in ["1", "4"] {
+        let Ended { code, out, err } = run(&mut here.digest(&["--workers", workers, "data"]));
+        assert_eq!((code, out == lines), (Some(0), true), "{err}\n{out}");
+    }
+}
+
+#[test]
+fn digest_takes_what_it_is_given() {
+    let here = Folder::new();
+    let b = here.file("b", b"b");
+    let option = here.file("--workers", b"option");
+    symlink("b", here.0.join("a")).unwrap();
+    // Given, a link is followed; given twice, a file is there twice.
+    let Ended { code, out, err } =
+        run(&mut here.digest(&["b", "--no-progress", "--", "b", "a", "--workers"]));
+    assert_eq!(out, format!("{option}--workers\n{b}a\n{b}b\n{b}b\n"), "{err}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn digest_says_what_it_cannot_read_and_does_the_rest() {
+    let here = Folder::new();
+    let (first, last) = (here.file("first", b"first"), here.file("last", b"last"));
+    mknodat(CWD, here.0.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let Ended { code, out, mut err } =
+        run(&mut here.digest(&["first", "missing", "fifo", "last", "first/below"]));
+    assert_eq!(out, format!("{first}first\n{last}last\n"), "{err}");
+    assert_eq!(take_summary(&mut err), (2, 9, 0));
+    let complaints: BTreeSet<_> = err.lines().collect();
+    let expected = BTreeSet::from([
+        "digest: missing: No such file or directory (os error 2)",
+        "digest: fifo: neither a regular file nor a folder",
+        "digest: first/below: Not a directory (os error 20)",
+    ]);
+    assert_eq!((code, complaints), (Some(1), expected));
+}
+
+#[test]
+fn digest_says_what_it_may_not_read() {
+    let here = Folder::new();
+    let last = here.file("last", b"last");
+    here.file("forbidden", b"forbidden");
+    let forbidden = here.0.join("forbidden");
+    fs::set_permissions(&forbidden, Permissions::from_mode(0o000)).unwrap();
+    if File::open(&forbidden).is_ok() {
+        eprintln!("skipped: this process may read everything");
+        return;
+    }
+    let Ended { code, out, mut err } = run(&mut here.digest(&["forbidden", "last"]));
+    assert_eq!(out, format!("{last}last\n"), "{err}");
+    assert_eq!(take_summary(&mut err), (1, 4, 0));
+    let expected = "digest: forbidden: Permission denied (os error 13)\n";
+    assert_eq!((code, &*err), (Some(1), expected));
+}
+
+#[test]
+fn digest_refuses_other_arguments() {
+    let here = Folder::new();
+    let usage = "usage: digest [--workers N] [--no-progress] PATH…";
+    for (args, why) in [
+        (&[][..], "no path is given"),
+        (&["--"], "no path is given"),
+        (&["--workers", "0", "."], "--workers takes a number from 1 on"),
+        (&["--workers", "two", "."], "--workers takes a number from 1 on"),
+        (&["--workers"], "--workers takes a number from 1 on"),
+        (&["--quick", "."], "there is no option --quick"),
+    ] {
+        let Ended { code, out, err } = run(&mut here.digest(args));
+        assert_eq!((code, &*out), (Some(2), ""));
+        assert_eq!(err, format!("digest: {why}\n{usage}\n"));
+    }
+    let no_number = [OsString::from("--workers"), OsString::from_vec(vec![0xff]), ".".into()];
+    assert_eq!(run(here.digest(&[]).args(no_number)).code, Some(2));
+}
+
+#[test]
+fn digest_ends_quietly_when_nobody_reads() {
+    let here = Folder::new();
+    here.file("a", b"a");
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let ended: Ended = Running::start(here.digest(&["a"]).stdout(writer)).finish().into();
+    assert_eq!((ended.code, &*ended.err), (Some(0), ""));
+}
+
+/// A hole of a tebibyte takes no room, and minutes to read: whoever reads it can be found, and be
+/// killed while it does.
+#[test]
+fn digest_outlives_its_workers() {
+    for (workers, last_is_lost) in [("1", true), ("2", false)] {
+        let here = Folder::new();
+        let first = here.file("1", b"first") + "1\n";
+        let hole = here.0.join("2");
+        File::create(&hole).unwrap().set_len(1 << 40).unwrap();
+        let last = here.file("3", b"last") + "3\n";
+
+        let mut command = here.digest(&["--workers", workers, "1", "2", "3"]);
+        let mut running = Running::start(command.stdout(Stdio::piped()));
+        let digest = running.child.as_mut().unwrap();
+        let mut worker = None;
+        until(|| {
+            assert_eq!(digest.try_wait().unwrap(), None, "it ended without a digest of 2");
+            worker = children(digest.id()).into_iter().find(|&pid| has_open(pid, &hole));
+            worker.is_some()
+        });
+        kill_process(worker.and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+
+        let Ended { code, out, mut err } = running.finish().into();
+        let (lines, files) = if last_is_lost { (first, 1) } else { (first + &last, 2) };
+        assert_eq!(out, lines, "{err}");
+        let (digests, _, lost) = take_summary(&mut err);
+        assert_eq!((code, digests, lost), (Some(1), files, 1), "{err}");
+        let mut expected = format!(
+            "digest: worker {}: the process gave no result: it was killed by SIGKILL (9)\n\
+             digest: lost with its worker: 2\n",
+            worker.unwrap()
+        );
+        if last_is_lost {
+            expected += "digest: lost with its worker: 3\n";
+        }
+        assert_eq!(err, expected);
+    }
+}
+
+/// The children of a process, over all its threads.
+fn children(pid: u32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists = tasks.filter_map(|task| {
+        // A thread may have ended meanwhile.
+        fs::read_to_string(task.ok()?.path().join("children")).ok()
+    });
+    lists
+        .flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Whether a process has a file open.
+fn has_open(pid: i32, file: &Path) -> bool {
+    // What cannot be read is of a process that has ended, or a descriptor that was closed.
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|open| open == file)
+}
