@@ -1,0 +1,402 @@
+//! The queue between processes, and what happens when they die.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use multiproc::pipe::{Bytes, Connection, Descriptor, duplex};
+use multiproc::{Lock, Process};
+use multiproc_queue::{GetError, PutError, Queue, TryGetError, TryPutError};
+use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
+use serde::{Deserialize, Serialize, Serializer};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise: nobody waits longer for the dead.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// The same queue, for items of another type.
+fn retype<T, U>(queue: &Queue<T>) -> Queue<U> {
+    let (left, right) = duplex::<Queue<T>, ()>().unwrap();
+    left.send(queue.clone()).unwrap();
+    right.retype::<(), Queue<U>>().recv().unwrap()
+}
+
+/// A process that waits in `get`, asleep.
+fn waiting_consumer(queue: &Queue<u32>) -> Process<u32> {
+    let child = Process::spawn(|queue: Queue<u32>| queue.get().unwrap(), queue.clone()).unwrap();
+    until(|| is_asleep(child.pid()));
+    child
+}
+
+#[test]
+fn first_in_first_out() {
+    let queue = Queue::bounded(3).unwrap();
+    assert!(queue.is_empty() && !queue.is_full());
+    for round in 0..1000 {
+        for n in 0..3 {
+            assert_eq!(queue.len(), n);
+            queue.put((round, n)).unwrap();
+        }
+        assert!(queue.is_full() && queue.len() == 3 && queue.capacity() == Some(3));
+        for n in 0..3 {
+            assert_eq!(queue.get().unwrap(), (round, n));
+        }
+    }
+}
+
+#[test]
+fn not_now_gives_the_item_back() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(1).unwrap();
+    assert!(queue.try_get().unwrap_err().is_empty());
+    let moment = Duration::from_millis(20);
+    let start = Instant::now();
+    assert!(queue.get_timeout(moment).unwrap_err().is_timeout());
+    assert!(start.elapsed() >= moment);
+    queue.put("first".to_owned()).unwrap();
+
+    let error = queue.try_put("second".to_owned()).unwrap_err();
+    assert!(error.is_full());
+    assert_eq!(error.to_string(), "the queue is full");
+    assert_eq!(error.into_inner(), "second");
+    let start = Instant::now();
+    let error = queue.put_timeout("third".to_owned(), moment).unwrap_err();
+    assert!(error.is_timeout() && start.elapsed() >= moment);
+    assert_eq!(error.into_inner(), "third");
+    assert!(queue.put_deadline(String::new(), Instant::now()).unwrap_err().is_timeout());
+    assert!(queue.put_timeout(String::new(), Duration::ZERO).unwrap_err().is_timeout());
+
+    assert_eq!(queue.get_timeout(Duration::MAX).unwrap(), "first");
+    assert!(queue.get_deadline(Instant::now()).unwrap_err().is_timeout());
+    queue.put_timeout("fourth".to_owned(), Duration::MAX).unwrap();
+    assert_eq!(queue.get_timeout(Duration::ZERO).unwrap(), "fourth");
+}
+
+#[test]
+fn a_capacity_must_be_one_that_can_be() {
+    for capacity in [0, (1 << 32) + 1, usize::MAX] {
+        let text = Queue::<u8>::bounded(capacity).unwrap_err().to_string();
+        assert!(text.contains("between 1 and 4294967296"), "{text}");
+        assert!(text.contains(&capacity.to_string()), "{text}");
+    }
+    assert_eq!(Queue::<u8>::bounded(1 << 32).unwrap().capacity(), Some(1 << 32));
+}
+
+#[test]
+fn what_does_not_serialise_comes_back_and_nothing_changes() {
+    #[derive(Debug, Deserialize)]
+    struct Even(u32);
+    impl Serialize for Even {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            if self.0 % 2 == 1 {
+                return Err(serde::ser::Error::custom(format!("{} is odd", self.0)));
+            }
+            self.0.serialize(serializer)
+        }
+    }
+    let queue = Queue::bounded(5).unwrap();
+    queue.put(("a".to_owned(), Even(2))).unwrap();
+    let error = queue.put(("half way".to_owned(), Even(3))).unwrap_err();
+    assert!(error.to_string().contains("3 is odd"), "{error}");
+    assert_eq!(error.into_inner().1.0, 3);
+    assert!(matches!(queue.try_put((String::new(), Even(5))), Err(TryPutError::Encode(..))));
+    assert_eq!(queue.len(), 1);
+    assert_eq!(queue.get().unwrap().1.0, 2);
+}
+
+#[test]
+fn an_item_that_can_never_fit_is_refused_with_both_numbers() {
+    let queue = Queue::bounded(5).unwrap();
+    queue.put(Bytes(vec![1; 10])).unwrap();
+    let error = queue.put(Bytes(vec![2; 300_000])).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("300003 bytes") && text.contains("262128"), "{text}");
+    let PutError::TooLarge { item, size: 300_003, max: 262_128 } = error else { panic!("{text}") };
+    assert_eq!(item.0.len(), 300_000);
+    assert_eq!(queue.len(), 1);
+    assert_eq!(queue.get().unwrap().0, [1; 10]);
+    // The largest one that fits.
+    queue.put(Bytes(vec![3; 262_128 - 3])).unwrap();
+    assert!(queue.try_put(Bytes(Vec::new())).unwrap_err().is_full(), "all bytes are taken");
+    assert_eq!(queue.get().unwrap().0.len(), 262_125);
+}
+
+#[test]
+fn an_item_of_another_type_is_an_error_and_the_next_one_comes() {
+    let numbers = Queue::bounded(5).unwrap();
+    let texts: Queue<String> = retype(&numbers);
+    numbers.put((9, b'x')).unwrap();
+    numbers.put((1u8, b'y')).unwrap(); // happens to be a string
+    let error = texts.get().unwrap_err();
+    assert!(matches!(error, GetError::Decode(_)));
+    assert!(error.to_string().contains("alloc::string::String"), "{error}");
+    assert_eq!(texts.get().unwrap(), "y");
+    assert!(texts.is_empty());
+}
+
+#[test]
+fn handles_in_items_are_refused_with_a_way_out() {
+    let queue = Queue::bounded(5).unwrap();
+    let error = queue.put(Lock::new().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("through a `duplex` connection"), "{error}");
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn an_item_may_put_and_get_while_it_is_encoded() {
+    /// Encodes what it finds in its queue.
+    struct Relay(Queue<u32>);
+    impl Serialize for Relay {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            self.0.get().unwrap().serialize(serializer)
+        }
+    }
+    let numbers = Queue::bounded(5).unwrap();
+    let relayed = Queue::bounded(5).unwrap();
+    let result: Queue<(u32, u32)> = retype(&relayed);
+    numbers.put(7).unwrap();
+    relayed.put((6u32, Relay(numbers))).unwrap();
+    assert_eq!(result.get().unwrap(), (6, 7));
+}
+
+#[test]
+fn many_producers_many_consumers() {
+    const EACH: u32 = 20_000;
+    let _dog = watchdog();
+    for capacity in [1, 3, 1000] {
+        let queue = Queue::bounded(capacity).unwrap();
+        let producers: Vec<_> = (0..4)
+            .map(|id| {
+                let put = |(queue, id): (Queue<(u32, u32)>, u32)| {
+                    (0..EACH).for_each(|n| queue.put((id, n)).unwrap());
+                };
+                Process::spawn(put, (queue.clone(), id)).unwrap()
+            })
+            .collect();
+        let consumers: Vec<_> = (0..4)
+            .map(|_| {
+                let get = |queue: Queue<(u32, u32)>| {
+                    (0..EACH).map(|_| queue.get().unwrap()).collect::<Vec<_>>()
+                };
+                Process::spawn(get, queue.clone()).unwrap()
+            })
+            .collect();
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        let mut all = BTreeSet::new();
+        for consumer in consumers {
+            let got = consumer.join().unwrap();
+            for id in 0..4 {
+                let of_one = got.iter().filter(|item| item.0 == id).map(|item| item.1);
+                assert!(of_one.is_sorted(), "each consumer sees each producer's order");
+            }
+            all.extend(got);
+        }
+        assert_eq!(all.len(), 4 * EACH as usize, "each item came once");
+        assert!(queue.is_empty());
+    }
+}
+
+#[test]
+fn items_of_all_sizes_come_whole() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(100).unwrap();
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let put = |(queue, seed): (Queue<Bytes>, u64)| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20_000 {
+            let most = [10, 300, 5_000, 100_000][random.usize(..4)];
+            queue.put(Bytes(vec![random.u8(..); random.usize(..most)])).unwrap();
+        }
+    };
+    let producer = Process::spawn(put, (queue.clone(), seed)).unwrap();
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..20_000 {
+        let most = [10, 300, 5_000, 100_000][random.usize(..4)];
+        let expected = vec![random.u8(..); random.usize(..most)];
+        assert!(queue.get().unwrap().0 == expected);
+    }
+    producer.join().unwrap();
+}
+
+#[test]
+fn what_was_put_survives_its_producer() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(1000).unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let put = |(queue, parent): (Queue<u32>, Connection<(), ()>)| {
+        (0..1000).for_each(|n| queue.put(n).unwrap());
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let child = Process::spawn(put, (queue.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    child.kill().unwrap();
+    child.wait();
+    assert_eq!(queue.len(), 1000);
+    for n in 0..1000 {
+        assert_eq!(queue.try_get().unwrap(), n);
+    }
+}
+
+#[test]
+fn unread_items_keep_nobody() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10_000).unwrap();
+    let put = |queue: Queue<Bytes>| while queue.try_put(Bytes(vec![0; 1000])).is_ok() {};
+    Process::spawn(put, queue.clone()).unwrap().join().unwrap();
+    assert!(queue.len() > 200);
+}
+
+#[test]
+fn a_killed_waiter_takes_nothing_along() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let doomed = waiting_consumer(&queue);
+    let other = waiting_consumer(&queue);
+    doomed.kill().unwrap();
+    doomed.wait();
+    let start = Instant::now();
+    queue.put(1).unwrap();
+    assert_eq!(other.join().unwrap(), 1);
+    assert!(start.elapsed() < RECOVERY);
+    assert!(queue.is_empty());
+
+    // The same for those who wait for room.
+    let queue = Queue::bounded(1).unwrap();
+    queue.put(1).unwrap();
+    let put = |queue: Queue<u32>| queue.put(2).unwrap();
+    let doomed = Process::spawn(put, queue.clone()).unwrap();
+    let other = Process::spawn(put, queue.clone()).unwrap();
+    until(|| is_asleep(doomed.pid()) && is_asleep(other.pid()));
+    doomed.kill().unwrap();
+    doomed.wait();
+    assert_eq!(queue.get().unwrap(), 1);
+    let start = Instant::now();
+    other.join().unwrap();
+    assert!(start.elapsed() < RECOVERY);
+    assert_eq!(queue.len(), 1);
+    assert_eq!(queue.get().unwrap(), 2);
+}
+
+#[test]
+fn consumers_asleep_all_get_their_item() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let consumers: Vec<_> = (0..6).map(|_| waiting_consumer(&queue)).collect();
+    (0..6).for_each(|n| queue.put(n).unwrap());
+    let got: BTreeSet<_> = consumers.into_iter().map(|child| child.join().unwrap()).collect();
+    assert_eq!(got, (0..6).collect());
+}
+
+#[test]
+fn a_queue_travels() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(3).unwrap();
+    let (left, right) = duplex::<Queue<u32>, ()>().unwrap();
+    left.send(queue.clone()).unwrap();
+    let same = right.recv().unwrap();
+    assert!(same.is_same(&queue));
+    assert_eq!(same.capacity(), Some(3));
+    same.put(5).unwrap();
+    assert_eq!(queue.get().unwrap(), 5);
+    let debug = format!("{queue:?}");
+    assert!(debug.contains("len: 0") && debug.contains("capacity: 3"), "{debug}");
+    assert!(debug.contains("members: 1"), "{debug}");
+}
+
+#[test]
+fn nothing_stays_behind() {
+    alone(|()| {
+        let before = Census::take();
+        for n in 0..1000 {
+            let queue = Queue::bounded(10).unwrap();
+            queue.put(n).unwrap();
+            let (left, right) = duplex::<Queue<u32>, ()>().unwrap();
+            left.send(queue).unwrap();
+            assert_eq!(right.recv().unwrap().get().unwrap(), n);
+        }
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn what_is_no_queue_is_refused() {
+    let (left, right) = duplex::<Lock, ()>().unwrap();
+    left.send(Lock::new().unwrap()).unwrap();
+    let text = right.retype::<(), Queue<u8>>().recv().unwrap_err().to_string();
+    assert!(text.contains("expected a multiproc queue, got"), "{text}");
+}
+
+/// The shared memory of a queue, as a file: writing into it is what a hostile process can do.
+fn memory<T>(queue: &Queue<T>) -> File {
+    let (left, right) = duplex::<Queue<T>, ()>().unwrap();
+    left.send(queue.clone()).unwrap();
+    File::from(right.retype::<(), Descriptor>().recv().unwrap())
+}
+
+#[test]
+fn a_forged_frame_is_corrupted() {
+    let queue = Queue::bounded(10).unwrap();
+    queue.put(1u64).unwrap();
+    let memory = memory(&queue);
+    let ring = memory.metadata().unwrap().len() - 256 * 1024;
+    memory.write_all_at(&77u64.to_le_bytes(), ring).unwrap();
+    let error = queue.get().unwrap_err();
+    assert!(error.to_string().contains("sequence number"), "{error}");
+    memory.write_all_at(&0u64.to_le_bytes(), ring).unwrap();
+    memory.write_all_at(&u32::MAX.to_le_bytes(), ring + 8).unwrap();
+    assert!(matches!(queue.try_get(), Err(TryGetError::Corrupted(_))));
+    memory.write_all_at(&1u32.to_le_bytes(), ring + 8).unwrap();
+    assert_eq!(queue.get().unwrap(), 1, "a failed get has changed nothing");
+}
+
+#[test]
+fn a_forged_capacity_is_refused_by_who_comes_and_ignored_by_who_is_there() {
+    let queue = Queue::<u8>::bounded(2).unwrap();
+    let memory = memory(&queue);
+    memory.write_all_at(&0u64.to_le_bytes(), 128 + 768).unwrap();
+    assert_eq!(queue.capacity(), Some(2));
+    let child = Process::spawn(|queue: Queue<u8>| drop(queue), queue).unwrap();
+    let text = child.join().unwrap_err().to_string();
+    assert!(text.contains("says it holds 0 items"), "{text}");
+}
+
+#[test]
+fn scribbling_gives_errors_and_nothing_else() {
+    let _dog = watchdog();
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let child = Process::spawn(
+        |seed: u64| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            for _ in 0..200 {
+                let queue = Queue::bounded(5).unwrap();
+                let memory = memory(&queue);
+                let size = memory.metadata().unwrap().len();
+                (0..3).for_each(|n| queue.put(vec![n; 40]).unwrap());
+                for _ in 0..10 {
+                    let mut bytes = [0; 8];
+                    random.fill(&mut bytes[..random.clone().usize(1..=8)]);
+                    // The control block, or the first frames of the ring.
+                    let at = match random.bool() {
+                        true => 128 + random.u64(..896),
+                        false => size - 256 * 1024 + random.u64(..300),
+                    };
+                    memory.write_all_at(&bytes, at).unwrap();
+                    let moment = Duration::from_millis(1);
+                    let _ = queue.put_timeout(vec![1; 40], moment);
+                    let _ = queue.get_timeout(moment);
+                    let _ = (queue.len(), queue.is_full(), queue.is_empty());
+                    assert!(queue.len() <= 5);
+                }
+            }
+        },
+        seed,
+    );
+    child.unwrap().join().unwrap();
+}

@@ -1,0 +1,382 @@
+//! Processes: what they give back, how they end, what is left of them.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use multiproc::pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
+use multiproc::{Child, ExitStatus, JoinError, Process, Queue, SpawnError, active_children};
+use multiproc_testkit::{Census, alone, until, watchdog};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize, Serializer};
+
+multiproc::enable_in_tests!();
+
+/// Waits until it is told to go on, or its parent end is closed.
+fn waits(parent: Connection<(), ()>) {
+    let _ = parent.send(());
+    let _ = parent.recv();
+}
+
+/// A process that runs, and waits.
+fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
+    let (ours, theirs) = duplex().unwrap();
+    let child = Process::builder().daemon(daemon).spawn(waits, theirs).unwrap();
+    ours.recv().unwrap();
+    (child, ours)
+}
+
+/// Whether a process runs. (Nobody may have collected one that has ended: its parent is dead.)
+fn exists(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
+}
+
+#[test]
+fn arguments_go_in_and_a_result_comes_out() {
+    fn repeat((text, times): (String, usize)) -> Vec<String> {
+        vec![text; times]
+    }
+    let child = Process::spawn(repeat, ("ab".to_owned(), 3)).unwrap();
+    assert_eq!(child.join().unwrap(), ["ab", "ab", "ab"]);
+
+    let child = Process::spawn(|n: u64| (n, std::process::id()), u64::MAX).unwrap();
+    let pid = child.pid();
+    assert_ne!(pid, std::process::id());
+    assert_eq!(child.join().unwrap(), (u64::MAX, pid));
+}
+
+#[test]
+fn functions_that_the_compiler_merges_are_no_problem() {
+    // The same machine code: their addresses may well be one.
+    fn one(n: u32) -> u32 {
+        n + 1
+    }
+    fn other(n: u32) -> u32 {
+        n + 1
+    }
+    let children = [Process::spawn(one, 1).unwrap(), Process::spawn(other, 2).unwrap()];
+    assert_eq!(children.map(|child| child.join().unwrap()), [2, 3]);
+}
+
+#[test]
+fn megabytes_go_in_and_come_out() {
+    let _dog = watchdog();
+    let bytes = Bytes((0..10_000_000u32).map(|n| n.to_le_bytes()[1]).collect());
+    let back = |mut bytes: Bytes| {
+        bytes.0.reverse();
+        bytes
+    };
+    let child = Process::spawn(back, bytes.clone()).unwrap();
+    // The result does not fit into any buffer: waiting for the end must take it.
+    assert!(child.wait().success());
+    assert!(child.join().unwrap().0.iter().eq(bytes.0.iter().rev()));
+
+    // Nobody wants the result: the child ends all the same.
+    let child = Process::spawn(back, bytes).unwrap();
+    let pid = child.pid();
+    drop(child);
+    until(|| active_children().iter().all(|child| child.pid() != pid));
+}
+
+#[test]
+fn handles_go_in_and_come_out() {
+    let _dog = watchdog();
+    type Handles = (Receiver<u32>, Sender<u32>, Queue<u32>, Descriptor);
+    let (numbers, send) = simplex::<u32>().unwrap();
+    let (receive, results) = simplex::<u32>().unwrap();
+    let queue = Queue::bounded(5).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let work = |(numbers, results, queue, file): Handles| {
+        results.send(numbers.recv().unwrap() + 1).unwrap();
+        queue.put(7).unwrap();
+        std::fs::File::from(file).set_len(0).unwrap_err(); // it is a pipe
+        numbers
+    };
+    let file = Descriptor(writer.into());
+    let child = Process::spawn(work, (numbers, results, queue.clone(), file)).unwrap();
+    send.send(1).unwrap();
+    send.send(2).unwrap();
+    assert_eq!(receive.recv().unwrap(), 2);
+    assert_eq!(queue.get().unwrap(), 7);
+    let numbers = child.join().unwrap();
+    assert_eq!(numbers.recv().unwrap(), 2, "what it had read ahead came back with it");
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap(); // the writer was closed with the child
+}
+
+#[test]
+fn a_panic_comes_with_message_and_place() {
+    let _dog = watchdog();
+    let fail = |n: u32| -> u32 { panic!("no more than {n}") };
+    let child = Process::spawn(fail, 5).unwrap();
+    assert_eq!(child.wait(), ExitStatus::Exited(101));
+    let error = child.join().unwrap_err();
+    let JoinError::Panicked { message, location } = &error else { panic!("{error}") };
+    assert_eq!(message, "no more than 5");
+    assert!(location.contains("tests/process.rs:"), "{location}");
+    assert!(error.to_string().contains("no more than 5"), "{error}");
+
+    // A panic that was caught is none.
+    let child = Process::spawn(|()| std::panic::catch_unwind(|| panic!("caught")).is_err(), ());
+    assert!(child.unwrap().join().unwrap());
+}
+
+#[test]
+fn other_ends_are_told_apart() {
+    let _dog = watchdog();
+    let child = Process::spawn(|code: i32| -> () { std::process::exit(code) }, 7).unwrap();
+    assert_eq!(child.wait().code(), Some(7));
+    assert_eq!(child.join().unwrap_err(), JoinError::Exited(7));
+    let child = Process::spawn(|()| -> () { std::process::exit(0) }, ()).unwrap();
+    assert_eq!(child.join().unwrap_err(), JoinError::Exited(0), "there is no result");
+    let child = Process::spawn(|()| -> () { std::process::abort() }, ()).unwrap();
+    assert_eq!(child.wait().signal(), Some(6));
+    assert!(matches!(child.join(), Err(JoinError::Signaled(6, _))));
+
+    for (end, signal, name) in [
+        (Child::kill as fn(&Child) -> _, 9, "SIGKILL (9)"),
+        (Child::terminate, 15, "SIGTERM (15)"),
+        (Child::interrupt, 2, "SIGINT (2)"),
+    ] {
+        let (child, _parent) = waiting(false);
+        assert!(child.is_alive() && child.exit_status().is_none());
+        assert_eq!(child.wait_timeout(Duration::from_millis(10)), None);
+        end(&child).unwrap();
+        assert_eq!(child.wait().signal(), Some(signal));
+        assert!(!child.is_alive());
+        end(&child).expect("one that has ended is no error");
+        let error = child.join().unwrap_err();
+        assert_eq!(error, JoinError::Signaled(signal, false));
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn what_does_not_serialise_starts_nothing() {
+    alone(|()| {
+        #[derive(Deserialize)]
+        struct Never;
+        impl Serialize for Never {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("not today"))
+            }
+        }
+        let before = Census::take();
+        let error = Process::spawn(|_: Never| (), Never).unwrap_err();
+        assert!(matches!(error, SpawnError::Encode(_)));
+        assert!(error.to_string().contains("not today"), "{error}");
+        assert_eq!(Census::take(), before);
+
+        let child = Process::spawn(|()| Never, ()).unwrap();
+        let Err(error) = child.join() else { panic!("it cannot have come") };
+        assert!(matches!(error, JoinError::ResultLost(_)));
+        assert!(error.to_string().contains("not today"), "{error}");
+    });
+}
+
+#[test]
+fn names_are_given_or_counted() {
+    alone(|()| {
+        let nested = |()| {
+            let child = Process::spawn(|()| (), ()).unwrap();
+            let name = child.name().to_owned();
+            child.join().unwrap();
+            name
+        };
+        // This process is a child itself, the first of the test program or a later one.
+        let first = Process::spawn(nested, ()).unwrap();
+        assert!(first.name().starts_with("Process-") && first.name().ends_with(":1"));
+        let name = first.name().to_owned();
+        assert_eq!(first.join().unwrap(), format!("{name}:1"));
+        let named = Process::builder().name("worker").spawn(nested, ()).unwrap();
+        assert_eq!(named.name(), "worker");
+        assert!(format!("{named:?}").contains("name: \"worker\""));
+        assert_eq!(named.join().unwrap(), "worker:1");
+    });
+}
+
+#[test]
+fn active_children_are_those_that_live() {
+    alone(|()| {
+        assert!(active_children().is_empty());
+        let (first, parent_of_first) = waiting(false);
+        let (second, _parent) = waiting(true);
+        let children = active_children();
+        assert_eq!(
+            children.iter().map(|c| c.pid()).collect::<Vec<_>>(),
+            [first.pid(), second.pid()]
+        );
+        assert!(!children[0].is_daemon() && children[1].is_daemon());
+        drop(parent_of_first);
+        first.join().unwrap();
+        assert_eq!(active_children().len(), 1);
+        second.kill().unwrap();
+        second.wait();
+        assert!(active_children().is_empty());
+    });
+}
+
+#[test]
+fn a_child_has_nothing_but_what_it_was_given() {
+    alone(|()| {
+        let _file = std::fs::File::open("/dev/null").unwrap();
+        let (_ours, theirs) = duplex::<(), ()>().unwrap();
+        let look = |given: Option<Connection<(), ()>>| {
+            let mut input = String::new();
+            std::io::stdin().read_to_string(&mut input).unwrap(); // is at its end
+            let mark = std::env::vars_os().any(|(name, _)| name == "MULTIPROC_CHILD");
+            drop(given);
+            (Census::take().descriptors, mark)
+        };
+        // This process has the socket to its own parent, the file and the two ends more.
+        let mine = Census::take().descriptors;
+        let (bare, mark) = Process::spawn(look, None).unwrap().join().unwrap();
+        assert_eq!(bare, mine - 3);
+        assert!(!mark, "processes that it starts by other means do not know");
+        let given = Process::spawn(look, Some(theirs)).unwrap().join().unwrap();
+        assert_eq!(given.0, bare, "the handle it was given is closed when it is dropped");
+    });
+}
+
+#[test]
+fn children_do_not_hold_each_others_ends() {
+    let _dog = watchdog();
+    let mut children = Vec::new();
+    for _ in 0..5 {
+        children.push(waiting(false));
+    }
+    let counts: Vec<_> = children
+        .iter()
+        .map(|(child, _)| std::fs::read_dir(format!("/proc/{}/fd", child.pid())).unwrap().count())
+        .collect();
+    assert!(counts.iter().all(|&count| count == counts[0]), "{counts:?}");
+    // The first one's end of file comes although the others live.
+    let (first, parent) = children.remove(0);
+    first.kill().unwrap();
+    assert!(parent.recv().unwrap_err().is_disconnected());
+    for (child, parent) in children {
+        drop(parent);
+        child.join().unwrap();
+    }
+}
+
+#[test]
+fn nothing_stays_of_those_that_ended() {
+    alone(|()| {
+        let before = Census::take();
+        for n in 0..100 {
+            assert_eq!(Process::spawn(|n: u32| n, n).unwrap().join().unwrap(), n);
+            drop(Process::spawn(|()| (), ()).unwrap()); // never joined
+        }
+        until(|| active_children().is_empty());
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn daemons_end_with_their_parent_and_others_do_not() {
+    let _dog = watchdog();
+    // A parent that starts one of each from a thread that ends, tells their pids, and is killed.
+    let (ours, theirs) = duplex::<(), (u32, u32)>().unwrap();
+    let (keep_alive, at_end) = duplex::<(), ()>().unwrap();
+    let parent = |(ours, at_end): (Connection<(u32, u32), ()>, Connection<(), ()>)| -> () {
+        let start = move || {
+            let daemon = waiting(true);
+            let other = Process::spawn(waits, at_end).unwrap();
+            let pids = (daemon.0.pid(), other.pid());
+            std::mem::forget((daemon, other));
+            pids
+        };
+        ours.send(std::thread::spawn(start).join().unwrap()).unwrap();
+        let _ = ours.recv();
+    };
+    let parent = Process::spawn(parent, (theirs, at_end)).unwrap();
+    let (daemon, other) = ours.recv().unwrap();
+    keep_alive.recv().unwrap();
+    assert!(exists(daemon) && exists(other));
+    let start = Instant::now();
+    parent.kill().unwrap();
+    parent.wait();
+    until(|| !exists(daemon));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(exists(other), "it is no daemon: it goes on");
+    drop(keep_alive);
+    until(|| !exists(other));
+}
+
+#[test]
+fn a_child_that_waits_for_its_own_children_ends_after_them() {
+    let _dog = watchdog();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let parent = |at_end: Connection<(), ()>| {
+        drop(Process::spawn(waits, at_end).unwrap());
+        let (daemon, connection) = waiting(true);
+        std::mem::forget(connection);
+        daemon.pid()
+    };
+    let parent = Process::spawn(parent, theirs).unwrap();
+    ours.recv().unwrap();
+    assert_eq!(parent.wait_timeout(Duration::from_millis(50)), None);
+    drop(ours);
+    let daemon = parent.join().unwrap();
+    assert!(!exists(daemon), "the daemon was ended first");
+}
+
+#[test]
+fn someone_else_may_collect_the_status() {
+    alone(|()| {
+        let (child, parent) = waiting(false);
+        drop(parent);
+        // As a library would that waits for any child.
+        rustix::process::wait(rustix::process::WaitOptions::empty()).unwrap();
+        assert!(!child.is_alive());
+        assert_eq!(child.wait(), ExitStatus::Unknown);
+        child.join().expect("the result has come all the same");
+
+        let (child, _parent) = waiting(false);
+        child.kill().unwrap();
+        rustix::process::wait(rustix::process::WaitOptions::empty()).unwrap();
+        assert_eq!(child.join().unwrap_err(), JoinError::Unknown);
+    });
+}
+
+#[test]
+fn a_stopped_child_is_alive() {
+    let _dog = watchdog();
+    let (child, parent) = waiting(false);
+    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    assert_eq!(child.wait_timeout(Duration::from_millis(20)), None);
+    assert!(child.is_alive());
+    kill_process(pid, Signal::CONT).unwrap();
+    drop(parent);
+    child.join().unwrap();
+}
+
+#[test]
+fn a_marker_set_by_hand_is_ignored_with_an_error() {
+    let example = multiproc_testkit::example("queue");
+    for mark in ["1", "", "4711"] {
+        let output = std::process::Command::new(&example)
+            .env("MULTIPROC_CHILD", mark)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("get 4 from queue"));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("MULTIPROC_CHILD is for internal use"), "{text}");
+    }
+}
+
+#[test]
+fn a_sentinel_can_be_polled() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let _dog = watchdog();
+    let (child, parent) = waiting(false);
+    let now = Timespec::default();
+    assert_eq!(poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&now)).unwrap(), 0);
+    drop(parent);
+    assert_eq!(poll(&mut [PollFd::new(&child, PollFlags::IN)], None).unwrap(), 1);
+    child.join().unwrap();
+}
