@@ -48,7 +48,7 @@ pub fn watchdog() -> Watchdog {
 /// # Panics
 ///
 /// If the test does.
-pub fn alone<F: FnOnce(()) + Copy + 'static>(test: F) {
+pub fn alone<F: FnOnce(()) + 'static>(test: F) {
     let _dog = watchdog();
     let child = Process::spawn(test, ()).expect("a process for the test");
     if let Err(error) = child.join() {

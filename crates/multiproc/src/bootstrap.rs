@@ -42,7 +42,7 @@ pub(crate) fn name() -> Option<&'static str> {
 /// The function `F` in a form that a parent can send: what [`run`] calls in the child.
 pub(crate) fn entry_of<F, A, R>() -> usize
 where
-    F: FnOnce(A) -> R + Copy + 'static,
+    F: FnOnce(A) -> R + 'static,
     A: DeserializeOwned,
     R: Serialize,
 {
@@ -66,7 +66,7 @@ fn anchor() -> usize {
 
 fn entry<F, A, R>(args: Encoded) -> Outcome
 where
-    F: FnOnce(A) -> R + Copy + 'static,
+    F: FnOnce(A) -> R + 'static,
     A: DeserializeOwned,
     R: Serialize,
 {
@@ -74,8 +74,8 @@ where
         Ok(args) => args,
         Err(error) => return Outcome::arguments_lost::<A>(&error),
     };
-    // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes; the parent
-    // had a value of it, and it is `Copy`, so there may be another one.
+    // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
+    // address is one of a value. The parent had such a value, and gave it up for this one.
     let function: F = unsafe { std::ptr::NonNull::dangling().read() };
     // Unwind safe: nothing that the function has touched is used afterwards.
     match catch_unwind(AssertUnwindSafe(|| Outcome::returned(&function(args)))) {

@@ -83,3 +83,7 @@ pub use status::ExitStatus;
 pub mod private {
     pub use crate::init::in_tests;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -51,18 +51,27 @@ impl Process {
     /// captured values are not, so everything it needs goes into `args`. Arguments and result may be
     /// or contain handles: connections, queues, locks, files.
     ///
-    /// A closure that captures something does not compile:
+    /// A closure that captures something does not compile (`cargo build` says so; `cargo check` does
+    /// not look that deep):
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0080
+    /// # use multiproc::Process;
     /// let factor = 3;
-    /// multiproc::Process::spawn(move |n: i32| n * factor, 5);
+    /// let child = Process::spawn(move |n: i32| n * factor, 5);
+    /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use multiproc::{Process, Queue};
+    /// let queue = Queue::bounded(5).unwrap();
+    /// let child = Process::spawn(move |n: i32| queue.put(n).unwrap(), 5);
     /// ```
     ///
     /// Nor does a function pointer, whose address means nothing over there:
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0080
+    /// # use multiproc::Process;
     /// let f: fn(i32) -> i32 = |n| n * 3;
-    /// multiproc::Process::spawn(f, 5);
+    /// let child = Process::spawn(f, 5);
     /// ```
     ///
     /// Passed as an argument, the value gets there:
@@ -70,11 +79,15 @@ impl Process {
     /// ```
     /// # multiproc::enable_in_tests!();
     /// # fn main() {
+    /// # use multiproc::Process;
     /// let factor = 3;
-    /// let child = multiproc::Process::spawn(|(n, factor): (i32, i32)| n * factor, (5, factor));
+    /// let child = Process::spawn(|(n, factor): (i32, i32)| n * factor, (5, factor));
     /// assert_eq!(child.unwrap().join().unwrap(), 15);
     /// # }
     /// ```
+    ///
+    /// A closure that never returns needs a type to return all the same:
+    /// `|queue| -> () { loop { … } }`.
     ///
     /// # Errors
     ///
@@ -82,7 +95,7 @@ impl Process {
     /// or if the system refuses. Nothing was started then.
     pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + Copy + 'static,
+        F: FnOnce(A) -> R + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
@@ -194,11 +207,12 @@ impl Builder {
     /// As [`Process::spawn`].
     pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + Copy + 'static,
+        F: FnOnce(A) -> R + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let _: F = f; // its value has no bytes; its type is all there is to it
+        // Its type is all there is to it. The value is the child's now, so it is not dropped here.
+        std::mem::forget(f);
         let entry = bootstrap::entry_of::<F, A, R>();
         let args = Encoded::new(&args).map_err(SpawnError::Encode)?;
         let child = spawn::spawn(self.name, self.daemon, entry, args)?;
