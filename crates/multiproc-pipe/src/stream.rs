@@ -151,10 +151,7 @@ impl Stream {
     /// Waits until there is something to read (or the other side is gone). False: not in time.
     pub(crate) fn wait_readable(&self, deadline: Deadline) -> io::Result<bool> {
         loop {
-            let timeout = deadline.remaining().map(|left| Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            });
+            let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
             let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) if deadline.is_past() => return Ok(false),

@@ -4,7 +4,7 @@
 //!
 //! | offset | what |
 //! |---|---|
-//! | 0 | [`Header`]: magic, version, kind, size |
+//! | 0 | a header: magic, version, kind, size |
 //! | 128 | the control block of its kind: a struct of atomics |
 //! | behind it, at a multiple of 64 | the member table: 8 bytes for each of 1024 members |
 //! | at the next page | data: bytes, as many as the creator asked for |

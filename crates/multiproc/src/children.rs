@@ -219,10 +219,7 @@ impl Child {
                 PollFd::new(&self.this.socket, PollFlags::IN),
             ];
             let watched = if self.inbox().closed { 1 } else { 2 };
-            let timeout = deadline.remaining().map(|left| Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            });
+            let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
             // It can fail by a signal, or by a lack of memory, which passes.
             let _ = poll(&mut { fds }[..watched], timeout.as_ref());
             self.inbox().look();

@@ -267,14 +267,18 @@ fn digest_walks_folders_and_prints_as_b3sum() {
 }
 
 #[test]
-fn digest_takes_many_small_files() {
+fn digest_takes_more_files_than_the_queues() {
     let here = Folder::new();
     here.folder("data");
     // More than both queues hold, in number and in bytes.
-    let folder = format!("data/{}", "x".repeat(200));
-    here.folder(&folder);
+    let mut folder = "data".to_owned();
+    for _ in 0..5 {
+        folder += "/";
+        folder += &"x".repeat(200);
+        here.folder(&folder);
+    }
     let mut lines = String::new();
-    for i in 1000..3000 {
+    for i in 100..700 {
         let name = format!("{folder}/{i}");
         lines += &here.file(&name, name.as_bytes());
         lines += &(name + "\n");

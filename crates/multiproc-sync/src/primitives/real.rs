@@ -30,10 +30,7 @@ impl Futex {
     /// Sleeps while the word holds `expected`. False: the deadline passed. True: woken, or the word
     /// holds something else, or for no reason.
     pub fn wait(&self, expected: u32, deadline: Deadline) -> bool {
-        let timeout = deadline.remaining().map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
         futex::wait(&self.0, Flags::empty(), expected, timeout.as_ref()) != Err(Errno::TIMEDOUT)
     }
 
