@@ -139,7 +139,7 @@ impl<M: Members> Ring<'_, M> {
     #[cold]
     fn put_contended(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
         let full = &self.control.not_full.0;
-        let waited = full.wait_until(deadline, RECHECK, || done(self.try_put(item, || deadline)));
+        let waited = full.wait_until(deadline, RECHECK, |_| done(self.try_put(item, || deadline)));
         if waited.slept && self.len() < self.capacity {
             full.notify_one();
         }
@@ -177,7 +177,7 @@ impl<M: Members> Ring<'_, M> {
     #[cold]
     fn get_contended(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
         let empty = &self.control.not_empty.0;
-        let waited = empty.wait_until(deadline, RECHECK, || done(self.try_get(item, || deadline)));
+        let waited = empty.wait_until(deadline, RECHECK, |_| done(self.try_get(item, || deadline)));
         if waited.slept && self.len() > 0 {
             empty.notify_one();
         }

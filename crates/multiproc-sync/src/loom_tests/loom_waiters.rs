@@ -40,7 +40,7 @@ impl Shop {
 
     /// Takes one, waiting for it; a sleeper that finds more passes the notification on.
     fn take(&self) {
-        let waited = self.waiters.wait_until(Deadline::NEVER, Duration::MAX, || self.try_take());
+        let waited = self.waiters.wait_until(Deadline::NEVER, Duration::MAX, |_| self.try_take());
         assert_eq!(waited.outcome, Some(()));
         if waited.slept && self.things.load(Ordering::Relaxed) > 0 {
             self.waiters.notify_one();

@@ -64,21 +64,12 @@ impl Futex {
     }
 
     /// As the real one.
-    pub fn wake_one(&self) {
+    pub fn wake(&self, count: u32) {
         let mut sleepers = self.sleepers.lock().unwrap();
-        if sleepers.asleep > 0 {
-            sleepers.asleep -= 1;
-            sleepers.woken += 1;
-            self.condvar.notify_one();
-        }
-    }
-
-    /// As the real one.
-    pub fn wake_all(&self) {
-        let mut sleepers = self.sleepers.lock().unwrap();
-        sleepers.woken += sleepers.asleep;
-        sleepers.asleep = 0;
-        self.condvar.notify_all();
+        let count = count.min(sleepers.asleep);
+        sleepers.asleep -= count;
+        sleepers.woken += count;
+        (0..count).for_each(|_| self.condvar.notify_one());
     }
 
     /// The time of everybody who sleeps here runs out.

@@ -34,17 +34,8 @@ impl Futex {
         futex::wait(&self.0, Flags::empty(), expected, timeout.as_ref()) != Err(Errno::TIMEDOUT)
     }
 
-    /// Wakes one sleeper, if there is one.
-    pub fn wake_one(&self) {
-        self.wake(1);
-    }
-
-    /// Wakes all sleepers.
-    pub fn wake_all(&self) {
-        self.wake(i32::MAX.unsigned_abs());
-    }
-
-    fn wake(&self, count: u32) {
+    /// Wakes up to `count` sleepers (at most `i32::MAX`).
+    pub fn wake(&self, count: u32) {
         // It can only fail for an address that is not mapped.
         let _ = futex::wake(&self.0, Flags::empty(), count);
     }

@@ -207,7 +207,7 @@ impl Lock {
     #[cold]
     fn wake(&self) {
         fault::reached("lock.about_to_wake");
-        self.word.wake_one();
+        self.word.wake(1);
     }
 
     /// Frees the lock if whoever had `slot` before has it: called before the slot gets a new user.

@@ -29,6 +29,9 @@ use crate::primitives::{Backoff, Futex, Ordering, fence, pause};
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
 
+/// More than there can be (the kernel counts them in an `i32`).
+const ALL: u32 = i32::MAX.unsigned_abs();
+
 /// A place where processes sleep until a condition becomes true.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -40,6 +43,16 @@ impl Default for Waiters {
     fn default() -> Self {
         Self { word: Futex::new(0) }
     }
+}
+
+/// Why an attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Something may have changed.
+    Again,
+    /// Nothing has been heard for a while, or this is the last look before the first sleep: somebody
+    /// may have died.
+    Recheck,
 }
 
 /// What a wait came to.
@@ -54,15 +67,17 @@ pub struct Waited<T> {
 impl Waiters {
     /// Calls `attempt` until it gives something, or the deadline passes: first a few times in a
     /// row, then after each notification and each `recheck` interval. It is called once at least.
+    ///
+    /// It is told why it is called: time to look for deaths is [`Look::Recheck`].
     pub fn wait_until<T>(
         &self,
         deadline: Deadline,
         recheck: Duration,
-        mut attempt: impl FnMut() -> Option<T>,
+        mut attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
         let backoff = Backoff::new();
         loop {
-            if let Some(outcome) = attempt() {
+            if let Some(outcome) = attempt(Look::Again) {
                 return Waited { outcome: Some(outcome), slept: false };
             }
             if backoff.is_completed() {
@@ -81,20 +96,23 @@ impl Waiters {
         &self,
         deadline: Deadline,
         recheck: Duration,
-        attempt: &mut dyn FnMut() -> Option<T>,
+        attempt: &mut dyn FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
         let mut slept = false;
+        // Before the first sleep, too: the death may be an old one.
+        let mut look = Look::Recheck;
         loop {
             let seen = self.word.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
             fence(Ordering::SeqCst);
-            if let Some(outcome) = attempt() {
+            if let Some(outcome) = attempt(look) {
                 return Waited { outcome: Some(outcome), slept };
             }
             if deadline.is_past() {
                 return Waited { outcome: None, slept };
             }
             fault::reached("waiters.about_to_sleep");
-            self.word.wait(seen, deadline.within(recheck));
+            let woken = self.word.wait(seen, deadline.within(recheck));
+            look = if woken { Look::Again } else { Look::Recheck };
             fault::reached("waiters.woken");
             slept = true;
         }
@@ -104,17 +122,21 @@ impl Waiters {
     /// fence passed, before.
     #[inline]
     pub fn notify_one(&self) {
+        self.notify(1);
+    }
+
+    /// Wakes up to `count` sleepers; else as [`notify_one`](Self::notify_one).
+    #[inline]
+    pub fn notify(&self, count: u32) {
         if self.has_sleepers() {
-            self.notify(Futex::wake_one);
+            self.notify_sleepers(count);
         }
     }
 
     /// Wakes all sleepers; else as [`notify_one`](Self::notify_one).
     #[inline]
     pub fn notify_all(&self) {
-        if self.has_sleepers() {
-            self.notify(Futex::wake_all);
-        }
+        self.notify(ALL);
     }
 
     /// Whether somebody may be asleep.
@@ -124,14 +146,14 @@ impl Waiters {
     }
 
     #[cold]
-    fn notify(&self, wake: fn(&Futex)) {
+    fn notify_sleepers(&self, count: u32) {
         let mut seen = self.word.load(Ordering::Relaxed);
         while seen & SLEEPERS != 0 {
             let notified = seen.wrapping_add(NOTIFICATION) & !SLEEPERS;
             match self.word.compare_exchange(seen, notified, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     fault::reached("waiters.about_to_wake");
-                    return wake(&self.word);
+                    return self.word.wake(count);
                 }
                 Err(now) => seen = now,
             }
