@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::{Deadline, EncodeError, message};
-use multiproc_sync::primitives::Ordering;
+use multiproc_sync::primitives::{AtomicU32, Ordering};
 use multiproc_sync::region::{Control as RegionControl, Region};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -37,7 +37,7 @@ unsafe impl RegionControl for Control {
     const KIND: u32 = u32::from_le_bytes(*b"QUEU");
     const NAME: &'static str = "queue";
 
-    fn release_slot(&self, slot: usize) {
+    fn release_slot(&self, _: &[AtomicU32], slot: usize) {
         Control::release_slot(self, slot);
     }
 }
@@ -71,7 +71,10 @@ pub struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// A queue that holds up to `capacity` items.
+    /// A queue that holds up to `capacity` items, which take up to 256 KiB together.
+    ///
+    /// An item takes its encoded size and 16 bytes, rounded up to a multiple of 16. Up to 1024
+    /// processes can have the queue open at a time.
     ///
     /// # Errors
     ///
@@ -128,7 +131,8 @@ impl<T> Queue<T> {
         self.len() == 0
     }
 
-    /// Whether there are as many items as the queue holds.
+    /// Whether there are as many items as the queue holds. (If they are large, there may be no room
+    /// for another one before that.)
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() as u64 == self.capacity

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::LockGuard;
+use crate::held::Repair;
 
 /// The lock was taken, and its last holder died inside: what it guards may be half done.
 ///
@@ -32,10 +32,10 @@ impl<G> Abandoned<G> {
     }
 }
 
-impl<'a> Abandoned<LockGuard<'a>> {
+impl<G: Repair> Abandoned<G> {
     /// Says that what the dead holder left has been put right, and gives the guard.
     #[must_use = "dropping the guard unlocks"]
-    pub fn into_guard(mut self) -> LockGuard<'a> {
+    pub fn into_guard(mut self) -> G {
         self.guard.repaired();
         self.guard
     }
@@ -119,4 +119,39 @@ lock_error! {
     LockTimeoutError,
     /// Somebody else, who is alive, had it all the time.
     Timeout, is_timeout, "the lock was not free in time"
+}
+
+macro_rules! simple_error {
+    ($(#[$doc:meta])* $name:ident, $text:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $name;
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($text)
+            }
+        }
+
+        impl Error for $name {}
+    };
+}
+
+simple_error! {
+    /// `try_acquire` got nothing: all of the semaphore is taken, by processes that are alive.
+    TryAcquireError, "the semaphore is taken"
+}
+simple_error! {
+    /// `acquire_timeout` or `acquire_deadline` got nothing in time.
+    AcquireTimeoutError, "the semaphore was taken all the time"
+}
+simple_error! {
+    /// A `release` would raise a semaphore above 2^31 - 1. It is as before.
+    SemaphoreOverflow, "a semaphore counts up to 2147483647: there are more releases than acquires"
+}
+simple_error! {
+    /// The barrier lets nobody through: a party died, ran out of time, or called `abort`, or the
+    /// round ended by a `reset`. If all parties are ready for a fresh start, call `reset`.
+    Broken, "the barrier is broken: a party died, gave up or called `abort`; `reset` starts afresh"
 }

@@ -1,4 +1,4 @@
-//! Locks in shared memory, between processes, that survive the death of their holder.
+//! Locks and what goes with them, in shared memory, between processes: none hangs on the dead.
 //!
 //! A [`Lock`] can be cloned, sent to other processes (as an argument, through a connection, in a
 //! queue), and used by all of them. When a process is killed while it holds one, the next that locks
@@ -10,12 +10,29 @@
 //! # fn main() -> std::io::Result<()> {
 //! let printing = Lock::new()?;
 //! {
-//!     let _guard = printing.lock();
+//!     let _guard = printing.lock().expect("nobody died while printing");
 //!     println!("nobody else prints now");
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Which one
+//!
+//! | | for |
+//! |---|---|
+//! | [`Lock`] | one at a time |
+//! | [`RLock`] | the same, where code under the lock takes it again |
+//! | [`Mutex`] | one at a time, and the value it is about |
+//! | [`BoundedSemaphore`] | so many at a time |
+//! | [`Semaphore`] | counting what is ready; anyone may raise it |
+//! | [`Event`] | waiting until something has happened |
+//! | [`Condition`] | waiting until something under a lock is so |
+//! | [`Barrier`] | waiting until all are there |
+//! | [`Shared`], [`Atomic`] | a table, a number, without a lock |
+//!
+//! Each can be cloned, and sent to other processes in any message: clones, and what arrives, are the
+//! same primitive. What happens when a holder or a waiter dies is on each one's page.
 //!
 //! # How it works, and what it costs
 //!
@@ -26,7 +43,8 @@
 //! asked from the kernel, which holds a file lock for each (no pid that could be reused, no helper
 //! thread). Nothing has a name in the file system; nothing is left behind, whatever is killed.
 //!
-//! Each primitive takes one descriptor and one page in each process that has it. It needs `/proc`.
+//! Each primitive takes one descriptor and one page in each process that has it; up to 1024 processes
+//! can have one open at a time. It needs `/proc`.
 //!
 //! # What it does not do
 //!
@@ -46,21 +64,51 @@ pub mod primitives;
 pub mod raw;
 
 #[cfg(not(loom))]
+pub mod region;
+
+#[cfg(not(loom))]
+mod barrier;
+#[cfg(not(loom))]
+mod bounded_semaphore;
+#[cfg(not(loom))]
+mod condition;
+#[cfg(not(loom))]
 mod error;
+#[cfg(not(loom))]
+mod event;
+#[cfg(not(loom))]
+mod held;
 #[cfg(not(loom))]
 mod lock;
 #[cfg(not(loom))]
 mod member;
 #[cfg(not(loom))]
-pub mod region;
+mod mutex;
+#[cfg(not(loom))]
+mod rlock;
+#[cfg(not(loom))]
+mod semaphore;
+#[cfg(not(loom))]
+mod shared;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
 
 #[cfg(not(loom))]
 pub use {
-    error::{Abandoned, LockTimeoutError, TryLockError},
+    barrier::{Barrier, BarrierWaitResult},
+    bounded_semaphore::{BoundedSemaphore, Permit},
+    condition::{Condition, ConditionGuard, WaitTimeoutResult},
+    error::{
+        Abandoned, AcquireTimeoutError, Broken, LockTimeoutError, SemaphoreOverflow,
+        TryAcquireError, TryLockError,
+    },
+    event::Event,
     lock::{Lock, LockGuard},
+    mutex::{Mutex, MutexGuard},
+    rlock::{RLock, RLockGuard},
+    semaphore::Semaphore,
+    shared::{Atomic, Shared},
 };
 
 /// How often a sleeper looks up whether a death has taken its wake-up, or the owner of what it waits

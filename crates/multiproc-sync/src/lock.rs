@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::RECHECK;
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::raw::lock::{Busy, Lock as RawLock, Taken};
-use crate::raw::members::Members;
+use crate::held::{Held, Repair, debug_lock};
+use crate::primitives::AtomicU32;
+use crate::raw::Busy;
+use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
 
 /// A lock between processes: one holds it at a time.
@@ -67,7 +69,7 @@ unsafe impl Control for LockControl {
     const KIND: u32 = u32::from_le_bytes(*b"LOCK");
     const NAME: &'static str = "lock";
 
-    fn release_slot(&self, slot: usize) {
+    fn release_slot(&self, _: &[AtomicU32], slot: usize) {
         self.lock.release_slot(slot);
     }
 }
@@ -155,45 +157,29 @@ impl Lock {
     }
 
     fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        let guard = LockGuard { lock: self, taken };
-        match taken {
-            Taken::Clean => Ok(guard),
-            Taken::Abandoned => Err(Abandoned { guard }),
-        }
+        let guard = LockGuard { held: Held::new(self.raw(), taken), lock: self };
+        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }
 }
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Lock");
-        match self.raw().owner() {
-            Some(owner) => text
-                .field("holder", &owner)
-                .field("pid", &self.region.pid(owner))
-                .field("alive", &self.region.is_alive(owner)),
-            None => text.field("holder", &None::<()>),
-        };
-        text.field("abandoned", &self.raw().is_abandoned()).finish()
+        debug_lock(&mut text, self.raw(), &self.region);
+        text.finish()
     }
 }
 
 /// The lock is held while this lives, and released when it is dropped.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct LockGuard<'a> {
+    held: Held<'a>,
     lock: &'a Lock,
-    taken: Taken,
 }
 
-impl LockGuard<'_> {
-    pub(crate) fn repaired(&mut self) {
-        self.lock.raw().repaired();
-        self.taken = Taken::Clean;
-    }
-}
-
-impl Drop for LockGuard<'_> {
-    fn drop(&mut self) {
-        self.lock.raw().unlock(self.taken);
+impl Repair for LockGuard<'_> {
+    fn repaired(&mut self) {
+        self.held.repaired();
     }
 }
 

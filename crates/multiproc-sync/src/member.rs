@@ -85,6 +85,28 @@ impl MemberTable {
         is_byte_locked(descriptor, member.slot())
     }
 
+    /// The slots of those who died without leaving, and the pids they had; asked by `me`.
+    fn dead(&self, descriptor: impl AsFd, me: MemberId) -> impl Iterator<Item = (&Slot, u32)> {
+        self.slots.iter().enumerate().filter_map(move |(index, slot)| {
+            let pid = slot.pid.load(Ordering::Relaxed);
+            let is_dead = pid != 0 && index != me.slot() && !is_byte_locked(&descriptor, index);
+            is_dead.then_some((slot, pid))
+        })
+    }
+
+    /// Whether somebody died without leaving.
+    pub(crate) fn has_dead(&self, descriptor: impl AsFd, me: MemberId) -> bool {
+        self.dead(descriptor, me).next().is_some()
+    }
+
+    /// Marks the slots of the dead as free. They are cleaned up after when they are used anew.
+    pub(crate) fn forget_dead(&self, descriptor: impl AsFd, me: MemberId) {
+        for (slot, pid) in self.dead(descriptor, me) {
+            // Somebody may have taken the slot meanwhile, and entered a pid.
+            let _ = slot.pid.compare_exchange(pid, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// The process of `member`, as that one saw itself when it joined. 0 is unknown.
     pub(crate) fn pid(&self, member: MemberId) -> u32 {
         self.slots[member.slot()].pid.load(Ordering::Relaxed)

@@ -6,8 +6,11 @@
 //! |---|---|
 //! | 0 | a header: magic, version, kind, size |
 //! | 128 | the control block of its kind: a struct of atomics |
+//! | behind it, at a multiple of 64 | data, as many bytes as the creator asked for, if up to 2048 |
 //! | behind it, at a multiple of 64 | the member table: 8 bytes for each of 1024 members |
-//! | at the next page | data: bytes, as many as the creator asked for |
+//! | at the next page | data, if more |
+//!
+//! So a region with little data touches one page.
 //!
 //! It ends with the last process that has it open. Opens `unsafe` to map it and to view its control
 //! block.
@@ -48,6 +51,7 @@ struct Header {
     version: AtomicU32,
     kind: AtomicU32,
     size: AtomicU64,
+    data_len: AtomicU64,
     /// Random: tells this region from all others.
     id: [AtomicU64; 2],
 }
@@ -68,27 +72,44 @@ pub unsafe trait Control: Send + Sync + 'static {
     const NAME: &'static str;
 
     /// Cleans up after a dead member: whatever the one in `slot` owned is free, or marked as
-    /// abandoned, when this returns. Called before the slot is used anew.
-    fn release_slot(&self, slot: usize);
+    /// abandoned, when this returns. Called before the slot is used anew. `words` are those of
+    /// [`Region::words`], for kinds that have them.
+    fn release_slot(&self, words: &[AtomicU32], slot: usize);
 }
 
-/// Where the parts of a region with control block `C` lie.
+/// Where the parts of a region lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
     members: usize,
     data: usize,
+    data_len: usize,
+    size: usize,
 }
 
 impl Layout {
-    fn of<C>() -> Self {
+    /// With control block `C` and so many bytes of data. `None`: more than can be mapped.
+    fn of<C>(data_len: usize) -> Option<Self> {
         const { assert!(align_of::<C>() <= CONTROL) };
-        let members = (CONTROL + size_of::<C>()).next_multiple_of(64);
-        let data = (members + size_of::<MemberTable>()).next_multiple_of(PAGE);
-        Self { members, data }
+        const TABLE: usize = size_of::<MemberTable>();
+        let behind = (CONTROL + size_of::<C>()).next_multiple_of(64);
+        let (members, data, end) = if data_len <= LITTLE {
+            let members = (behind + data_len).next_multiple_of(64);
+            (members, behind, members + TABLE)
+        } else {
+            let data = (behind + TABLE).next_multiple_of(PAGE);
+            (behind, data, data.checked_add(data_len)?)
+        };
+        let size = end.checked_next_multiple_of(PAGE)?;
+        isize::try_from(size).ok()?;
+        Some(Self { members, data, data_len, size })
     }
 }
 
 /// Part of the format, whatever the machine's own page size.
 const PAGE: usize = 4096;
+
+/// So much data lies beside the control block, on the page that is touched anyhow.
+const LITTLE: usize = 2048;
 
 /// A mapping of a whole file. Unmapped when dropped.
 struct Mapping {
@@ -138,6 +159,16 @@ impl Mapping {
         // and are valid with any bits. The file cannot shrink below it: it is sealed.
         unsafe { start.cast::<T>().as_ref() }
     }
+
+    /// The data as words.
+    fn words(&self, Layout { data, data_len, size, .. }: Layout) -> &[AtomicU32] {
+        assert!(size <= self.len, "the size was checked when it was mapped");
+        // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
+        let start = unsafe { self.start.add(data) };
+        // SAFETY: mapped for the lifetime of `self`; at a multiple of 64, so aligned; atomics may be
+        // changed by others at any time and are valid with any bits.
+        unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), data_len / 4) }
+    }
 }
 
 impl Drop for Mapping {
@@ -160,12 +191,12 @@ struct Open {
     descriptor: OwnedFd,
     key: Key,
     member: MemberId,
-    members: usize,
+    layout: Layout,
 }
 
 impl Open {
     fn members(&self) -> &MemberTable {
-        self.mapping.view(self.members)
+        self.mapping.view(self.layout.members)
     }
 }
 
@@ -209,13 +240,9 @@ impl<C: Control> Region<C> {
     /// If there are no descriptors, no address space or no `/proc`, or a resource limit is smaller
     /// than the region: the error names it.
     pub fn create(data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
-        let layout = Layout::of::<C>();
-        let size = layout
-            .data
-            .checked_add(data)
-            .and_then(|size| size.checked_next_multiple_of(PAGE))
-            .filter(|&size| isize::try_from(size).is_ok())
+        let layout = Layout::of::<C>(data)
             .ok_or_else(|| invalid(format!("{data} bytes are more than can be mapped")))?;
+        let size = layout.size;
         let too_large = getrlimit(Resource::Fsize).current.filter(|&limit| limit < size as u64);
         if let Some(limit) = too_large {
             // Growing a file past the limit would be answered with a deadly signal, SIGXFSZ.
@@ -235,6 +262,7 @@ impl<C: Control> Region<C> {
         header.version.store(VERSION, Ordering::Relaxed);
         header.kind.store(C::KIND, Ordering::Relaxed);
         header.size.store(size as u64, Ordering::Relaxed);
+        header.data_len.store(data as u64, Ordering::Relaxed);
         header.id[0].store(id[0], Ordering::Relaxed);
         header.id[1].store(id[1], Ordering::Relaxed);
         init(mapping.view(CONTROL));
@@ -242,7 +270,7 @@ impl<C: Control> Region<C> {
         // A fresh open shows now, and not when it is first sent, that /proc is there.
         let descriptor = reopen(&descriptor)?;
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::join(mapping, descriptor, &mut open)
+        Self::join(mapping, descriptor, layout, &mut open)
     }
 
     /// Opens a region that came from elsewhere. The descriptor must be of an open file description
@@ -262,13 +290,12 @@ impl<C: Control> Region<C> {
                 C::NAME
             )));
         }
-        let layout = Layout::of::<C>();
         let size = usize::try_from(stat.st_size).unwrap_or(0);
-        if size < layout.data {
+        let least = Layout::of::<C>(0).map_or(0, |layout| layout.size);
+        if size < least {
             return Err(invalid(format!(
-                "expected a multiproc {} of {} bytes at least, got shared memory of {size}",
-                C::NAME,
-                layout.data
+                "expected a multiproc {} of {least} bytes at least, got shared memory of {size}",
+                C::NAME
             )));
         }
 
@@ -297,30 +324,40 @@ impl<C: Control> Region<C> {
                 kind.to_le_bytes().escape_ascii()
             )));
         }
-        if header.size.load(Ordering::Relaxed) != size as u64 {
-            return Err(invalid(format!(
+        let data = usize::try_from(header.data_len.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let layout = Layout::of::<C>(data).filter(|layout| {
+            layout.size == size && header.size.load(Ordering::Relaxed) == size as u64
+        });
+        let layout = layout.ok_or_else(|| {
+            invalid(format!(
                 "expected a multiproc {} that has the size it says it has, got one of {size} bytes",
                 C::NAME
-            )));
-        }
+            ))
+        })?;
         if let Some(known) = open.get(&key(stat.st_ino, header)).and_then(Weak::upgrade) {
-            // The kind was compared above, in the same file.
+            // The kind was compared above, in the same file. The layout may have been forged since
+            // the other handle was opened, which goes by its own.
+            if known.layout != layout {
+                return Err(invalid(format!("this multiproc {} has changed its layout", C::NAME)));
+            }
             return Ok(Self { open: known, control: PhantomData });
         }
-        Self::join(mapping, descriptor, &mut open)
+        Self::join(mapping, descriptor, layout, &mut open)
     }
 
     fn join(
         mapping: Mapping,
         descriptor: OwnedFd,
+        layout: Layout,
         open: &mut HashMap<Key, Weak<Open>>,
     ) -> io::Result<Self> {
-        let members = Layout::of::<C>().members;
         let control: &C = mapping.view(CONTROL);
-        let table: &MemberTable = mapping.view(members);
-        let member = table.join(&descriptor, |slot| control.release_slot(slot))?;
+        let table: &MemberTable = mapping.view(layout.members);
+        let member = table.join(&descriptor, |slot| {
+            control.release_slot(mapping.words(layout), slot);
+        })?;
         let key = key(fstat(&descriptor)?.st_ino, mapping.view(0));
-        let this = Arc::new(Open { mapping, descriptor, key, member, members });
+        let this = Arc::new(Open { mapping, descriptor, key, member, layout });
         open.insert(key, Arc::downgrade(&this));
         Ok(Self { open: this, control: PhantomData })
     }
@@ -332,17 +369,23 @@ impl<C: Control> Region<C> {
         self.open.mapping.view(CONTROL)
     }
 
-    /// The data bytes.
+    /// The data bytes. A kind uses this or [`words`](Self::words), not both.
     #[inline]
     #[must_use]
     pub fn data(&self) -> Bytes<'_> {
-        let start = Layout::of::<C>().data;
-        let Mapping { start: base, len } = self.open.mapping;
-        // SAFETY: the size was checked to be `start` at least, so in one allocation.
-        let base = unsafe { base.add(start) };
-        // SAFETY: mapped for the lifetime of `self`, up to the end of the mapping; no view reaches
-        // into the data.
-        unsafe { Bytes::new(base, len - start) }
+        let Layout { data, data_len, .. } = self.open.layout;
+        // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
+        let start = unsafe { self.open.mapping.start.add(data) };
+        // SAFETY: mapped for the lifetime of `self`; no view reaches into the data but that of
+        // `words`, and a kind that has it has no bytes.
+        unsafe { Bytes::new(start, data_len) }
+    }
+
+    /// The data as words of four bytes.
+    #[inline]
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU32] {
+        self.open.mapping.words(self.open.layout)
     }
 
     /// The process id of a member, as that one saw itself when it opened the region; 0 is unknown.
@@ -355,6 +398,20 @@ impl<C: Control> Region<C> {
     #[must_use]
     pub fn members(&self) -> usize {
         self.open.members().count()
+    }
+
+    /// Whether a process that had the region open has died without closing it, and its slot was not
+    /// used anew. Some system calls: one for each member.
+    #[must_use]
+    pub fn has_dead_members(&self) -> bool {
+        let Open { descriptor, member, .. } = &*self.open;
+        self.open.members().has_dead(descriptor, *member)
+    }
+
+    /// Forgets the dead: [`has_dead_members`](Self::has_dead_members) is false until another dies.
+    pub fn forget_dead_members(&self) {
+        let Open { descriptor, member, .. } = &*self.open;
+        self.open.members().forget_dead(descriptor, *member);
     }
 
     /// Whether both are the same region.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use multiproc_pipe::{Connection, Deadline, TryRecvError};
+use multiproc_pipe::{Connection, Deadline, SendError, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
@@ -250,7 +250,9 @@ impl Child {
     pub(crate) fn start(&self, start: Start) -> io::Result<()> {
         match self.inbox().connection.send(start) {
             Ok(()) => Ok(()),
-            Err(error) if error.is_disconnected() => Ok(()),
+            Err(SendError::Disconnected(_)) => Ok(()),
+            Err(SendError::Encode(_, error)) => Err(io::Error::other(error.reason().to_owned())),
+            Err(SendError::Io(_, error)) => Err(error),
             Err(error) => Err(io::Error::other(error.to_string())),
         }
     }

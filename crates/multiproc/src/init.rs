@@ -44,6 +44,10 @@ pub fn init() -> Runtime {
 
 /// The guard of [`init`]. When it is dropped, at the end of `main`, daemon children are terminated
 /// (SIGTERM, and SIGKILL if they are still there a second later), and all others are waited for.
+///
+/// Waited for as long as they take, also when `main` ends early with an error, which is shown only
+/// afterwards. So let workers that wait for work that may never come be daemons:
+/// [`Builder::daemon`](crate::Builder::daemon).
 #[derive(Debug)]
 #[must_use = "dropping it waits for the children: bind it, `let _runtime = multiproc::init();`"]
 pub struct Runtime {

@@ -49,7 +49,12 @@ pub(crate) fn spawn(
         let _ = process.kill();
         let _ = process.wait();
     })?;
-    child.start(Start { entry, name, daemon, args })?;
+    if let Err(error) = child.start(Start { entry, name, daemon, args }) {
+        // It would wait for ever for something to do.
+        let _ = child.kill();
+        child.wait();
+        return Err(error.into());
+    }
     Ok(child)
 }
 

@@ -175,6 +175,37 @@ fn what_does_not_serialise_starts_nothing() {
 }
 
 #[test]
+fn without_descriptors_nothing_is_started_and_nothing_hangs() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    alone(|()| {
+        let limits = getrlimit(Resource::Nofile);
+        let before = Census::take();
+        let (mut failed, mut started) = (0, 0);
+        // At each limit another step of the way is the one that fails.
+        for more in 0..20 {
+            let current = Some(before.descriptors as u64 + more);
+            let file = Descriptor::from(std::fs::File::open("/dev/null").unwrap());
+            setrlimit(Resource::Nofile, Rlimit { current, ..limits }).unwrap();
+            let result = Process::spawn(|file: Descriptor| drop(file), file);
+            setrlimit(Resource::Nofile, limits).unwrap();
+            match result {
+                Ok(child) => {
+                    started += 1;
+                    // The child has the low limit, too: it may lack what its parent did not.
+                    let _ = child.join();
+                }
+                Err(error) => {
+                    failed += 1;
+                    assert!(!error.to_string().contains("multiproc::"), "{error}");
+                }
+            }
+            assert_eq!(Census::take(), before);
+        }
+        assert!(failed > 2 && started > 2, "{failed} failed, {started} started");
+    });
+}
+
+#[test]
 fn names_are_given_or_counted() {
     alone(|()| {
         let nested = |()| {

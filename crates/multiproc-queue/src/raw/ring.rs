@@ -29,7 +29,8 @@ use multiproc_pipe::Deadline;
 use multiproc_sync::RECHECK;
 use multiproc_sync::fault;
 use multiproc_sync::primitives::{AtomicU64, Bytes, fence_after_rmw};
-use multiproc_sync::raw::lock::{Busy, Lock, Taken};
+use multiproc_sync::raw::Busy;
+use multiproc_sync::raw::lock::{Lock, Taken};
 use multiproc_sync::raw::members::Members;
 use multiproc_sync::raw::waiters::Waiters;
 

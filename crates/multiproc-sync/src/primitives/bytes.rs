@@ -74,6 +74,21 @@ impl Bytes<'_> {
         unsafe { target.set_len(old + count) };
     }
 
+    /// Fills `target` with the bytes from `at`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in range.
+    #[inline]
+    pub fn copy_to(&self, at: usize, target: &mut [u8]) {
+        self.check(at, target.len());
+        // SAFETY: `check`: in range, so in one allocation.
+        let source = unsafe { self.start.add(at) };
+        // SAFETY: the source is mapped (contract of `new`) and in range (`check`); `target` is not in
+        // there, because nobody has a reference into it.
+        unsafe { source.as_ptr().copy_to_nonoverlapping(target.as_mut_ptr(), target.len()) };
+    }
+
     /// Copies out the `N` bytes at `at`.
     ///
     /// # Panics

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 
+use super::Busy;
 use super::members::{MemberId, Members};
 use crate::fault;
 use crate::primitives::{Backoff, Futex, Ordering};
@@ -60,10 +61,6 @@ pub enum Taken {
     /// A holder died inside, and nobody has [repaired](Lock::repaired) since.
     Abandoned,
 }
-
-/// Why the lock was not taken: somebody else who is alive has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
 
 /// A lock that survives its holder. It is the word alone; what it guards is the user's affair.
 #[derive(Debug)]

@@ -4,6 +4,15 @@
 //! Each is `repr(C)`, valid when zeroed, and valid with whatever another process writes into it. So
 //! the same code is placed in shared memory by the handles, and driven by loom in the tests.
 
+pub mod barrier;
+pub mod condition;
+pub mod event;
 pub mod lock;
 pub mod members;
+pub mod permits;
+pub mod semaphore;
 pub mod waiters;
+
+/// Nothing was taken: others, who are alive, had it all until the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;

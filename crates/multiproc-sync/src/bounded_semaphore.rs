@@ -1,0 +1,175 @@
+//! The bounded semaphore, placed in a region. Opens `unsafe` to vouch for its layout.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use multiproc_pipe::Deadline;
+use serde::{Deserialize, Serialize};
+
+use crate::RECHECK;
+use crate::error::{AcquireTimeoutError, TryAcquireError};
+use crate::primitives::AtomicU32;
+use crate::raw::Busy;
+use crate::raw::permits::{Permits, PermitsControl};
+use crate::region::{Control, Region};
+
+/// A number of permits that processes share: `acquire` takes one, dropping it gives it back.
+///
+/// For limits ("so many at a time"). There are never more permits than at the start: to give back
+/// what was not taken cannot be written.
+///
+/// # When a process dies
+///
+/// Its permits come back: at once to whoever comes later, within about 100 ms to those that wait. A
+/// waiter that dies changes nothing. A holder that is merely stopped (SIGSTOP) keeps its permits.
+///
+/// # Ordering and fairness
+///
+/// What a holder wrote before it gave its permit back is visible to the next holder of that permit.
+/// It is not fair: whoever comes along takes a free permit, also before those that sleep. Taking one
+/// looks at all that are taken: it is made for tens of permits, and works with thousands.
+///
+/// ```
+/// use multiproc_sync::BoundedSemaphore;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let at_a_time = BoundedSemaphore::new(2)?;
+/// let first = at_a_time.acquire();
+/// let second = at_a_time.acquire();
+/// assert!(at_a_time.try_acquire().is_err());
+/// drop(first);
+/// assert_eq!(at_a_time.available(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+pub struct BoundedSemaphore {
+    region: Region<BoundedControl>,
+}
+
+/// What its members share, beside a word for each permit.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+struct BoundedControl(PermitsControl);
+
+const _: () = assert!(size_of::<BoundedControl>() == 4);
+
+// SAFETY: one atomic word, no drop.
+unsafe impl Control for BoundedControl {
+    const KIND: u32 = u32::from_le_bytes(*b"PERM");
+    const NAME: &'static str = "bounded semaphore";
+
+    fn release_slot(&self, words: &[AtomicU32], slot: usize) {
+        Permits { control: &self.0, words }.release_slot(slot);
+    }
+}
+
+impl BoundedSemaphore {
+    /// The most permits.
+    pub const MAX: u32 = 1 << 16;
+
+    /// A new semaphore of `n` permits.
+    ///
+    /// # Errors
+    ///
+    /// If `n` is 0 or more than [`MAX`](Self::MAX), or there are no descriptors or no memory left,
+    /// there is no `/proc`, or a resource limit is too small, which the error then names.
+    pub fn new(n: u32) -> io::Result<Self> {
+        if n == 0 || n > Self::MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a bounded semaphore has between 1 and {} permits, not {n}", Self::MAX),
+            ));
+        }
+        let region = Region::create(n as usize * size_of::<AtomicU32>(), |_| {})?;
+        Ok(Self { region })
+    }
+
+    fn permits(&self) -> Permits<'_> {
+        Permits { control: &self.region.control().0, words: self.region.words() }
+    }
+
+    /// How many permits there are in all.
+    #[must_use]
+    pub fn permits_in_all(&self) -> usize {
+        self.region.words().len()
+    }
+
+    /// How many permits are free at this moment, those of dead holders included.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.permits().available_after_deaths(&self.region)
+    }
+
+    /// Takes a permit, waiting for one as long as it takes.
+    pub fn acquire(&self) -> Permit<'_> {
+        loop {
+            if let Ok(permit) = self.acquire_until(Deadline::NEVER) {
+                return permit;
+            }
+        }
+    }
+
+    /// Takes a permit if one is free (or its holder is dead), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
+        match self.permits().try_acquire(&self.region) {
+            Ok(index) => Ok(Permit { semaphore: self, index }),
+            Err(Busy) => Err(TryAcquireError),
+        }
+    }
+
+    /// Takes a permit, waiting for one for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// If there was none in time.
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireTimeoutError> {
+        self.acquire_until(Deadline::after(timeout))
+    }
+
+    /// Takes a permit, waiting for one until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire_timeout`](Self::acquire_timeout).
+    pub fn acquire_deadline(&self, deadline: Instant) -> Result<Permit<'_>, AcquireTimeoutError> {
+        self.acquire_until(Deadline::at(deadline))
+    }
+
+    fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireTimeoutError> {
+        match self.permits().acquire(&self.region, deadline, RECHECK) {
+            Ok(index) => Ok(Permit { semaphore: self, index }),
+            Err(Busy) => Err(AcquireTimeoutError),
+        }
+    }
+}
+
+impl fmt::Debug for BoundedSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundedSemaphore")
+            .field("available", &self.available())
+            .field("permits", &self.permits_in_all())
+            .field("members", &self.region.members())
+            .finish()
+    }
+}
+
+/// A permit of a [`BoundedSemaphore`]: it goes back when this is dropped, or this process dies.
+#[derive(Debug)]
+#[must_use = "the permit goes back as soon as it is dropped"]
+pub struct Permit<'a> {
+    semaphore: &'a BoundedSemaphore,
+    index: usize,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.semaphore.permits().release(self.index);
+    }
+}

@@ -1,0 +1,230 @@
+//! A lock with the data it guards. Opens `unsafe` to vouch for its layout.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use bytemuck::{Pod, bytes_of, bytes_of_mut};
+use multiproc_pipe::{Deadline, message};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::RECHECK;
+use crate::error::{Abandoned, LockTimeoutError, TryLockError};
+use crate::held::{Held, Repair, debug_lock};
+use crate::primitives::AtomicU32;
+use crate::raw::Busy;
+use crate::raw::lock::{Lock as RawLock, Taken};
+use crate::region::{Control, Region};
+
+/// A value in shared memory, and the lock that guards it: what Python calls `Value`.
+///
+/// `T` is plain data: `bytemuck`'s `Pod`, which can be derived for structs without padding, pointers
+/// and invalid bit patterns. The guard has a copy of it; what was changed in there is written back
+/// when the guard is dropped. So other processes never see a value in the making.
+///
+/// # When a process dies
+///
+/// As with a [`Lock`](crate::Lock), the next one that locks gets [`Abandoned`], with the guard. The
+/// value is then as the last holder found it, unless it died while it wrote its own back (which
+/// takes about as long as a memcpy of the value): then it may be a mix of both.
+///
+/// ```
+/// use multiproc_sync::Mutex;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let highest = Mutex::new(0u64)?;
+/// *highest.lock().unwrap() += 5;
+/// assert_eq!(*highest.clone().lock().unwrap(), 5);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Mutex<T> {
+    region: Region<MutexControl>,
+    value: PhantomData<T>,
+}
+
+/// What its members share, beside the bytes of the value.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+struct MutexControl(RawLock);
+
+const _: () = assert!(size_of::<MutexControl>() == 4);
+
+// SAFETY: one atomic word, no drop.
+unsafe impl Control for MutexControl {
+    const KIND: u32 = u32::from_le_bytes(*b"MUTX");
+    const NAME: &'static str = "mutex";
+
+    fn release_slot(&self, _: &[AtomicU32], slot: usize) {
+        self.0.release_slot(slot);
+    }
+}
+
+impl<T: Pod> Mutex<T> {
+    /// A new mutex, which nobody holds.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
+    /// too small, which the error then names.
+    pub fn new(value: T) -> io::Result<Self> {
+        let region = Region::create(size_of::<T>(), |_: &MutexControl| {})?;
+        region.data().copy_in(0, bytes_of(&value));
+        Ok(Self { region, value: PhantomData })
+    }
+
+    fn raw(&self) -> &RawLock {
+        &self.region.control().0
+    }
+
+    /// Takes the lock, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
+    /// what it left.
+    pub fn lock(&self) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
+        loop {
+            if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, RECHECK) {
+                return self.guard(taken);
+            }
+        }
+    }
+
+    /// Takes the lock if it is free (or its holder is dead), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
+        match self.raw().try_lock(&self.region) {
+            Ok(taken) => Ok(self.guard(taken)?),
+            Err(Busy) => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// Takes the lock, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
+    /// [`lock`](Self::lock).
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
+        self.lock_until(Deadline::after(timeout))
+    }
+
+    /// Takes the lock, waiting until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_timeout`](Self::lock_timeout).
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
+        self.lock_until(Deadline::at(deadline))
+    }
+
+    fn lock_until(
+        &self,
+        deadline: Deadline,
+    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
+        match self.raw().lock(&self.region, deadline, RECHECK) {
+            Ok(taken) => Ok(self.guard(taken)?),
+            Err(Busy) => Err(LockTimeoutError::Timeout),
+        }
+    }
+
+    fn guard(&self, taken: Taken) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
+        let mut value = T::zeroed();
+        self.region.data().copy_to(0, bytes_of_mut(&mut value));
+        let held = Held::new(self.raw(), taken);
+        let guard = MutexGuard { mutex: self, value, is_changed: false, held };
+        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+    }
+}
+
+impl<T> Clone for Mutex<T> {
+    fn clone(&self) -> Self {
+        Self { region: self.region.clone(), value: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Mutex");
+        debug_lock(&mut text, &self.region.control().0, &self.region);
+        text.finish_non_exhaustive()
+    }
+}
+
+impl<T> Serialize for Mutex<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.region.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let region = Region::<MutexControl>::deserialize(deserializer)?;
+        let (came, expected) = (region.data().len(), size_of::<T>());
+        if came != expected {
+            return Err(serde::de::Error::custom(message::refusal(format!(
+                "expected a multiproc mutex of a value of {expected} bytes, got one of {came}"
+            ))));
+        }
+        Ok(Self { region, value: PhantomData })
+    }
+}
+
+/// A [`Mutex`] is held while this lives. It dereferences to a copy of the value, which is written
+/// back when it is dropped, if it was changed.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct MutexGuard<'a, T: Pod> {
+    mutex: &'a Mutex<T>,
+    value: T,
+    is_changed: bool,
+    /// Dropped last: the value is back before the lock is free.
+    held: Held<'a>,
+}
+
+impl<T: Pod> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Pod> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.is_changed = true;
+        &mut self.value
+    }
+}
+
+impl<T: Pod> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        if self.is_changed {
+            self.mutex.region.data().copy_in(0, bytes_of(&self.value));
+        }
+    }
+}
+
+impl<T: Pod> Repair for MutexGuard<'_, T> {
+    fn repaired(&mut self) {
+        self.held.repaired();
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MutexGuard").field("value", &self.value).finish()
+    }
+}

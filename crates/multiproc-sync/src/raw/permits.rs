@@ -1,0 +1,160 @@
+//! The bounded semaphore: permits, each with an owner.
+//!
+//! A permit is a word: 0 is free, else it holds the [`MemberId`] of its owner.
+//!
+//! # Invariants
+//!
+//! 1. A permit changes hands by one compare-exchange: a death at any instruction leaves it free, or
+//!    owned by the dead, whom others find out about.
+//! 2. Whoever waits looks, at each recheck, for permits of the dead, and takes one of those as if it
+//!    were free.
+//!
+//! # Orderings
+//!
+//! As a lock's: taking acquires, giving back releases.
+
+use std::time::Duration;
+
+use multiproc_pipe::Deadline;
+
+use super::Busy;
+use super::members::{MemberId, Members};
+use super::waiters::{Look, Waiters};
+use crate::fault;
+use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+
+const FREE: u32 = 0;
+
+/// What all share beside the permits themselves.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct PermitsControl {
+    waiters: Waiters,
+}
+
+/// The permits, as one member sees them.
+#[derive(Debug, Clone, Copy)]
+pub struct Permits<'a> {
+    /// Where those wait who found none.
+    pub control: &'a PermitsControl,
+    /// One word each.
+    pub words: &'a [AtomicU32],
+}
+
+impl Permits<'_> {
+    /// How many are free at this moment.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.words.iter().filter(|word| word.load(Ordering::Relaxed) == FREE).count()
+    }
+
+    /// How many are free, or owned by the dead.
+    #[must_use]
+    pub fn available_after_deaths(&self, members: &impl Members) -> usize {
+        self.words.iter().filter(|word| !is_owned(word.load(Ordering::Relaxed), members)).count()
+    }
+
+    /// Takes a free permit, or else one of the dead; gives its index.
+    ///
+    /// # Errors
+    ///
+    /// If all are owned by the living.
+    #[inline]
+    pub fn try_acquire(&self, members: &impl Members) -> Result<usize, Busy> {
+        self.take_free(members.me()).or_else(|| self.take_of_dead(members)).ok_or(Busy)
+    }
+
+    /// Takes a permit, waiting for one.
+    ///
+    /// # Errors
+    ///
+    /// If all are owned by the living until the deadline.
+    #[inline]
+    pub fn acquire(
+        &self,
+        members: &impl Members,
+        deadline: Deadline,
+        recheck: Duration,
+    ) -> Result<usize, Busy> {
+        match self.take_free(members.me()) {
+            Some(index) => Ok(index),
+            None => self.acquire_contended(members, deadline, recheck),
+        }
+    }
+
+    #[cold]
+    fn acquire_contended(
+        &self,
+        members: &impl Members,
+        deadline: Deadline,
+        recheck: Duration,
+    ) -> Result<usize, Busy> {
+        let waited = self.control.waiters.wait_until(deadline, recheck, |look| match look {
+            Look::Again => self.take_free(members.me()),
+            Look::Recheck => self.try_acquire(members).ok(),
+        });
+        fault::reached("permit.acquired");
+        if waited.slept && self.available() > 0 {
+            self.control.waiters.notify(1);
+        }
+        waited.outcome.ok_or(Busy)
+    }
+
+    fn take_free(&self, me: MemberId) -> Option<usize> {
+        self.words
+            .iter()
+            .position(|word| word.load(Ordering::Relaxed) == FREE && change(word, FREE, me.bits()))
+    }
+
+    fn take_of_dead(&self, members: &impl Members) -> Option<usize> {
+        self.words.iter().position(|word| {
+            let owner = word.load(Ordering::Relaxed);
+            !is_owned(owner, members) && change(word, owner, members.me().bits())
+        })
+    }
+
+    /// Gives a permit back. To be called by its owner.
+    #[inline]
+    pub fn release(&self, index: usize) {
+        if let Some(word) = self.words.get(index) {
+            word.swap(FREE, Ordering::AcqRel);
+            self.notify();
+        }
+    }
+
+    fn notify(&self) {
+        fault::reached("permit.released");
+        fence_after_rmw();
+        self.control.waiters.notify(1);
+    }
+
+    /// Frees the permits of whoever had `slot`: called before the slot gets a new user.
+    pub fn release_slot(&self, slot: usize) {
+        for word in self.words {
+            let owner = word.load(Ordering::Relaxed);
+            let is_its = MemberId::from_bits(owner).is_some_and(|owner| owner.slot() == slot);
+            // If it has changed, somebody has taken it over just now.
+            if is_its && change(word, owner, FREE) {
+                self.notify();
+            }
+        }
+    }
+}
+
+#[cfg(loom)]
+impl PermitsControl {
+    /// The word that is slept on, for models of time.
+    #[must_use]
+    pub fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+}
+
+/// An owner that is no member at all (the word was scribbled over) counts as dead.
+fn is_owned(word: u32, members: &impl Members) -> bool {
+    MemberId::from_bits(word).is_some_and(|owner| members.is_alive(owner))
+}
+
+fn change(word: &AtomicU32, from: u32, to: u32) -> bool {
+    word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}

@@ -1,0 +1,125 @@
+//! The free semaphore: a count that anyone may raise.
+//!
+//! # Invariants
+//!
+//! 1. The count changes by one compare-exchange: a process that dies before it has changed nothing,
+//!    one that dies after it has taken, or given, for good.
+//! 2. Whoever raises the count notifies as many as it raised it by; whoever slept and took one
+//!    passes the notification on if more is there (see [`waiters`](super::waiters)).
+//!
+//! # Orderings
+//!
+//! What was written before a release must be visible to whoever acquires what it released: the
+//! release releases, the acquire acquires.
+
+use std::time::Duration;
+
+use multiproc_pipe::Deadline;
+
+use super::Busy;
+use super::waiters::Waiters;
+use crate::fault;
+use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+
+/// See the module's text.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Semaphore {
+    count: AtomicU32,
+    waiters: Waiters,
+}
+
+/// The count would exceed [`Semaphore::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+impl Semaphore {
+    /// The highest count.
+    pub const MAX: u32 = i32::MAX.unsigned_abs();
+
+    /// Sets the count. Before anybody else can see it.
+    pub fn set_up(&self, count: u32) {
+        self.count.store(count, Ordering::Relaxed);
+    }
+
+    /// The count at this moment.
+    #[must_use]
+    pub fn value(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Lowers the count by one.
+    ///
+    /// # Errors
+    ///
+    /// If it is 0.
+    #[inline]
+    pub fn try_acquire(&self) -> Result<(), Busy> {
+        let mut count = self.count.load(Ordering::Relaxed);
+        while count > 0 {
+            match self.count.compare_exchange_weak(
+                count,
+                count - 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(now) => count = now,
+            }
+        }
+        Err(Busy)
+    }
+
+    /// Lowers the count by one, waiting until it is not 0.
+    ///
+    /// # Errors
+    ///
+    /// If it is 0 until the deadline.
+    #[inline]
+    pub fn acquire(&self, deadline: Deadline, recheck: Duration) -> Result<(), Busy> {
+        self.try_acquire().or_else(|Busy| self.acquire_contended(deadline, recheck))
+    }
+
+    #[cold]
+    fn acquire_contended(&self, deadline: Deadline, recheck: Duration) -> Result<(), Busy> {
+        let waited = self.waiters.wait_until(deadline, recheck, |_| self.try_acquire().ok());
+        fault::reached("semaphore.acquired");
+        if waited.slept && self.value() > 0 {
+            self.waiters.notify(1);
+        }
+        waited.outcome.ok_or(Busy)
+    }
+
+    /// Raises the count by `n`.
+    ///
+    /// # Errors
+    ///
+    /// If it would exceed [`MAX`](Self::MAX); it is as before then.
+    #[inline]
+    pub fn release(&self, n: u32) -> Result<(), Overflow> {
+        let mut count = self.count.load(Ordering::Relaxed);
+        loop {
+            let raised = count.checked_add(n).filter(|&raised| raised <= Self::MAX);
+            match self.count.compare_exchange_weak(
+                count,
+                raised.ok_or(Overflow)?,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => count = now,
+            }
+        }
+        fault::reached("semaphore.released");
+        fence_after_rmw();
+        self.waiters.notify(n);
+        Ok(())
+    }
+
+    /// The word that is slept on, for models of time.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+}

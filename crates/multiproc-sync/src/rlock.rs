@@ -1,0 +1,240 @@
+//! The re-entrant lock, placed in a region. Opens `unsafe` to vouch for its layout.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use multiproc_pipe::Deadline;
+use serde::{Deserialize, Serialize};
+
+use crate::RECHECK;
+use crate::error::{Abandoned, LockTimeoutError, TryLockError};
+use crate::held::{Repair, debug_lock};
+use crate::primitives::{AtomicU32, AtomicU64, Ordering};
+use crate::raw::Busy;
+use crate::raw::lock::{Lock as RawLock, Taken};
+use crate::raw::members::Members;
+use crate::region::{Control, Region};
+
+/// A lock between processes that its holder can take again: it belongs to one thread of one process,
+/// and is free when as many guards are dropped as were taken.
+///
+/// # When a process dies
+///
+/// As a [`Lock`](crate::Lock): if the holder dies inside, however deep, the next one that locks gets
+/// [`Abandoned`], with the guard. (A thread that ends without dropping its guard has not died: its
+/// process holds the lock until it ends.)
+///
+/// Ordering and fairness are those of [`Lock`](crate::Lock), which is the one to use unless code
+/// under the lock calls code that takes it, too.
+///
+/// ```
+/// use multiproc_sync::RLock;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let lock = RLock::new()?;
+/// let outer = lock.lock().unwrap();
+/// let inner = lock.lock().unwrap(); // the same thread: at once
+/// drop(outer);
+/// drop(inner); // free now
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RLock {
+    region: Region<RLockControl>,
+}
+
+/// What its members share.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct RLockControl {
+    lock: RawLock,
+    /// How many guards there are. Only the holder writes it.
+    depth: AtomicU32,
+    /// Which thread of the owner holds it; 0 is none. Only the holder writes it, so a thread of the
+    /// owner that reads its own number there has written it.
+    thread: AtomicU64,
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(RLockControl, depth) == 4);
+    assert!(std::mem::offset_of!(RLockControl, thread) == 8);
+    assert!(size_of::<RLockControl>() == 16);
+};
+
+// SAFETY: `repr(C)`, atomic words, no drop.
+unsafe impl Control for RLockControl {
+    const KIND: u32 = u32::from_le_bytes(*b"RLCK");
+    const NAME: &'static str = "re-entrant lock";
+
+    fn release_slot(&self, _: &[AtomicU32], slot: usize) {
+        self.lock.release_slot(slot);
+    }
+}
+
+/// A number for this thread that no other thread of this process ever has.
+fn this_thread() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: Cell<u64> = const { Cell::new(0) };
+    }
+    if NUMBER.get() == 0 {
+        NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    NUMBER.get()
+}
+
+impl RLock {
+    /// A new lock, which nobody holds.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
+    /// too small, which the error then names.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { region: Region::create(0, |_| {})? })
+    }
+
+    /// Takes the lock, waiting for it as long as it takes, unless this thread has it already.
+    ///
+    /// # Errors
+    ///
+    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
+    /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If this thread has it 2^32 - 1 times already.
+    pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
+        loop {
+            if let Ok(guard) = self.take(|lock| lock.lock(&self.region, Deadline::NEVER, RECHECK)) {
+                return guard;
+            }
+        }
+    }
+
+    /// Takes the lock if it is free (or its holder is dead, or this thread), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody else has it, else as
+    /// [`lock`](Self::lock).
+    ///
+    /// # Panics
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<RLockGuard<'_>, TryLockError<RLockGuard<'_>>> {
+        match self.take(|lock| lock.try_lock(&self.region)) {
+            Ok(guard) => Ok(guard?),
+            Err(Busy) => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// Takes the lock, waiting for at most `timeout`, unless this thread has it already.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](LockTimeoutError::Timeout) if somebody else had it all the time, else as
+    /// [`lock`](Self::lock).
+    ///
+    /// # Panics
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
+        self.lock_until(Deadline::after(timeout))
+    }
+
+    /// Takes the lock, waiting until `deadline` at most, unless this thread has it already.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_timeout`](Self::lock_timeout).
+    ///
+    /// # Panics
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
+        self.lock_until(Deadline::at(deadline))
+    }
+
+    fn lock_until(
+        &self,
+        deadline: Deadline,
+    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
+        match self.take(|lock| lock.lock(&self.region, deadline, RECHECK)) {
+            Ok(guard) => Ok(guard?),
+            Err(Busy) => Err(LockTimeoutError::Timeout),
+        }
+    }
+
+    fn take(
+        &self,
+        take_lock: impl FnOnce(&RawLock) -> Result<Taken, Busy>,
+    ) -> Result<Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>>, Busy> {
+        let RLockControl { lock, depth, thread } = self.region.control();
+        let me = this_thread();
+        let is_mine =
+            lock.owner() == Some(self.region.me()) && thread.load(Ordering::Relaxed) == me;
+        if is_mine {
+            let deeper = depth.load(Ordering::Relaxed).checked_add(1);
+            depth.store(deeper.expect("fewer than 2^32 guards"), Ordering::Relaxed);
+        } else {
+            take_lock(lock)?;
+            thread.store(me, Ordering::Relaxed);
+            depth.store(1, Ordering::Relaxed);
+        }
+        let guard = RLockGuard { lock: self, this_thread: PhantomData };
+        Ok(if lock.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) })
+    }
+}
+
+impl fmt::Debug for RLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RLockControl { lock, depth, .. } = self.region.control();
+        let mut text = f.debug_struct("RLock");
+        debug_lock(&mut text, lock, &self.region);
+        text.field("depth", &depth.load(Ordering::Relaxed)).finish()
+    }
+}
+
+/// An [`RLock`] is held while this lives. It stays in its thread.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct RLockGuard<'a> {
+    lock: &'a RLock,
+    this_thread: PhantomData<*const ()>,
+}
+
+impl Repair for RLockGuard<'_> {
+    fn repaired(&mut self) {
+        self.lock.region.control().lock.repaired();
+    }
+}
+
+impl Drop for RLockGuard<'_> {
+    fn drop(&mut self) {
+        let RLockControl { lock, depth, thread } = self.lock.region.control();
+        let left = depth.load(Ordering::Relaxed).saturating_sub(1);
+        depth.store(left, Ordering::Relaxed);
+        if left == 0 {
+            thread.store(0, Ordering::Relaxed);
+            // The mark stays unless somebody has said that all is well.
+            lock.unlock(if lock.is_abandoned() { Taken::Abandoned } else { Taken::Clean });
+        }
+    }
+}
+
+impl fmt::Debug for RLockGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RLockGuard").field("lock", self.lock).finish()
+    }
+}

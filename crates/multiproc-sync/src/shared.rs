@@ -1,0 +1,268 @@
+//! Plain data in shared memory without a lock. Opens `unsafe` to vouch for its layout.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use multiproc_pipe::message;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::primitives::{AtomicU32, AtomicU64, Ordering};
+use crate::region::{Control, Region};
+
+/// A table of values in shared memory, of fixed length: what Python calls `Array`, without its lock.
+///
+/// `T` is plain data: `bytemuck`'s `Pod`. Values are copied in and out. Whoever reads while another
+/// process writes the same place may get a mix of the old and the new bytes: guard the table with a
+/// [`Lock`](crate::Lock), or give each process places of its own.
+///
+/// A process that dies in the middle of a write leaves such a mix.
+///
+/// ```
+/// use multiproc_sync::Shared;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let temperatures = Shared::new(&[20.5f32; 100])?;
+/// temperatures.set(7, 21.0);
+/// assert_eq!(temperatures.clone().get(7), 21.0);
+/// assert_eq!(temperatures.to_vec().len(), 100);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shared<T> {
+    region: Region<SharedControl>,
+    values: PhantomData<T>,
+}
+
+/// It has data alone.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+struct SharedControl(AtomicU32);
+
+// SAFETY: one atomic word, no drop.
+unsafe impl Control for SharedControl {
+    const KIND: u32 = u32::from_le_bytes(*b"DATA");
+    const NAME: &'static str = "shared table";
+
+    /// Nobody owns anything of it.
+    fn release_slot(&self, _: &[AtomicU32], _: usize) {}
+}
+
+impl<T: Pod> Shared<T> {
+    /// A new table with these values, and this length for ever.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
+    /// too small, which the error then names.
+    ///
+    /// # Panics
+    ///
+    /// If `T` has no bytes.
+    pub fn new(values: &[T]) -> io::Result<Self> {
+        assert!(size_of::<T>() > 0, "there is nothing to share of a type without bytes");
+        let region = Region::create(size_of_val(values), |_: &SharedControl| {})?;
+        region.data().copy_in(0, cast_slice(values));
+        Ok(Self { region, values: PhantomData })
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.region.data().len() / size_of::<T>()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value at `index`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn get(&self, index: usize) -> T {
+        let mut value = [T::zeroed()];
+        self.read(index, &mut value);
+        value[0]
+    }
+
+    /// Sets the value at `index`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn set(&self, index: usize, value: T) {
+        self.write(index, &[value]);
+    }
+
+    /// Copies the values from `start` into `values`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn read(&self, start: usize, values: &mut [T]) {
+        self.check(start, values.len());
+        self.region.data().copy_to(start * size_of::<T>(), cast_slice_mut(values));
+    }
+
+    /// Copies `values` to `start` and behind.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    pub fn write(&self, start: usize, values: &[T]) {
+        self.check(start, values.len());
+        self.region.data().copy_in(start * size_of::<T>(), cast_slice(values));
+    }
+
+    /// A copy of all values.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<T> {
+        let mut values = vec![T::zeroed(); self.len()];
+        self.read(0, &mut values);
+        values
+    }
+
+    fn check(&self, start: usize, count: usize) {
+        let len = self.len();
+        assert!(
+            start <= len && count <= len - start,
+            "{count} values at {start} are not in a table of {len}"
+        );
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self { region: self.region.clone(), values: PhantomData }
+    }
+}
+
+impl<T: Pod> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("len", &self.len())
+            .field("members", &self.region.members())
+            .finish()
+    }
+}
+
+impl<T> Serialize for Shared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.region.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for Shared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let region = Region::<SharedControl>::deserialize(deserializer)?;
+        let (bytes, each) = (region.data().len(), size_of::<T>());
+        if each == 0 || bytes % each != 0 {
+            return Err(serde::de::Error::custom(message::refusal(format!(
+                "expected a multiproc shared table of values of {each} bytes, got one of {bytes} \
+                 bytes in all"
+            ))));
+        }
+        Ok(Self { region, values: PhantomData })
+    }
+}
+
+/// A number in shared memory that processes change without a lock: a counter, a flag, a ticket.
+///
+/// Each operation is one step: a process that dies has done it or not. All are sequentially
+/// consistent.
+///
+/// ```
+/// use multiproc_sync::Atomic;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let served = Atomic::new(0)?;
+/// assert_eq!(served.fetch_add(5), 0);
+/// assert_eq!(served.clone().load(), 5);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Atomic {
+    region: Region<AtomicControl>,
+}
+
+/// What its members share.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+struct AtomicControl(AtomicU64);
+
+// SAFETY: one atomic word, no drop.
+unsafe impl Control for AtomicControl {
+    const KIND: u32 = u32::from_le_bytes(*b"ATOM");
+    const NAME: &'static str = "atomic number";
+
+    /// Nobody owns anything of it.
+    fn release_slot(&self, _: &[AtomicU32], _: usize) {}
+}
+
+impl Atomic {
+    /// A new number.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
+    /// too small, which the error then names.
+    pub fn new(value: u64) -> io::Result<Self> {
+        let set_up = |control: &AtomicControl| control.0.store(value, Ordering::Relaxed);
+        Ok(Self { region: Region::create(0, set_up)? })
+    }
+
+    fn number(&self) -> &AtomicU64 {
+        &self.region.control().0
+    }
+
+    /// The number at this moment.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        self.number().load(Ordering::SeqCst)
+    }
+
+    /// Sets the number.
+    pub fn store(&self, value: u64) {
+        self.number().store(value, Ordering::SeqCst);
+    }
+
+    /// Sets the number, and gives the one before.
+    pub fn swap(&self, value: u64) -> u64 {
+        self.number().swap(value, Ordering::SeqCst)
+    }
+
+    /// Adds, wrapping around, and gives the number before.
+    #[allow(clippy::must_use_candidate)] // adding is something by itself
+    pub fn fetch_add(&self, value: u64) -> u64 {
+        self.number().fetch_add(value, Ordering::SeqCst)
+    }
+
+    /// Subtracts, wrapping around, and gives the number before.
+    #[allow(clippy::must_use_candidate)] // subtracting is something by itself
+    pub fn fetch_sub(&self, value: u64) -> u64 {
+        self.number().fetch_sub(value, Ordering::SeqCst)
+    }
+
+    /// Sets the number to `new` if it is `current`, and gives the one before.
+    ///
+    /// # Errors
+    ///
+    /// If it was not `current`: the number that it was.
+    pub fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        self.number().compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Atomic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Atomic").field(&self.load()).finish()
+    }
+}
