@@ -51,9 +51,9 @@ fn children() -> MutexGuard<'static, Vec<Child>> {
 /// ```
 #[must_use]
 pub fn active_children() -> Vec<Child> {
-    let mut children = children();
-    children.retain(|child| child.exit_status().is_none());
-    children.clone()
+    // Asking one that has ended takes it out of the table.
+    let all = children().clone();
+    all.into_iter().filter(Child::is_alive).collect()
 }
 
 /// What happens to the children at the end of a program.
@@ -182,6 +182,9 @@ impl Child {
                 // Somebody else collected it, or it is about to be: wait for its end alone.
                 Err(_) => self.has_ended().then_some(ExitStatus::Unknown),
             };
+            if status.is_some() {
+                children().retain(|child| !Arc::ptr_eq(&child.this, &self.this));
+            }
         }
         *status
     }
