@@ -1,5 +1,4 @@
-//! The public queue: the ring, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The public queue: the ring, placed in a region.
 
 use std::cell::Cell;
 use std::fmt;
@@ -32,8 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A buffer larger than this is not kept for the next item.
 const KEEP: usize = 64 * 1024;
 
-// SAFETY: `repr(C)`, made of atomics alone all the way down, aligned to 128, no drop.
-unsafe impl RegionControl for Control {
+impl RegionControl for Control {
     const KIND: u32 = u32::from_le_bytes(*b"QUEU");
     const NAME: &'static str = "queue";
 

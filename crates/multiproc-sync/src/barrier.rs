@@ -1,5 +1,4 @@
-//! The barrier, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The barrier, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -8,11 +7,11 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::RECHECK;
 use crate::error::Broken;
 use crate::primitives::{AtomicU32, Ordering};
 use crate::raw::barrier::{Barrier as RawBarrier, Through};
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A point that a number of parties reach together: each waits until all are there. Then all go on,
 /// one of them as the leader, and the barrier is ready for the next round.
@@ -60,8 +59,9 @@ const _: () = {
     assert!(size_of::<BarrierControl>() == 24);
 };
 
-// SAFETY: `repr(C)`, atomic words, no drop.
-unsafe impl Control for BarrierControl {
+placed!(BarrierControl { barrier, parties });
+
+impl Control for BarrierControl {
     const KIND: u32 = u32::from_le_bytes(*b"BARR");
     const NAME: &'static str = "barrier";
 

@@ -1,5 +1,4 @@
-//! The bounded semaphore, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The bounded semaphore, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -8,12 +7,12 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
-use crate::RECHECK;
 use crate::error::{AcquireTimeoutError, TryAcquireError};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A number of permits that processes share: `acquire` takes one, dropping it gives it back.
 ///
@@ -51,18 +50,21 @@ pub struct BoundedSemaphore {
 
 /// What its members share, beside a word for each permit.
 #[derive(Debug, Default)]
-#[repr(transparent)]
-struct BoundedControl(PermitsControl);
+#[repr(C)]
+struct BoundedControl {
+    permits: PermitsControl,
+}
 
 const _: () = assert!(size_of::<BoundedControl>() == 4);
 
-// SAFETY: one atomic word, no drop.
-unsafe impl Control for BoundedControl {
+placed!(BoundedControl { permits });
+
+impl Control for BoundedControl {
     const KIND: u32 = u32::from_le_bytes(*b"PERM");
     const NAME: &'static str = "bounded semaphore";
 
     fn release_slot(&self, words: &[AtomicU32], slot: usize) {
-        Permits { control: &self.0, words }.release_slot(slot);
+        Permits { control: &self.permits, words }.release_slot(slot);
     }
 }
 
@@ -88,7 +90,7 @@ impl BoundedSemaphore {
     }
 
     fn permits(&self) -> Permits<'_> {
-        Permits { control: &self.region.control().0, words: self.region.words() }
+        Permits { control: &self.region.control().permits, words: self.region.words() }
     }
 
     /// How many permits there are in all.

@@ -1,5 +1,4 @@
-//! The condition, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The condition, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -8,7 +7,6 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
-use crate::RECHECK;
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
 use crate::primitives::AtomicU32;
@@ -16,6 +14,7 @@ use crate::raw::Busy;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A lock between processes, and those who wait for something that happens under it.
 ///
@@ -72,8 +71,9 @@ const _: () = {
     assert!(size_of::<ConditionControl>() == 4 + 4 * 480);
 };
 
-// SAFETY: `repr(C)`, atomic words, no drop.
-unsafe impl Control for ConditionControl {
+placed!(ConditionControl { lock, condition });
+
+impl Control for ConditionControl {
     const KIND: u32 = u32::from_le_bytes(*b"COND");
     const NAME: &'static str = "condition";
 

@@ -1,5 +1,4 @@
-//! The event, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The event, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -8,10 +7,10 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
-use crate::RECHECK;
 use crate::primitives::AtomicU32;
 use crate::raw::event::Event as RawEvent;
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A flag between processes, and those who wait until it is set.
 ///
@@ -45,13 +44,16 @@ pub struct Event {
 
 /// What its members share.
 #[derive(Debug, Default)]
-#[repr(transparent)]
-struct EventControl(RawEvent);
+#[repr(C)]
+struct EventControl {
+    event: RawEvent,
+}
 
 const _: () = assert!(size_of::<EventControl>() == 8);
 
-// SAFETY: two atomic words, no drop.
-unsafe impl Control for EventControl {
+placed!(EventControl { event });
+
+impl Control for EventControl {
     const KIND: u32 = u32::from_le_bytes(*b"EVNT");
     const NAME: &'static str = "event";
 
@@ -71,7 +73,7 @@ impl Event {
     }
 
     fn raw(&self) -> &RawEvent {
-        &self.region.control().0
+        &self.region.control().event
     }
 
     /// Sets it, and wakes all who wait. If it is set, nothing changes.

@@ -1,5 +1,4 @@
-//! The public lock: the raw one, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The public lock: the raw one, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -8,13 +7,13 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
-use crate::RECHECK;
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A lock between processes: one holds it at a time.
 ///
@@ -64,8 +63,9 @@ struct LockControl {
 
 const _: () = assert!(size_of::<LockControl>() == 4);
 
-// SAFETY: `repr(C)`, one word which is an atomic `u32`, no drop.
-unsafe impl Control for LockControl {
+placed!(LockControl { lock });
+
+impl Control for LockControl {
     const KIND: u32 = u32::from_le_bytes(*b"LOCK");
     const NAME: &'static str = "lock";
 

@@ -1,5 +1,4 @@
-//! A lock with the data it guards. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! A lock with the data it guards.
 
 use std::fmt;
 use std::io;
@@ -11,13 +10,13 @@ use bytemuck::{Pod, bytes_of, bytes_of_mut};
 use multiproc_pipe::{Deadline, message};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::RECHECK;
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A value in shared memory, and the lock that guards it: what Python calls `Value`.
 ///
@@ -48,18 +47,21 @@ pub struct Mutex<T> {
 
 /// What its members share, beside the bytes of the value.
 #[derive(Debug, Default)]
-#[repr(transparent)]
-struct MutexControl(RawLock);
+#[repr(C)]
+struct MutexControl {
+    lock: RawLock,
+}
 
 const _: () = assert!(size_of::<MutexControl>() == 4);
 
-// SAFETY: one atomic word, no drop.
-unsafe impl Control for MutexControl {
+placed!(MutexControl { lock });
+
+impl Control for MutexControl {
     const KIND: u32 = u32::from_le_bytes(*b"MUTX");
     const NAME: &'static str = "mutex";
 
     fn release_slot(&self, _: &[AtomicU32], slot: usize) {
-        self.0.release_slot(slot);
+        self.lock.release_slot(slot);
     }
 }
 
@@ -77,7 +79,7 @@ impl<T: Pod> Mutex<T> {
     }
 
     fn raw(&self) -> &RawLock {
-        &self.region.control().0
+        &self.region.control().lock
     }
 
     /// Takes the lock, waiting for it as long as it takes.
@@ -159,7 +161,7 @@ impl<T> Clone for Mutex<T> {
 impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Mutex");
-        debug_lock(&mut text, &self.region.control().0, &self.region);
+        debug_lock(&mut text, &self.region.control().lock, &self.region);
         text.finish_non_exhaustive()
     }
 }

@@ -37,6 +37,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::member::MemberTable;
 use crate::primitives::Bytes;
+use crate::raw;
 use crate::raw::members::{MemberId, Members};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
@@ -59,12 +60,7 @@ struct Header {
 const _: () = assert!(size_of::<Header>() <= CONTROL);
 
 /// The control block of a kind of region: what its members share.
-///
-/// # Safety
-///
-/// The type is `repr(C)`, made of atomics alone, valid for every pattern of bits, needs no drop, and
-/// is aligned to 128 bytes at most.
-pub unsafe trait Control: Send + Sync + 'static {
+pub trait Control: Placed + Send + Sync + 'static {
     /// Tells kinds apart; a region of another kind is refused.
     const KIND: u32;
 
@@ -75,6 +71,79 @@ pub unsafe trait Control: Send + Sync + 'static {
     /// abandoned, when this returns. Called before the slot is used anew. `words` are those of
     /// [`Region::words`], for kinds that have them.
     fn release_slot(&self, words: &[AtomicU32], slot: usize);
+}
+
+/// What may lie in shared memory: atomics, and structs of them. Implemented by [`placed!`].
+///
+/// # Safety
+///
+/// The type is made of atomics alone: valid for every pattern of bits, whoever changes them, and at
+/// any time. It needs no drop.
+///
+/// [`placed!`]: crate::placed
+pub unsafe trait Placed {}
+
+macro_rules! made_of_atomics {
+    ($($type:ty)*) => {$(
+        // SAFETY: an atomic word, or a struct of atomic words (see its definition), without drop.
+        unsafe impl Placed for $type {}
+    )*};
+}
+
+made_of_atomics! {
+    AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
+    raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
+}
+
+// SAFETY: as its elements.
+unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
+
+/// Lets a struct be [`Placed`](crate::region::Placed) in shared memory, if all its fields are.
+///
+/// The fields are to be listed, and the compiler holds the list to the struct: so whoever writes a
+/// control block needs no unsafe code, and cannot put anything there that does not belong. It should
+/// be `repr(C)`, since its layout is a format.
+///
+/// ```
+/// use multiproc_sync::placed;
+/// use multiproc_sync::primitives::{AtomicU32, Ordering};
+/// use multiproc_sync::region::{Control, Region};
+///
+/// #[repr(C)]
+/// struct Tickets {
+///     next: AtomicU32,
+/// }
+///
+/// placed!(Tickets { next });
+///
+/// impl Control for Tickets {
+///     const KIND: u32 = u32::from_le_bytes(*b"TICK");
+///     const NAME: &'static str = "ticket counter";
+///     fn release_slot(&self, _: &[AtomicU32], _: usize) {} // nobody owns anything of it
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let region = Region::create(0, |tickets: &Tickets| tickets.next.store(1, Ordering::Relaxed))?;
+/// assert_eq!(region.control().next.fetch_add(1, Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+macro_rules! placed {
+    ($type:ident { $($field:ident),* $(,)? }) => {
+        // SAFETY: `check` compiles only if these are all its fields, and each is `Placed`.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::region::Placed for $type {}
+
+        const _: () = {
+            #[allow(dead_code)]
+            fn check($type { $($field),* }: &$type) {
+                fn is_placed(_: &impl $crate::region::Placed) {}
+                $(is_placed($field);)*
+            }
+            assert!(!::core::mem::needs_drop::<$type>());
+        };
+    };
 }
 
 /// Where the parts of a region lie.
@@ -155,7 +224,7 @@ impl Mapping {
         // SAFETY: in range by the assertion, so in one allocation.
         let start = unsafe { self.start.add(offset) };
         // SAFETY: mapped for the lifetime of `self`, aligned, in range; every `T` used here (header,
-        // member table, `Control`) is made of atomics, which may be changed by others at any time
+        // member table, `Control`, which is `Placed`) is made of atomics, which may be changed by others at any time
         // and are valid with any bits. The file cannot shrink below it: it is sealed.
         unsafe { start.cast::<T>().as_ref() }
     }

@@ -1,5 +1,4 @@
-//! The re-entrant lock, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The re-entrant lock, placed in a region.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,7 +9,6 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
-use crate::RECHECK;
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Repair, debug_lock};
 use crate::primitives::{AtomicU32, AtomicU64, Ordering};
@@ -18,6 +16,7 @@ use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::raw::members::Members;
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A lock between processes that its holder can take again: it belongs to one thread of one process,
 /// and is free when as many guards are dropped as were taken.
@@ -66,8 +65,9 @@ const _: () = {
     assert!(size_of::<RLockControl>() == 16);
 };
 
-// SAFETY: `repr(C)`, atomic words, no drop.
-unsafe impl Control for RLockControl {
+placed!(RLockControl { lock, depth, thread });
+
+impl Control for RLockControl {
     const KIND: u32 = u32::from_le_bytes(*b"RLCK");
     const NAME: &'static str = "re-entrant lock";
 

@@ -1,5 +1,4 @@
-//! The free semaphore, placed in a region. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! The free semaphore, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -8,12 +7,12 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
-use crate::RECHECK;
 use crate::error::{AcquireTimeoutError, SemaphoreOverflow, TryAcquireError};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::semaphore::{Overflow, Semaphore as RawSemaphore};
 use crate::region::{Control, Region};
+use crate::{RECHECK, placed};
 
 /// A semaphore between processes that is a free counter: `acquire` lowers it by one and waits while
 /// it is 0, `release` raises it, whoever calls it.
@@ -52,13 +51,16 @@ pub struct Semaphore {
 
 /// What its members share.
 #[derive(Debug, Default)]
-#[repr(transparent)]
-struct SemaphoreControl(RawSemaphore);
+#[repr(C)]
+struct SemaphoreControl {
+    semaphore: RawSemaphore,
+}
 
 const _: () = assert!(size_of::<SemaphoreControl>() == 8);
 
-// SAFETY: two atomic words, no drop.
-unsafe impl Control for SemaphoreControl {
+placed!(SemaphoreControl { semaphore });
+
+impl Control for SemaphoreControl {
     const KIND: u32 = u32::from_le_bytes(*b"SEMA");
     const NAME: &'static str = "semaphore";
 
@@ -83,12 +85,12 @@ impl Semaphore {
                 format!("a semaphore counts up to {}, and not to {n}", Self::MAX),
             ));
         }
-        let region = Region::create(0, |control: &SemaphoreControl| control.0.set_up(n))?;
+        let region = Region::create(0, |control: &SemaphoreControl| control.semaphore.set_up(n))?;
         Ok(Self { region })
     }
 
     fn raw(&self) -> &RawSemaphore {
-        &self.region.control().0
+        &self.region.control().semaphore
     }
 
     /// The value at this moment.

@@ -1,5 +1,4 @@
-//! Plain data in shared memory without a lock. Opens `unsafe` to vouch for its layout.
-#![allow(unsafe_code)]
+//! Plain data in shared memory without a lock.
 
 use std::fmt;
 use std::io;
@@ -9,6 +8,7 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use multiproc_pipe::message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::placed;
 use crate::primitives::{AtomicU32, AtomicU64, Ordering};
 use crate::region::{Control, Region};
 
@@ -38,11 +38,14 @@ pub struct Shared<T> {
 
 /// It has data alone.
 #[derive(Debug, Default)]
-#[repr(transparent)]
-struct SharedControl(AtomicU32);
+#[repr(C)]
+struct SharedControl {
+    unused: AtomicU32,
+}
 
-// SAFETY: one atomic word, no drop.
-unsafe impl Control for SharedControl {
+placed!(SharedControl { unused });
+
+impl Control for SharedControl {
     const KIND: u32 = u32::from_le_bytes(*b"DATA");
     const NAME: &'static str = "shared table";
 
@@ -195,11 +198,14 @@ pub struct Atomic {
 
 /// What its members share.
 #[derive(Debug, Default)]
-#[repr(transparent)]
-struct AtomicControl(AtomicU64);
+#[repr(C)]
+struct AtomicControl {
+    number: AtomicU64,
+}
 
-// SAFETY: one atomic word, no drop.
-unsafe impl Control for AtomicControl {
+placed!(AtomicControl { number });
+
+impl Control for AtomicControl {
     const KIND: u32 = u32::from_le_bytes(*b"ATOM");
     const NAME: &'static str = "atomic number";
 
@@ -215,12 +221,12 @@ impl Atomic {
     /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
     /// too small, which the error then names.
     pub fn new(value: u64) -> io::Result<Self> {
-        let set_up = |control: &AtomicControl| control.0.store(value, Ordering::Relaxed);
+        let set_up = |control: &AtomicControl| control.number.store(value, Ordering::Relaxed);
         Ok(Self { region: Region::create(0, set_up)? })
     }
 
     fn number(&self) -> &AtomicU64 {
-        &self.region.control().0
+        &self.region.control().number
     }
 
     /// The number at this moment.

@@ -28,6 +28,8 @@ use std::time::Duration;
 use multiproc_pipe::Deadline;
 use multiproc_sync::RECHECK;
 use multiproc_sync::fault;
+#[cfg(not(loom))]
+use multiproc_sync::placed;
 use multiproc_sync::primitives::{AtomicU64, Bytes, fence_after_rmw};
 use multiproc_sync::raw::Busy;
 use multiproc_sync::raw::lock::{Lock, Taken};
@@ -55,10 +57,17 @@ pub(crate) struct Control {
     pub(crate) capacity: AtomicU64,
 }
 
-/// A wait word on a cache line of its own.
+/// A place to wait on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-struct WaitLine(Waiters);
+struct WaitLine {
+    waiters: Waiters,
+}
+
+#[cfg(not(loom))]
+placed!(WaitLine { waiters });
+#[cfg(not(loom))]
+placed!(Control { producers, consumers, not_empty, not_full, capacity });
 
 #[cfg(not(loom))]
 const _: () = {
@@ -74,8 +83,8 @@ impl Control {
     pub(crate) fn time_out(&self) {
         self.producers.lock.futex().time_out();
         self.consumers.lock.futex().time_out();
-        self.not_empty.0.futex().time_out();
-        self.not_full.0.futex().time_out();
+        self.not_empty.waiters.futex().time_out();
+        self.not_full.waiters.futex().time_out();
     }
 
     /// Lets go of the locks of a dead member. Nothing else of it remains.
@@ -123,7 +132,7 @@ impl<M: Members> Ring<'_, M> {
         self.unlock(&side.lock);
         fault::reached("put.unlocked");
         if result == Ok(true) {
-            self.control.not_empty.0.notify_one();
+            self.control.not_empty.waiters.notify_one();
         }
         result
     }
@@ -139,7 +148,7 @@ impl<M: Members> Ring<'_, M> {
 
     #[cold]
     fn put_contended(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
-        let full = &self.control.not_full.0;
+        let full = &self.control.not_full.waiters;
         let waited = full.wait_until(deadline, RECHECK, |_| done(self.try_put(item, || deadline)));
         if waited.slept && self.len() < self.capacity {
             full.notify_one();
@@ -161,7 +170,7 @@ impl<M: Members> Ring<'_, M> {
         self.unlock(&side.lock);
         fault::reached("get.unlocked");
         if result == Ok(true) {
-            self.control.not_full.0.notify_one();
+            self.control.not_full.waiters.notify_one();
         }
         result
     }
@@ -177,7 +186,7 @@ impl<M: Members> Ring<'_, M> {
 
     #[cold]
     fn get_contended(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
-        let empty = &self.control.not_empty.0;
+        let empty = &self.control.not_empty.waiters;
         let waited = empty.wait_until(deadline, RECHECK, |_| done(self.try_get(item, || deadline)));
         if waited.slept && self.len() > 0 {
             empty.notify_one();

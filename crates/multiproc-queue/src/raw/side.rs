@@ -27,6 +27,8 @@
 //! the second load must see that the epoch has moved. That needs the values themselves to be stored
 //! with release and loaded with acquire.
 
+#[cfg(not(loom))]
+use multiproc_sync::placed;
 use multiproc_sync::primitives::{AtomicU64, Ordering};
 use multiproc_sync::raw::lock::Lock;
 
@@ -79,6 +81,13 @@ struct Committed {
     epoch: AtomicU64,
     copies: [SharedMark; 2],
 }
+
+#[cfg(not(loom))]
+placed!(SharedMark { position, count });
+#[cfg(not(loom))]
+placed!(Committed { epoch, copies });
+#[cfg(not(loom))]
+placed!(Side { lock, seen, committed });
 
 #[cfg(not(loom))]
 const _: () = {
