@@ -2,6 +2,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_sync::fault::die_at;
+use multiproc_sync::primitives::explore;
 
 use super::{DOOMED, Member, Shared};
 use crate::{GET_POINTS, PUT_POINTS};
@@ -69,7 +70,7 @@ fn consumer_dies(point: &'static str) {
 #[test]
 fn loom_a_producer_dies_at_each_point() {
     for &point in PUT_POINTS {
-        loom::model(move || producer_dies(point));
+        explore(move || producer_dies(point));
     }
 }
 
@@ -77,6 +78,6 @@ fn loom_a_producer_dies_at_each_point() {
 #[test]
 fn loom_a_consumer_dies_at_each_point() {
     for &point in GET_POINTS {
-        loom::model(move || consumer_dies(point));
+        explore(move || consumer_dies(point));
     }
 }

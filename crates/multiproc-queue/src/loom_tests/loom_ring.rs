@@ -2,12 +2,13 @@ use loom::thread;
 
 use super::{Member, Shared};
 use crate::raw::side::{Mark, Side};
+use multiproc_sync::primitives::explore;
 
 /// One producer, one consumer, one place: every put but the first waits for a get, every frame but
 /// the first wraps around.
 #[test]
 fn loom_one_to_one() {
-    loom::model(|| {
+    explore(|| {
         let shared = Shared::new(1);
         let producer = {
             let shared = shared.clone();
@@ -24,7 +25,7 @@ fn loom_one_to_one() {
 /// Two producers, one consumer, one place: both items come, and nobody sleeps through its turn.
 #[test]
 fn loom_two_producers() {
-    loom::model(|| {
+    explore(|| {
         let shared = Shared::new(1);
         let producers = [1, 2].map(|n| {
             let shared = shared.clone();
@@ -40,7 +41,7 @@ fn loom_two_producers() {
 /// One producer, two consumers: each item goes to one of them, and nobody sleeps through its turn.
 #[test]
 fn loom_two_consumers() {
-    loom::model(|| {
+    explore(|| {
         let shared = Shared::new(2);
         let consumers = [1, 2].map(|n| {
             let shared = shared.clone();
@@ -58,7 +59,7 @@ fn loom_two_consumers() {
 /// `put` is delivery: whoever learns that a put has returned finds the item.
 #[test]
 fn loom_what_is_put_is_there() {
-    loom::model(|| {
+    explore(|| {
         let shared = Shared::new(2);
         let producer = {
             let shared = shared.clone();
@@ -76,7 +77,7 @@ fn loom_what_is_put_is_there() {
 /// none or one.
 #[test]
 fn loom_len_is_exact() {
-    loom::model(|| {
+    explore(|| {
         let shared = Shared::new(2);
         shared.put(Member(1), 0);
         let mover = {
@@ -96,7 +97,7 @@ fn loom_len_is_exact() {
 /// made.
 #[test]
 fn loom_a_mark_is_of_one_commit() {
-    loom::model(|| {
+    explore(|| {
         let side = std::sync::Arc::new(Side::default());
         let writer = {
             let side = side.clone();

@@ -29,7 +29,7 @@
 
 #[cfg(not(loom))]
 use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU64, Ordering};
+use multiproc_sync::primitives::{AtomicU64, Ordering, load_locked};
 use multiproc_sync::raw::lock::Lock;
 
 /// How often a reader without the lock tries before it calls the other side corrupted. Each try
@@ -55,6 +55,11 @@ impl SharedMark {
     #[inline]
     fn load(&self, ordering: Ordering) -> Mark {
         Mark { position: self.position.load(ordering), count: self.count.load(ordering) }
+    }
+
+    #[inline]
+    fn load_locked(&self) -> Mark {
+        Mark { position: load_locked(&self.position), count: load_locked(&self.count) }
     }
 
     #[inline]
@@ -106,8 +111,8 @@ impl Side {
     /// The current mark. Under the lock.
     #[inline]
     pub(crate) fn current(&self) -> (Epoch, Mark) {
-        let epoch = self.committed.epoch.load(Ordering::Relaxed);
-        (Epoch(epoch), self.copy(epoch).load(Ordering::Relaxed))
+        let epoch = load_locked(&self.committed.epoch);
+        (Epoch(epoch), self.copy(epoch).load_locked())
     }
 
     /// Fills in the next mark; nobody takes it for true yet. Under the lock.
@@ -140,7 +145,7 @@ impl Side {
     /// What this side last saw of the other one. Under the lock.
     #[inline]
     pub(crate) fn seen(&self) -> Mark {
-        self.seen.load(Ordering::Relaxed)
+        self.seen.load_locked()
     }
 
     /// Keeps what it sees of the other one. Under the lock.

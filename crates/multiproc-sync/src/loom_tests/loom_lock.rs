@@ -6,7 +6,7 @@ use loom::thread;
 use multiproc_pipe::Deadline;
 
 use super::{Member, member};
-use crate::primitives::Bytes;
+use crate::primitives::{Bytes, explore};
 use crate::raw::lock::{Lock, Taken};
 use crate::raw::members::{MemberId, Members};
 
@@ -52,7 +52,7 @@ fn threads(count: usize, run: impl Fn(usize) -> Taken + Clone + 'static) -> Vec<
 /// Mutual exclusion, and no lost wake-up: two threads, each twice.
 #[test]
 fn loom_two_exclude_each_other() {
-    loom::model(|| {
+    explore(|| {
         let guarded = Guarded::new();
         let shared = guarded.clone();
         threads(2, move |n| {
@@ -67,7 +67,7 @@ fn loom_two_exclude_each_other() {
 /// The same with three threads, so that two may sleep at a time.
 #[test]
 fn loom_three_exclude_each_other() {
-    loom::model(|| {
+    explore(|| {
         let guarded = Guarded::new();
         let shared = guarded.clone();
         threads(3, move |n| shared.add_one(member(n)));
@@ -79,7 +79,7 @@ fn loom_three_exclude_each_other() {
 /// takes the lock clean.
 #[test]
 fn loom_one_takes_over() {
-    loom::model(|| {
+    explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
         guarded.lock(dead);
@@ -107,7 +107,7 @@ impl Members for Mortal {
 /// The owner dies while another one sleeps: the recheck interval finds it.
 #[test]
 fn loom_a_sleeper_notices_the_death() {
-    loom::model(|| {
+    explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
         guarded.lock(dead);
@@ -135,7 +135,7 @@ fn loom_a_sleeper_notices_the_death() {
 /// marked as abandoned, and nobody robs anybody.
 #[test]
 fn loom_a_slot_is_used_anew() {
-    loom::model(|| {
+    explore(|| {
         let guarded = Guarded::new();
         let dead = member(1);
         guarded.lock(dead);
@@ -156,7 +156,7 @@ fn loom_a_slot_is_used_anew() {
 /// A holder that does not repair hands the mark on.
 #[test]
 fn loom_abandoned_until_repaired() {
-    loom::model(|| {
+    explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
         guarded.lock(dead);

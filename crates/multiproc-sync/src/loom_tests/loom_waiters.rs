@@ -5,7 +5,7 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use multiproc_pipe::Deadline;
 
-use crate::primitives::fence;
+use crate::primitives::{explore, fence};
 use crate::raw::waiters::Waiters;
 
 /// A counter of things to be had, and those who wait for one.
@@ -51,7 +51,7 @@ impl Shop {
 /// One waits, one notifies: no wake-up is lost.
 #[test]
 fn loom_one_waiter() {
-    loom::model(|| {
+    explore(|| {
         let shop = Arc::new(Shop::default());
         let waiter = {
             let shop = shop.clone();
@@ -66,7 +66,7 @@ fn loom_one_waiter() {
 /// cleared bit.
 #[test]
 fn loom_two_waiters() {
-    loom::model(|| {
+    explore(|| {
         let shop = Arc::new(Shop::default());
         let waiters: Vec<_> = (0..2)
             .map(|_| {
@@ -85,7 +85,7 @@ fn loom_two_waiters() {
 /// The one that was to notify dies before: the recheck interval makes up for it.
 #[test]
 fn loom_a_lost_notification() {
-    loom::model(|| {
+    explore(|| {
         let shop = Arc::new(Shop::default());
         let waiter = {
             let shop = shop.clone();

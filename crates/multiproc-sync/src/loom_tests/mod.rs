@@ -4,7 +4,12 @@
 //! pass there, so whoever sleeps without being woken is a deadlock, which loom reports. A test in
 //! which a member dies has a clock: a thread that lets the recheck interval end at any point.
 
+mod loom_barrier;
+mod loom_condition;
+mod loom_event;
 mod loom_lock;
+mod loom_permits;
+mod loom_semaphore;
 mod loom_waiters;
 
 use crate::raw::members::{MemberId, Members};

@@ -116,12 +116,34 @@ impl Backoff {
     }
 }
 
+/// As the real one; fails if anybody stores meanwhile.
+pub fn load_locked(word: &AtomicU64) -> u64 {
+    // SAFETY: loom checks it.
+    unsafe { word.unsync_load() }
+}
+
 /// Time does not pass in a model.
 pub fn pause() {}
 
 /// As the real one, on every machine.
 pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
+}
+
+/// Runs a model in every interleaving within the preemption bound, and says how many there were.
+pub fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&executions);
+    loom::model(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let bound = std::env::var("LOOM_MAX_PREEMPTIONS").unwrap_or_else(|_| "none".to_owned());
+    println!(
+        "{}: {} executions, preemption bound {bound}",
+        std::thread::current().name().unwrap_or("a model"),
+        executions.load(Ordering::Relaxed)
+    );
 }
 
 const WORD: usize = 8;

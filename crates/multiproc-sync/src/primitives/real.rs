@@ -49,6 +49,16 @@ impl Deref for Futex {
     }
 }
 
+/// A load by whoever holds the lock that every store to the word needs.
+///
+/// loom's own is no point of interleaving, and fails if somebody does store meanwhile. (It also keeps
+/// loom from missing interleavings: it remembers one last load of a word, and a load before each
+/// store, by the one who stores, would hide those of the others.)
+#[inline]
+pub fn load_locked(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
 /// A full fence for code that has just done a read-modify-write with `AcqRel`.
 ///
 /// On x86-64 that instruction was a full fence already, so the compiler alone must be told (Linux

@@ -1,0 +1,148 @@
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::thread;
+use multiproc_pipe::Deadline;
+
+use super::{Member, member};
+use crate::primitives::explore;
+use crate::raw::condition::Condition;
+use crate::raw::lock::{Lock, Taken};
+
+/// A lock, a condition, and a number that is looked at under the lock.
+#[derive(Default)]
+struct Shared {
+    lock: Lock,
+    condition: Condition,
+    things: AtomicU32,
+}
+
+impl Shared {
+    fn lock(&self, member: Member) {
+        self.lock.lock(&member, Deadline::NEVER, Duration::MAX).unwrap();
+    }
+
+    fn wait(&self, member: Member) -> bool {
+        let place = self.condition.enter(&member);
+        self.lock.unlock(Taken::Clean);
+        let notified = self.condition.wait(place, &member, Deadline::NEVER, Duration::MAX);
+        self.lock(member);
+        notified
+    }
+
+    /// Waits until there is a thing, and takes it.
+    fn take(&self, member: Member) {
+        self.lock(member);
+        while self.things.load(Ordering::Relaxed) == 0 {
+            assert!(self.wait(member));
+        }
+        self.things.fetch_sub(1, Ordering::Relaxed);
+        self.lock.unlock(Taken::Clean);
+    }
+
+    fn put(&self, member: Member) {
+        self.lock(member);
+        self.things.fetch_add(1, Ordering::Relaxed);
+        self.lock.unlock(Taken::Clean);
+        self.condition.notify(1);
+    }
+}
+
+/// One waits, one notifies: nothing is lost between letting go of the lock and sleeping.
+#[test]
+fn loom_condition_one_waiter() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let waiter = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.take(member(1)))
+        };
+        shared.put(member(0));
+        waiter.join().unwrap();
+        assert_eq!(shared.condition.waiting(), 0);
+    });
+}
+
+/// Two wait, and are notified one by one.
+#[test]
+fn loom_condition_two_waiters() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let waiters = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.take(member(n)))
+        });
+        shared.put(member(0));
+        shared.put(member(0));
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    });
+}
+
+/// One notification ends one wait, and not two: whoever else waits is still there.
+#[test]
+fn loom_condition_at_most_n() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        // Two places are taken before anybody notifies.
+        let places = [1, 2].map(|n| shared.condition.enter(&member(n)));
+        let woken = Arc::new(AtomicU32::new(0));
+        let waiters: Vec<_> = places
+            .into_iter()
+            .zip([1, 2])
+            .map(|(place, n)| {
+                let (shared, woken) = (shared.clone(), woken.clone());
+                thread::spawn(move || {
+                    let forever = Duration::MAX;
+                    shared.condition.wait(place, &member(n), Deadline::NEVER, forever);
+                    woken.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        assert_eq!(shared.condition.notify(1), 1);
+        assert!(woken.load(Ordering::Relaxed) <= 1);
+        assert_eq!(shared.condition.notify(2), 1);
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    });
+}
+
+/// The one that is notified is dead: the other one who waits takes the notification over.
+#[test]
+fn loom_condition_a_dead_waiter_is_notified() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let dead = member(9);
+        let _place = shared.condition.enter(&dead);
+        let waiter = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.take(member(1).after_death_of(dead)))
+        };
+        shared.put(member(0));
+        while shared.things.load(Ordering::Relaxed) > 0 {
+            shared.condition.time_out();
+            thread::yield_now();
+        }
+        waiter.join().unwrap();
+    });
+}
+
+/// The slot of a dead one that was notified gets a new user: the notification goes on to the other
+/// one who waits.
+#[test]
+fn loom_condition_slot_is_used_anew() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let dead = member(9);
+        let _place = shared.condition.enter(&dead);
+        let place = shared.condition.enter(&member(1));
+        let waiter = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.condition.wait(place, &member(1), Deadline::NEVER, Duration::MAX)
+            })
+        };
+        assert_eq!(shared.condition.notify(1), 1);
+        shared.condition.release_slot(9);
+        assert!(waiter.join().unwrap());
+    });
+}

@@ -1,0 +1,109 @@
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+use multiproc_pipe::Deadline;
+
+use super::{Member, member};
+use crate::primitives::{AtomicU32, Bytes, explore};
+use crate::raw::members::{MemberId, Members};
+use crate::raw::permits::{Permits, PermitsControl};
+
+/// One permit, and bytes that only its holder may touch: loom fails on any race for them.
+struct Shared {
+    control: PermitsControl,
+    words: Vec<AtomicU32>,
+    count: Bytes<'static>,
+}
+
+impl Shared {
+    fn new(permits: usize) -> Arc<Self> {
+        Arc::new(Self {
+            control: PermitsControl::default(),
+            words: (0..permits).map(|_| AtomicU32::new(0)).collect(),
+            count: Bytes::zeroed(8),
+        })
+    }
+
+    fn permits(&self) -> Permits<'_> {
+        Permits { control: &self.control, words: &self.words }
+    }
+
+    fn acquire(&self, member: Member) -> usize {
+        self.permits().acquire(&member, Deadline::NEVER, Duration::MAX).unwrap()
+    }
+
+    fn add_one(&self, member: Member) {
+        let index = self.acquire(member);
+        let count = u64::from_le_bytes(self.count.copy_out(0));
+        self.count.copy_in(0, &(count + 1).to_le_bytes());
+        self.permits().release(index);
+    }
+}
+
+/// One permit is a lock: mutual exclusion, and no lost wake-up.
+#[test]
+fn loom_permit_excludes() {
+    explore(|| {
+        let shared = Shared::new(1);
+        let threads = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.add_one(member(n)))
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(shared.count.copy_out(0), 2u64.to_le_bytes());
+        assert_eq!(shared.permits().available(), 1);
+    });
+}
+
+/// Two give back, two sleep: both get one.
+#[test]
+fn loom_permits_come_back_to_two_sleepers() {
+    explore(|| {
+        let shared = Shared::new(2);
+        let mine = [shared.acquire(member(0)), shared.acquire(member(0))];
+        let threads = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.acquire(member(n)))
+        });
+        mine.into_iter().for_each(|index| shared.permits().release(index));
+        let got = threads.map(|thread| thread.join().unwrap());
+        assert_ne!(got[0], got[1]);
+    });
+}
+
+/// The holder is dead: exactly one takes its permit over, the other waits for that one.
+#[test]
+fn loom_permit_of_the_dead_is_taken_over_once() {
+    explore(|| {
+        let shared = Shared::new(1);
+        let dead = member(9);
+        shared.acquire(dead);
+        let threads = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.add_one(member(n).after_death_of(dead)))
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(shared.count.copy_out(0), 2u64.to_le_bytes());
+    });
+}
+
+/// The slot of the dead holder gets a new user, which frees the permit, while another one takes it
+/// over: it is one permit still.
+#[test]
+fn loom_permit_slot_is_used_anew() {
+    explore(|| {
+        let shared = Shared::new(1);
+        let dead = member(1);
+        shared.acquire(dead);
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.add_one(member(2).after_death_of(dead)))
+        };
+        shared.permits().release_slot(1);
+        shared.add_one(Member { me: MemberId::new(1, 2), dead: Some(dead.me()) });
+        other.join().unwrap();
+        assert_eq!(shared.count.copy_out(0), 2u64.to_le_bytes());
+        assert_eq!(shared.permits().available(), 1);
+    });
+}

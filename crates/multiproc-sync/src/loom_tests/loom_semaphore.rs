@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::thread;
+use multiproc_pipe::Deadline;
+
+use crate::fault::die_at;
+use crate::primitives::{Bytes, explore};
+use crate::raw::semaphore::Semaphore;
+
+fn acquire(semaphore: &Semaphore) {
+    semaphore.acquire(Deadline::NEVER, Duration::MAX).unwrap();
+}
+
+/// What was written before a release is there for whoever acquires it, and no wake-up is lost.
+#[test]
+fn loom_semaphore_hands_over() {
+    explore(|| {
+        let shared = Arc::new((Semaphore::default(), Bytes::zeroed(8)));
+        let other = shared.clone();
+        let thread = thread::spawn(move || {
+            other.1.copy_in(0, &7u64.to_le_bytes());
+            other.0.release(1).unwrap();
+        });
+        acquire(&shared.0);
+        assert_eq!(shared.1.copy_out(0), 7u64.to_le_bytes());
+        thread.join().unwrap();
+        assert_eq!(shared.0.value(), 0);
+    });
+}
+
+/// Two sleep, and two releases of one each follow each other: both get through.
+#[test]
+fn loom_semaphore_two_releases_two_sleepers() {
+    explore(|| {
+        let semaphore = Arc::new(Semaphore::default());
+        let threads = [(); 2].map(|()| {
+            let semaphore = semaphore.clone();
+            thread::spawn(move || acquire(&semaphore))
+        });
+        semaphore.release(1).unwrap();
+        semaphore.release(1).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(semaphore.value(), 0);
+    });
+}
+
+/// One release of two lets both through.
+#[test]
+fn loom_semaphore_release_of_two() {
+    explore(|| {
+        let semaphore = Arc::new(Semaphore::default());
+        let threads = [(); 2].map(|()| {
+            let semaphore = semaphore.clone();
+            thread::spawn(move || acquire(&semaphore))
+        });
+        semaphore.release(2).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// Whoever releases dies before it notifies: the recheck interval makes up for it.
+#[test]
+fn loom_semaphore_releaser_dies() {
+    explore(|| {
+        let semaphore = Arc::new(Semaphore::default());
+        let waiter = {
+            let semaphore = semaphore.clone();
+            thread::spawn(move || acquire(&semaphore))
+        };
+        assert!(die_at("semaphore.released", || semaphore.release(1).unwrap()));
+        while semaphore.value() > 0 {
+            semaphore.waiters().futex().time_out();
+            thread::yield_now();
+        }
+        waiter.join().unwrap();
+    });
+}
+
+/// The count cannot leave its range, whoever races.
+#[test]
+fn loom_semaphore_overflow() {
+    explore(|| {
+        let semaphore = Arc::new(Semaphore::default());
+        semaphore.set_up(Semaphore::MAX - 1);
+        let other = semaphore.clone();
+        let thread = thread::spawn(move || other.release(1).is_ok());
+        let mine = semaphore.release(1).is_ok();
+        assert!(mine != thread.join().unwrap(), "one of the two");
+        assert_eq!(semaphore.value(), Semaphore::MAX);
+    });
+}
