@@ -70,8 +70,25 @@ pub(crate) fn loom(args: &[String]) -> Result {
     LOOM.run(args, &[(VARIABLE, &preemptions)])
 }
 
+/// `--soak SECONDS` lets the random tests go on for so long, `--seed N` repeats a run.
 pub(crate) fn faults(args: &[String]) -> Result {
-    FAULTS.run(args, &[])
+    let mut envs = Vec::new();
+    let mut args = args;
+    while let [flag, rest @ ..] = args
+        && let Some(variable) = match flag.as_str() {
+            "--soak" => Some("MULTIPROC_SOAK_SECONDS"),
+            "--seed" => Some("MULTIPROC_SEED"),
+            _ => None,
+        }
+    {
+        let Some((number, rest)) = rest.split_first().filter(|(n, _)| n.parse::<u64>().is_ok())
+        else {
+            return Err(Error::Usage(format!("{flag} needs a number")));
+        };
+        envs.push((variable, number.as_str()));
+        args = rest;
+    }
+    FAULTS.run(args, &envs)
 }
 
 impl Suite {

@@ -3,6 +3,7 @@
 #![cfg(multiproc_faults)]
 
 use std::collections::BTreeSet;
+use std::env;
 use std::time::{Duration, Instant};
 
 use multiproc::{JoinError, Process};
@@ -177,14 +178,28 @@ fn faults_the_lists_are_complete() {
     assert_eq!(reached, PUT_POINTS.iter().chain(GET_POINTS).copied().collect());
 }
 
-/// Producers and consumers are killed at random; what is there at the end is in order, nothing came
+/// Producers and consumers are killed at random, for a second, or as long as the environment says
+/// (`cargo xtask faults --soak SECONDS --seed N`): what is there at the end is in order, nothing came
 /// twice, and nothing is lost but what dead consumers had in their hands.
 #[test]
-fn faults_random_kills() {
-    let _dog = watchdog();
-    let seed = fastrand::u64(..);
-    eprintln!("seed {seed}");
+fn faults_soak() {
+    let seconds = env::var("MULTIPROC_SOAK_SECONDS").map_or(1, |text| text.parse().unwrap());
+    let seed =
+        env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
+    eprintln!("seed {seed}, for {seconds} s");
     let mut random = fastrand::Rng::with_seed(seed);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        random_kills(&mut random);
+        if Instant::now() >= end {
+            break;
+        }
+    }
+}
+
+fn random_kills(random: &mut fastrand::Rng) {
+    // One watchdog each, so that a long soak is not a hang.
+    let _dog = watchdog();
     let queue: Queue<u32> = Queue::bounded(16).unwrap();
     let survivors: Queue<u32> = Queue::bounded(16).unwrap();
     let points: Vec<_> = PUT_POINTS.iter().chain(GET_POINTS).copied().collect();
@@ -201,7 +216,7 @@ fn faults_random_kills() {
         let args = (queue.clone(), survivors.clone(), point, random.u32(1..500));
         Process::spawn(relay, args).unwrap()
     };
-    let mut relays = vec![start_relay(&mut random), start_relay(&mut random)];
+    let mut relays = vec![start_relay(random), start_relay(random)];
     let mut got = BTreeSet::new();
     let mut deaths = 0;
     loop {
@@ -219,7 +234,7 @@ fn faults_random_kills() {
             if !relay.is_alive() {
                 assert_eq!(relay.exit_status().unwrap().signal(), Some(9));
                 deaths += 1;
-                *relay = start_relay(&mut random);
+                *relay = start_relay(random);
             }
         }
     }

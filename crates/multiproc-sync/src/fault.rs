@@ -3,6 +3,30 @@
 //! In loom's models, a thread dies in place of a process: it stops at the point, and what it would
 //! have done from there on is not done.
 
+/// The points of this crate's primitives, for the tests that go through all of them.
+pub const POINTS: &[&str] = &[
+    "lock.taken",
+    "lock.about_to_sleep",
+    "lock.woken",
+    "lock.about_to_wake",
+    "rlock.taken",
+    "rlock.releasing",
+    "mutex.written",
+    "waiters.about_to_sleep",
+    "waiters.woken",
+    "waiters.about_to_wake",
+    "semaphore.acquired",
+    "semaphore.released",
+    "permit.acquired",
+    "permit.released",
+    "event.set",
+    "condition.about_to_sleep",
+    "condition.notified",
+    "condition.notifying",
+    "barrier.arrived",
+    "barrier.complete",
+];
+
 /// Marks a point of an operation. Does nothing, unless a test has armed it: then the process is
 /// killed here, by a real SIGKILL.
 #[inline(always)]

@@ -16,7 +16,7 @@ use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use crate::{RECHECK, fault, placed};
 
 /// A value in shared memory, and the lock that guards it: what Python calls `Value`.
 ///
@@ -215,6 +215,7 @@ impl<T: Pod> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         if self.is_changed {
             self.mutex.region.data().copy_in(0, bytes_of(&self.value));
+            fault::reached("mutex.written");
         }
     }
 }

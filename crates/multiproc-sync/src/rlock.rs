@@ -16,7 +16,7 @@ use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::raw::members::Members;
 use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use crate::{RECHECK, fault, placed};
 
 /// A lock between processes that its holder can take again: it belongs to one thread of one process,
 /// and is free when as many guards are dropped as were taken.
@@ -190,6 +190,7 @@ impl RLock {
             depth.store(deeper.expect("fewer than 2^32 guards"), Ordering::Relaxed);
         } else {
             take_lock(lock)?;
+            fault::reached("rlock.taken");
             thread.store(me, Ordering::Relaxed);
             depth.store(1, Ordering::Relaxed);
         }
@@ -227,6 +228,7 @@ impl Drop for RLockGuard<'_> {
         depth.store(left, Ordering::Relaxed);
         if left == 0 {
             thread.store(0, Ordering::Relaxed);
+            fault::reached("rlock.releasing");
             // The mark stays unless somebody has said that all is well.
             lock.unlock(if lock.is_abandoned() { Taken::Abandoned } else { Taken::Clean });
         }

@@ -1,72 +1,185 @@
-//! Death at named points of a lock. Run by `cargo xtask faults`, which compiles the points in.
+//! Death at every named point of every primitive. Run by `cargo xtask faults`, which compiles the
+//! points in; `cargo xtask faults --soak SECONDS --seed N` goes on at random.
 #![cfg(multiproc_faults)]
 
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
-use multiproc::pipe::{Connection, duplex};
 use multiproc::{JoinError, Process};
-use multiproc_sync::Lock;
-use multiproc_testkit::{die_at, is_asleep, until, watchdog};
+use multiproc_sync::fault::POINTS;
+use multiproc_sync::{
+    Abandoned, Barrier, BoundedSemaphore, Condition, Event, Lock, LockTimeoutError, Mutex, RLock,
+    Semaphore,
+};
+use multiproc_testkit::{die_at, watchdog};
+use serde::{Deserialize, Serialize};
 
 multiproc::enable_in_tests!();
 
 const KILLED: JoinError = JoinError::Signaled(9, false);
 
-/// A process that waits for the lock, and dies at `point`.
-fn doomed(lock: &Lock, point: &str) -> Process {
-    let wait = |(lock, point): (Lock, String)| {
-        die_at(&point, 1);
-        drop(lock.lock());
-    };
-    Process::spawn(wait, (lock.clone(), point.to_owned())).unwrap()
+/// The bound of the promise: nobody waits longer for the dead. Twice that, because the machine may
+/// be busy, and what is shown is that it is not for ever.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// How long something is held, so that others come to sleep in front of it.
+const HOLD: Duration = Duration::from_micros(200);
+
+/// One of each.
+#[derive(Clone, Serialize, Deserialize)]
+struct All {
+    lock: Lock,
+    rlock: RLock,
+    mutex: Mutex<u64>,
+    semaphore: Semaphore,
+    permits: BoundedSemaphore,
+    event: Event,
+    condition: Condition,
+    barrier: Barrier,
 }
 
-#[test]
-fn faults_a_waiter_dies_on_its_way_to_sleep() {
-    let _dog = watchdog();
-    let lock = Lock::new().unwrap();
-    let guard = lock.lock().unwrap();
-    assert_eq!(doomed(&lock, "lock.about_to_sleep").join().unwrap_err(), KILLED);
-    drop(guard);
-    drop(lock.lock().expect("it has taken nothing"));
-}
+impl All {
+    fn new() -> Self {
+        Self {
+            lock: Lock::new().unwrap(),
+            rlock: RLock::new().unwrap(),
+            mutex: Mutex::new(0).unwrap(),
+            semaphore: Semaphore::new(0).unwrap(),
+            permits: BoundedSemaphore::new(1).unwrap(),
+            event: Event::new().unwrap(),
+            condition: Condition::new().unwrap(),
+            barrier: Barrier::new(2).unwrap(),
+        }
+    }
 
-/// The wake-up dies with the one that was woken: the other one who sleeps finds the lock free.
-#[test]
-fn faults_the_woken_dies() {
-    let _dog = watchdog();
-    let lock = Lock::new().unwrap();
-    let guard = lock.lock().unwrap();
-    let first = doomed(&lock, "lock.woken");
-    let second = Process::spawn(|lock: Lock| lock.lock().is_ok(), lock.clone()).unwrap();
-    until(|| !first.is_alive() || (is_asleep(first.pid()) && is_asleep(second.pid())));
-    let start = Instant::now();
-    drop(guard);
-    assert!(second.join().unwrap());
-    assert!(start.elapsed() < Duration::from_secs(1));
-    assert_eq!(first.join().unwrap_err(), KILLED);
-}
-
-/// The holder has let go, and dies before it wakes anybody.
-#[test]
-fn faults_the_holder_dies_before_it_wakes() {
-    let _dog = watchdog();
-    let lock = Lock::new().unwrap();
-    let (ours, theirs) = duplex::<(), ()>().unwrap();
-    let hold = |(lock, parent): (Lock, Connection<(), ()>)| {
-        let guard = lock.lock().unwrap();
-        parent.send(()).unwrap();
-        parent.recv().unwrap();
-        die_at("lock.about_to_wake", 1);
+    /// Uses each of them once. Nothing may take longer than the bound, whoever dies meanwhile.
+    fn round(&self) {
+        let guard = taken(self.lock.lock_timeout(BOUND), Abandoned::into_guard);
+        thread::sleep(HOLD);
         drop(guard);
+
+        let outer = taken(self.rlock.lock_timeout(BOUND), Abandoned::into_guard);
+        let inner = taken(self.rlock.lock_timeout(BOUND), Abandoned::into_guard);
+        drop(outer);
+        drop(inner);
+
+        *taken(self.mutex.lock_timeout(BOUND), Abandoned::into_guard) += 1;
+
+        // What it takes it has given before: a death can only leave one too many.
+        self.semaphore.release(1).unwrap();
+        self.semaphore.acquire_timeout(BOUND).expect("what was released is there");
+
+        let permit = self.permits.acquire_timeout(BOUND).expect("the dead hold no permits");
+        thread::sleep(HOLD);
+        drop(permit);
+
+        let _ = self.event.wait_timeout(HOLD);
+        self.event.set();
+        self.event.clear();
+
+        let guard = taken(self.condition.lock_timeout(BOUND), Abandoned::into_guard);
+        self.condition.notify_one();
+        match self.condition.wait_timeout(guard, 5 * HOLD) {
+            Ok((guard, _)) => drop(guard),
+            Err(abandoned) => drop(abandoned.into_guard()),
+        }
+
+        // The other one comes as well, or dies: broken then, and not out of time.
+        let start = Instant::now();
+        if self.barrier.wait_timeout(2 * BOUND).is_err() {
+            assert!(start.elapsed() < BOUND, "the barrier has not noticed the death");
+            self.barrier.reset();
+        }
+    }
+}
+
+/// The guard, abandoned or not.
+fn taken<G>(result: Result<G, LockTimeoutError<G>>, repair: impl FnOnce(Abandoned<G>) -> G) -> G {
+    match result {
+        Ok(guard) => guard,
+        Err(LockTimeoutError::Abandoned(abandoned)) => repair(abandoned),
+        Err(LockTimeoutError::Timeout) => panic!("the lock of a dead holder was not taken over"),
+    }
+}
+
+/// A process that goes round after round, and dies when it reaches `point` for the `visit`th time.
+fn doomed(all: &All, point: &str, visit: u32) -> Process {
+    let rounds = |(all, point, visit): (All, String, u32)| -> () {
+        die_at(&point, visit);
+        loop {
+            all.round();
+        }
     };
-    let holder = Process::spawn(hold, (lock.clone(), theirs)).unwrap();
-    ours.recv().unwrap();
-    let waiter = Process::spawn(|lock: Lock| lock.lock().is_ok(), lock.clone()).unwrap();
-    until(|| is_asleep(waiter.pid()));
-    let start = Instant::now();
-    ours.send(()).unwrap();
-    assert!(waiter.join().unwrap(), "it was let go of, not abandoned");
-    assert!(start.elapsed() < Duration::from_secs(1));
-    assert_eq!(holder.join().unwrap_err(), KILLED);
+    Process::spawn(rounds, (all.clone(), point.to_owned(), visit)).unwrap()
+}
+
+/// Goes round beside one who is to die at `point`, and a few rounds more.
+fn outlive(all: &All, point: &str, visit: u32) {
+    let child = doomed(all, point, visit);
+    while child.is_alive() {
+        all.round();
+    }
+    assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
+    // Alone: what the dead one has left behind is here.
+    drop(taken(all.lock.lock_timeout(BOUND), Abandoned::into_guard));
+    drop(all.lock.try_lock().expect("afterwards the lock is normal again"));
+    drop(taken(all.rlock.lock_timeout(BOUND), Abandoned::into_guard));
+    drop(all.rlock.try_lock().expect("afterwards the lock is normal again"));
+    drop(taken(all.mutex.lock_timeout(BOUND), Abandoned::into_guard));
+    drop(all.mutex.try_lock().expect("afterwards the mutex is normal again"));
+    drop(taken(all.condition.lock_timeout(BOUND), Abandoned::into_guard));
+    drop(all.condition.try_lock().expect("afterwards the lock is normal again"));
+    assert_eq!(all.permits.available(), 1, "{point}: no permit went with the dead");
+    all.event.set();
+    assert!(all.event.wait_timeout(BOUND) && all.event.is_set());
+    all.event.clear();
+    all.barrier.reset();
+    let other = Process::spawn(|barrier: Barrier| barrier.wait().is_ok(), all.barrier.clone());
+    assert!(all.barrier.wait_timeout(BOUND).is_ok(), "{point}: a reset barrier works");
+    assert!(other.unwrap().join().unwrap());
+}
+
+#[test]
+fn faults_at_each_point() {
+    let _dog = watchdog();
+    for point in POINTS {
+        let start = Instant::now();
+        outlive(&All::new(), point, 2);
+        eprintln!("{point}: {:?}", start.elapsed());
+    }
+}
+
+/// The points are all there are: whatever a round reaches is in the list.
+#[test]
+fn faults_the_list_is_complete() {
+    let _dog = watchdog();
+    let all = All::new();
+    let child = doomed(&all, "barrier.complete", 20);
+    while child.is_alive() {
+        all.round();
+    }
+    for point in multiproc_sync::fault::seen() {
+        assert!(POINTS.contains(&point), "{point} is not in the list");
+    }
+}
+
+/// Two at a time die at random, again and again, while this process goes on. A second, or as long as
+/// the environment says.
+#[test]
+fn faults_soak() {
+    let seconds = env::var("MULTIPROC_SOAK_SECONDS").map_or(1, |text| text.parse().unwrap());
+    let seed =
+        env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
+    eprintln!("seed {seed}, for {seconds} s");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut deaths = 0;
+    while deaths == 0 || Instant::now() < end {
+        // One watchdog each, so that a long soak is not a hang.
+        let _dog = watchdog();
+        let point = POINTS[random.usize(..POINTS.len())];
+        outlive(&All::new(), point, random.u32(1..30));
+        deaths += 1;
+    }
+    eprintln!("{deaths} deaths");
 }

@@ -56,6 +56,24 @@ fn loom_two_consumers() {
     });
 }
 
+/// Two producers, both asleep in front of a full ring, two gets in a row: both wake.
+#[test]
+fn loom_two_producers_asleep() {
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put(Member(3), 1);
+        shared.put(Member(3), 2);
+        let producers = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put(Member(n), 3))
+        });
+        assert_eq!(shared.try_get(Member(3)), Some(1));
+        assert_eq!(shared.try_get(Member(3)), Some(2));
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+        assert_eq!(shared.len(), 2);
+    });
+}
+
 /// `put` is delivery: whoever learns that a put has returned finds the item.
 #[test]
 fn loom_what_is_put_is_there() {
@@ -90,6 +108,24 @@ fn loom_len_is_exact() {
         assert!(shared.len() <= 1);
         mover.join().unwrap();
         assert_eq!(shared.len(), 1);
+    });
+}
+
+/// The other way round: there are always one or two items, and whoever looks sees so many.
+#[test]
+fn loom_len_misses_none() {
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put(Member(1), 0);
+        let mover = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.put(Member(1), 1);
+                shared.get(Member(1))
+            })
+        };
+        assert!((1..=2).contains(&shared.len()));
+        mover.join().unwrap();
     });
 }
 

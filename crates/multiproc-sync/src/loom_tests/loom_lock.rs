@@ -166,3 +166,19 @@ fn loom_abandoned_until_repaired() {
         assert_eq!(guarded.add_one(member(0)), Taken::Clean);
     });
 }
+
+/// The slot of the dead owner gets a new user: one who sleeps, and has not noticed the death, is
+/// woken, and told.
+#[test]
+fn loom_a_slot_frees_a_sleeper() {
+    explore(|| {
+        let guarded = Guarded::new();
+        guarded.lock(member(1));
+        let sleeper = {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.lock(member(2)))
+        };
+        guarded.lock.release_slot(1);
+        assert_eq!(sleeper.join().unwrap(), Taken::Abandoned);
+    });
+}

@@ -107,3 +107,19 @@ fn loom_permit_slot_is_used_anew() {
         assert_eq!(shared.permits().available(), 1);
     });
 }
+
+/// The slot of the dead holder gets a new user: one who sleeps, and has not noticed the death, is
+/// woken.
+#[test]
+fn loom_permit_slot_frees_a_sleeper() {
+    explore(|| {
+        let shared = Shared::new(1);
+        shared.acquire(member(1));
+        let sleeper = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.acquire(member(2)))
+        };
+        shared.permits().release_slot(1);
+        assert_eq!(sleeper.join().unwrap(), 0);
+    });
+}

@@ -12,21 +12,33 @@ fn acquire(semaphore: &Semaphore) {
     semaphore.acquire(Deadline::NEVER, Duration::MAX).unwrap();
 }
 
-/// What was written before a release is there for whoever acquires it, and no wake-up is lost.
+/// What was written before a release is there for whoever acquires it, and no wake-up is lost. Both
+/// ways round: loom starts from the main thread's side.
 #[test]
 fn loom_semaphore_hands_over() {
-    explore(|| {
-        let shared = Arc::new((Semaphore::default(), Bytes::zeroed(8)));
-        let other = shared.clone();
-        let thread = thread::spawn(move || {
-            other.1.copy_in(0, &7u64.to_le_bytes());
-            other.0.release(1).unwrap();
-        });
+    let give = |shared: &(Semaphore, Bytes<'static>)| {
+        shared.1.copy_in(0, &7u64.to_le_bytes());
+        shared.0.release(1).unwrap();
+    };
+    let take = |shared: &(Semaphore, Bytes<'static>)| {
         acquire(&shared.0);
         assert_eq!(shared.1.copy_out(0), 7u64.to_le_bytes());
-        thread.join().unwrap();
-        assert_eq!(shared.0.value(), 0);
-    });
+    };
+    for main_gives in [false, true] {
+        explore(move || {
+            let shared = Arc::new((Semaphore::default(), Bytes::zeroed(8)));
+            let other = shared.clone();
+            let thread =
+                thread::spawn(move || if main_gives { take(&other) } else { give(&other) });
+            if main_gives {
+                give(&shared)
+            } else {
+                take(&shared)
+            }
+            thread.join().unwrap();
+            assert_eq!(shared.0.value(), 0);
+        });
+    }
 }
 
 /// Two sleep, and two releases of one each follow each other: both get through.

@@ -109,10 +109,13 @@ impl Lock {
         deadline: Deadline,
         recheck: Duration,
     ) -> Result<Taken, Busy> {
-        if self.take_free(members.me()) {
-            return Ok(Taken::Clean);
-        }
-        self.lock_contended(members, deadline, recheck)
+        let taken = if self.take_free(members.me()) {
+            Ok(Taken::Clean)
+        } else {
+            self.lock_contended(members, deadline, recheck)
+        };
+        fault::reached("lock.taken");
+        taken
     }
 
     /// Takes the lock if it is free and clean: the one instruction that is nearly always enough.

@@ -93,7 +93,6 @@ impl Permits<'_> {
             Look::Again => self.take_free(members.me()),
             Look::Recheck => self.try_acquire(members).ok(),
         });
-        fault::reached("permit.acquired");
         if waited.slept && self.available() > 0 {
             self.control.waiters.notify(1);
         }
@@ -101,9 +100,12 @@ impl Permits<'_> {
     }
 
     fn take_free(&self, me: MemberId) -> Option<usize> {
-        self.words
-            .iter()
-            .position(|word| word.load(Ordering::Relaxed) == FREE && change(word, FREE, me.bits()))
+        let take = |word: &AtomicU32| {
+            word.load(Ordering::Relaxed) == FREE && change(word, FREE, me.bits())
+        };
+        let index = self.words.iter().position(take)?;
+        fault::reached("permit.acquired");
+        Some(index)
     }
 
     fn take_of_dead(&self, members: &impl Members) -> Option<usize> {

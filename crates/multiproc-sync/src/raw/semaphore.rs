@@ -63,7 +63,10 @@ impl Semaphore {
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    fault::reached("semaphore.acquired");
+                    return Ok(());
+                }
                 Err(now) => count = now,
             }
         }
@@ -83,7 +86,6 @@ impl Semaphore {
     #[cold]
     fn acquire_contended(&self, deadline: Deadline, recheck: Duration) -> Result<(), Busy> {
         let waited = self.waiters.wait_until(deadline, recheck, |_| self.try_acquire().ok());
-        fault::reached("semaphore.acquired");
         if waited.slept && self.value() > 0 {
             self.waiters.notify(1);
         }
