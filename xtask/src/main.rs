@@ -39,8 +39,8 @@ const JOBS: &[Job] = &[
     },
     Job {
         name: "faults",
-        args: "[FILTER...] [-- TEST-ARGS]",
-        help: "the tests that stop processes at chosen points",
+        args: "[--soak SECONDS] [--seed N] [FILTER...] [-- TEST-ARGS]",
+        help: "the tests that kill processes at named points, and at random",
         run: model::faults,
     },
     Job {

@@ -48,7 +48,7 @@
 //! | crate | what |
 //! |---|---|
 //! | [`pipe`] | typed connections, messages that carry descriptors |
-//! | [`sync`] | locks in shared memory that survive their holder |
+//! | [`sync`] | locks, semaphores, events, conditions, barriers, in shared memory; none hangs on the dead |
 //! | [`queue`] | bounded queues in shared memory |
 
 // The examples show whole programs, `main` and all: that is where `init` belongs.
@@ -71,7 +71,9 @@ pub use multiproc_queue as queue;
 pub use multiproc_sync as sync;
 
 pub use multiproc_queue::Queue;
-pub use multiproc_sync::Lock;
+pub use multiproc_sync::{
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+};
 
 pub use children::{Child, active_children};
 pub use error::{JoinError, SpawnError};
