@@ -146,3 +146,54 @@ fn loom_condition_slot_is_used_anew() {
         assert!(waiter.join().unwrap());
     });
 }
+
+/// Three places: a dead one, that was notified, and two who wait. Their threads, and how many of them
+/// have come through.
+fn a_dead_one_and_two(shared: &Arc<Shared>) -> (Arc<AtomicU32>, [thread::JoinHandle<()>; 2]) {
+    let dead = member(9);
+    let _place = shared.condition.enter(&dead);
+    assert_eq!(shared.condition.notify(1), 1);
+    let through = Arc::new(AtomicU32::new(0));
+    let threads = [1, 2].map(|n| {
+        let member = member(n).after_death_of(dead);
+        let place = shared.condition.enter(&member);
+        let (shared, through) = (shared.clone(), through.clone());
+        thread::spawn(move || {
+            assert!(shared.condition.wait(place, &member, Deadline::NEVER, Duration::MAX));
+            through.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    (through, threads)
+}
+
+/// The notification of a dead one ends one wait, not two.
+#[test]
+fn loom_condition_taken_over_once() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let (through, threads) = a_dead_one_and_two(&shared);
+        for _ in 0..2 {
+            shared.condition.time_out();
+            thread::yield_now();
+        }
+        assert!(through.load(Ordering::Relaxed) <= 1);
+        shared.condition.notify(2);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// Whoever takes over a notification while it gets one of its own passes one on.
+#[test]
+fn loom_condition_two_notifications_two_waiters() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let (through, threads) = a_dead_one_and_two(&shared);
+        shared.condition.time_out();
+        shared.condition.notify(1);
+        while through.load(Ordering::Relaxed) < 2 {
+            shared.condition.time_out();
+            thread::yield_now();
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}

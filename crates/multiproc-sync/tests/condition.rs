@@ -1,0 +1,414 @@
+//! The condition between processes, and what happens when they die.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_sync::{Atomic, Condition, RECHECK, Shared};
+use multiproc_testkit::{alone, is_asleep, until, watchdog};
+use rustix::process::{Pid, Signal, kill_process};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise: nobody waits longer for the dead.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// Stops a process. When this returns, it does nothing any more.
+fn stop(child: &Process) {
+    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    until(|| {
+        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.all(|thread| {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().starts_with(" T")
+        })
+    });
+}
+
+fn kill(child: &Process) {
+    child.kill().unwrap();
+    child.wait();
+}
+
+fn join(children: impl IntoIterator<Item = Process>) {
+    for child in children {
+        child.join().unwrap();
+    }
+}
+
+/// Whether it is so for some rounds of looking up whether somebody has died.
+fn stays(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + 3 * RECHECK;
+    while Instant::now() < end {
+        if !condition() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// A process that is asleep in `wait`, once. When it comes through, it counts itself.
+fn sleeper(condition: &Condition, through: &Atomic) -> Process {
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let wait = |(condition, through, parent): (Condition, Atomic, Connection<(), ()>)| {
+        let guard = condition.lock().unwrap();
+        parent.send(()).unwrap();
+        let guard = condition.wait(guard).unwrap();
+        through.fetch_add(1);
+        drop(guard);
+    };
+    let child = Process::spawn(wait, (condition.clone(), through.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    // When this process has the lock, that one has let go of it: it waits.
+    drop(condition.lock().unwrap());
+    until(|| is_asleep(child.pid()));
+    child
+}
+
+fn new() -> (Condition, Atomic) {
+    (Condition::new().unwrap(), Atomic::new(0).unwrap())
+}
+
+#[test]
+fn its_lock_is_a_lock() {
+    let _dog = watchdog();
+    let condition = Condition::new().unwrap();
+    let number = Shared::new(&[0u64]).unwrap();
+    let add = |(condition, number): (Condition, Shared<u64>)| {
+        for _ in 0..1000 {
+            let _guard = condition.lock().unwrap();
+            number.set(0, number.get(0) + 1);
+        }
+    };
+    let spawn = |_| Process::spawn(add, (condition.clone(), number.clone())).unwrap();
+    join([0; 4].map(spawn));
+    assert_eq!(number.get(0), 4000);
+
+    let _guard = condition.try_lock().unwrap();
+    assert!(condition.try_lock().unwrap_err().is_would_block());
+    let start = Instant::now();
+    assert!(condition.lock_timeout(Duration::from_millis(20)).unwrap_err().is_timeout());
+    assert!(start.elapsed() >= Duration::from_millis(20));
+}
+
+#[test]
+fn one_of_two_sleepers_is_notified() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let children = [0; 2].map(|_| sleeper(&condition, &through));
+    condition.notify_one();
+    until(|| through.load() == 1);
+    assert!(stays(|| through.load() == 1));
+    condition.notify_one();
+    join(children);
+}
+
+#[test]
+fn two_of_five_sleepers_are_notified() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let children = [0; 5].map(|_| sleeper(&condition, &through));
+    assert!(format!("{condition:?}").contains("waiting: 5"), "{condition:?}");
+    assert_eq!(condition.notify(0), 0);
+    assert_eq!(condition.notify(2), 2);
+    until(|| through.load() == 2);
+    assert!(stays(|| through.load() == 2));
+    assert!(format!("{condition:?}").contains("waiting: 3"), "{condition:?}");
+    until(|| children.iter().filter(|child| is_asleep(child.pid())).count() == 3);
+    condition.notify_one();
+    until(|| through.load() == 3);
+    assert_eq!(condition.notify(7), 2, "so many are left");
+    join(children);
+    assert_eq!(through.load(), 5);
+}
+
+#[test]
+fn all_sleepers_are_notified() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let children = [0; 5].map(|_| sleeper(&condition, &through));
+    let guard = condition.lock().unwrap();
+    condition.notify_all();
+    assert!(stays(|| through.load() == 0), "the lock is held");
+    drop(guard);
+    join(children);
+    assert_eq!(through.load(), 5);
+}
+
+#[test]
+fn a_notification_of_nobody_is_not_remembered() {
+    let condition = Condition::new().unwrap();
+    condition.notify_one();
+    condition.notify_all();
+    assert_eq!(condition.notify(5), 0);
+    let guard = condition.lock().unwrap();
+    let (guard, result) = condition.wait_timeout(guard, 2 * RECHECK).unwrap();
+    assert!(result.timed_out());
+    drop(guard);
+}
+
+#[test]
+fn the_lock_is_held_again_after_a_timeout() {
+    let condition = Condition::new().unwrap();
+    for milliseconds in [0, 1, 30] {
+        let timeout = Duration::from_millis(milliseconds);
+        let start = Instant::now();
+        let guard = condition.lock().unwrap();
+        let (guard, result) = condition.wait_timeout(guard, timeout).unwrap();
+        assert!(result.timed_out() && start.elapsed() >= timeout);
+        assert!(condition.try_lock().unwrap_err().is_would_block());
+        let (guard, result) = condition.wait_deadline(guard, start).unwrap();
+        assert!(result.timed_out());
+        assert!(condition.try_lock().unwrap_err().is_would_block());
+        drop(guard);
+        drop(condition.try_lock().unwrap());
+    }
+    assert!(format!("{condition:?}").contains("waiting: 0"), "{condition:?}");
+}
+
+#[test]
+fn a_notification_comes_in_time() {
+    let _dog = watchdog();
+    let (condition, _) = new();
+    let guard = condition.lock().unwrap();
+    let notify = |condition: Condition| {
+        drop(condition.lock());
+        condition.notify_one();
+    };
+    let child = Process::spawn(notify, condition.clone()).unwrap();
+    let (_guard, result) = condition.wait_timeout(guard, Duration::from_secs(3600)).unwrap();
+    assert!(!result.timed_out());
+    child.join().unwrap();
+}
+
+#[test]
+fn waiting_gives_the_lock_up() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let child = sleeper(&condition, &through);
+    let take = |condition: Condition| drop(condition.try_lock().unwrap());
+    Process::spawn(take, condition.clone()).unwrap().join().unwrap();
+    assert!(is_asleep(child.pid()) && through.load() == 0);
+    condition.notify_one();
+    join([child]);
+}
+
+#[test]
+fn who_waits_for_something_gets_it() {
+    let _dog = watchdog();
+    type Arguments = (Condition, Shared<u32>);
+    let (condition, list): Arguments =
+        (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
+    // Two processes hand a number over and over: each waits until it is its turn.
+    let count = |(condition, list): Arguments| {
+        let mut guard = condition.lock().unwrap();
+        let me = list.get(1);
+        list.set(1, me + 1);
+        for _ in 0..500 {
+            guard = condition.wait_while(guard, || list.get(0) % 2 != me).unwrap();
+            list.set(0, list.get(0) + 1);
+            condition.notify_all();
+        }
+    };
+    let spawn = |_| Process::spawn(count, (condition.clone(), list.clone())).unwrap();
+    join([0; 2].map(spawn));
+    assert_eq!(list.to_vec(), [1000, 2]);
+}
+
+#[test]
+fn what_is_so_already_is_not_waited_for() {
+    let condition = Condition::new().unwrap();
+    let guard = condition.lock().unwrap();
+    let guard = condition.wait_while(guard, || false).unwrap();
+    let (guard, result) = condition.wait_timeout_while(guard, Duration::ZERO, || false).unwrap();
+    assert!(!result.timed_out());
+    let start = Instant::now();
+    let timeout = Duration::from_millis(30);
+    let (guard, result) = condition.wait_timeout_while(guard, timeout, || true).unwrap();
+    assert!(result.timed_out() && start.elapsed() >= timeout);
+    assert!(condition.try_lock().unwrap_err().is_would_block());
+    drop(guard);
+}
+
+#[test]
+fn what_becomes_so_in_time_is_no_timeout() {
+    let _dog = watchdog();
+    let (condition, state) = new();
+    let guard = condition.lock().unwrap();
+    let change = |(condition, state): (Condition, Atomic)| {
+        for _ in 0..3 {
+            let guard = condition.lock().unwrap();
+            state.fetch_add(1);
+            condition.notify_one();
+            drop(guard);
+        }
+    };
+    let child = Process::spawn(change, (condition.clone(), state.clone())).unwrap();
+    let hour = Duration::from_secs(3600);
+    let (_guard, result) =
+        condition.wait_timeout_while(guard, hour, || state.load() < 3).unwrap();
+    assert!(!result.timed_out());
+    child.join().unwrap();
+}
+
+#[test]
+fn killed_sleepers_are_waited_for_by_nobody() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
+    kill(&first);
+    kill(&second);
+    let start = Instant::now();
+    condition.notify_all();
+    join([third]);
+    condition.notify_one();
+    condition.notify(5);
+    condition.notify_all();
+    assert!(start.elapsed() < RECOVERY);
+    drop(condition.try_lock().unwrap());
+}
+
+/// The first one that sleeps is notified first. It is stopped, so it can do nothing about it.
+#[test]
+fn a_notification_of_a_dead_one_reaches_another() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
+    stop(&first);
+    assert_eq!(condition.notify(1), 1);
+    assert!(stays(|| through.load() == 0), "it went to the first, who is not dead");
+    let start = Instant::now();
+    first.kill().unwrap();
+    join([second]);
+    assert!(start.elapsed() < RECOVERY);
+    assert_eq!(through.load(), 1);
+}
+
+#[test]
+fn all_notifications_of_the_dead_reach_others() {
+    let _dog = watchdog();
+    let (condition, through) = new();
+    let dead = [0; 3].map(|_| sleeper(&condition, &through));
+    let alive = [0; 4].map(|_| sleeper(&condition, &through));
+    dead.each_ref().map(stop);
+    assert_eq!(condition.notify(3), 3);
+    let start = Instant::now();
+    dead.each_ref().map(kill);
+    until(|| through.load() == 3);
+    assert!(start.elapsed() < RECOVERY);
+    assert!(stays(|| through.load() == 3), "three notifications, three that come through");
+    assert_eq!(condition.notify(5), 1);
+    join(alive);
+}
+
+#[test]
+fn a_killed_holder_leaves_the_lock_abandoned() {
+    let _dog = watchdog();
+    let condition = Condition::new().unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let wait = |condition: Condition| {
+        let guard = condition.lock().unwrap();
+        let abandoned = condition.wait(guard).unwrap_err();
+        drop(abandoned.into_guard());
+        condition.lock().is_ok()
+    };
+    let waiter = Process::spawn(wait, condition.clone()).unwrap();
+    until(|| format!("{condition:?}").contains("waiting: 1"));
+    let hold = |(condition, parent): (Condition, Connection<(), ()>)| {
+        let _guard = condition.lock().unwrap();
+        condition.notify_one();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let holder = Process::spawn(hold, (condition.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    // Notified, it sleeps until it gets the lock.
+    until(|| is_asleep(waiter.pid()));
+    let start = Instant::now();
+    holder.kill().unwrap();
+    assert!(waiter.join().unwrap());
+    assert!(start.elapsed() < RECOVERY);
+}
+
+#[test]
+fn every_way_to_wait_tells_of_the_death() {
+    let _dog = watchdog();
+    let condition = Condition::new().unwrap();
+    let die = |condition: Condition| std::mem::forget(condition.lock());
+    Process::spawn(die, condition.clone()).unwrap().join().unwrap();
+    assert!(condition.try_lock().unwrap_err().is_abandoned());
+    assert!(condition.lock_timeout(RECOVERY).unwrap_err().is_abandoned());
+    // The one that has it does not repair: each time it waits, it is told again.
+    let short = Duration::from_millis(1);
+    let mut attempts = 0;
+    {
+        let mut guard = condition.lock().unwrap_err().into_guard();
+        drop(guard);
+        Process::spawn(die, condition.clone()).unwrap().join().unwrap();
+        guard = condition.lock().unwrap_err().into_guard();
+        let ends = |condition: Condition| {
+            let guard = condition.lock().unwrap();
+            condition.notify_all();
+            std::mem::forget(guard);
+        };
+        for way in 0..4 {
+            let child = Process::spawn(ends, condition.clone()).unwrap();
+            let result = match way {
+                0 => condition.wait(guard),
+                1 => condition.wait_timeout(guard, 60 * RECOVERY).map(|(guard, _)| guard),
+                2 => condition.wait_while(guard, || true),
+                _ => {
+                    let waited = condition.wait_timeout_while(guard, 60 * RECOVERY, || true);
+                    waited.map(|(guard, _)| guard)
+                }
+            };
+            guard = result.unwrap_err().into_guard();
+            attempts += 1;
+            child.join().unwrap();
+        }
+        let (_guard, result) = condition.wait_timeout(guard, short).unwrap();
+        assert!(result.timed_out(), "it is repaired");
+    }
+    assert_eq!(attempts, 4);
+}
+
+#[test]
+fn the_guard_of_another_condition_is_refused() {
+    let _dog = watchdog();
+    let [one, other] = [0; 2].map(|_| Condition::new().unwrap());
+    let guard = other.lock().unwrap();
+    let wait = AssertUnwindSafe(|| drop(one.wait(guard)));
+    let text = *catch_unwind(wait).unwrap_err().downcast::<&str>().unwrap();
+    assert!(text.contains("its own `lock`") && text.contains("another condition's"), "{text}");
+    for condition in [&one, &other] {
+        let guard = condition.try_lock().expect("it is free, and nobody has died");
+        let (guard, result) = condition.wait_timeout(guard, Duration::ZERO).unwrap();
+        assert!(result.timed_out());
+        drop(guard);
+        assert!(format!("{condition:?}").contains("waiting: 0"), "{condition:?}");
+    }
+    // A clone is no other one.
+    let same = one.clone();
+    drop(one.wait_timeout(same.lock().unwrap(), Duration::ZERO).unwrap());
+}
+
+/// As many as there are places for waiting. With nobody else there, nobody clears up after them.
+#[test]
+fn killed_sleepers_leave_their_places() {
+    alone(|()| {
+        let (condition, through) = new();
+        for _ in 0..480 {
+            kill(&sleeper(&condition, &through));
+        }
+        let guard = condition.lock().unwrap();
+        let start = Instant::now();
+        let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
+        assert!(result.timed_out(), "nobody has notified, after {:?}", start.elapsed());
+        drop(guard);
+    });
+}

@@ -1,0 +1,187 @@
+//! The event between processes, and what happens when those who wait for it die.
+
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_sync::{Atomic, Event, RECHECK};
+use multiproc_testkit::{is_asleep, until, watchdog};
+use rustix::process::{Pid, Signal, kill_process};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise: nobody waits longer for the dead.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// A process that is asleep in `wait`.
+fn sleeper(event: &Event) -> Process {
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let wait = |(event, parent): (Event, Connection<(), ()>)| {
+        parent.send(()).unwrap();
+        event.wait();
+    };
+    let child = Process::spawn(wait, (event.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    until(|| is_asleep(child.pid()));
+    child
+}
+
+fn join(children: impl IntoIterator<Item = Process>) {
+    for child in children {
+        child.join().unwrap();
+    }
+}
+
+#[test]
+fn it_is_set_and_cleared() {
+    let event = Event::new().unwrap();
+    assert!(!event.is_set());
+    event.clear();
+    assert!(!event.is_set(), "it was clear before");
+    event.set();
+    event.set();
+    assert!(event.is_set());
+    event.wait();
+    event.clear();
+    assert!(!event.is_set(), "however often it was set");
+}
+
+#[test]
+fn setting_it_wakes_all_sleepers() {
+    let _dog = watchdog();
+    let event = Event::new().unwrap();
+    let children = [0; 5].map(|_| sleeper(&event));
+    event.set();
+    join(children);
+    assert!(event.is_set(), "it stays so");
+}
+
+#[test]
+fn another_process_sets_it() {
+    let _dog = watchdog();
+    let event = Event::new().unwrap();
+    let child = Process::spawn(|event: Event| event.set(), event.clone()).unwrap();
+    event.wait();
+    child.join().unwrap();
+}
+
+#[test]
+fn who_comes_after_clear_waits() {
+    let _dog = watchdog();
+    let event = Event::new().unwrap();
+    for _ in 0..20 {
+        event.set();
+        event.clear();
+        let child = sleeper(&event);
+        event.set();
+        join([child]);
+    }
+}
+
+#[test]
+fn a_timeout_is_a_lower_bound() {
+    let event = Event::new().unwrap();
+    for milliseconds in [0, 1, 30] {
+        let timeout = Duration::from_millis(milliseconds);
+        let start = Instant::now();
+        assert!(!event.wait_timeout(timeout));
+        assert!(start.elapsed() >= timeout);
+    }
+    assert!(!event.wait_deadline(Instant::now()));
+    event.set();
+    assert!(event.wait_timeout(Duration::ZERO));
+    assert!(event.wait_deadline(Instant::now()));
+}
+
+#[test]
+fn it_is_set_in_time() {
+    let _dog = watchdog();
+    let event = Event::new().unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let wait = |(event, parent): (Event, Connection<(), ()>)| {
+        parent.send(()).unwrap();
+        // Longer than anybody waits, and longer than the clock counts.
+        event.wait_timeout(Duration::from_secs(3600)) && event.wait_timeout(Duration::MAX)
+    };
+    let child = Process::spawn(wait, (event.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    until(|| is_asleep(child.pid()));
+    event.set();
+    assert!(child.join().unwrap());
+}
+
+#[test]
+fn a_sleeper_does_not_miss_what_is_cleared_at_once() {
+    let _dog = watchdog();
+    for _ in 0..20 {
+        let event = Event::new().unwrap();
+        let children = [0; 3].map(|_| sleeper(&event));
+        event.set();
+        event.clear();
+        join(children);
+        assert!(!event.is_set());
+    }
+}
+
+#[test]
+fn a_stopped_sleeper_does_not_miss_what_is_cleared_at_once() {
+    let _dog = watchdog();
+    let event = Event::new().unwrap();
+    let child = sleeper(&event);
+    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    for _ in 0..3 {
+        event.set();
+        event.clear();
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    join([child]);
+}
+
+#[test]
+fn killed_sleepers_are_waited_for_by_nobody() {
+    let _dog = watchdog();
+    let event = Event::new().unwrap();
+    let [first, second, third, fourth] = [0; 4].map(|_| sleeper(&event));
+    for child in [&first, &third] {
+        child.kill().unwrap();
+        child.wait();
+    }
+    let start = Instant::now();
+    assert!(!event.is_set());
+    event.clear();
+    event.set();
+    assert!(event.is_set());
+    join([second, fourth]);
+    assert!(start.elapsed() < RECOVERY);
+    event.clear();
+    assert!(!event.is_set());
+}
+
+/// What one wrote before it set the event, all who learn of that see.
+#[test]
+fn rounds_are_passed_in_step() {
+    let _dog = watchdog();
+    type Arguments = (Event, Event, Atomic);
+    let arguments: Arguments =
+        (Event::new().unwrap(), Event::new().unwrap(), Atomic::new(0).unwrap());
+    let (ping, pong, number) = arguments.clone();
+    let answer = |(ping, pong, number): Arguments| {
+        for round in 0..500 {
+            ping.wait();
+            ping.clear();
+            assert_eq!(number.fetch_add(1), 2 * round);
+            pong.set();
+        }
+    };
+    let child = Process::spawn(answer, arguments).unwrap();
+    let start = Instant::now();
+    for round in 0..500 {
+        ping.set();
+        pong.wait();
+        pong.clear();
+        assert_eq!(number.fetch_add(1), 2 * round + 1);
+    }
+    assert!(start.elapsed() < 500 * RECHECK / 2, "nobody was woken but by looking up");
+    child.join().unwrap();
+}

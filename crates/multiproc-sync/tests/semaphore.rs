@@ -1,0 +1,417 @@
+//! The two semaphores between processes, and what happens when they die.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_sync::{Atomic, BoundedSemaphore, Event, RECHECK, Semaphore};
+use multiproc_testkit::{is_asleep, until, watchdog};
+use rustix::process::{Pid, Signal, kill_process};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise: nobody waits longer for the dead.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+fn signal(child: &Process, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn kill(child: &Process) {
+    child.kill().unwrap();
+    child.wait();
+}
+
+/// Whether it is so for some rounds of looking up whether somebody has died.
+fn stays(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + 3 * RECHECK;
+    while Instant::now() < end {
+        if !condition() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// A process that is asleep in `acquire`. When it comes through, it counts itself.
+fn sleeper(semaphore: &Semaphore, through: &Atomic) -> Process {
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let acquire = |(semaphore, through, parent): (Semaphore, Atomic, Connection<(), ()>)| {
+        parent.send(()).unwrap();
+        semaphore.acquire();
+        through.fetch_add(1);
+    };
+    let child = Process::spawn(acquire, (semaphore.clone(), through.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    until(|| is_asleep(child.pid()));
+    child
+}
+
+#[test]
+fn the_value_goes_down_and_up() {
+    let semaphore = Semaphore::new(2).unwrap();
+    assert_eq!(semaphore.value(), 2);
+    semaphore.acquire();
+    semaphore.try_acquire().unwrap();
+    assert_eq!(semaphore.value(), 0);
+    let text = semaphore.try_acquire().unwrap_err().to_string();
+    assert_eq!(text, "the semaphore is taken");
+    semaphore.release(5).unwrap();
+    assert_eq!(semaphore.value(), 5, "more than at the start");
+    semaphore.acquire_timeout(Duration::ZERO).unwrap();
+    semaphore.acquire_deadline(Instant::now()).unwrap();
+    assert_eq!(semaphore.value(), 3);
+}
+
+#[test]
+fn a_semaphore_counts_to_its_maximum() {
+    const MAX: u32 = Semaphore::MAX;
+    let text = Semaphore::new(MAX + 1).unwrap_err().to_string();
+    assert_eq!(text, "a semaphore counts up to 2147483647, and not to 2147483648");
+
+    let semaphore = Semaphore::new(MAX - 1).unwrap();
+    for too_many in [2, 3, MAX, u32::MAX] {
+        let text = semaphore.release(too_many).unwrap_err().to_string();
+        assert!(text.contains("2147483647"), "{text}");
+        assert_eq!(semaphore.value(), MAX - 1);
+    }
+    semaphore.release(1).unwrap();
+    semaphore.release(1).unwrap_err();
+    semaphore.release(0).unwrap();
+    assert_eq!(semaphore.value(), MAX);
+    semaphore.acquire();
+    assert_eq!(semaphore.value(), MAX - 1);
+}
+
+#[test]
+fn a_timeout_is_a_lower_bound() {
+    let semaphore = Semaphore::new(0).unwrap();
+    let bounded = BoundedSemaphore::new(1).unwrap();
+    let _permit = bounded.acquire();
+    for milliseconds in [0, 1, 30] {
+        let timeout = Duration::from_millis(milliseconds);
+        let start = Instant::now();
+        semaphore.acquire_timeout(timeout).unwrap_err();
+        assert!(start.elapsed() >= timeout);
+        let start = Instant::now();
+        bounded.acquire_timeout(timeout).unwrap_err();
+        assert!(start.elapsed() >= timeout);
+    }
+    semaphore.acquire_deadline(Instant::now()).unwrap_err();
+    bounded.acquire_deadline(Instant::now()).unwrap_err();
+    assert_eq!((semaphore.value(), bounded.available()), (0, 0), "nothing was taken");
+}
+
+#[test]
+fn a_release_wakes_a_sleeper() {
+    let _dog = watchdog();
+    let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
+    let child = sleeper(&semaphore, &through);
+    semaphore.release(0).unwrap();
+    assert!(stays(|| through.load() == 0), "nothing was released");
+    semaphore.release(1).unwrap();
+    child.join().unwrap();
+    assert_eq!(semaphore.value(), 0);
+}
+
+#[test]
+fn three_of_five_sleepers_come_through() {
+    let _dog = watchdog();
+    let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
+    let children = [0; 5].map(|_| sleeper(&semaphore, &through));
+    semaphore.release(3).unwrap();
+    until(|| through.load() == 3);
+    assert!(stays(|| through.load() == 3 && semaphore.value() == 0));
+    until(|| children.iter().filter(|child| is_asleep(child.pid())).count() == 2);
+    semaphore.release(2).unwrap();
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!(semaphore.value(), 0);
+}
+
+#[test]
+fn single_releases_reach_all_sleepers() {
+    let _dog = watchdog();
+    for _ in 0..10 {
+        let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
+        let children = [0; 5].map(|_| sleeper(&semaphore, &through));
+        for _ in 0..5 {
+            semaphore.release(1).unwrap();
+        }
+        for child in children {
+            child.join().unwrap();
+        }
+        assert_eq!((semaphore.value(), through.load()), (0, 5));
+    }
+}
+
+#[test]
+fn a_killed_sleeper_takes_nothing() {
+    let _dog = watchdog();
+    let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
+    // The one that fell asleep first is the one that would be woken first.
+    let [first, second] = [0; 2].map(|_| sleeper(&semaphore, &through));
+    kill(&first);
+    let start = Instant::now();
+    semaphore.release(1).unwrap();
+    second.join().unwrap();
+    assert!(start.elapsed() < RECOVERY);
+    assert_eq!(semaphore.value(), 0);
+}
+
+/// It may be woken, and die before it has taken anything, or after: then it counted for nothing.
+#[test]
+fn a_sleeper_that_is_killed_while_it_is_woken_takes_no_more_than_its_own() {
+    let _dog = watchdog();
+    for _ in 0..50 {
+        let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
+        let [first, second] = [0; 2].map(|_| sleeper(&semaphore, &through));
+        semaphore.release(2).unwrap();
+        first.kill().unwrap();
+        let start = Instant::now();
+        second.join().unwrap();
+        assert!(start.elapsed() < RECOVERY);
+        first.wait();
+        let (through, left) = (through.load(), semaphore.value());
+        assert!(left <= 1 && through + u64::from(left) <= 2, "{through} through, {left} left");
+    }
+}
+
+#[test]
+fn what_the_dead_acquired_is_gone() {
+    let _dog = watchdog();
+    let semaphore = Semaphore::new(2).unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let acquire = |(semaphore, parent): (Semaphore, Connection<(), ()>)| {
+        semaphore.acquire();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let child = Process::spawn(acquire, (semaphore.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    kill(&child);
+    semaphore.acquire();
+    semaphore.acquire_timeout(3 * RECHECK).unwrap_err();
+}
+
+/// What goes through many hands, processes that come and go among them, is neither lost nor made.
+#[test]
+fn the_sum_stays_the_same() {
+    let _dog = watchdog();
+    let semaphore = Semaphore::new(3).unwrap();
+    let pass_on = |semaphore: Semaphore| {
+        for _ in 0..3000 {
+            semaphore.acquire();
+            semaphore.release(1).unwrap();
+        }
+    };
+    let children = [0; 6].map(|_| Process::spawn(pass_on, semaphore.clone()).unwrap());
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!(semaphore.value(), 3);
+}
+
+/// A process that holds so many permits, and has said so. It holds them until it is killed, or told
+/// to let go.
+fn holder(semaphore: &BoundedSemaphore, permits: usize) -> (Process, Connection<(), ()>) {
+    type Arguments = (BoundedSemaphore, usize, Connection<(), ()>);
+    let (ours, theirs) = duplex().unwrap();
+    let hold = |(semaphore, permits, parent): Arguments| {
+        let _permits: Vec<_> = (0..permits).map(|_| semaphore.acquire()).collect();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let child = Process::spawn(hold, (semaphore.clone(), permits, theirs)).unwrap();
+    ours.recv().unwrap();
+    (child, ours)
+}
+
+/// A process that is asleep in `acquire`. When it comes through, it counts itself, and gives the
+/// permit back when `end` is set.
+fn bounded_sleeper(semaphore: &BoundedSemaphore, through: &Atomic, end: &Event) -> Process {
+    type Arguments = (BoundedSemaphore, Atomic, Event, Connection<(), ()>);
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let acquire = |(semaphore, through, end, parent): Arguments| {
+        parent.send(()).unwrap();
+        let _permit = semaphore.acquire();
+        through.fetch_add(1);
+        end.wait();
+    };
+    let arguments = (semaphore.clone(), through.clone(), end.clone(), theirs);
+    let child = Process::spawn(acquire, arguments).unwrap();
+    ours.recv().unwrap();
+    until(|| is_asleep(child.pid()));
+    child
+}
+
+#[test]
+fn permits_are_counted() {
+    let semaphore = BoundedSemaphore::new(3).unwrap();
+    assert_eq!((semaphore.permits_in_all(), semaphore.available()), (3, 3));
+    let first = semaphore.acquire();
+    let second = semaphore.try_acquire().unwrap();
+    let third = semaphore.acquire_timeout(Duration::ZERO).unwrap();
+    assert_eq!((semaphore.permits_in_all(), semaphore.available()), (3, 0));
+    let text = semaphore.try_acquire().unwrap_err().to_string();
+    assert_eq!(text, "the semaphore is taken");
+    drop(second);
+    let second = semaphore.acquire_deadline(Instant::now()).unwrap();
+    drop((first, second, third));
+    assert_eq!((semaphore.permits_in_all(), semaphore.available()), (3, 3));
+}
+
+#[test]
+fn there_are_between_one_and_the_most_permits() {
+    for n in [0, BoundedSemaphore::MAX + 1, u32::MAX] {
+        let text = BoundedSemaphore::new(n).unwrap_err().to_string();
+        let expected = format!("a bounded semaphore has between 1 and 65536 permits, not {n}");
+        assert_eq!(text, expected);
+    }
+    let semaphore = BoundedSemaphore::new(BoundedSemaphore::MAX).unwrap();
+    let permit = semaphore.acquire();
+    assert_eq!(semaphore.available(), 65535);
+    drop(permit);
+    assert_eq!(semaphore.available(), 65536);
+}
+
+#[test]
+fn never_more_inside_than_permits() {
+    let _dog = watchdog();
+    const PERMITS: u64 = 3;
+    type Arguments = (BoundedSemaphore, Atomic, Atomic, Event);
+    let semaphore = BoundedSemaphore::new(3).unwrap();
+    let (inside, most) = (Atomic::new(0).unwrap(), Atomic::new(0).unwrap());
+    let go = Event::new().unwrap();
+    let work = |(semaphore, inside, most, go): Arguments| {
+        for _ in 0..500 {
+            let permit = semaphore.acquire();
+            let now = inside.fetch_add(1) + 1;
+            let mut seen = most.load();
+            while seen < now {
+                seen = most.compare_exchange(seen, now).err().unwrap_or(now);
+            }
+            go.wait();
+            thread::yield_now();
+            inside.fetch_sub(1);
+            drop(permit);
+        }
+    };
+    let arguments = (semaphore.clone(), inside.clone(), most.clone(), go.clone());
+    let children = [0; 8].map(|_| Process::spawn(work, arguments.clone()).unwrap());
+    // At first, whoever comes in stays there.
+    until(|| inside.load() == PERMITS && children.iter().all(|child| is_asleep(child.pid())));
+    assert!(stays(|| inside.load() == PERMITS && semaphore.available() == 0));
+    go.set();
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!((most.load(), inside.load(), semaphore.available()), (PERMITS, 0, 3));
+}
+
+#[test]
+fn dropping_a_permit_wakes_a_sleeper() {
+    let _dog = watchdog();
+    let semaphore = BoundedSemaphore::new(2).unwrap();
+    let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
+    let permits = [semaphore.acquire(), semaphore.acquire()];
+    let children = [0; 4].map(|_| bounded_sleeper(&semaphore, &through, &end));
+    for (count, permit) in (1..).zip(permits) {
+        drop(permit);
+        until(|| through.load() == count);
+        assert!(stays(|| through.load() == count), "one permit, one that comes through");
+    }
+    end.set();
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!((through.load(), semaphore.available()), (4, 2));
+}
+
+#[test]
+fn the_permit_of_a_killed_holder_comes_back_to_a_sleeper() {
+    let _dog = watchdog();
+    let semaphore = BoundedSemaphore::new(1).unwrap();
+    let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
+    end.set();
+    let (child, _parent) = holder(&semaphore, 1);
+    let sleeper = bounded_sleeper(&semaphore, &through, &end);
+    let start = Instant::now();
+    child.kill().unwrap();
+    until(|| through.load() == 1);
+    assert!(start.elapsed() < RECOVERY);
+    sleeper.join().unwrap();
+    assert_eq!(semaphore.available(), 1);
+}
+
+#[test]
+fn the_permit_of_a_killed_holder_comes_back_to_a_newcomer() {
+    let _dog = watchdog();
+    let semaphore = BoundedSemaphore::new(2).unwrap();
+    let (child, _parent) = holder(&semaphore, 2);
+    semaphore.try_acquire().unwrap_err();
+    kill(&child);
+    assert_eq!(semaphore.available(), 2);
+    let first = semaphore.try_acquire().unwrap();
+    assert_eq!(semaphore.available(), 1);
+    let second = semaphore.acquire();
+    semaphore.try_acquire().unwrap_err();
+    drop((first, second));
+    assert_eq!(semaphore.available(), 2);
+}
+
+#[test]
+fn all_permits_of_a_killed_holder_come_back_at_once() {
+    let _dog = watchdog();
+    let semaphore = BoundedSemaphore::new(5).unwrap();
+    let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
+    let (child, _parent) = holder(&semaphore, 5);
+    let children = [0; 5].map(|_| bounded_sleeper(&semaphore, &through, &end));
+    let start = Instant::now();
+    child.kill().unwrap();
+    until(|| through.load() == 5);
+    assert!(start.elapsed() < RECOVERY);
+    assert_eq!(semaphore.available(), 0, "they have new holders");
+    end.set();
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!(semaphore.available(), 5);
+}
+
+#[test]
+fn a_stopped_holder_keeps_its_permit() {
+    let _dog = watchdog();
+    let semaphore = BoundedSemaphore::new(1).unwrap();
+    let (child, parent) = holder(&semaphore, 1);
+    signal(&child, Signal::STOP);
+    semaphore.acquire_timeout(3 * RECHECK).unwrap_err();
+    assert_eq!(semaphore.available(), 0);
+    assert!(child.is_alive());
+    signal(&child, Signal::CONT);
+    drop(parent);
+    drop(semaphore.acquire());
+    child.join().unwrap();
+}
+
+#[test]
+fn a_killed_sleeper_changes_nothing() {
+    let _dog = watchdog();
+    let semaphore = BoundedSemaphore::new(1).unwrap();
+    let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
+    let permit = semaphore.acquire();
+    let [first, second] = [0; 2].map(|_| bounded_sleeper(&semaphore, &through, &end));
+    kill(&first);
+    assert_eq!(semaphore.available(), 0);
+    let start = Instant::now();
+    drop(permit);
+    until(|| through.load() == 1);
+    assert!(start.elapsed() < RECOVERY);
+    end.set();
+    second.join().unwrap();
+    assert_eq!(semaphore.available(), 1);
+}

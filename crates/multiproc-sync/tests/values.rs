@@ -1,0 +1,329 @@
+//! Values in shared memory: with a lock (`Mutex`), without (`Shared`), and numbers (`Atomic`).
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytemuck::{Pod, Zeroable};
+use multiproc::Process;
+use multiproc::pipe::{Connection, Descriptor, duplex};
+use multiproc_sync::{Atomic, LockTimeoutError, Mutex, Shared, TryLockError};
+use multiproc_testkit::{is_asleep, until, watchdog};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise: nobody waits longer for the dead.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// A process that holds the mutex, has changed its copy of the value, and has said so. It holds it
+/// until it is killed, or told to let go.
+fn holder(mutex: &Mutex<u64>) -> (Process, Connection<(), ()>) {
+    let (ours, theirs) = duplex().unwrap();
+    let hold = |(mutex, parent): (Mutex<u64>, Connection<(), ()>)| {
+        let mut guard = mutex.lock().unwrap_or_else(|abandoned| abandoned.into_guard());
+        *guard = 666;
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let child = Process::spawn(hold, (mutex.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    (child, ours)
+}
+
+fn kill(child: &Process) {
+    child.kill().unwrap();
+    child.wait();
+}
+
+/// Why `sent` is refused where a `T` is expected.
+fn receive_as<T: DeserializeOwned + Debug>(sent: impl Serialize + DeserializeOwned) -> String {
+    let (left, right) = duplex::<_, ()>().unwrap();
+    left.send(sent).unwrap_or_else(|error| panic!("{error}"));
+    right.retype::<(), T>().recv().unwrap_err().to_string()
+}
+
+/// What a panic of `f` says.
+fn panic_of<R: Debug>(f: impl FnOnce() -> R) -> String {
+    *catch_unwind(AssertUnwindSafe(f)).unwrap_err().downcast::<String>().unwrap()
+}
+
+#[test]
+fn no_addition_is_lost() {
+    let _dog = watchdog();
+    let number = Mutex::new(0u64).unwrap();
+    let add = |number: Mutex<u64>| {
+        for _ in 0..2000 {
+            *number.lock().unwrap() += 1;
+        }
+    };
+    let children = [0; 4].map(|_| Process::spawn(add, number.clone()).unwrap());
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!(*number.lock().unwrap(), 8000);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+struct Account {
+    balance: i64,
+    rate: f32,
+    owner: [u8; 4],
+}
+
+#[test]
+fn a_struct_is_changed_as_a_whole() {
+    let _dog = watchdog();
+    let new = Account { balance: -1, rate: 0.5, owner: *b"Anna" };
+    let account = Mutex::new(new).unwrap();
+    let child = Process::spawn(
+        |account: Mutex<Account>| {
+            let mut guard = account.lock().unwrap();
+            let found = (guard.balance, guard.rate, guard.owner);
+            *guard = Account { balance: i64::MIN, rate: -1e9, owner: *b"Otto" };
+            found
+        },
+        account.clone(),
+    );
+    assert_eq!(child.unwrap().join().unwrap(), (-1, 0.5, *b"Anna"));
+    let changed = Account { balance: i64::MIN, rate: -1e9, owner: *b"Otto" };
+    assert_eq!(*account.lock().unwrap(), changed);
+}
+
+#[test]
+fn a_guard_that_was_only_read_writes_nothing_back() {
+    const OLD: u64 = 0x0123_4567_89ab_cdef;
+    const NEW: u64 = 0xfedc_ba98_7654_3210;
+    let mutex = Mutex::new(OLD).unwrap();
+    let (left, right) = duplex::<_, ()>().unwrap();
+    left.send(mutex.clone()).unwrap();
+    // Writing into the file writes into the memory of all who have it mapped.
+    let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let place = bytes.windows(8).position(|bytes| bytes == OLD.to_le_bytes()).unwrap() as u64;
+
+    let guard = mutex.lock().unwrap();
+    assert_eq!(*guard, OLD);
+    file.write_all_at(&NEW.to_le_bytes(), place).unwrap();
+    assert_eq!(*guard, OLD, "the guard has a copy");
+    drop(guard);
+    assert_eq!(*mutex.lock().unwrap(), NEW, "nothing was written back");
+
+    let mut guard = mutex.lock().unwrap();
+    *guard = NEW; // as it is, but nobody compares
+    file.write_all_at(&OLD.to_le_bytes(), place).unwrap();
+    drop(guard);
+    assert_eq!(*mutex.lock().unwrap(), NEW, "what was assigned was written back");
+}
+
+#[test]
+fn a_killed_holder_leaves_the_value_as_it_found_it() {
+    let _dog = watchdog();
+    let mutex = Mutex::new(5u64).unwrap();
+    let (child, _parent) = holder(&mutex);
+    assert!(mutex.try_lock().unwrap_err().is_would_block());
+    assert!(mutex.lock_timeout(Duration::from_millis(20)).unwrap_err().is_timeout());
+
+    kill(&child);
+    let start = Instant::now();
+    let abandoned = mutex.lock().unwrap_err();
+    assert!(start.elapsed() < RECOVERY);
+    assert_eq!(**abandoned.guard(), 5);
+    *abandoned.into_guard() += 1;
+    assert_eq!(*mutex.lock().expect("it is repaired"), 6);
+}
+
+#[test]
+fn what_is_put_right_without_saying_so_stays_abandoned() {
+    let _dog = watchdog();
+    let mutex = Mutex::new(5u64).unwrap();
+    let (child, _parent) = holder(&mutex);
+    kill(&child);
+    drop(mutex.lock().unwrap_err());
+    assert!(matches!(mutex.try_lock(), Err(TryLockError::Abandoned(_))));
+    let again = mutex.lock_timeout(RECOVERY);
+    assert!(matches!(again, Err(LockTimeoutError::Abandoned(_))), "{again:?}");
+    drop(again);
+    *mutex.lock_deadline(Instant::now()).unwrap_err().into_abandoned().into_guard() = 7;
+    assert_eq!(*mutex.try_lock().unwrap(), 7);
+}
+
+/// The value of the variant, for a chain of calls.
+trait IntoAbandoned<G> {
+    fn into_abandoned(self) -> multiproc_sync::Abandoned<G>;
+}
+
+impl<G> IntoAbandoned<G> for LockTimeoutError<G> {
+    fn into_abandoned(self) -> multiproc_sync::Abandoned<G> {
+        match self {
+            Self::Abandoned(abandoned) => abandoned,
+            Self::Timeout => panic!("{self}"),
+        }
+    }
+}
+
+#[test]
+fn a_waiter_asleep_gets_the_value_of_the_holder() {
+    let _dog = watchdog();
+    let mutex = Mutex::new(5u64).unwrap();
+    let (child, parent) = holder(&mutex);
+    let waiter = Process::spawn(|mutex: Mutex<u64>| *mutex.lock().unwrap(), mutex).unwrap();
+    until(|| is_asleep(waiter.pid()));
+    drop(parent);
+    assert_eq!(waiter.join().unwrap(), 666);
+    child.join().unwrap();
+}
+
+#[test]
+fn a_mutex_of_another_size_is_refused() {
+    let text = receive_as::<Mutex<[u8; 24]>>(Mutex::new(0u64).unwrap());
+    let expected = "expected a multiproc mutex of a value of 24 bytes, got one of 8";
+    assert!(text.contains(expected), "{text}");
+    let text = receive_as::<Mutex<u64>>(Mutex::new([0u8; 4096]).unwrap());
+    let expected = "expected a multiproc mutex of a value of 8 bytes, got one of 4096";
+    assert!(text.contains(expected), "{text}");
+}
+
+/// Arrays of any length are no `Pod`; those of arrays are.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Picture {
+    rows: [[u8; 1024]; 1024],
+}
+
+#[test]
+fn a_value_may_be_large() {
+    let _dog = watchdog();
+    // Guards have the value in them, and are moved: that takes some of the stack.
+    fn with_room<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(64 << 20);
+            thread.spawn_scoped(scope, f).unwrap().join().unwrap()
+        })
+    }
+    let sum = |picture: &Picture| picture.rows.as_flattened().iter().map(|&b| u64::from(b)).sum();
+    let mutex = with_room(|| Mutex::new(Picture { rows: [[1; 1024]; 1024] }).unwrap());
+    let child = Process::spawn(
+        |mutex: Mutex<Picture>| {
+            with_room(|| mutex.lock().unwrap().rows[1023].fill(3));
+        },
+        mutex.clone(),
+    );
+    child.unwrap().join().unwrap();
+    let total: u64 = with_room(|| sum(&mutex.lock().unwrap()));
+    assert_eq!(total, 1024 * 1023 + 3 * 1024);
+}
+
+#[test]
+fn a_table_is_read_and_written_across_processes() {
+    let _dog = watchdog();
+    let table = Shared::new(&[1u32, 2, 3, 4, 5]).unwrap();
+    assert_eq!((table.len(), table.is_empty()), (5, false));
+    let child = Process::spawn(
+        |table: Shared<u32>| {
+            let mut found = [0; 3];
+            table.read(1, &mut found);
+            table.set(0, 10);
+            table.write(3, &[40, 50]);
+            (table.len(), table.get(4), found)
+        },
+        table.clone(),
+    );
+    assert_eq!(child.unwrap().join().unwrap(), (5, 50, [2, 3, 4]));
+    assert_eq!(table.to_vec(), [10, 2, 3, 40, 50]);
+}
+
+#[test]
+fn a_table_may_be_large_or_empty() {
+    let _dog = watchdog();
+    let table = Shared::new(&vec![1.5f64; 1 << 20]).unwrap();
+    let child = Process::spawn(
+        |table: Shared<f64>| {
+            table.set((1 << 20) - 1, 2.5);
+            table.to_vec().iter().sum::<f64>()
+        },
+        table.clone(),
+    );
+    let sum = 1.5 * f64::from(1 << 20) + 1.0;
+    assert_eq!(child.unwrap().join().unwrap(), sum);
+    assert_eq!(table.get((1 << 20) - 1), 2.5);
+
+    let empty = Shared::<u64>::new(&[]).unwrap();
+    assert!(empty.is_empty() && empty.to_vec().is_empty());
+    let child = Process::spawn(|empty: Shared<u64>| empty.len(), empty.clone());
+    assert_eq!(child.unwrap().join().unwrap(), 0);
+}
+
+#[test]
+fn a_place_outside_of_a_table_panics() {
+    let table = Shared::new(&[1u32, 2, 3]).unwrap();
+    assert_eq!(panic_of(|| table.get(3)), "1 values at 3 are not in a table of 3");
+    assert_eq!(panic_of(|| table.set(9, 0)), "1 values at 9 are not in a table of 3");
+    let text = panic_of(|| table.read(1, &mut [0; 3]));
+    assert_eq!(text, "3 values at 1 are not in a table of 3");
+    let text = panic_of(|| table.write(usize::MAX, &[0; 2]));
+    assert_eq!(text, format!("2 values at {} are not in a table of 3", usize::MAX));
+    table.read(3, &mut []);
+    table.write(3, &[]);
+    assert_eq!(table.to_vec(), [1, 2, 3], "nothing was written");
+}
+
+#[test]
+fn a_table_of_values_of_another_size_is_refused() {
+    let text = receive_as::<Shared<[u8; 16]>>(Shared::new(&[1u64, 2, 3]).unwrap());
+    let expected = "expected a multiproc shared table of values of 16 bytes, got one of 24 bytes";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_table_of_nothing_cannot_be_made() {
+    let panic = catch_unwind(|| Shared::new(&[(); 3])).unwrap_err();
+    let text = *panic.downcast::<&str>().unwrap();
+    assert!(text.contains("a type without bytes"), "{text}");
+}
+
+#[test]
+fn processes_count_together() {
+    let _dog = watchdog();
+    let number = Atomic::new(u64::MAX).unwrap();
+    let add = |number: Atomic| {
+        for _ in 0..50_000 {
+            number.fetch_add(3);
+            number.fetch_sub(1);
+        }
+    };
+    let children = [0; 4].map(|_| Process::spawn(add, number.clone()).unwrap());
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!(number.load(), 4 * 50_000 * 2 - 1, "it started at -1, so to say");
+}
+
+#[test]
+fn one_of_many_exchanges_succeeds() {
+    let _dog = watchdog();
+    let number = Atomic::new(0).unwrap();
+    // Whoever finds `n` puts `n + 1`: each number is found by one of them.
+    let count = |number: Atomic| {
+        let mut mine = 0u64;
+        loop {
+            match number.load() {
+                20_000 => return mine,
+                n => mine += u64::from(number.compare_exchange(n, n + 1) == Ok(n)),
+            }
+        }
+    };
+    let children = [0; 4].map(|_| Process::spawn(count, number.clone()).unwrap());
+    let counts = children.map(|child| child.join().unwrap());
+    assert_eq!(counts.iter().sum::<u64>(), 20_000, "{counts:?}");
+    assert_eq!(number.compare_exchange(5, 6), Err(20_000));
+    assert_eq!(number.swap(7), 20_000);
+    number.store(8);
+    assert_eq!(number.load(), 8);
+}
