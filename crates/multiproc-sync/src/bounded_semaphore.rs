@@ -157,6 +157,7 @@ impl fmt::Debug for BoundedSemaphore {
         f.debug_struct("BoundedSemaphore")
             .field("available", &self.available())
             .field("permits", &self.permits_in_all())
+            .field("waited_for", &self.permits().control.waiters().has_sleepers())
             .field("members", &self.region.members())
             .finish()
     }

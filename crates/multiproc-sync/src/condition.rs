@@ -140,7 +140,26 @@ impl Condition {
         &self,
         timeout: Duration,
     ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        match self.raw_lock().lock(&self.region, Deadline::after(timeout), RECHECK) {
+        self.lock_until(Deadline::after(timeout))
+    }
+
+    /// Takes the lock, waiting until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_timeout`](Self::lock_timeout).
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
+        self.lock_until(Deadline::at(deadline))
+    }
+
+    fn lock_until(
+        &self,
+        deadline: Deadline,
+    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
+        match self.raw_lock().lock(&self.region, deadline, RECHECK) {
             Ok(taken) => Ok(self.guard(taken)?),
             Err(Busy) => Err(LockTimeoutError::Timeout),
         }

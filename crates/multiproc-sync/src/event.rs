@@ -114,6 +114,7 @@ impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")
             .field("set", &self.is_set())
+            .field("waited_for", &self.raw().waiters().has_sleepers())
             .field("members", &self.region.members())
             .finish()
     }

@@ -54,5 +54,5 @@ pub(crate) fn debug_lock<C: Control>(
             .field("alive", &region.is_alive(owner)),
         None => text.field("holder", &None::<()>),
     };
-    text.field("abandoned", &lock.is_abandoned());
+    text.field("abandoned", &lock.is_abandoned()).field("waited_for", &lock.has_sleepers());
 }

@@ -149,6 +149,7 @@ impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore")
             .field("value", &self.value())
+            .field("waited_for", &self.raw().waiters().has_sleepers())
             .field("members", &self.region.members())
             .finish()
     }

@@ -218,6 +218,31 @@ fn the_slots_of_the_dead_are_used_anew() {
 }
 
 #[test]
+fn a_full_member_table_is_an_error() {
+    use rustix::fs::{FlockOperation, fcntl_lock};
+    let _dog = watchdog();
+    let (left, right) = duplex::<Lock, ()>().unwrap();
+    let lock = Lock::new().unwrap();
+    left.send(lock.clone()).unwrap();
+    left.send(lock).unwrap();
+    // Nobody has it open now. Another process takes the locks of all slots at once.
+    let right = right.retype::<(), Descriptor>();
+    let (file, other) = (right.recv().unwrap(), right.recv().unwrap());
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let hold = |(file, parent): (Descriptor, Connection<(), ()>)| {
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let child = Process::spawn(hold, (file, theirs)).unwrap();
+    ours.recv().unwrap();
+    let text = receive_as_lock(other);
+    assert!(text.contains("1024 processes have this object open"), "{text}");
+    drop(ours);
+    child.join().unwrap();
+}
+
+#[test]
 fn the_same_region_is_mapped_once() {
     alone(|()| {
         let lock = Lock::new().unwrap();

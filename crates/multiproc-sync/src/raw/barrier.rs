@@ -190,8 +190,7 @@ impl Barrier {
         is_broken(self.state.load(Ordering::Relaxed))
     }
 
-    /// The word that is slept on, for models of time.
-    #[cfg(loom)]
+    /// Where those sleep who wait.
     #[must_use]
     pub fn waiters(&self) -> &Waiters {
         &self.waiters

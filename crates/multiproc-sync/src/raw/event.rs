@@ -75,8 +75,7 @@ impl Event {
         self.waiters.wait_until(deadline, recheck, was_set).outcome.is_some()
     }
 
-    /// The word that is slept on, for models of time.
-    #[cfg(loom)]
+    /// Where those sleep who wait.
     #[must_use]
     pub fn waiters(&self) -> &Waiters {
         &self.waiters

@@ -235,6 +235,12 @@ impl Lock {
         self.word.load(Ordering::Relaxed) & ABANDONED != 0
     }
 
+    /// Whether somebody may be asleep in front of it.
+    #[must_use]
+    pub fn has_sleepers(&self) -> bool {
+        has_sleepers(self.word.load(Ordering::Relaxed))
+    }
+
     /// The word itself, for models of time.
     #[cfg(loom)]
     #[must_use]

@@ -143,9 +143,8 @@ impl Permits<'_> {
     }
 }
 
-#[cfg(loom)]
 impl PermitsControl {
-    /// The word that is slept on, for models of time.
+    /// Where those sleep who wait.
     #[must_use]
     pub fn waiters(&self) -> &Waiters {
         &self.waiters

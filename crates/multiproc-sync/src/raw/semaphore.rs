@@ -118,8 +118,7 @@ impl Semaphore {
         Ok(())
     }
 
-    /// The word that is slept on, for models of time.
-    #[cfg(loom)]
+    /// Where those sleep who wait.
     #[must_use]
     pub fn waiters(&self) -> &Waiters {
         &self.waiters
