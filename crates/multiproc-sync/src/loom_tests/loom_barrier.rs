@@ -67,6 +67,24 @@ fn loom_barrier_abort() {
     });
 }
 
+/// One runs out of time just as the round is complete: it is broken for both, or for none, and then
+/// the next round is whole.
+#[test]
+fn loom_barrier_out_of_time() {
+    explore(|| {
+        let barrier = Arc::new(Barrier::default());
+        let hasty = {
+            let barrier = barrier.clone();
+            let at_once = Deadline::after(Duration::ZERO);
+            thread::spawn(move || barrier.wait(2, || false, at_once, Duration::MAX))
+        };
+        let mine = wait(&barrier, 2);
+        let theirs = hasty.join().unwrap();
+        assert_eq!(mine.is_ok(), theirs.is_ok());
+        assert_eq!(barrier.is_broken(), mine.is_err());
+    });
+}
+
 /// `reset` sends those who wait away, and they know, although the next round has ended well by then.
 #[test]
 fn loom_barrier_reset() {

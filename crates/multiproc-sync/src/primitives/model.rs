@@ -1,5 +1,6 @@
 //! loom's models. Opens `unsafe` for its cells, which give raw pointers and check every access.
 #![allow(unsafe_code)]
+#![allow(clippy::missing_panics_doc)] // a model panics where loom finds a fault
 
 use std::marker::PhantomData;
 use std::ops::Deref;
