@@ -54,8 +54,9 @@ struct RLockControl {
     lock: RawLock,
     /// How many guards there are. Only the holder writes it.
     depth: AtomicU32,
-    /// Which thread of the owner holds it; 0 is none. Only the holder writes it, so a thread of the
-    /// owner that reads its own number there has written it.
+    /// Which thread holds it: the owner's number, and below it that of the thread; 0 is none. Only the
+    /// holder writes it, and no two threads have the same numbers, so who reads its own has written
+    /// it.
     thread: AtomicU64,
 }
 
@@ -76,14 +77,14 @@ impl Control for RLockControl {
     }
 }
 
-/// A number for this thread that no other thread of this process ever has.
-fn this_thread() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
+/// A number for this thread that no other thread of this process has.
+fn this_thread() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
     thread_local! {
-        static NUMBER: Cell<u64> = const { Cell::new(0) };
+        static NUMBER: Cell<u32> = const { Cell::new(0) };
     }
     if NUMBER.get() == 0 {
-        NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+        NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
     }
     NUMBER.get()
 }
@@ -105,10 +106,6 @@ impl RLock {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If this thread has it 2^32 - 1 times already.
     pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
         loop {
             if let Ok(guard) = self.take(|lock| lock.lock(&self.region, Deadline::NEVER, RECHECK)) {
@@ -123,10 +120,6 @@ impl RLock {
     ///
     /// [`WouldBlock`](TryLockError::WouldBlock) if somebody else has it, else as
     /// [`lock`](Self::lock).
-    ///
-    /// # Panics
-    ///
-    /// As [`lock`](Self::lock).
     pub fn try_lock(&self) -> Result<RLockGuard<'_>, TryLockError<RLockGuard<'_>>> {
         match self.take(|lock| lock.try_lock(&self.region)) {
             Ok(guard) => Ok(guard?),
@@ -140,10 +133,6 @@ impl RLock {
     ///
     /// [`Timeout`](LockTimeoutError::Timeout) if somebody else had it all the time, else as
     /// [`lock`](Self::lock).
-    ///
-    /// # Panics
-    ///
-    /// As [`lock`](Self::lock).
     pub fn lock_timeout(
         &self,
         timeout: Duration,
@@ -156,10 +145,6 @@ impl RLock {
     /// # Errors
     ///
     /// As [`lock_timeout`](Self::lock_timeout).
-    ///
-    /// # Panics
-    ///
-    /// As [`lock`](Self::lock).
     pub fn lock_deadline(
         &self,
         deadline: Instant,
@@ -182,12 +167,13 @@ impl RLock {
         take_lock: impl FnOnce(&RawLock) -> Result<Taken, Busy>,
     ) -> Result<Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>>, Busy> {
         let RLockControl { lock, depth, thread } = self.region.control();
-        let me = this_thread();
-        let is_mine =
-            lock.owner() == Some(self.region.me()) && thread.load(Ordering::Relaxed) == me;
-        if is_mine {
-            let deeper = depth.load(Ordering::Relaxed).checked_add(1);
-            depth.store(deeper.expect("fewer than 2^32 guards"), Ordering::Relaxed);
+        let process = self.region.me();
+        // The member, too: while the lock changes hands, the thread may be that of another process.
+        let me = u64::from(process.bits()) << 32 | u64::from(this_thread());
+        if lock.owner() == Some(process) && thread.load(Ordering::Relaxed) == me {
+            // There are never 2^32 guards; there may be any number in a word that was scribbled over.
+            let deeper = depth.load(Ordering::Relaxed).saturating_add(1);
+            depth.store(deeper, Ordering::Relaxed);
         } else {
             take_lock(lock)?;
             fault::reached("rlock.taken");

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
-use multiproc_sync::{Atomic, Condition, RECHECK, Shared};
-use multiproc_testkit::{alone, is_asleep, until, watchdog};
+use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, RECHECK, Shared};
+use multiproc_testkit::{is_asleep, until, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 
 multiproc::enable_in_tests!();
@@ -94,6 +94,7 @@ fn its_lock_is_a_lock() {
     let start = Instant::now();
     assert!(condition.lock_timeout(Duration::from_millis(20)).unwrap_err().is_timeout());
     assert!(start.elapsed() >= Duration::from_millis(20));
+    assert!(condition.lock_deadline(start).unwrap_err().is_timeout());
 }
 
 #[test]
@@ -202,8 +203,7 @@ fn waiting_gives_the_lock_up() {
 fn who_waits_for_something_gets_it() {
     let _dog = watchdog();
     type Arguments = (Condition, Shared<u32>);
-    let (condition, list): Arguments =
-        (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
+    let (condition, list): Arguments = (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
     // Two processes hand a number over and over: each waits until it is its turn.
     let count = |(condition, list): Arguments| {
         let mut guard = condition.lock().unwrap();
@@ -216,8 +216,10 @@ fn who_waits_for_something_gets_it() {
         }
     };
     let spawn = |_| Process::spawn(count, (condition.clone(), list.clone())).unwrap();
+    let start = Instant::now();
     join([0; 2].map(spawn));
     assert_eq!(list.to_vec(), [1000, 2]);
+    assert!(start.elapsed() < 1000 * RECHECK / 4, "nobody was woken but by looking up");
 }
 
 #[test]
@@ -250,8 +252,7 @@ fn what_becomes_so_in_time_is_no_timeout() {
     };
     let child = Process::spawn(change, (condition.clone(), state.clone())).unwrap();
     let hour = Duration::from_secs(3600);
-    let (_guard, result) =
-        condition.wait_timeout_while(guard, hour, || state.load() < 3).unwrap();
+    let (_guard, result) = condition.wait_timeout_while(guard, hour, || state.load() < 3).unwrap();
     assert!(!result.timed_out());
     child.join().unwrap();
 }
@@ -263,6 +264,7 @@ fn killed_sleepers_are_waited_for_by_nobody() {
     let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
     kill(&first);
     kill(&second);
+    assert!(stays(|| through.load() == 0), "nobody was notified");
     let start = Instant::now();
     condition.notify_all();
     join([third]);
@@ -295,10 +297,10 @@ fn all_notifications_of_the_dead_reach_others() {
     let (condition, through) = new();
     let dead = [0; 3].map(|_| sleeper(&condition, &through));
     let alive = [0; 4].map(|_| sleeper(&condition, &through));
-    dead.each_ref().map(stop);
+    dead.iter().for_each(stop);
     assert_eq!(condition.notify(3), 3);
     let start = Instant::now();
-    dead.each_ref().map(kill);
+    dead.iter().for_each(kill);
     until(|| through.load() == 3);
     assert!(start.elapsed() < RECOVERY);
     assert!(stays(|| through.load() == 3), "three notifications, three that come through");
@@ -338,43 +340,33 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
 #[test]
 fn every_way_to_wait_tells_of_the_death() {
     let _dog = watchdog();
+    type Locked<'a> = Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>>;
+    type Wait = for<'a> fn(&'a Condition, ConditionGuard<'a>) -> Locked<'a>;
+    const HOUR: Duration = Duration::from_secs(3600);
+    let ways: [Wait; 5] = [
+        |condition, guard| condition.wait(guard),
+        |condition, guard| Ok(condition.wait_timeout(guard, HOUR)?.0),
+        |condition, guard| Ok(condition.wait_deadline(guard, Instant::now() + HOUR)?.0),
+        |condition, guard| condition.wait_while(guard, || true),
+        |condition, guard| Ok(condition.wait_timeout_while(guard, HOUR, || true)?.0),
+    ];
     let condition = Condition::new().unwrap();
-    let die = |condition: Condition| std::mem::forget(condition.lock());
-    Process::spawn(die, condition.clone()).unwrap().join().unwrap();
-    assert!(condition.try_lock().unwrap_err().is_abandoned());
-    assert!(condition.lock_timeout(RECOVERY).unwrap_err().is_abandoned());
-    // The one that has it does not repair: each time it waits, it is told again.
-    let short = Duration::from_millis(1);
-    let mut attempts = 0;
-    {
-        let mut guard = condition.lock().unwrap_err().into_guard();
-        drop(guard);
-        Process::spawn(die, condition.clone()).unwrap().join().unwrap();
-        guard = condition.lock().unwrap_err().into_guard();
-        let ends = |condition: Condition| {
+    for wait in ways {
+        let guard = condition.lock().unwrap();
+        let die = |condition: Condition| {
             let guard = condition.lock().unwrap();
-            condition.notify_all();
+            condition.notify_one();
             std::mem::forget(guard);
         };
-        for way in 0..4 {
-            let child = Process::spawn(ends, condition.clone()).unwrap();
-            let result = match way {
-                0 => condition.wait(guard),
-                1 => condition.wait_timeout(guard, 60 * RECOVERY).map(|(guard, _)| guard),
-                2 => condition.wait_while(guard, || true),
-                _ => {
-                    let waited = condition.wait_timeout_while(guard, 60 * RECOVERY, || true);
-                    waited.map(|(guard, _)| guard)
-                }
-            };
-            guard = result.unwrap_err().into_guard();
-            attempts += 1;
-            child.join().unwrap();
-        }
-        let (_guard, result) = condition.wait_timeout(guard, short).unwrap();
-        assert!(result.timed_out(), "it is repaired");
+        let child = Process::spawn(die, condition.clone()).unwrap();
+        drop(wait(&condition, guard).unwrap_err());
+        // Nobody has put anything right.
+        assert!(condition.try_lock().unwrap_err().is_abandoned());
+        assert!(condition.lock_timeout(RECOVERY).unwrap_err().is_abandoned());
+        assert!(condition.lock_deadline(Instant::now()).unwrap_err().is_abandoned());
+        drop(condition.lock().unwrap_err().into_guard());
+        child.join().unwrap();
     }
-    assert_eq!(attempts, 4);
 }
 
 #[test]
@@ -400,15 +392,20 @@ fn the_guard_of_another_condition_is_refused() {
 /// As many as there are places for waiting. With nobody else there, nobody clears up after them.
 #[test]
 fn killed_sleepers_leave_their_places() {
-    alone(|()| {
-        let (condition, through) = new();
-        for _ in 0..480 {
-            kill(&sleeper(&condition, &through));
-        }
-        let guard = condition.lock().unwrap();
-        let start = Instant::now();
-        let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
-        assert!(result.timed_out(), "nobody has notified, after {:?}", start.elapsed());
-        drop(guard);
-    });
+    let _dog = watchdog();
+    let condition = Condition::new().unwrap();
+    let wait = |condition: Condition| {
+        thread::scope(|scope| {
+            for _ in 0..480 {
+                scope.spawn(|| drop(condition.wait(condition.lock().unwrap())));
+            }
+        });
+    };
+    let child = Process::spawn(wait, condition.clone()).unwrap();
+    until(|| format!("{condition:?}").contains("waiting: 480"));
+    kill(&child);
+    let guard = condition.lock().unwrap();
+    let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
+    assert!(result.timed_out(), "nobody has notified");
+    drop(guard);
 }

@@ -51,6 +51,7 @@ fn setting_it_wakes_all_sleepers() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let children = [0; 5].map(|_| sleeper(&event));
+    assert!(format!("{event:?}").contains("waited_for: true"), "{event:?}");
     event.set();
     join(children);
     assert!(event.is_set(), "it stays so");

@@ -110,6 +110,7 @@ fn a_release_wakes_a_sleeper() {
     let _dog = watchdog();
     let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
     let child = sleeper(&semaphore, &through);
+    assert!(format!("{semaphore:?}").contains("waited_for: true"), "{semaphore:?}");
     semaphore.release(0).unwrap();
     assert!(stays(|| through.load() == 0), "nothing was released");
     semaphore.release(1).unwrap();
@@ -196,6 +197,26 @@ fn what_the_dead_acquired_is_gone() {
     kill(&child);
     semaphore.acquire();
     semaphore.acquire_timeout(3 * RECHECK).unwrap_err();
+}
+
+#[test]
+fn two_processes_take_turns() {
+    let _dog = watchdog();
+    let [ping, pong] = [0; 2].map(|_| Semaphore::new(0).unwrap());
+    let answer = |(ping, pong): (Semaphore, Semaphore)| {
+        for _ in 0..500 {
+            ping.acquire();
+            pong.release(1).unwrap();
+        }
+    };
+    let child = Process::spawn(answer, (ping.clone(), pong.clone())).unwrap();
+    let start = Instant::now();
+    for _ in 0..500 {
+        ping.release(1).unwrap();
+        pong.acquire();
+    }
+    assert!(start.elapsed() < 500 * RECHECK / 2, "nobody was woken but by looking up");
+    child.join().unwrap();
 }
 
 /// What goes through many hands, processes that come and go among them, is neither lost nor made.
@@ -320,6 +341,7 @@ fn dropping_a_permit_wakes_a_sleeper() {
     let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
     let permits = [semaphore.acquire(), semaphore.acquire()];
     let children = [0; 4].map(|_| bounded_sleeper(&semaphore, &through, &end));
+    assert!(format!("{semaphore:?}").contains("waited_for: true"), "{semaphore:?}");
     for (count, permit) in (1..).zip(permits) {
         drop(permit);
         until(|| through.load() == count);

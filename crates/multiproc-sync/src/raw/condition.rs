@@ -63,9 +63,16 @@ impl Condition {
     /// Takes a place. To be called with the lock held.
     pub fn enter(&self, members: &impl Members) -> Place {
         let waiting = members.me().bits();
-        Place(self.places.iter().position(|place| {
-            place.load(Ordering::Relaxed) == FREE && change(place, FREE, waiting)
-        }))
+        let take =
+            |place: &Futex| place.load(Ordering::Relaxed) == FREE && change(place, FREE, waiting);
+        let index = self.places.iter().position(take).or_else(|| {
+            // All are taken: those of the dead are not needed any more.
+            while self.take_over(members) {
+                self.notify(1);
+            }
+            self.places.iter().position(take)
+        });
+        Place(index)
     }
 
     /// Waits for a notification, without the lock. False: none came in time.
@@ -108,7 +115,7 @@ impl Condition {
         }
     }
 
-    /// Takes over a notification that went to a dead one.
+    /// Takes over a notification that went to a dead one, and clears the places of the dead up to there.
     fn take_over(&self, members: &impl Members) -> bool {
         self.places.iter().any(|place| {
             let state = place.load(Ordering::Relaxed);

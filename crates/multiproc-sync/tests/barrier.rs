@@ -1,0 +1,343 @@
+//! The barrier between processes, and what happens when they die.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_sync::{Atomic, Barrier, RECHECK};
+use multiproc_testkit::{is_asleep, until, watchdog};
+use rustix::process::{Pid, Signal, kill_process};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise: nobody waits longer for the dead.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+fn signal<R>(child: &Process<R>, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Stops a process. When this returns, it does nothing any more.
+fn stop<R>(child: &Process<R>) {
+    signal(child, Signal::STOP);
+    until(|| {
+        let mut threads = fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
+        threads.all(|thread| {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().starts_with(" T")
+        })
+    });
+}
+
+/// Whether it is so for some rounds of looking up whether somebody has died.
+fn stays(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + 3 * RECHECK;
+    while Instant::now() < end {
+        if !condition() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// A process that arrives once. It says whether it was the leader; nothing, if it is broken.
+fn party(barrier: &Barrier) -> Process<Option<bool>> {
+    let wait = |barrier: Barrier| barrier.wait().ok().map(|through| through.is_leader());
+    Process::spawn(wait, barrier.clone()).unwrap()
+}
+
+/// Processes that have arrived, and are asleep.
+fn sleepers<const N: usize>(barrier: &Barrier) -> [Process<Option<bool>>; N] {
+    let before = barrier.waiting();
+    let children = [0; N].map(|_| party(barrier));
+    until(|| barrier.waiting() == before + u32::try_from(N).unwrap());
+    until(|| children.iter().all(|child| is_asleep(child.pid())));
+    children
+}
+
+/// A process that has the barrier open, and has said so. It is there until it is killed, or told to
+/// go.
+fn bystander(barrier: &Barrier) -> (Process, Connection<(), ()>) {
+    let (ours, theirs) = duplex().unwrap();
+    let stand_by = |(_barrier, parent): (Barrier, Connection<(), ()>)| {
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let child = Process::spawn(stand_by, (barrier.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    (child, ours)
+}
+
+/// How they came through: `None` is "broken".
+fn join<const N: usize>(children: [Process<Option<bool>>; N]) -> [Option<bool>; N] {
+    children.map(|child| child.join().unwrap())
+}
+
+/// All of them come through, and the last one leads.
+fn all_come_through(barrier: &Barrier) {
+    assert_eq!(barrier.parties(), 3);
+    let children = sleepers::<2>(barrier);
+    assert!(barrier.wait().unwrap().is_leader());
+    assert_eq!(join(children), [Some(false); 2]);
+    assert_eq!(barrier.waiting(), 0);
+}
+
+#[test]
+fn nobody_passes_before_all_are_there() {
+    let _dog = watchdog();
+    const PARTIES: u64 = 5;
+    let (barrier, arrived) = (Barrier::new(5).unwrap(), Atomic::new(0).unwrap());
+    let walk = |(barrier, arrived): (Barrier, Atomic)| {
+        let mut led = Vec::new();
+        for round in 0..50 {
+            arrived.fetch_add(1);
+            led.push(barrier.wait().unwrap().is_leader());
+            // All of this round; of the next one anybody but this one.
+            let (least, most) = (PARTIES * (round + 1), PARTIES * (round + 2) - 1);
+            let now = arrived.load();
+            assert!((least..=most).contains(&now), "{now} in round {round}");
+        }
+        led
+    };
+    let spawn = |_| Process::spawn(walk, (barrier.clone(), arrived.clone())).unwrap();
+    let led = [0; 5].map(spawn).map(|child| child.join().unwrap());
+    for round in 0..50 {
+        let leaders = led.iter().filter(|led| led[round]).count();
+        assert_eq!(leaders, 1, "in round {round}");
+    }
+}
+
+#[test]
+fn the_last_one_leads() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    for _ in 0..3 {
+        all_come_through(&barrier);
+    }
+    let alone = Barrier::new(1).unwrap();
+    for _ in 0..3 {
+        assert!(alone.wait_timeout(Duration::ZERO).unwrap().is_leader());
+    }
+}
+
+#[test]
+fn there_are_between_one_and_the_most_parties() {
+    for n in [0, Barrier::MAX + 1, u32::MAX] {
+        let text = Barrier::new(n).unwrap_err().to_string();
+        assert_eq!(text, format!("a barrier has between 1 and 65535 parties, not {n}"));
+    }
+    assert_eq!(Barrier::new(Barrier::MAX).unwrap().parties(), 65535);
+}
+
+#[test]
+fn who_runs_out_of_time_breaks_it() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(4).unwrap();
+    let children = sleepers::<2>(&barrier);
+    let start = Instant::now();
+    let text = barrier.wait_timeout(Duration::from_millis(30)).unwrap_err().to_string();
+    assert!(start.elapsed() >= Duration::from_millis(30));
+    assert!(text.contains("`reset`"), "{text}");
+    assert_eq!(join(children), [None; 2]);
+    assert!(barrier.is_broken());
+    barrier.wait().unwrap_err();
+    barrier.wait_deadline(Instant::now()).unwrap_err();
+    assert_eq!(barrier.waiting(), 0);
+}
+
+#[test]
+fn who_comes_in_time_does_not_break_it() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(2).unwrap();
+    let wait = |barrier: Barrier| {
+        let first = barrier.wait_timeout(Duration::from_secs(3600)).is_ok();
+        first && barrier.wait_timeout(Duration::MAX).is_ok()
+    };
+    let child = Process::spawn(wait, barrier.clone()).unwrap();
+    for _ in 0..2 {
+        until(|| barrier.waiting() == 1);
+        barrier.wait_deadline(Instant::now()).expect("nobody is missing");
+    }
+    assert!(child.join().unwrap());
+}
+
+#[test]
+fn abort_breaks_it_for_all() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let children = sleepers::<2>(&barrier);
+    Process::spawn(|barrier: Barrier| barrier.abort(), barrier.clone()).unwrap().join().unwrap();
+    assert_eq!(join(children), [None; 2]);
+    assert!(barrier.is_broken());
+    assert_eq!(join([party(&barrier)]), [None], "who comes later, too");
+    barrier.abort();
+    barrier.reset();
+    assert!(!barrier.is_broken());
+    all_come_through(&barrier);
+}
+
+#[test]
+fn reset_sends_those_away_who_wait() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let children = sleepers::<2>(&barrier);
+    barrier.reset();
+    assert_eq!((barrier.is_broken(), barrier.waiting()), (false, 0));
+    assert_eq!(join(children), [None; 2]);
+    barrier.reset(); // nobody is there, and nothing is broken
+    all_come_through(&barrier);
+}
+
+#[test]
+fn who_slept_through_a_reset_is_told_later() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let [child] = sleepers(&barrier);
+    stop(&child);
+    barrier.reset();
+    all_come_through(&barrier);
+    signal(&child, Signal::CONT);
+    assert_eq!(join([child]), [None], "its own round was ended by the reset");
+    all_come_through(&barrier);
+}
+
+#[test]
+fn who_slept_through_the_next_rounds_has_come_through() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let [stopped, other] = sleepers(&barrier);
+    stop(&stopped);
+    assert!(barrier.wait().unwrap().is_leader());
+    assert_eq!(join([other]), [Some(false)]);
+    for _ in 0..5 {
+        all_come_through(&barrier);
+    }
+    barrier.reset();
+    barrier.abort();
+    signal(&stopped, Signal::CONT);
+    assert_eq!(join([stopped]), [Some(false)], "its own round ended well");
+}
+
+#[test]
+fn a_killed_party_that_waits_breaks_it() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(4).unwrap();
+    let [dead, first, second] = sleepers(&barrier);
+    let start = Instant::now();
+    dead.kill().unwrap();
+    assert_eq!(join([first, second]), [None; 2]);
+    assert!(start.elapsed() < RECOVERY);
+    assert!(barrier.is_broken());
+    barrier.wait().unwrap_err();
+}
+
+#[test]
+fn a_killed_party_that_has_not_arrived_breaks_it() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let (dead, _parent) = bystander(&barrier);
+    let children = sleepers::<2>(&barrier);
+    let start = Instant::now();
+    dead.kill().unwrap();
+    assert_eq!(join(children), [None; 2]);
+    assert!(start.elapsed() < RECOVERY);
+    assert!(barrier.is_broken());
+}
+
+#[test]
+fn who_comes_after_a_death_learns_of_it() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let (dead, _parent) = bystander(&barrier);
+    dead.kill().unwrap();
+    dead.wait();
+    let start = Instant::now();
+    barrier.wait().unwrap_err();
+    assert!(start.elapsed() < RECOVERY);
+}
+
+#[test]
+fn after_a_reset_another_takes_the_place_of_the_dead() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    for _ in 0..3 {
+        let [dead, child] = sleepers(&barrier);
+        dead.kill().unwrap();
+        dead.wait();
+        assert_eq!(join([child]), [None]);
+        assert!(barrier.is_broken());
+        barrier.reset();
+        all_come_through(&barrier);
+        let children = sleepers::<2>(&barrier);
+        assert!(stays(|| barrier.waiting() == 2), "the dead one is forgotten");
+        barrier.wait().unwrap();
+        assert_eq!(join(children), [Some(false); 2]);
+    }
+}
+
+#[test]
+fn a_party_that_leaves_has_not_died() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let (leaves, parent) = bystander(&barrier);
+    let children = sleepers::<2>(&barrier);
+    drop(parent);
+    leaves.join().unwrap();
+    assert!(stays(|| !barrier.is_broken() && barrier.waiting() == 2));
+    barrier.wait().expect("it has not died");
+    assert_eq!(join(children), [Some(false); 2]);
+    barrier.wait_timeout(2 * RECHECK).expect_err("nobody comes");
+}
+
+#[test]
+fn a_party_that_ends_with_the_handle_open_has_died() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let children = sleepers::<2>(&barrier);
+    let start = Instant::now();
+    let exit = |_barrier: Barrier| -> () { std::process::exit(0) };
+    Process::spawn(exit, barrier.clone()).unwrap().wait();
+    assert_eq!(join(children), [None; 2]);
+    assert!(start.elapsed() < RECOVERY);
+}
+
+#[test]
+fn a_stopped_party_is_waited_for() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let (stopped, parent) = bystander(&barrier);
+    stop(&stopped);
+    let children = sleepers::<2>(&barrier);
+    assert!(stays(|| !barrier.is_broken() && barrier.waiting() == 2));
+    signal(&stopped, Signal::CONT);
+    drop(parent);
+    stopped.join().unwrap();
+    barrier.wait().unwrap();
+    assert_eq!(join(children), [Some(false); 2]);
+}
+
+#[test]
+fn one_that_dies_after_the_round_does_not_break_it() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    let [first, second] = sleepers(&barrier);
+    // Both have arrived, and find out only when the leader is dead.
+    stop(&first);
+    stop(&second);
+    let lead = |barrier: Barrier| -> () {
+        let is_leader = barrier.wait().unwrap().is_leader();
+        std::process::exit(if is_leader { 7 } else { 1 })
+    };
+    let leader = Process::spawn(lead, barrier.clone()).unwrap();
+    assert_eq!(leader.wait(), multiproc::ExitStatus::Exited(7));
+    signal(&first, Signal::CONT);
+    signal(&second, Signal::CONT);
+    assert_eq!(join([first, second]), [Some(false); 2]);
+    assert!(!barrier.is_broken());
+    // The next round is broken by that death.
+    barrier.wait().unwrap_err();
+}

@@ -1,0 +1,346 @@
+//! Whatever another process writes into the shared memory: errors, timeouts or successes, and never
+//! a crash, a panic or a hang.
+//!
+//! Each primitive is scribbled over, and used, in a process of its own. A failure prints the seed of
+//! the patterns; `SCRIBBLE_SEED` in the environment repeats it.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use multiproc::pipe::{Connection, Descriptor, duplex};
+use multiproc::{JoinError, Process};
+use multiproc_sync::{
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+};
+use multiproc_testkit::watchdog;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+multiproc::enable_in_tests!();
+
+const PATTERNS: u32 = 2000;
+const SHORT: Duration = Duration::from_millis(1);
+
+/// The control block, little data, and the beginning of the member table.
+const START: u64 = 128;
+const END: u64 = 2400;
+
+/// The member that this process is, as the first one of a region: slot 0, generation 1.
+const ME: u32 = 1 << 10;
+
+/// Words that mean something somewhere: numbers at the edge, owners that are alive, dead, nobody,
+/// the marks at the top.
+const WORDS: [u32; 16] = [
+    0,
+    1,
+    2,
+    3,
+    0xffff,
+    0x1_0000,
+    0x1_ffff,
+    ME,
+    ME | 1 << 30,
+    ME | 1 << 31,
+    ME + 1,
+    1 << 30,
+    1 << 31,
+    i32::MAX.unsigned_abs(),
+    u32::MAX - 1,
+    u32::MAX,
+];
+
+/// A generator of Marsaglia's kind (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        u32::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32).unwrap()
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        self.next() % bound
+    }
+
+    fn word(&mut self) -> u32 {
+        match self.below(2) {
+            0 => self.next(),
+            _ => WORDS[self.below(16) as usize],
+        }
+    }
+}
+
+/// A seed, which is shown if the test fails.
+fn seed() -> u64 {
+    let seed = std::env::var("SCRIBBLE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()).max(1);
+    eprintln!("SCRIBBLE_SEED={seed}");
+    seed
+}
+
+/// Runs a test in a process of its own: its crash is a failure like any other.
+fn with_seed(test: impl FnOnce(u64) + 'static) {
+    let _dog = watchdog();
+    let child = Process::spawn(test, seed()).unwrap();
+    if let Err(error) = child.join() {
+        panic!("{error}");
+    }
+}
+
+/// The memory of a primitive, to be written to as any process that has it may do.
+struct Scribbler {
+    file: File,
+    random: Random,
+}
+
+impl Scribbler {
+    fn new(handle: impl Serialize + DeserializeOwned, seed: u64) -> Self {
+        let (left, right) = duplex::<_, ()>().unwrap();
+        left.send(handle).unwrap_or_else(|error| panic!("{error}"));
+        // Writing into the file writes into the memory of all who have it mapped.
+        let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
+        Self { file, random: Random(seed) }
+    }
+
+    /// Writes one pattern: a few words, or very many, anywhere, or where most depends on them.
+    fn scribble(&mut self) {
+        let random = &mut self.random;
+        let words = if random.below(16) == 0 { 512 } else { 1 + random.below(4) };
+        let bytes: Vec<u8> = (0..words).flat_map(|_| random.word().to_le_bytes()).collect();
+        let start = START
+            + u64::from(match random.below(4) {
+                0 => random.below(2272),
+                1 => random.below(568) * 4,
+                _ => random.below(16) * 4,
+            });
+        let len = bytes.len().min(usize::try_from(END - start).unwrap());
+        self.file.write_all_at(&bytes[..len], start).unwrap();
+    }
+}
+
+/// Scribbles, uses, scribbles.
+fn survive<T>(seed: u64, handle: T, mut attempt: impl FnMut(&T, &mut dyn FnMut()))
+where
+    T: Serialize + DeserializeOwned + Clone + Debug + 'static,
+{
+    let mut scribbler = Scribbler::new(handle.clone(), seed);
+    for n in 0..PATTERNS {
+        scribbler.scribble();
+        attempt(&handle, &mut || scribbler.scribble());
+        assert!(!format!("{handle:?}").is_empty());
+        if n % 50 == 0 {
+            // It may be refused, as what it says of itself cannot be.
+            let (left, right) = duplex::<T, ()>().unwrap();
+            if left.send(handle.clone()).is_ok() {
+                drop(right.recv());
+            }
+        }
+        if n % 500 == 0 {
+            let child = Process::spawn(|handle: T| drop(format!("{handle:?}")), handle.clone());
+            match child.unwrap().join() {
+                Ok(()) | Err(JoinError::ArgumentsLost(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lock_survives() {
+    with_seed(|seed| {
+        survive(seed, Lock::new().unwrap(), |lock, scribble| {
+            drop(lock.try_lock());
+            if let Ok(guard) = lock.lock_timeout(SHORT) {
+                scribble();
+                drop(guard);
+            }
+        });
+    });
+}
+
+#[test]
+fn an_rlock_survives() {
+    with_seed(|seed| {
+        survive(seed, RLock::new().unwrap(), |lock, scribble| {
+            drop(lock.try_lock());
+            if let Ok(outer) = lock.lock_timeout(SHORT) {
+                scribble();
+                let inner = lock.lock_timeout(SHORT);
+                scribble();
+                drop(outer);
+                drop(inner);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_mutex_survives() {
+    with_seed(|seed| {
+        survive(seed, Mutex::new([1u64; 30]).unwrap(), |mutex, scribble| {
+            drop(mutex.try_lock());
+            match mutex.lock_timeout(SHORT) {
+                Ok(mut guard) => {
+                    scribble();
+                    guard[7] += 1;
+                }
+                Err(error) => drop(error),
+            }
+        });
+    });
+}
+
+#[test]
+fn a_table_survives() {
+    with_seed(|seed| {
+        survive(seed, Shared::new(&[1u64; 30]).unwrap(), |table, _| {
+            assert_eq!((table.len(), table.to_vec().len()), (30, 30));
+            table.set(29, table.get(28));
+        });
+    });
+}
+
+#[test]
+fn a_number_survives() {
+    with_seed(|seed| {
+        survive(seed, Atomic::new(0).unwrap(), |number, _| {
+            number.fetch_sub(number.fetch_add(u64::MAX));
+            let _ = number.compare_exchange(number.load(), number.swap(7));
+        });
+    });
+}
+
+#[test]
+fn a_semaphore_survives() {
+    with_seed(|seed| {
+        survive(seed, Semaphore::new(1).unwrap(), |semaphore, scribble| {
+            let _ = semaphore.try_acquire();
+            let _ = semaphore.acquire_timeout(SHORT);
+            scribble();
+            let _ = semaphore.release(semaphore.value());
+            let _ = semaphore.release(1);
+        });
+    });
+}
+
+#[test]
+fn a_bounded_semaphore_survives() {
+    with_seed(|seed| {
+        survive(seed, BoundedSemaphore::new(20).unwrap(), |semaphore, scribble| {
+            assert!(semaphore.available() <= semaphore.permits_in_all());
+            let permits = [semaphore.try_acquire().ok(), semaphore.acquire_timeout(SHORT).ok()];
+            scribble();
+            drop(permits);
+            // All of them, so that it has to wait sometimes.
+            let permits: Vec<_> = (0..21).map_while(|_| semaphore.try_acquire().ok()).collect();
+            drop(semaphore.acquire_timeout(SHORT));
+            drop(permits);
+        });
+    });
+}
+
+#[test]
+fn an_event_survives() {
+    with_seed(|seed| {
+        survive(seed, Event::new().unwrap(), |event, scribble| {
+            let _ = event.wait_timeout(SHORT);
+            event.set();
+            scribble();
+            event.clear();
+            let _ = event.is_set();
+            let _ = event.wait_timeout(SHORT);
+        });
+    });
+}
+
+#[test]
+fn a_condition_survives() {
+    with_seed(|seed| {
+        survive(seed, Condition::new().unwrap(), |condition, scribble| {
+            drop(condition.try_lock());
+            // Waiting without the lock ends in time. Taking it again is taking a free one: nobody
+            // scribbles meanwhile.
+            let Ok(guard) = condition.lock_timeout(SHORT) else { return };
+            scribble();
+            let Ok((guard, _)) = condition.wait_timeout(guard, SHORT) else { return };
+            scribble();
+            drop(condition.wait_timeout_while(guard, SHORT, || true));
+            condition.notify_one();
+            condition.notify(3);
+            condition.notify_all();
+        });
+    });
+}
+
+#[test]
+fn a_barrier_survives() {
+    with_seed(|seed| {
+        survive(seed, Barrier::new(2).unwrap(), |barrier, scribble| {
+            let _ = barrier.wait_timeout(SHORT);
+            let _ = (barrier.waiting(), barrier.is_broken(), barrier.parties());
+            scribble();
+            barrier.reset();
+            let _ = barrier.wait_deadline(Instant::now());
+            barrier.abort();
+            scribble();
+            let _ = barrier.wait_timeout(SHORT);
+        });
+    });
+}
+
+/// Those who wait are scribbled over all the time, also while they sleep.
+#[test]
+fn those_who_sleep_survive() {
+    let _dog = watchdog();
+    type Primitives = (Semaphore, BoundedSemaphore, Event, Barrier);
+    let primitives: Primitives = (
+        Semaphore::new(0).unwrap(),
+        BoundedSemaphore::new(1).unwrap(),
+        Event::new().unwrap(),
+        Barrier::new(9).unwrap(),
+    );
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let sleep =
+        |((semaphore, bounded, event, barrier), parent): (Primitives, Connection<(), ()>)| {
+            parent.send(()).unwrap();
+            for _ in 0..200 {
+                let _ = semaphore.acquire_timeout(SHORT);
+                drop(bounded.acquire_timeout(SHORT));
+                let _ = event.wait_timeout(SHORT);
+                event.clear();
+                let _ = barrier.wait_timeout(SHORT);
+                barrier.reset();
+            }
+        };
+    let child = Process::spawn(sleep, (primitives.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    let seed = seed();
+    let (semaphore, bounded, event, barrier) = primitives;
+    let mut scribblers = [
+        Scribbler::new(semaphore, seed),
+        Scribbler::new(bounded, seed),
+        Scribbler::new(event, seed),
+        Scribbler::new(barrier, seed),
+    ];
+    while child.is_alive() {
+        scribblers.iter_mut().for_each(Scribbler::scribble);
+    }
+    child.join().unwrap();
+}
+
+/// The depth of a lock is in shared memory, too: as many guards as can be counted.
+#[test]
+fn a_scribbled_depth_is_no_panic() {
+    let lock = RLock::new().unwrap();
+    let scribbler = Scribbler::new(lock.clone(), 1);
+    let guard = lock.lock().unwrap();
+    // Behind the word of the lock.
+    scribbler.file.write_all_at(&u32::MAX.to_le_bytes(), START + 4).unwrap();
+    drop(lock.try_lock());
+    drop(guard);
+}
