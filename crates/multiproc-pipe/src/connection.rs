@@ -84,7 +84,9 @@ impl Writer {
         frame[..HEADER].copy_from_slice(&header.to_bytes());
         let mut written = 0;
         let result = stream.write_frame(frame, descriptors, &mut written);
-        self.torn.set(result.is_err() && written > 0);
+        // If the other side is gone, that is what the next send will say, too.
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        self.torn.set(written > 0 && result.as_ref().is_err_and(|error| !is_gone(error)));
         result.map_err(WriteFault::Io)
     }
 }
@@ -111,6 +113,7 @@ impl Reader {
             return Err(RecvError::Corrupted(why.clone()));
         }
         let mut assembler = self.assembler.borrow_mut();
+        let mut has_read = false;
         loop {
             match assembler.next() {
                 Ok(Some(Frame { body, descriptors })) => {
@@ -119,7 +122,11 @@ impl Reader {
                         .map_err(RecvError::Decode);
                 }
                 Ok(None) => {}
-                Err(why) => return Err(self.give_up(why)),
+                Err(why) => return Err(self.give_up(&mut assembler, why)),
+            }
+            // Else a sender that is quick enough could keep it here in one endless message.
+            if has_read && deadline.is_past() {
+                return Ok(None);
             }
             if deadline != Deadline::NEVER
                 && !stream.wait_readable(deadline).map_err(RecvError::Io)?
@@ -128,29 +135,34 @@ impl Reader {
             }
             match read_more(stream, &mut assembler) {
                 Ok(0) if assembler.is_inside_frame() => {
-                    return Err(self.give_up("it ended inside a message".to_owned()));
+                    let why = "it ended inside a message".to_owned();
+                    return Err(self.give_up(&mut assembler, why));
                 }
                 Ok(0) => return Err(RecvError::Disconnected),
-                Ok(_) => {}
+                Ok(_) => has_read = true,
                 Err(ReadFault::Io(error)) => return Err(RecvError::Io(error)),
                 Err(ReadFault::DescriptorsLost) => {
-                    return Err(self.give_up(
-                        "descriptors were lost on arrival, because this process has as many open \
-                         as it may (RLIMIT_NOFILE)"
-                            .to_owned(),
-                    ));
+                    let why = "descriptors were lost on arrival, because this process has as many \
+                               open as it may (RLIMIT_NOFILE)";
+                    return Err(self.give_up(&mut assembler, why.to_owned()));
                 }
             }
         }
     }
 
-    fn give_up(&self, why: String) -> RecvError {
+    /// Nothing can be made out any more, so nothing is kept.
+    fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
+        *assembler = Assembler::new();
         self.corrupted.replace(Some(why.clone()));
         RecvError::Corrupted(why)
     }
 
     /// What was read ahead, to travel with the end.
     fn pending<E: serde::ser::Error>(&self) -> Result<(Vec<u8>, Vec<Descriptor>), E> {
+        if let Some(why) = &*self.corrupted.borrow() {
+            let why = format!("a connection that is corrupted cannot be sent: {why}");
+            return Err(E::custom(message::refusal(why)));
+        }
         let assembler = self.assembler.borrow();
         let (bytes, descriptors) = assembler.pending();
         let copies: io::Result<Vec<_>> =
@@ -184,7 +196,7 @@ fn read_more(stream: &Stream, assembler: &mut Assembler) -> Result<usize, ReadFa
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
 ///
-/// It can be sent to another process: as an argument, in a message, in a queue. What it has read
+/// It can be sent to another process: as an argument, or in a message. What it has read
 /// ahead goes with it.
 pub struct Connection<S, R> {
     stream: Stream,
@@ -195,7 +207,7 @@ pub struct Connection<S, R> {
 
 /// The sending end of a one-way connection. Made by [`simplex`](crate::simplex).
 ///
-/// It can be sent to another process: as an argument, in a message, in a queue.
+/// It can be sent to another process: as an argument, or in a message.
 pub struct Sender<T> {
     stream: Stream,
     writer: Writer,
@@ -204,7 +216,7 @@ pub struct Sender<T> {
 
 /// The receiving end of a one-way connection. Made by [`simplex`](crate::simplex).
 ///
-/// It can be sent to another process: as an argument, in a message, in a queue. What it has read
+/// It can be sent to another process: as an argument, or in a message. What it has read
 /// ahead goes with it.
 pub struct Receiver<T> {
     stream: Stream,

@@ -46,10 +46,10 @@ impl Deadline {
         self.0.is_some_and(|at| at <= Instant::now())
     }
 
-    /// The earlier of this and `limit` from now: for a wait that must look up now and then.
+    /// The earlier of the two.
     #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
-        match (self.0, Instant::now().checked_add(limit)) {
+    pub fn or_earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
             (Some(a), Some(b)) => Self(Some(a.min(b))),
             (a, b) => Self(a.or(b)),
         }

@@ -126,6 +126,10 @@ impl Assembler {
             let descriptors = self.claim(header.descriptors)?;
             return Ok(Some(Frame { body: Cow::Owned(body), descriptors }));
         }
+        // One frame's, and the packet that began the next one, are the most that can wait here.
+        if self.descriptors.len() > MAX_DESCRIPTORS + DESCRIPTORS_A_PACKET {
+            return Err("more descriptors came than frames announced".to_owned());
+        }
         if self.large.is_some() {
             return Ok(None);
         }

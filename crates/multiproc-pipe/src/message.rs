@@ -227,7 +227,7 @@ pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok
         }),
         Doing::Nothing | Doing::Decoding => {
             Err("it holds a descriptor, which can only travel in a multiproc message: through a \
-             connection, in a queue or as an argument of a process"
+             connection, or as an argument of a process"
                 .to_owned())
         }
     };

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::{Deadline, EncodeError, message};
@@ -16,7 +17,7 @@ use crate::error::{
     Corrupted, GetError, GetTimeoutError, PutError, PutTimeoutError, Reason, TryGetError,
     TryPutError,
 };
-use crate::raw::ring::{Control, Fault, Ring};
+use crate::raw::ring::{Control, Fault, Put, Ring};
 
 /// The hot ring: small enough to stay in a core's cache.
 const RING: usize = 256 * 1024;
@@ -34,6 +35,7 @@ const KEEP: usize = 64 * 1024;
 impl RegionControl for Control {
     const KIND: u32 = u32::from_le_bytes(*b"QUEU");
     const NAME: &'static str = "queue";
+    const DATA: RangeInclusive<usize> = RING..=RING;
 
     fn release_slot(&self, _: &[AtomicU32], slot: usize) {
         Control::release_slot(self, slot);
@@ -172,7 +174,9 @@ impl<T: Serialize> Queue<T> {
     ///
     /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-        match self.encoded(&item, |ring, bytes| ring.try_put(bytes, || Deadline::after(PATIENCE))) {
+        match self.encoded(&item, |ring, bytes| {
+            ring.try_put(bytes, || Deadline::after(PATIENCE)).map(|put| put == Put::Done)
+        }) {
             Ok(()) => Ok(()),
             Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
             Err(Refused::NotNow) => Err(TryPutError::Full(item)),

@@ -23,6 +23,10 @@ use crate::{RECHECK, placed};
 /// 100 ms: they get [`Broken`], and so does everybody who comes, until [`reset`](Self::reset). A
 /// party whose handle was dropped before it ended has left, and has not died.
 ///
+/// As many processes or threads should use it as there are parties. If there are more, one that is
+/// held up for 16 rounds of the others is told `Broken`, because nobody knows any more how its own
+/// ended. A waiter asks the kernel for each process that has it open, ten times a second.
+///
 /// # Ordering
 ///
 /// What a party wrote before it arrived is visible to all who get through in that round.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::Deadline;
@@ -48,6 +49,9 @@ pub struct BoundedSemaphore {
     region: Region<BoundedControl>,
 }
 
+/// The size of a permit.
+const WORD: usize = size_of::<AtomicU32>();
+
 /// What its members share, beside a word for each permit.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -62,6 +66,7 @@ placed!(BoundedControl { permits });
 impl Control for BoundedControl {
     const KIND: u32 = u32::from_le_bytes(*b"PERM");
     const NAME: &'static str = "bounded semaphore";
+    const DATA: RangeInclusive<usize> = WORD..=WORD * BoundedSemaphore::MAX as usize;
 
     fn release_slot(&self, words: &[AtomicU32], slot: usize) {
         Permits { control: &self.permits, words }.release_slot(slot);
@@ -85,7 +90,7 @@ impl BoundedSemaphore {
                 format!("a bounded semaphore has between 1 and {} permits, not {n}", Self::MAX),
             ));
         }
-        let region = Region::create(n as usize * size_of::<AtomicU32>(), |_| {})?;
+        let region = Region::create(n as usize * WORD, |_| {})?;
         Ok(Self { region })
     }
 

@@ -1,7 +1,6 @@
 //! Locks and what goes with them, in shared memory, between processes: none hangs on the dead.
 //!
-//! A [`Lock`] can be cloned, sent to other processes (as an argument, through a connection, in a
-//! queue), and used by all of them. When a process is killed while it holds one, the next that locks
+//! A [`Lock`] can be cloned, sent to other processes (as an argument, through a connection), and used by all of them. When a process is killed while it holds one, the next that locks
 //! it gets the guard, and is told.
 //!
 //! ```

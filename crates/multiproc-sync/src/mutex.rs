@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
@@ -59,6 +59,7 @@ placed!(MutexControl { lock });
 impl Control for MutexControl {
     const KIND: u32 = u32::from_le_bytes(*b"MUTX");
     const NAME: &'static str = "mutex";
+    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the value's size
 
     fn release_slot(&self, _: &[AtomicU32], slot: usize) {
         self.lock.release_slot(slot);

@@ -20,15 +20,17 @@ use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
+use bytemuck::Pod;
 use multiproc_pipe::message;
 use rustix::fs::{
-    CWD, FileType, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
-    ftruncate, memfd_create, openat,
+    CWD, FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals,
+    fstat, fstatfs, ftruncate, memfd_create, openat,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -43,6 +45,9 @@ use crate::raw::members::{MemberId, Members};
 const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
 const VERSION: u32 = 1;
 const CONTROL: usize = 128;
+
+/// What statfs(2) says of the file system that memfds are on.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// The front of every region. Written by the creator before anybody else has it.
 #[derive(Debug)]
@@ -67,6 +72,9 @@ pub trait Control: Placed + Send + Sync + 'static {
     /// The name of the kind, as seen in `/proc/PID/maps`.
     const NAME: &'static str;
 
+    /// How many bytes of data there may be; a region with more or fewer is refused.
+    const DATA: RangeInclusive<usize> = 0..=0;
+
     /// Cleans up after a dead member: whatever the one in `slot` owned is free, or marked as
     /// abandoned, when this returns. Called before the slot is used anew. `words` are those of
     /// [`Region::words`], for kinds that have them.
@@ -83,6 +91,38 @@ pub trait Control: Placed + Send + Sync + 'static {
 /// [`placed!`]: crate::placed
 pub unsafe trait Placed {}
 
+/// One atomic, of up to eight bytes.
+pub trait Atomic: Placed {
+    /// What is in it.
+    type Value: Pod;
+
+    /// A relaxed load.
+    fn load(&self) -> Self::Value;
+
+    /// A relaxed store.
+    fn store(&self, value: Self::Value);
+}
+
+macro_rules! atomics {
+    ($($atomic:ident: $value:ty),*) => {$(
+        impl Atomic for $atomic {
+            type Value = $value;
+
+            #[inline]
+            fn load(&self) -> $value {
+                $atomic::load(self, Ordering::Relaxed)
+            }
+
+            #[inline]
+            fn store(&self, value: $value) {
+                $atomic::store(self, value, Ordering::Relaxed);
+            }
+        }
+    )*};
+}
+
+atomics!(AtomicU8: u8, AtomicU32: u32, AtomicU64: u64);
+
 macro_rules! made_of_atomics {
     ($($type:ty)*) => {$(
         // SAFETY: an atomic word, or a struct of atomic words (see its definition), without drop.
@@ -91,7 +131,7 @@ macro_rules! made_of_atomics {
 }
 
 made_of_atomics! {
-    AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
+    AtomicU8 AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
     raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
 }
 
@@ -229,14 +269,14 @@ impl Mapping {
         unsafe { start.cast::<T>().as_ref() }
     }
 
-    /// The data as words.
-    fn words(&self, Layout { data, data_len, size, .. }: Layout) -> &[AtomicU32] {
+    /// The data as atomics.
+    fn data_as<T: Atomic>(&self, Layout { data, data_len, size, .. }: Layout) -> &[T] {
         assert!(size <= self.len, "the size was checked when it was mapped");
         // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
         let start = unsafe { self.start.add(data) };
         // SAFETY: mapped for the lifetime of `self`; at a multiple of 64, so aligned; atomics may be
         // changed by others at any time and are valid with any bits.
-        unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), data_len / 4) }
+        unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), data_len / size_of::<T>()) }
     }
 }
 
@@ -280,8 +320,8 @@ impl Drop for Open {
     }
 }
 
-/// Tells regions apart: the inode's number, which may come round, and the region's random id.
-type Key = (u64, [u64; 2]);
+/// Tells regions apart: device and inode, whose number may come round, and the region's random id.
+type Key = (u64, u64, [u64; 2]);
 
 /// The regions that this process has open, so that receiving one twice gives the same mapping.
 static OPEN: LazyLock<Mutex<HashMap<Key, Weak<Open>>>> = LazyLock::new(Mutex::default);
@@ -352,8 +392,10 @@ impl<C: Control> Region<C> {
     pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
         let stat = fstat(&descriptor)?;
         let seals = fcntl_get_seals(&descriptor).unwrap_or(SealFlags::empty());
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !seals.contains(SEALS)
-        {
+        // On another file system (hugetlbfs) there may be no memory for it, and a read is a SIGBUS.
+        let is_memfd = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && fstatfs(&descriptor)?.f_type == TMPFS_MAGIC;
+        if !is_memfd || !seals.contains(SEALS) {
             return Err(invalid(format!(
                 "expected a multiproc {}, got a descriptor that is no sealed shared memory",
                 C::NAME
@@ -395,7 +437,9 @@ impl<C: Control> Region<C> {
         }
         let data = usize::try_from(header.data_len.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
         let layout = Layout::of::<C>(data).filter(|layout| {
-            layout.size == size && header.size.load(Ordering::Relaxed) == size as u64
+            C::DATA.contains(&data)
+                && layout.size == size
+                && header.size.load(Ordering::Relaxed) == size as u64
         });
         let layout = layout.ok_or_else(|| {
             invalid(format!(
@@ -403,10 +447,12 @@ impl<C: Control> Region<C> {
                 C::NAME
             ))
         })?;
-        if let Some(known) = open.get(&key(stat.st_ino, header)).and_then(Weak::upgrade) {
+        if let Some(known) = open.get(&key(&stat, header)).and_then(Weak::upgrade) {
             // The kind was compared above, in the same file. The layout may have been forged since
             // the other handle was opened, which goes by its own.
             if known.layout != layout {
+                // `known` may be the last handle by now, and its drop locks this, too.
+                drop(open);
                 return Err(invalid(format!("this multiproc {} has changed its layout", C::NAME)));
             }
             return Ok(Self { open: known, control: PhantomData });
@@ -423,9 +469,9 @@ impl<C: Control> Region<C> {
         let control: &C = mapping.view(CONTROL);
         let table: &MemberTable = mapping.view(layout.members);
         let member = table.join(&descriptor, |slot| {
-            control.release_slot(mapping.words(layout), slot);
+            control.release_slot(mapping.data_as(layout), slot);
         })?;
-        let key = key(fstat(&descriptor)?.st_ino, mapping.view(0));
+        let key = key(&fstat(&descriptor)?, mapping.view(0));
         let this = Arc::new(Open { mapping, descriptor, key, member, layout });
         open.insert(key, Arc::downgrade(&this));
         Ok(Self { open: this, control: PhantomData })
@@ -454,7 +500,14 @@ impl<C: Control> Region<C> {
     #[inline]
     #[must_use]
     pub fn words(&self) -> &[AtomicU32] {
-        self.open.mapping.words(self.open.layout)
+        self.data_as()
+    }
+
+    /// The data as atomics of a size; what is left over at the end is left out.
+    #[inline]
+    #[must_use]
+    pub fn data_as<T: Atomic>(&self) -> &[T] {
+        self.open.mapping.data_as(self.open.layout)
     }
 
     /// The process id of a member, as that one saw itself when it opened the region; 0 is unknown.
@@ -556,8 +609,9 @@ fn random_id() -> io::Result<[u64; 2]> {
     Ok([low, high].map(|half| half.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))))
 }
 
-fn key(inode: u64, header: &Header) -> Key {
-    (inode, [header.id[0].load(Ordering::Relaxed), header.id[1].load(Ordering::Relaxed)])
+fn key(stat: &Stat, header: &Header) -> Key {
+    let id = [header.id[0].load(Ordering::Relaxed), header.id[1].load(Ordering::Relaxed)];
+    (stat.st_dev, stat.st_ino, id)
 }
 
 fn invalid(text: String) -> io::Error {

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 
-use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use std::sync::atomic::AtomicU8;
+
+use bytemuck::{Pod, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
 use multiproc_pipe::message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::placed;
 use crate::primitives::{AtomicU32, AtomicU64, Ordering};
-use crate::region::{Control, Region};
+use crate::region::{Atomic as AtomicWord, Control, Region};
 
 /// A table of values in shared memory, of fixed length: what Python calls `Array`, without its lock.
 ///
@@ -48,6 +51,7 @@ placed!(SharedControl { unused });
 impl Control for SharedControl {
     const KIND: u32 = u32::from_le_bytes(*b"DATA");
     const NAME: &'static str = "shared table";
+    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the value's size
 
     /// Nobody owns anything of it.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
@@ -67,8 +71,9 @@ impl<T: Pod> Shared<T> {
     pub fn new(values: &[T]) -> io::Result<Self> {
         assert!(size_of::<T>() > 0, "there is nothing to share of a type without bytes");
         let region = Region::create(size_of_val(values), |_: &SharedControl| {})?;
-        region.data().copy_in(0, cast_slice(values));
-        Ok(Self { region, values: PhantomData })
+        let table = Self { region, values: PhantomData };
+        table.write(0, values);
+        Ok(table)
     }
 
     /// How many values there are.
@@ -111,7 +116,12 @@ impl<T: Pod> Shared<T> {
     /// If there are not so many.
     pub fn read(&self, start: usize, values: &mut [T]) {
         self.check(start, values.len());
-        self.region.data().copy_to(start * size_of::<T>(), cast_slice_mut(values));
+        let bytes = cast_slice_mut(values);
+        match size_of::<T>() {
+            size if size % 8 == 0 => read_as::<AtomicU64>(&self.region, start * size, bytes),
+            size if size % 4 == 0 => read_as::<AtomicU32>(&self.region, start * size, bytes),
+            size => read_as::<AtomicU8>(&self.region, start * size, bytes),
+        }
     }
 
     /// Copies `values` to `start` and behind.
@@ -121,7 +131,12 @@ impl<T: Pod> Shared<T> {
     /// If they do not fit.
     pub fn write(&self, start: usize, values: &[T]) {
         self.check(start, values.len());
-        self.region.data().copy_in(start * size_of::<T>(), cast_slice(values));
+        let bytes = cast_slice(values);
+        match size_of::<T>() {
+            size if size % 8 == 0 => write_as::<AtomicU64>(&self.region, start * size, bytes),
+            size if size % 4 == 0 => write_as::<AtomicU32>(&self.region, start * size, bytes),
+            size => write_as::<AtomicU8>(&self.region, start * size, bytes),
+        }
     }
 
     /// A copy of all values.
@@ -138,6 +153,24 @@ impl<T: Pod> Shared<T> {
             start <= len && count <= len - start,
             "{count} values at {start} are not in a table of {len}"
         );
+    }
+}
+
+/// Copies out from byte `at`, one atomic after the other: threads of this process may be writing, and
+/// a plain copy would be a data race.
+fn read_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &mut [u8]) {
+    const { assert!(size_of::<A>() == size_of::<A::Value>()) };
+    let words = &region.data_as::<A>()[at / size_of::<A>()..];
+    for (chunk, word) in bytes.chunks_exact_mut(size_of::<A>()).zip(words) {
+        chunk.copy_from_slice(bytes_of(&word.load()));
+    }
+}
+
+/// Copies in to byte `at`, likewise.
+fn write_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &[u8]) {
+    let words = &region.data_as::<A>()[at / size_of::<A>()..];
+    for (chunk, word) in bytes.chunks_exact(size_of::<A>()).zip(words) {
+        word.store(pod_read_unaligned(chunk));
     }
 }
 

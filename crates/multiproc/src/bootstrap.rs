@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{panic, process, thread};
 
-use multiproc_pipe::Connection;
+use multiproc_pipe::{Connection, RecvError, SendError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
@@ -96,8 +96,15 @@ pub(crate) fn run() -> ! {
             process::exit(PANICKED);
         }
     };
-    // The parent died, or gave up, before it had said what to do.
-    let Ok(start) = connection.recv() else { process::exit(PANICKED) };
+    let start = match connection.recv() {
+        Ok(start) => start,
+        // The parent died, or gave up, before it had said what to do.
+        Err(RecvError::Disconnected) => process::exit(PANICKED),
+        Err(error) => {
+            eprintln!("multiproc: a child process could not be told what to do: {error}");
+            process::exit(PANICKED);
+        }
+    };
     NAME.get_or_init(|| start.name);
     if start.daemon {
         watch_parent(&connection);
@@ -113,8 +120,17 @@ pub(crate) fn run() -> ! {
     let code = if matches!(outcome, Outcome::Panicked { .. }) { PANICKED } else { 0 };
     // What was printed comes before the parent learns that it is done.
     let _ = io::stdout().flush();
-    // If nobody wants to know, that is no reason to fail.
-    let _ = connection.send(outcome);
+    match connection.send(outcome) {
+        // Without descriptors for the handles in it, say.
+        Err(SendError::Encode(_, error)) => {
+            let _ = connection.send(Outcome::ResultLost(error.reason().to_owned()));
+        }
+        Err(SendError::Io(_, error)) => {
+            let _ = connection.send(Outcome::ResultLost(error.to_string()));
+        }
+        // If nobody wants to know, that is no reason to fail.
+        _ => {}
+    }
     children::finish();
     process::exit(code)
 }

@@ -95,12 +95,14 @@ struct State {
 struct Inbox {
     connection: Connection<Start, Outcome>,
     outcome: Option<Outcome>,
+    /// Why an outcome that came could not be received.
+    lost: Option<String>,
     /// Nothing more will come.
     closed: bool,
 }
 
 impl Inbox {
-    /// Takes what is there, without waiting.
+    /// Takes some of what is there, without waiting.
     fn look(&mut self) {
         if self.closed {
             return;
@@ -108,18 +110,16 @@ impl Inbox {
         match self.connection.try_recv() {
             Ok(outcome) => self.outcome = Some(outcome),
             Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Decode(error)) => {
-                self.outcome = Some(Outcome::ResultLost(error.to_string()));
-            }
-            // The child died before, or while it was sending: its status says so.
-            Err(_) => {}
+            Err(TryRecvError::Disconnected) => {}
+            // If the child died while it was sending, its status says more.
+            Err(error) => self.lost = Some(error.to_string()),
         }
         self.closed = true;
     }
 }
 
 impl Child {
-    /// Enters a process that was just started into the table.
+    /// A process that was just started. It does not know yet what to do.
     pub(crate) fn new(
         pid: u32,
         name: String,
@@ -130,7 +130,7 @@ impl Child {
         // It cannot be another process of the same number: nobody has collected this one yet.
         let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         let socket = connection.as_fd().try_clone_to_owned()?;
-        let inbox = Inbox { connection, outcome: None, closed: false };
+        let inbox = Inbox { connection, outcome: None, lost: None, closed: false };
         let state = State {
             pid,
             name,
@@ -140,9 +140,7 @@ impl Child {
             status: Mutex::default(),
             inbox: Mutex::new(inbox),
         };
-        let child = Self { this: Arc::new(state) };
-        children().push(child.clone());
-        Ok(child)
+        Ok(Self { this: Arc::new(state) })
     }
 
     /// Its process id. It may be another process's once the child has ended: signal and wait through
@@ -190,8 +188,7 @@ impl Child {
     }
 
     fn has_ended(&self) -> bool {
-        let now = Timespec::default();
-        poll(&mut [PollFd::new(&self.this.pidfd, PollFlags::IN)], Some(&now)) == Ok(1)
+        is_readable(&self.this.pidfd)
     }
 
     /// Waits until it has ended. Returns at once if it has.
@@ -236,11 +233,15 @@ impl Child {
         self.this.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of its function. To be called when it has ended: all it sent is there then.
-    pub(crate) fn take_outcome(&self) -> Option<Outcome> {
+    /// What became of its function, or why that did not arrive. To be called when it has ended: all
+    /// it sent is there then.
+    pub(crate) fn take_outcome(&self) -> Result<Outcome, Option<String>> {
         let mut inbox = self.inbox();
-        inbox.look();
-        inbox.outcome.take()
+        while !inbox.closed && is_readable(&self.this.socket) {
+            inbox.look();
+        }
+        let lost = inbox.lost.take();
+        inbox.outcome.take().ok_or(lost)
     }
 
     /// Nobody wants the result any more: the child need not wait until somebody takes it.
@@ -249,15 +250,20 @@ impl Child {
         let _ = shutdown(&self.this.socket, Shutdown::Read);
     }
 
-    /// Tells it what to do. If it is dead already, its status will say so.
+    /// Tells it what to do, and enters it into the table. If it is dead already, its status will say
+    /// so.
     pub(crate) fn start(&self, start: Start) -> io::Result<()> {
+        // Nobody else knows this child yet, so nobody waits for the inbox.
         match self.inbox().connection.send(start) {
-            Ok(()) => Ok(()),
-            Err(SendError::Disconnected(_)) => Ok(()),
-            Err(SendError::Encode(_, error)) => Err(io::Error::other(error.reason().to_owned())),
-            Err(SendError::Io(_, error)) => Err(error),
-            Err(error) => Err(io::Error::other(error.to_string())),
+            Ok(()) | Err(SendError::Disconnected(_)) => {}
+            Err(SendError::Encode(_, error)) => {
+                return Err(io::Error::other(error.reason().to_owned()));
+            }
+            Err(SendError::Io(_, error)) => return Err(error),
+            Err(error) => return Err(io::Error::other(error.to_string())),
         }
+        children().push(self.clone());
+        Ok(())
     }
 
     /// Asks it to end: SIGTERM, which it may handle.
@@ -293,6 +299,11 @@ impl Child {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_readable(descriptor: &OwnedFd) -> bool {
+    let now = Timespec::default();
+    poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&now)) == Ok(1)
 }
 
 /// The sentinel: a pidfd, which becomes readable when the process has ended.

@@ -118,10 +118,14 @@ fn is_marked_child() -> bool {
     // documentation of `init` says.)
     unsafe { env::remove_var(MARKER) };
     let stdin = std::io::stdin();
-    let is_ours = fstat(stdin.as_fd()).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-            && mark.to_str() == Some(&stat.st_ino.to_string())
-    });
+    // A program with more rights than whoever started it does not let itself be told what to run.
+    // SAFETY: it looks up a number that the kernel gave to this program at its start.
+    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    let is_ours = !is_privileged
+        && fstat(stdin.as_fd()).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Socket
+                && mark.to_str() == Some(&stat.st_ino.to_string())
+        });
     if !is_ours {
         eprintln!(
             "multiproc: the environment variable {MARKER} is for internal use, and was not set by \

@@ -86,6 +86,8 @@ impl Process {
     /// # }
     /// ```
     ///
+    /// (A captured value without bytes counts as nothing, and is made anew over there.)
+    ///
     /// A closure that never returns needs a type to return all the same:
     /// `|queue| -> () { loop { … } }`.
     ///
@@ -120,18 +122,20 @@ impl<R: DeserializeOwned> Process<R> {
     pub fn join(self) -> Result<R, JoinError> {
         let status = self.child.wait();
         match self.child.take_outcome() {
-            Some(Outcome::Returned(result)) => Ok(result.decode()?),
-            Some(Outcome::Panicked { message, location }) => {
+            Ok(Outcome::Returned(result)) => Ok(result.decode()?),
+            Ok(Outcome::Panicked { message, location }) => {
                 Err(JoinError::Panicked { message, location })
             }
-            Some(Outcome::ArgumentsLost(reason)) => Err(JoinError::ArgumentsLost(reason)),
-            Some(Outcome::ResultLost(reason)) => Err(JoinError::ResultLost(reason)),
-            None => Err(match status {
-                ExitStatus::Exited(code) => JoinError::Exited(code),
-                ExitStatus::Signaled { signal, core_dumped } => {
+            Ok(Outcome::ArgumentsLost(reason)) => Err(JoinError::ArgumentsLost(reason)),
+            Ok(Outcome::ResultLost(reason)) => Err(JoinError::ResultLost(reason)),
+            Err(lost) => Err(match (status, lost) {
+                // It had something to say, and came to its end well.
+                (ExitStatus::Exited(0), Some(reason)) => JoinError::ResultLost(reason),
+                (ExitStatus::Exited(code), _) => JoinError::Exited(code),
+                (ExitStatus::Signaled { signal, core_dumped }, _) => {
                     JoinError::Signaled(signal, core_dumped)
                 }
-                ExitStatus::Unknown => JoinError::Unknown,
+                (ExitStatus::Unknown, _) => JoinError::Unknown,
             }),
         }
     }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 0..8 | sequence number, little-endian `u64`: how many frames were put before |
 //! | 8..12 | length of the item, little-endian `u32` |
-//! | 12..16 | number of descriptors, little-endian `u32` |
+//! | 12..16 | 0 |
 //! | 16.. | the item; then nothing up to the next multiple of 16 |
 //!
 //! Frames start at multiples of 16, so a header is never cut by the end of the ring; an item may be.
@@ -51,21 +51,43 @@ const HEADER: usize = 16;
 pub(crate) struct Control {
     producers: Side,
     consumers: Side,
-    not_empty: WaitLine,
-    not_full: WaitLine,
+    not_empty: NotEmpty,
+    not_full: NotFull,
     /// How many items there may be. Each handle keeps the number it read when it was opened.
     pub(crate) capacity: AtomicU64,
 }
 
-/// A place to wait on a cache line of its own.
+/// Where consumers wait, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-struct WaitLine {
+struct NotEmpty {
     waiters: Waiters,
 }
 
+/// Where producers wait, on a cache line of its own. For a place, any of them is the right one to
+/// wake. For bytes, the one that is woken may need more than there are, and another one less: so
+/// all of those are woken.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+struct NotFull {
+    places: Waiters,
+    bytes: Waiters,
+}
+
+/// What came of an attempt to put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    Done,
+    /// There are as many items as there may be.
+    NoPlace,
+    /// The item needs more bytes than are free.
+    NoBytes,
+}
+
 #[cfg(not(loom))]
-placed!(WaitLine { waiters });
+placed!(NotEmpty { waiters });
+#[cfg(not(loom))]
+placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
 placed!(Control { producers, consumers, not_empty, not_full, capacity });
 
@@ -84,7 +106,8 @@ impl Control {
         self.producers.lock.futex().time_out();
         self.consumers.lock.futex().time_out();
         self.not_empty.waiters.futex().time_out();
-        self.not_full.waiters.futex().time_out();
+        self.not_full.places.futex().time_out();
+        self.not_full.bytes.futex().time_out();
     }
 
     /// Lets go of the locks of a dead member. Nothing else of it remains.
@@ -124,14 +147,14 @@ impl<M: Members> Ring<'_, M> {
         &self,
         item: &[u8],
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Put, Fault> {
         let side = &self.control.producers;
         self.lock(&side.lock, deadline)?;
         fault::reached("put.locked");
         let result = self.put_locked(item);
         self.unlock(&side.lock);
         fault::reached("put.unlocked");
-        if result == Ok(true) {
+        if result == Ok(Put::Done) {
             self.control.not_empty.waiters.notify_one();
         }
         result
@@ -140,20 +163,31 @@ impl<M: Members> Ring<'_, M> {
     /// Puts an item, waiting for room. False: there was none in time.
     #[inline]
     pub(crate) fn put(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
-        match self.try_put(item, || deadline) {
-            Ok(false) => self.put_contended(item, deadline),
-            result => result,
+        match self.try_put(item, || deadline)? {
+            Put::Done => Ok(true),
+            full => self.put_contended(item, full, deadline),
         }
     }
 
     #[cold]
-    fn put_contended(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
-        let full = &self.control.not_full.waiters;
-        let waited = full.wait_until(deadline, RECHECK, |_| done(self.try_put(item, || deadline)));
-        if waited.slept && self.len() < self.capacity {
-            full.notify_one();
+    fn put_contended(&self, item: &[u8], mut full: Put, deadline: Deadline) -> Result<bool, Fault> {
+        let NotFull { places, bytes } = &self.control.not_full;
+        loop {
+            // Waits until it is done, or what is missing is something else.
+            let waiters = if full == Put::NoPlace { places } else { bytes };
+            let waited = waiters.wait_until(deadline, RECHECK, |_| {
+                let result = self.try_put(item, || deadline);
+                (result != Ok(full)).then_some(result)
+            });
+            if full == Put::NoPlace && waited.slept && self.len() < self.capacity {
+                places.notify_one();
+            }
+            match waited.outcome {
+                None => return Ok(false),
+                Some(Ok(Put::Done)) => return Ok(true),
+                Some(other) => full = other?,
+            }
         }
-        waited.outcome.unwrap_or(Ok(false))
     }
 
     /// Appends the next item to `item`, if there is one. The deadline is for the lock alone.
@@ -170,7 +204,8 @@ impl<M: Members> Ring<'_, M> {
         self.unlock(&side.lock);
         fault::reached("get.unlocked");
         if result == Ok(true) {
-            self.control.not_full.waiters.notify_one();
+            self.control.not_full.places.notify_one();
+            self.control.not_full.bytes.notify_all();
         }
         result
     }
@@ -212,17 +247,25 @@ impl<M: Members> Ring<'_, M> {
     }
 
     #[inline]
-    fn put_locked(&self, item: &[u8]) -> Result<bool, Fault> {
+    fn put_locked(&self, item: &[u8]) -> Result<Put, Fault> {
         let Control { producers, consumers, .. } = self.control;
         let (epoch, tail) = producers.current();
         let size = frame_size(item.len());
-        let has_room =
-            |used: Used| used.items < self.capacity && self.bytes.len() as u64 - used.bytes >= size;
+        let room = |used: Used| {
+            if used.items >= self.capacity {
+                Put::NoPlace
+            } else if self.bytes.len() as u64 - used.bytes < size {
+                Put::NoBytes
+            } else {
+                Put::Done
+            }
+        };
         // What was seen last may be enough; if it is not (or is garbage), look again.
-        if !self.used(producers.seen(), tail).is_ok_and(has_room) {
+        if self.used(producers.seen(), tail).map(room) != Ok(Put::Done) {
             let head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
-            if !has_room(self.used(head, tail)?) {
-                return Ok(false);
+            let room = room(self.used(head, tail)?);
+            if room != Put::Done {
+                return Ok(room);
             }
             producers.see(head);
         }
@@ -238,7 +281,7 @@ impl<M: Members> Ring<'_, M> {
         fault::reached("put.prepared");
         producers.commit(epoch);
         fault::reached("put.committed");
-        Ok(true)
+        Ok(Put::Done)
     }
 
     #[inline]

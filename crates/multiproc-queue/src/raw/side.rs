@@ -33,7 +33,7 @@ use multiproc_sync::primitives::{AtomicU64, Ordering, load_locked};
 use multiproc_sync::raw::lock::Lock;
 
 /// How often a reader without the lock tries before it calls the other side corrupted. Each try
-/// fails only if two commits fall into some nanoseconds.
+/// fails only if a commit falls into some nanoseconds.
 const TRIES: u32 = 1 << 20;
 
 /// Where a side is: a byte position in the endless stream of frames, and how many frames lie before

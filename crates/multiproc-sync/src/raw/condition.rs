@@ -12,7 +12,8 @@
 //! 2. A notification marks one place that is waiting, by one compare-exchange, and wakes who sleeps
 //!    there. So `notify(n)` ends the waiting of at most `n`, and acknowledges nobody.
 //! 3. A notification that went to a dead one (it died before, or before it left its place) is taken
-//!    over by another one who waits, at its next recheck.
+//!    over by another one who waits, at its next recheck. At every moment it is in some place: it
+//!    cannot be lost by one more death.
 //!
 //! # Orderings
 //!
@@ -24,6 +25,7 @@ use std::time::Duration;
 use multiproc_pipe::Deadline;
 
 use super::members::{MemberId, Members};
+use super::recheck::Recheck;
 use crate::fault;
 use crate::primitives::{Futex, Ordering};
 
@@ -67,9 +69,8 @@ impl Condition {
             |place: &Futex| place.load(Ordering::Relaxed) == FREE && change(place, FREE, waiting);
         let index = self.places.iter().position(take).or_else(|| {
             // All are taken: those of the dead are not needed any more.
-            while self.take_over(members) {
-                self.notify(1);
-            }
+            let is_dead = |member| !members.is_alive(member);
+            self.places.iter().for_each(|place| self.clear(place, is_dead));
             self.places.iter().position(take)
         });
         Place(index)
@@ -89,6 +90,7 @@ impl Condition {
         };
         let place = &self.places[index];
         let waiting = members.me().bits();
+        let mut recheck = Recheck::every(recheck);
         loop {
             let state = place.load(Ordering::Acquire);
             if state != waiting {
@@ -104,25 +106,45 @@ impl Condition {
                 continue;
             }
             fault::reached("condition.about_to_sleep");
-            let woken = place.wait(waiting, deadline.within(recheck));
-            if !woken && self.take_over(members) {
-                if change(place, waiting, FREE) {
-                    return true;
+            let is_time = recheck.sleep(place, waiting, deadline);
+            if is_time && let Some(adopted) = self.adopt(members) {
+                if !change(place, waiting, FREE) {
+                    // It was notified itself, too: one of the two is somebody else's.
+                    self.notify(1);
+                    let _ = change(place, waiting | NOTIFIED, FREE);
                 }
-                // It was notified itself, too: one of the two is somebody else's.
-                self.notify(1);
+                let _ = change(adopted, waiting | NOTIFIED, FREE);
+                return true;
             }
         }
     }
 
-    /// Takes over a notification that went to a dead one, and clears the places of the dead up to there.
-    fn take_over(&self, members: &impl Members) -> bool {
-        self.places.iter().any(|place| {
+    /// Takes over the place, and so the notification, of one that was notified and is dead. By one
+    /// exchange: if this one dies as well, yet another one can take it over.
+    fn adopt(&self, members: &impl Members) -> Option<&Futex> {
+        self.places.iter().find(|place| {
             let state = place.load(Ordering::Relaxed);
-            let is_of_dead = state != FREE && !owner(state).is_some_and(|o| members.is_alive(o));
-            // A dead one that was not notified just leaves its place.
-            is_of_dead && change(place, state, FREE) && is_notified(state)
+            is_notified(state)
+                && !owner(state).is_some_and(|owner| members.is_alive(owner))
+                && change(place, state, members.me().bits() | NOTIFIED)
         })
+    }
+
+    /// Frees a place if its owner is one of those. A notification is handed on first: a death in
+    /// between leaves one too many, and not one too few.
+    fn clear(&self, place: &Futex, is_one: impl Fn(MemberId) -> bool) {
+        loop {
+            let state = place.load(Ordering::Relaxed);
+            if !owner(state).is_some_and(&is_one) {
+                return;
+            }
+            if is_notified(state) {
+                self.notify(1);
+            }
+            if change(place, state, FREE) {
+                return;
+            }
+        }
     }
 
     /// Ends the waiting of at most `count`; says how many it was.
@@ -155,13 +177,8 @@ impl Condition {
 
     /// Clears the places of whoever had `slot`: called before the slot gets a new user.
     pub fn release_slot(&self, slot: usize) {
-        for place in &self.places {
-            let state = place.load(Ordering::Relaxed);
-            let is_its = owner(state).is_some_and(|owner| owner.slot() == slot);
-            if is_its && change(place, state, FREE) && is_notified(state) {
-                self.notify(1);
-            }
-        }
+        let is_its = |member: MemberId| member.slot() == slot;
+        self.places.iter().for_each(|place| self.clear(place, is_its));
     }
 
     /// The time of everybody who sleeps runs out, for models.

@@ -34,6 +34,7 @@ use multiproc_pipe::Deadline;
 
 use super::Busy;
 use super::members::{MemberId, Members};
+use super::recheck::Recheck;
 use crate::fault;
 use crate::primitives::{Backoff, Futex, Ordering};
 
@@ -146,6 +147,7 @@ impl Lock {
         let mut sleepers = 0;
         // Looks at the owner before the first sleep, too: it may have died long ago.
         let mut look_up = true;
+        let mut recheck = Recheck::every(recheck);
         loop {
             let state = self.word.load(Ordering::Relaxed);
             if is_free(state) {
@@ -164,9 +166,6 @@ impl Lock {
                 }
                 continue;
             }
-            if deadline.is_past() {
-                return Err(Busy);
-            }
             let asleep = state | SLEEPERS;
             if !has_sleepers(state)
                 && self
@@ -176,8 +175,13 @@ impl Lock {
             {
                 continue;
             }
+            // Only now: if this one was woken and found somebody else quicker, the others who sleep
+            // need the bit that it has just set again.
+            if deadline.is_past() {
+                return Err(Busy);
+            }
             fault::reached("lock.about_to_sleep");
-            look_up = !self.word.wait(asleep, deadline.within(recheck));
+            look_up = recheck.sleep(&self.word, asleep, deadline);
             fault::reached("lock.woken");
             sleepers = SLEEPERS;
         }

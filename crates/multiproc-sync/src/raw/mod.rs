@@ -10,6 +10,7 @@ pub mod event;
 pub mod lock;
 pub mod members;
 pub mod permits;
+mod recheck;
 pub mod semaphore;
 pub mod waiters;
 

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 
+use super::recheck::Recheck;
 use crate::fault;
 use crate::primitives::{Backoff, Futex, Ordering, fence, pause};
 
@@ -101,6 +102,7 @@ impl Waiters {
         let mut slept = false;
         // Before the first sleep, too: the death may be an old one.
         let mut look = Look::Recheck;
+        let mut recheck = Recheck::every(recheck);
         loop {
             let seen = self.word.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
             fence(Ordering::SeqCst);
@@ -111,8 +113,8 @@ impl Waiters {
                 return Waited { outcome: None, slept };
             }
             fault::reached("waiters.about_to_sleep");
-            let woken = self.word.wait(seen, deadline.within(recheck));
-            look = if woken { Look::Again } else { Look::Recheck };
+            let is_time = recheck.sleep(&self.word, seen, deadline);
+            look = if is_time { Look::Recheck } else { Look::Again };
             fault::reached("waiters.woken");
             slept = true;
         }
@@ -133,7 +135,8 @@ impl Waiters {
         }
     }
 
-    /// Wakes all sleepers; else as [`notify_one`](Self::notify_one).
+    /// Wakes all sleepers; else as [`notify_one`](Self::notify_one). For words that are notified so
+    /// and not otherwise: after a `notify_one` the bit is down, though others may sleep.
     #[inline]
     pub fn notify_all(&self) {
         self.notify(ALL);

@@ -1,0 +1,34 @@
+//! When to look for deaths: by time, whatever wakes a sleeper.
+//!
+//! Were it only when a sleep runs out, somebody who is woken again and again (by notifications that
+//! others profit from, by signals) would never look.
+
+use std::time::Duration;
+
+use multiproc_pipe::Deadline;
+
+use crate::primitives::Futex;
+
+/// The next time to look.
+pub(super) struct Recheck {
+    interval: Duration,
+    next: Deadline,
+}
+
+impl Recheck {
+    pub(super) fn every(interval: Duration) -> Self {
+        Self { interval, next: Deadline::after(interval) }
+    }
+
+    /// Sleeps while the word holds `expected`, until the deadline or the next look. Whether it is
+    /// time to look.
+    pub(super) fn sleep(&mut self, word: &Futex, expected: u32, deadline: Deadline) -> bool {
+        let woken = word.wait(expected, deadline.or_earlier(self.next));
+        // In a model time does not pass, and a wait that was not woken stands for the interval.
+        let is_time = !woken || self.next.is_past();
+        if is_time {
+            self.next = Deadline::after(self.interval);
+        }
+        is_time
+    }
+}
