@@ -15,21 +15,29 @@ multiproc::enable_in_tests!();
 /// The bound of the promise: nobody waits longer for the dead.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-fn signal<R>(child: &Process<R>, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
+/// Stops a process, and waits until it does nothing any more. It goes on when this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new<R>(child: &Process<R>) -> Self {
+        let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        until(|| {
+            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            threads.all(|thread| {
+                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+                stat.rsplit(')').next().unwrap().starts_with(" T")
+            })
+        });
+        Self(pid)
+    }
 }
 
-/// Stops a process. When this returns, it does nothing any more.
-fn stop<R>(child: &Process<R>) {
-    signal(child, Signal::STOP);
-    until(|| {
-        let mut threads = fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
-        threads.all(|thread| {
-            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
-            stat.rsplit(')').next().unwrap().starts_with(" T")
-        })
-    });
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may be dead.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
 
 /// Whether it is so for some rounds of looking up whether somebody has died.

@@ -1,10 +1,12 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
+use multiproc_pipe::Deadline;
 use multiproc_sync::fault::die_at;
 use multiproc_sync::primitives::explore;
+use multiproc_sync::raw::members::{MemberId, Members};
 
-use super::{DOOMED, Member, Shared};
+use super::{DOOMED, Member, Shared, number};
 use crate::{GET_POINTS, PUT_POINTS};
 
 /// Takes the next item without sleeping, and lets the recheck intervals of all others end meanwhile.
@@ -79,5 +81,126 @@ fn loom_a_producer_dies_at_each_point() {
 fn loom_a_consumer_dies_at_each_point() {
     for &point in GET_POINTS {
         explore(move || consumer_dies(point));
+    }
+}
+
+/// A member dies with both locks of the ring (once with each), and its slot is released, while others
+/// wait for them, who take it for alive: they are woken.
+#[test]
+fn loom_a_released_slot_frees_both_locks() {
+    const UNNOTICED: usize = 8;
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put(Member(1), 10);
+        assert!(die_at("put.locked", || shared.put(Member(UNNOTICED), 20)));
+        assert!(die_at("get.locked", || {
+            shared.get(Member(UNNOTICED));
+        }));
+        let producer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put(Member(1), 30))
+        };
+        let consumer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.get(Member(2)))
+        };
+        shared.control.release_slot(UNNOTICED);
+        producer.join().unwrap();
+        assert_eq!(consumer.join().unwrap(), 10);
+        assert_eq!(shared.get(Member(1)), 30);
+    });
+}
+
+/// Member 1, who sees the doomed one as alive until the flag is up.
+struct Heir(Arc<AtomicBool>);
+
+impl Members for Heir {
+    fn me(&self) -> MemberId {
+        Member(1).me()
+    }
+
+    fn is_alive(&self, member: MemberId) -> bool {
+        Member(1).is_alive(member) || !self.0.load(Ordering::Acquire)
+    }
+}
+
+/// One member runs `life`, and dies at `point`, while another one runs `heir` on the same side.
+fn dies_beside_an_heir(
+    shared: &std::sync::Arc<Shared>,
+    point: &'static str,
+    life: fn(&Shared),
+    heir: impl FnOnce(&Heir),
+) {
+    let died = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicBool::new(false));
+    let doomed = {
+        let (shared, died, done) = (shared.clone(), died.clone(), done.clone());
+        thread::spawn(move || {
+            assert!(die_at(point, || life(&shared)), "{point} was not reached");
+            died.store(true, Ordering::Release);
+            // It is dead, and goes on as the clock.
+            while !done.load(Ordering::Acquire) {
+                shared.control.time_out();
+                thread::yield_now();
+            }
+        })
+    };
+    heir(&Heir(died));
+    done.store(true, Ordering::Release);
+    doomed.join().unwrap();
+}
+
+/// Another producer is about to put, or waits for the lock, when one dies at any point: it goes on,
+/// and finds the ring in order.
+#[test]
+fn loom_an_heir_of_a_producer() {
+    for &point in PUT_POINTS {
+        explore(move || {
+            let shared = Shared::new(2);
+            dies_beside_an_heir(
+                &shared,
+                point,
+                |shared| shared.put(Member(DOOMED), 10),
+                |heir| {
+                    let item = 20u64.to_le_bytes();
+                    assert_eq!(shared.ring(heir).put(&item, Deadline::NEVER), Ok(true));
+                },
+            );
+            let mut got: Vec<_> = std::iter::from_fn(|| shared.try_get(Member(2))).collect();
+            got.sort_unstable();
+            let was_put = matches!(point, "put.committed" | "put.unlocked");
+            assert_eq!(got, if was_put { vec![10, 20] } else { vec![20] }, "{point}");
+        });
+    }
+}
+
+/// Another consumer is about to get, or waits for the lock, when one dies at any point: it goes on,
+/// and finds the ring in order.
+#[test]
+fn loom_an_heir_of_a_consumer() {
+    for &point in GET_POINTS {
+        explore(move || {
+            let shared = Shared::new(2);
+            shared.put(Member(2), 10);
+            shared.put(Member(2), 20);
+            let mut item = Vec::new();
+            dies_beside_an_heir(
+                &shared,
+                point,
+                |shared| {
+                    shared.get(Member(DOOMED));
+                },
+                |heir| {
+                    assert_eq!(shared.ring(heir).get(&mut item, Deadline::NEVER), Ok(true));
+                },
+            );
+            let was_taken = matches!(point, "get.committed" | "get.unlocked");
+            let rest: Vec<_> = std::iter::from_fn(|| shared.try_get(Member(2))).collect();
+            match number(item) {
+                10 => assert_eq!(rest, if was_taken { vec![] } else { vec![20] }, "{point}"),
+                20 => assert_eq!((rest, was_taken), (vec![], true), "{point}"),
+                other => panic!("{other} was never put"),
+            }
+        });
     }
 }

@@ -1,8 +1,10 @@
 use loom::thread;
+use multiproc_pipe::Deadline;
+use multiproc_sync::primitives::explore;
 
 use super::{Member, Shared};
+use crate::raw::ring::Fault;
 use crate::raw::side::{Mark, Side};
-use multiproc_sync::primitives::explore;
 
 /// One producer, one consumer, one place: every put but the first waits for a get, every frame but
 /// the first wraps around.
@@ -56,21 +58,73 @@ fn loom_two_consumers() {
     });
 }
 
-/// Two producers, both asleep in front of a full ring, two gets in a row: both wake.
+/// Two producers wait for room, and one long item makes room for both: the one that is woken passes
+/// the notification on.
 #[test]
-fn loom_two_producers_asleep() {
+fn loom_room_for_two_producers() {
     explore(|| {
-        let shared = Shared::new(2);
-        shared.put(Member(3), 1);
-        shared.put(Member(3), 2);
+        let shared = Shared::with_ring(4, 64);
+        shared.put_all(Member(3), &[0; 6]);
         let producers = [1, 2].map(|n| {
             let shared = shared.clone();
-            thread::spawn(move || shared.put(Member(n), 3))
+            thread::spawn(move || shared.put(Member(n), 7))
         });
-        assert_eq!(shared.try_get(Member(3)), Some(1));
-        assert_eq!(shared.try_get(Member(3)), Some(2));
+        assert_eq!(shared.get_all(Member(3)), [0; 6]);
         producers.into_iter().for_each(|producer| producer.join().unwrap());
         assert_eq!(shared.len(), 2);
+    });
+}
+
+/// Items of different lengths: the second one waits for room in bytes, though not for a place, and
+/// is cut by the end of the ring.
+#[test]
+fn loom_an_item_goes_round_the_end() {
+    explore(|| {
+        let shared = Shared::with_ring(4, 64);
+        let producer = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.put_all(Member(1), &[1]);
+                shared.put_all(Member(1), &[2, 3, 4, 5]);
+            })
+        };
+        assert_eq!(shared.get_all(Member(2)), [1]);
+        assert_eq!(shared.get_all(Member(2)), [2, 3, 4, 5]);
+        producer.join().unwrap();
+    });
+}
+
+/// There are never more items than places, even if there is room for their bytes.
+#[test]
+fn loom_one_of_two_finds_a_place() {
+    explore(|| {
+        let shared = Shared::with_ring(1, 64);
+        // So that what a producer keeps of the consumers' side plays its part.
+        shared.put(Member(3), 0);
+        shared.get(Member(3));
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.try_put(Member(1), 10))
+        };
+        let mine = shared.try_put(Member(2), 20);
+        let others = other.join().unwrap();
+        assert!(mine != others);
+        assert_eq!(shared.try_get(Member(3)), Some(if mine { 20 } else { 10 }));
+        assert_eq!(shared.try_get(Member(3)), None);
+    });
+}
+
+/// A frame whose number or length is none that a member could have written is refused.
+#[test]
+fn loom_a_scribbled_frame_is_refused() {
+    explore(|| {
+        for (at, what) in [(0, "the sequence number of a frame"), (8, "the length of a frame")] {
+            let shared = Shared::new(2);
+            shared.put(Member(1), 7);
+            shared.bytes.copy_in(at, &[0x40; 8]);
+            let got = shared.ring(&Member(2)).try_get(&mut Vec::new(), || Deadline::NEVER);
+            assert_eq!(got, Err(Fault::Corrupted(what)));
+        }
     });
 }
 
@@ -79,12 +133,12 @@ fn loom_two_producers_asleep() {
 fn loom_what_is_put_is_there() {
     explore(|| {
         let shared = Shared::new(2);
-        let producer = {
+        let consumer = {
             let shared = shared.clone();
-            thread::spawn(move || shared.put(Member(1), 7))
+            thread::spawn(move || shared.try_get(Member(2)))
         };
-        let early = shared.try_get(Member(2));
-        producer.join().unwrap();
+        shared.put(Member(1), 7);
+        let early = consumer.join().unwrap();
         let late = shared.try_get(Member(2));
         assert_eq!(early.or(late), Some(7));
         assert!(early.is_none() || late.is_none());
@@ -98,34 +152,36 @@ fn loom_len_is_exact() {
     explore(|| {
         let shared = Shared::new(2);
         shared.put(Member(1), 0);
-        let mover = {
+        let reader = {
             let shared = shared.clone();
-            thread::spawn(move || {
-                let item = shared.get(Member(1));
-                shared.put(Member(1), item);
-            })
+            thread::spawn(move || shared.len())
         };
-        assert!(shared.len() <= 1);
-        mover.join().unwrap();
+        for _ in 0..2 {
+            let item = shared.get(Member(1));
+            shared.put(Member(1), item);
+        }
+        assert!(reader.join().unwrap() <= 1);
         assert_eq!(shared.len(), 1);
     });
 }
 
-/// The other way round: there are always one or two items, and whoever looks sees so many.
+/// The same from the other side: two items are moved on and on, and whoever looks sees one or two.
 #[test]
-fn loom_len_misses_none() {
+fn loom_len_misses_nothing() {
     explore(|| {
         let shared = Shared::new(2);
         shared.put(Member(1), 0);
-        let mover = {
+        shared.put(Member(1), 1);
+        let reader = {
             let shared = shared.clone();
-            thread::spawn(move || {
-                shared.put(Member(1), 1);
-                shared.get(Member(1))
-            })
+            thread::spawn(move || shared.len())
         };
-        assert!((1..=2).contains(&shared.len()));
-        mover.join().unwrap();
+        for _ in 0..2 {
+            let item = shared.get(Member(1));
+            shared.put(Member(1), item);
+        }
+        assert!((1..=2).contains(&reader.join().unwrap()));
+        assert_eq!(shared.len(), 2);
     });
 }
 
@@ -135,18 +191,39 @@ fn loom_len_misses_none() {
 fn loom_a_mark_is_of_one_commit() {
     explore(|| {
         let side = std::sync::Arc::new(Side::default());
-        let writer = {
+        let reader = {
             let side = side.clone();
-            thread::spawn(move || {
-                for count in 1..=3 {
-                    let (epoch, _) = side.current();
-                    side.prepare(epoch, Mark { position: 100 * count, count });
-                    side.commit(epoch);
-                }
-            })
+            thread::spawn(move || side.observe().unwrap())
         };
-        let mark = side.observe().unwrap();
+        for count in 1..=3 {
+            let (epoch, _) = side.current();
+            side.prepare(epoch, Mark { position: 100 * count, count });
+            side.commit(epoch);
+        }
+        let mark = reader.join().unwrap();
         assert_eq!(mark.position, 100 * mark.count);
-        writer.join().unwrap();
+    });
+}
+
+/// One waits for many bytes, another one for few; an item that is got makes room for the small one
+/// alone: it is woken, although the large one may be the first in line.
+#[test]
+fn loom_room_for_the_small_one() {
+    explore(|| {
+        let shared = Shared::with_ring(4, 64);
+        shared.put(Member(3), 1);
+        shared.put(Member(3), 2);
+        let large = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put_all(Member(1), &[3; 6]))
+        };
+        let small = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put(Member(2), 4))
+        };
+        assert_eq!(shared.get(Member(3)), 1);
+        small.join().unwrap();
+        assert_eq!((shared.get(Member(3)), shared.get(Member(3))), (2, 4));
+        large.join().unwrap();
     });
 }

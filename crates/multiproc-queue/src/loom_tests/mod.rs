@@ -13,7 +13,7 @@ use multiproc_pipe::Deadline;
 use multiproc_sync::primitives::Bytes;
 use multiproc_sync::raw::members::{MemberId, Members};
 
-use crate::raw::ring::{Control, Ring};
+use crate::raw::ring::{Control, Put, Ring};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
 struct Shared {
@@ -25,7 +25,12 @@ struct Shared {
 impl Shared {
     /// Room for as many frames as items.
     fn new(capacity: u64) -> Arc<Self> {
-        let bytes = Bytes::zeroed(usize::try_from(capacity).unwrap() * 32);
+        Self::with_ring(capacity, usize::try_from(capacity).unwrap() * 32)
+    }
+
+    /// A ring of `len` bytes, which may be room for more frames than items, or for fewer.
+    fn with_ring(capacity: u64, len: usize) -> Arc<Self> {
+        let bytes = Bytes::zeroed(len);
         Arc::new(Self { control: Control::default(), bytes, capacity })
     }
 
@@ -33,7 +38,7 @@ impl Shared {
         self.ring(&Member(0)).len()
     }
 
-    fn ring<'a>(&'a self, member: &'a Member) -> Ring<'a, Member> {
+    fn ring<'a, M: Members>(&'a self, member: &'a M) -> Ring<'a, M> {
         Ring {
             control: &self.control,
             bytes: self.bytes.clone(),
@@ -45,6 +50,24 @@ impl Shared {
     fn put(&self, member: Member, item: u64) {
         let done = self.ring(&member).put(&item.to_le_bytes(), Deadline::NEVER);
         assert_eq!(done, Ok(true));
+    }
+
+    fn try_put(&self, member: Member, item: u64) -> bool {
+        let put = self.ring(&member).try_put(&item.to_le_bytes(), || Deadline::NEVER);
+        put == Ok(Put::Done)
+    }
+
+    /// Puts an item of several numbers.
+    fn put_all(&self, member: Member, item: &[u64]) {
+        let item: Vec<u8> = item.iter().flat_map(|number| number.to_le_bytes()).collect();
+        assert_eq!(self.ring(&member).put(&item, Deadline::NEVER), Ok(true));
+    }
+
+    /// Gets an item of several numbers.
+    fn get_all(&self, member: Member) -> Vec<u64> {
+        let mut item = Vec::new();
+        assert_eq!(self.ring(&member).get(&mut item, Deadline::NEVER), Ok(true));
+        item.chunks(8).map(|chunk| number(chunk.to_vec())).collect()
     }
 
     fn get(&self, member: Member) -> u64 {

@@ -6,6 +6,7 @@ use loom::thread;
 use multiproc_pipe::Deadline;
 
 use super::{Member, member};
+use crate::fault::die_at;
 use crate::primitives::{Bytes, explore};
 use crate::raw::lock::{Lock, Taken};
 use crate::raw::members::{MemberId, Members};
@@ -27,10 +28,20 @@ impl Guarded {
 
     fn add_one(&self, member: Member) -> Taken {
         let taken = self.lock(member);
+        self.add_one_locked();
+        taken
+    }
+
+    fn try_add_one(&self, member: Member) -> Option<Taken> {
+        let taken = self.lock.try_lock(&member).ok()?;
+        self.add_one_locked();
+        Some(taken)
+    }
+
+    fn add_one_locked(&self) {
         self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
         self.lock.repaired();
         self.lock.unlock(Taken::Clean);
-        taken
     }
 
     fn count(&self) -> u64 {
@@ -38,7 +49,7 @@ impl Guarded {
     }
 }
 
-fn threads(count: usize, run: impl Fn(usize) -> Taken + Clone + 'static) -> Vec<Taken> {
+fn threads<T: 'static>(count: usize, run: impl Fn(usize) -> T + Clone + 'static) -> Vec<T> {
     let others: Vec<_> = (1..count)
         .map(|n| {
             let run = run.clone();
@@ -131,6 +142,31 @@ fn loom_a_sleeper_notices_the_death() {
     });
 }
 
+/// The one that lets go dies before it wakes the sleeper: the recheck interval makes up for it.
+#[test]
+fn loom_a_lost_wake() {
+    explore(|| {
+        let guarded = Guarded::new();
+        guarded.lock(member(9));
+        let done = Arc::new(AtomicBool::new(false));
+        let sleeper = {
+            let (guarded, done) = (guarded.clone(), done.clone());
+            thread::spawn(move || {
+                let taken = guarded.add_one(member(0));
+                done.store(true, Ordering::Relaxed);
+                taken
+            })
+        };
+        // It lives on if there is nobody to wake.
+        let _ = die_at("lock.about_to_wake", || guarded.lock.unlock(Taken::Clean));
+        while !done.load(Ordering::Relaxed) {
+            guarded.lock.futex().time_out();
+            thread::yield_now();
+        }
+        assert_eq!(sleeper.join().unwrap(), Taken::Clean);
+    });
+}
+
 /// The slot of a dead owner gets a new user, while another member waits for the lock: it is freed,
 /// marked as abandoned, and nobody robs anybody.
 #[test]
@@ -167,18 +203,144 @@ fn loom_abandoned_until_repaired() {
     });
 }
 
-/// The slot of the dead owner gets a new user: one who sleeps, and has not noticed the death, is
-/// woken, and told.
+/// The slot of a dead owner is released while another member sleeps, who takes the owner for alive:
+/// it is woken.
 #[test]
-fn loom_a_slot_frees_a_sleeper() {
+fn loom_a_released_slot_wakes_a_sleeper() {
     explore(|| {
         let guarded = Guarded::new();
         guarded.lock(member(1));
         let sleeper = {
             let guarded = guarded.clone();
-            thread::spawn(move || guarded.lock(member(2)))
+            thread::spawn(move || guarded.add_one(member(0)))
         };
         guarded.lock.release_slot(1);
         assert_eq!(sleeper.join().unwrap(), Taken::Abandoned);
+    });
+}
+
+/// Whoever takes over from a dead owner wakes, when it lets go, a member that was asleep before and
+/// takes the owner for alive.
+#[test]
+fn loom_a_takeover_remembers_the_sleepers() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let dead = member(9);
+        guarded.lock(dead);
+        let sleeper = {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.add_one(member(0)))
+        };
+        assert_eq!(guarded.add_one(member(1).after_death_of(dead)), Taken::Abandoned);
+        assert_eq!(sleeper.join().unwrap(), Taken::Clean);
+    });
+}
+
+/// What a dead holder wrote is visible to the next one, even if only the one that released the slot
+/// has learnt of the death.
+#[test]
+fn loom_a_released_slot_hands_on_what_was_written() {
+    explore(|| {
+        let guarded = Guarded::new();
+        // The death, as the kernel reports it.
+        let died = Arc::new(AtomicBool::new(false));
+        let holder = {
+            let (guarded, died) = (guarded.clone(), died.clone());
+            thread::spawn(move || {
+                guarded.lock(member(1));
+                guarded.count.copy_in(0, &(guarded.count() + 1).to_le_bytes());
+                died.store(true, Ordering::Release);
+            })
+        };
+        let next = {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.add_one(member(2)))
+        };
+        while !died.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        guarded.lock.release_slot(1);
+        holder.join().unwrap();
+        next.join().unwrap();
+        assert_eq!(guarded.count(), 2);
+    });
+}
+
+/// Who only tries takes over from a dead owner, too, and robs nobody: of two, one takes the lock
+/// abandoned, and the other one takes it clean or not at all.
+#[test]
+fn loom_one_of_two_that_try_takes_over() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let dead = member(9);
+        guarded.lock(dead);
+        let shared = guarded.clone();
+        let tried = threads(2, move |n| shared.try_add_one(member(n).after_death_of(dead)));
+        let taken: Vec<_> = tried.into_iter().flatten().collect();
+        assert_eq!(taken.iter().filter(|&&taken| taken == Taken::Abandoned).count(), 1);
+        assert_eq!(guarded.count(), taken.len() as u64);
+    });
+}
+
+/// One who only tries, beside one who waits: they exclude each other, and the one who waits is
+/// woken.
+#[test]
+fn loom_one_tries_and_one_waits() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let waiter = {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.add_one(member(0)))
+        };
+        let tried = guarded.try_add_one(member(1));
+        assert_ne!(tried, Some(Taken::Abandoned));
+        assert_eq!(waiter.join().unwrap(), Taken::Clean);
+        assert_eq!(guarded.count(), 1 + u64::from(tried.is_some()));
+    });
+}
+
+/// Whoever only tries is never put off by a change of the word that is not a new owner: here, by a
+/// member that goes to sleep on it.
+#[test]
+fn loom_a_try_beside_a_sleeper_takes_over() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let dead = member(9);
+        guarded.lock(dead);
+        let sleeper = {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.add_one(member(0)))
+        };
+        let tried = guarded.try_add_one(member(1).after_death_of(dead));
+        assert_eq!(tried, Some(Taken::Abandoned));
+        assert_eq!(sleeper.join().unwrap(), Taken::Clean);
+    });
+}
+
+/// A word that was scribbled over names no member: it counts as the owner's death.
+#[test]
+fn loom_an_owner_that_is_no_member_is_dead() {
+    explore(|| {
+        let guarded = Guarded::new();
+        guarded.lock.futex().store(5, Ordering::Relaxed);
+        assert_eq!(guarded.add_one(member(0)), Taken::Abandoned);
+        guarded.lock.futex().store(5, Ordering::Relaxed);
+        assert_eq!(guarded.try_add_one(member(0)), Some(Taken::Abandoned));
+    });
+}
+
+/// Repairing takes the mark away at once, not only when the holder lets go, and leaves the lock to
+/// the holder.
+#[test]
+fn loom_repaired_while_held() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let (dead, heir) = (member(9), member(0));
+        guarded.lock(dead);
+        assert_eq!(guarded.lock(heir.after_death_of(dead)), Taken::Abandoned);
+        assert!(guarded.lock.is_abandoned());
+        guarded.lock.repaired();
+        assert!(!guarded.lock.is_abandoned());
+        assert_eq!(guarded.lock.owner(), Some(heir.me));
     });
 }

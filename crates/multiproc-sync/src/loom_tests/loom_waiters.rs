@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 use multiproc_pipe::Deadline;
 
@@ -97,5 +97,40 @@ fn loom_a_lost_notification() {
             thread::yield_now();
         }
         waiter.join().unwrap();
+    });
+}
+
+/// A door that is opened once, and those who wait for it. Nobody passes a notification on.
+#[derive(Default)]
+struct Door {
+    is_open: AtomicBool,
+    waiters: Waiters,
+}
+
+impl Door {
+    fn open(&self) {
+        self.is_open.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.waiters.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_open = |_| self.is_open.load(Ordering::Acquire).then_some(());
+        let waited = self.waiters.wait_until(Deadline::NEVER, Duration::MAX, is_open);
+        assert_eq!(waited.outcome, Some(()));
+    }
+}
+
+/// One notification for all wakes all.
+#[test]
+fn loom_all_are_woken() {
+    explore(|| {
+        let door = Arc::new(Door::default());
+        let waiters = [(); 2].map(|()| {
+            let door = door.clone();
+            thread::spawn(move || door.pass())
+        });
+        door.open();
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     });
 }
