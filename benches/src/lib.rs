@@ -1,1 +1,7 @@
-//! Nothing: the benches are under `benches/`. See `docs/benchmarks.md`.
+//! What the benches compare with and std does not have. They are under `benches/`; see
+//! `docs/benchmarks.md`.
+
+// What cannot be measured ends the bench.
+#![allow(clippy::missing_panics_doc)]
+
+pub mod posix;

@@ -20,12 +20,12 @@ use crate::{RECHECK, placed};
 ///
 /// A party is any process that has the barrier open. If one dies without closing it (killed, or
 /// ended by `exit` with the handle still there), the barrier breaks for those who wait, within about
-/// 100 ms: they get [`Broken`], and so does everybody who comes, until [`reset`](Self::reset). A
+/// 250 ms: they get [`Broken`], and so does everybody who comes, until [`reset`](Self::reset). A
 /// party whose handle was dropped before it ended has left, and has not died.
 ///
 /// As many processes or threads should use it as there are parties. If there are more, one that is
 /// held up for 16 rounds of the others is told `Broken`, because nobody knows any more how its own
-/// ended. A waiter asks the kernel for each process that has it open, ten times a second.
+/// ended. A waiter asks the kernel for each process that has it open, four times a second.
 ///
 /// # Ordering
 ///

@@ -22,7 +22,7 @@ use crate::{RECHECK, placed};
 ///
 /// # When a process dies
 ///
-/// Its permits come back: at once to whoever comes later, within about 100 ms to those that wait. A
+/// Its permits come back: at once to whoever comes later, within about 250 ms to those that wait. A
 /// waiter that dies changes nothing. A holder that is merely stopped (SIGSTOP) keeps its permits.
 ///
 /// # Ordering and fairness

@@ -14,7 +14,7 @@ use crate::raw::Busy;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use crate::{OWNER_RECHECK, RECHECK, placed};
 
 /// A lock between processes, and those who wait for something that happens under it.
 ///
@@ -26,7 +26,7 @@ use crate::{RECHECK, placed};
 ///
 /// Its lock is taken over, as that of a [`Lock`](crate::Lock): the others get [`Abandoned`], with
 /// the guard. A waiter that dies changes nothing: `notify` waits for nobody, and a notification that
-/// went to a dead one is taken over by another one who waits, within about 100 ms.
+/// went to a dead one is taken over by another one who waits, within about 250 ms.
 ///
 /// # Fairness
 ///
@@ -112,7 +112,7 @@ impl Condition {
     /// what it left.
     pub fn lock(&self) -> Result<ConditionGuard<'_>, Abandoned<ConditionGuard<'_>>> {
         loop {
-            if let Ok(taken) = self.raw_lock().lock(&self.region, Deadline::NEVER, RECHECK) {
+            if let Ok(taken) = self.raw_lock().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
                 return self.guard(taken);
             }
         }
@@ -159,7 +159,7 @@ impl Condition {
         &self,
         deadline: Deadline,
     ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        match self.raw_lock().lock(&self.region, deadline, RECHECK) {
+        match self.raw_lock().lock(&self.region, deadline, OWNER_RECHECK) {
             Ok(taken) => Ok(self.guard(taken)?),
             Err(Busy) => Err(LockTimeoutError::Timeout),
         }

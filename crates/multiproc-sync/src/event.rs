@@ -17,7 +17,7 @@ use crate::{RECHECK, placed};
 /// # When a process dies
 ///
 /// Nothing: `set`, `clear` and `is_set` are single steps and wait for nobody. If whoever sets it is
-/// killed before it has woken those that wait, they notice within about 100 ms.
+/// killed before it has woken those that wait, they notice within about 250 ms.
 ///
 /// # Ordering
 ///

@@ -20,10 +20,12 @@ pub(crate) struct Held<'a> {
 
 impl<'a> Held<'a> {
     /// The lock has just been taken.
+    #[inline]
     pub(crate) fn new(lock: &'a Lock, taken: Taken) -> Self {
         Self { lock, taken }
     }
 
+    #[inline]
     pub(crate) fn is_abandoned(&self) -> bool {
         self.taken == Taken::Abandoned
     }
@@ -36,6 +38,7 @@ impl<'a> Held<'a> {
 }
 
 impl Drop for Held<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.lock.unlock(self.taken);
     }

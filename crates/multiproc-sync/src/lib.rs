@@ -37,8 +37,9 @@
 //!
 //! A primitive is a word in a sealed memfd that every process maps. Nobody else waiting, `lock` and
 //! `unlock` are one atomic instruction each. A waiter spins shortly, then sleeps in the kernel on a
-//! futex, and looks up every 100 ms whether the holder is still alive: that finds every death, at
-//! any instruction, and costs an idle waiter ten wake-ups a second. Whether a process is alive is
+//! futex, and looks up now and then ([`OWNER_RECHECK`], [`RECHECK`]) whether the holder is still
+//! alive: that finds every death, at any instruction, and costs an idle waiter some wake-ups a
+//! second. Whether a process is alive is
 //! asked from the kernel, which holds a file lock for each (no pid that could be reused, no helper
 //! thread). Nothing has a name in the file system; nothing is left behind, whatever is killed.
 //!
@@ -110,9 +111,10 @@ pub use {
     shared::{Atomic, Shared},
 };
 
-/// How often a sleeper looks up whether a death has taken its wake-up, or the owner of what it waits
-/// for, with it.
+/// How often a sleeper looks up whether a death has taken its wake-up along, or what it waits for.
 ///
-/// Recovery takes half of it on average; an idle waiter wakes ten times a second for it, which is
-/// about 0.01 % of a CPU.
-pub const RECHECK: std::time::Duration = std::time::Duration::from_millis(100);
+/// An idle waiter wakes four times a second for it, which is about 0.01 % of a CPU.
+pub const RECHECK: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// The same for those who wait for the holder of a lock: recovery takes half of it in the middle.
+pub const OWNER_RECHECK: std::time::Duration = std::time::Duration::from_millis(100);

@@ -13,7 +13,7 @@ use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use crate::{OWNER_RECHECK, placed};
 
 /// A lock between processes: one holds it at a time.
 ///
@@ -91,6 +91,7 @@ impl Lock {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
         loop {
             // Without a deadline it ends with the lock taken.
@@ -147,15 +148,17 @@ impl Lock {
         }
     }
 
+    #[inline]
     fn raw(&self) -> &RawLock {
         &self.region.control().lock
     }
 
     #[inline]
     fn take(&self, deadline: Deadline) -> Result<Taken, Busy> {
-        self.raw().lock(&self.region, deadline, RECHECK)
+        self.raw().lock(&self.region, deadline, OWNER_RECHECK)
     }
 
+    #[inline]
     fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
         let guard = LockGuard { held: Held::new(self.raw(), taken), lock: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }

@@ -16,7 +16,7 @@ use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::region::{Control, Region};
-use crate::{RECHECK, fault, placed};
+use crate::{OWNER_RECHECK, fault, placed};
 
 /// A value in shared memory, and the lock that guards it: what Python calls `Value`.
 ///
@@ -91,7 +91,7 @@ impl<T: Pod> Mutex<T> {
     /// what it left.
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
         loop {
-            if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, RECHECK) {
+            if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
                 return self.guard(taken);
             }
         }
@@ -138,7 +138,7 @@ impl<T: Pod> Mutex<T> {
         &self,
         deadline: Deadline,
     ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        match self.raw().lock(&self.region, deadline, RECHECK) {
+        match self.raw().lock(&self.region, deadline, OWNER_RECHECK) {
             Ok(taken) => Ok(self.guard(taken)?),
             Err(Busy) => Err(LockTimeoutError::Timeout),
         }

@@ -258,6 +258,7 @@ impl Mapping {
     }
 
     /// A view of the atomics at `offset`.
+    #[inline]
     fn view<T>(&self, offset: usize) -> &T {
         assert!(offset.is_multiple_of(align_of::<T>()), "regions are mapped at pages");
         assert!(offset + size_of::<T>() <= self.len, "the size was checked when it was mapped");

@@ -16,7 +16,7 @@ use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use crate::raw::members::Members;
 use crate::region::{Control, Region};
-use crate::{RECHECK, fault, placed};
+use crate::{OWNER_RECHECK, fault, placed};
 
 /// A lock between processes that its holder can take again: it belongs to one thread of one process,
 /// and is free when as many guards are dropped as were taken.
@@ -108,7 +108,9 @@ impl RLock {
     /// what it left.
     pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
         loop {
-            if let Ok(guard) = self.take(|lock| lock.lock(&self.region, Deadline::NEVER, RECHECK)) {
+            if let Ok(guard) =
+                self.take(|lock| lock.lock(&self.region, Deadline::NEVER, OWNER_RECHECK))
+            {
                 return guard;
             }
         }
@@ -156,7 +158,7 @@ impl RLock {
         &self,
         deadline: Deadline,
     ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        match self.take(|lock| lock.lock(&self.region, deadline, RECHECK)) {
+        match self.take(|lock| lock.lock(&self.region, deadline, OWNER_RECHECK)) {
             Ok(guard) => Ok(guard?),
             Err(Busy) => Err(LockTimeoutError::Timeout),
         }

@@ -25,7 +25,7 @@ use crate::{RECHECK, placed};
 ///
 /// What a process acquired and did not release before it died is gone: nothing says that it would
 /// ever have released it. A waiter that dies takes nothing along, also not a wake-up that was meant
-/// for it: another one who waits gets it within about 100 ms.
+/// for it: another one who waits gets it within about 250 ms.
 ///
 /// # Ordering and fairness
 ///

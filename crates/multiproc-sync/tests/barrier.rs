@@ -205,10 +205,10 @@ fn who_slept_through_a_reset_is_told_later() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [child] = sleepers(&barrier);
-    stop(&child);
+    let stopped = Stopped::new(&child);
     barrier.reset();
     all_come_through(&barrier);
-    signal(&child, Signal::CONT);
+    drop(stopped);
     assert_eq!(join([child]), [None], "its own round was ended by the reset");
     all_come_through(&barrier);
 }
@@ -217,8 +217,8 @@ fn who_slept_through_a_reset_is_told_later() {
 fn who_slept_through_the_next_rounds_has_come_through() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
-    let [stopped, other] = sleepers(&barrier);
-    stop(&stopped);
+    let [held_up, other] = sleepers(&barrier);
+    let stopped = Stopped::new(&held_up);
     assert!(barrier.wait().unwrap().is_leader());
     assert_eq!(join([other]), [Some(false)]);
     for _ in 0..5 {
@@ -226,8 +226,8 @@ fn who_slept_through_the_next_rounds_has_come_through() {
     }
     barrier.reset();
     barrier.abort();
-    signal(&stopped, Signal::CONT);
-    assert_eq!(join([stopped]), [Some(false)], "its own round ended well");
+    drop(stopped);
+    assert_eq!(join([held_up]), [Some(false)], "its own round ended well");
 }
 
 #[test]
@@ -317,13 +317,13 @@ fn a_party_that_ends_with_the_handle_open_has_died() {
 fn a_stopped_party_is_waited_for() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
-    let (stopped, parent) = bystander(&barrier);
-    stop(&stopped);
+    let (held_up, parent) = bystander(&barrier);
+    let stopped = Stopped::new(&held_up);
     let children = sleepers::<2>(&barrier);
     assert!(stays(|| !barrier.is_broken() && barrier.waiting() == 2));
-    signal(&stopped, Signal::CONT);
+    drop(stopped);
     drop(parent);
-    stopped.join().unwrap();
+    held_up.join().unwrap();
     barrier.wait().unwrap();
     assert_eq!(join(children), [Some(false); 2]);
 }
@@ -334,16 +334,14 @@ fn one_that_dies_after_the_round_does_not_break_it() {
     let barrier = Barrier::new(3).unwrap();
     let [first, second] = sleepers(&barrier);
     // Both have arrived, and find out only when the leader is dead.
-    stop(&first);
-    stop(&second);
+    let stopped = [Stopped::new(&first), Stopped::new(&second)];
     let lead = |barrier: Barrier| -> () {
         let is_leader = barrier.wait().unwrap().is_leader();
         std::process::exit(if is_leader { 7 } else { 1 })
     };
     let leader = Process::spawn(lead, barrier.clone()).unwrap();
     assert_eq!(leader.wait(), multiproc::ExitStatus::Exited(7));
-    signal(&first, Signal::CONT);
-    signal(&second, Signal::CONT);
+    drop(stopped);
     assert_eq!(join([first, second]), [Some(false); 2]);
     assert!(!barrier.is_broken());
     // The next round is broken by that death.

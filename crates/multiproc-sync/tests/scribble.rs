@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 multiproc::enable_in_tests!();
 
-const PATTERNS: u32 = 2000;
+const PATTERNS: u32 = 10_000;
 const SHORT: Duration = Duration::from_millis(1);
 
 /// The control block, little data, and the beginning of the member table.
@@ -331,6 +331,19 @@ fn those_who_sleep_survive() {
         scribblers.iter_mut().for_each(Scribbler::scribble);
     }
     child.join().unwrap();
+}
+
+/// A number of parties that cannot be is refused by whoever gets it; the others keep theirs.
+#[test]
+fn a_barrier_of_nobody_is_refused() {
+    let barrier = Barrier::new(1).unwrap();
+    let scribbler = Scribbler::new(barrier.clone(), 1);
+    // Behind the state and the place to wait.
+    scribbler.file.write_all_at(&0u32.to_le_bytes(), START + 16).unwrap();
+    let child = Process::spawn(|barrier: Barrier| drop(barrier), barrier.clone()).unwrap();
+    let text = child.join().unwrap_err().to_string();
+    assert!(text.contains("between 1 and 65535 parties, not 0"), "{text}");
+    assert!(barrier.wait().unwrap().is_leader());
 }
 
 /// The depth of a lock is in shared memory, too: as many guards as can be counted.

@@ -117,6 +117,12 @@ impl Backoff {
     }
 }
 
+/// In a model, everybody runs.
+#[must_use]
+pub fn has_one_cpu() -> bool {
+    false
+}
+
 /// As the real one; fails if anybody stores meanwhile.
 pub fn load_locked(word: &AtomicU64) -> u64 {
     // SAFETY: loom checks it.

@@ -79,3 +79,10 @@ pub fn pause() {
         std::hint::spin_loop();
     }
 }
+
+/// Whether this thread may run on one processor alone: then spinning keeps the other side from
+/// running.
+#[must_use]
+pub fn has_one_cpu() -> bool {
+    rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() == 1)
+}

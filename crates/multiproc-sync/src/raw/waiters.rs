@@ -25,7 +25,7 @@ use multiproc_pipe::Deadline;
 
 use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Backoff, Futex, Ordering, fence, pause};
+use crate::primitives::{Backoff, Futex, Ordering, fence, has_one_cpu, pause};
 
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
@@ -76,12 +76,13 @@ impl Waiters {
         recheck: Duration,
         mut attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
+        let is_alone = has_one_cpu();
         let backoff = Backoff::new();
         loop {
             if let Some(outcome) = attempt(Look::Again) {
                 return Waited { outcome: Some(outcome), slept: false };
             }
-            if backoff.is_completed() {
+            if is_alone || backoff.is_completed() {
                 break;
             }
             // Leaves the other side alone with its cache lines for a moment. Who looks all the time

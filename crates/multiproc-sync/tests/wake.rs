@@ -1,0 +1,128 @@
+//! Those who sleep are woken. That looking up now and then makes good for a wake-up that was lost, as
+//! one is by a death, hides it if there never is any: so here it is about time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_sync::{
+    Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RECHECK, RLock, Semaphore,
+};
+use multiproc_testkit::{is_asleep, until, watchdog};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+multiproc::enable_in_tests!();
+
+/// A process sleeps in `pass`, and comes through when what `close` gives is called. Whoever is not
+/// woken looks up after `RECHECK`; to be woken takes less, on a busy machine, too, most of the times.
+fn wakes<T: Serialize + DeserializeOwned + Clone>(
+    new: impl Fn() -> io::Result<T>,
+    close: impl Fn(&T) -> Box<dyn FnOnce() + '_>,
+    pass: impl Fn(&T) + Copy + 'static,
+) {
+    let _dog = watchdog();
+    let time = |_| {
+        let one = new().unwrap();
+        let open = close(&one);
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let wait = move |(one, parent): (T, Connection<(), ()>)| {
+            parent.send(()).unwrap();
+            pass(&one);
+            parent.send(()).unwrap();
+        };
+        let child = Process::builder().daemon(true).spawn(wait, (one.clone(), theirs)).unwrap();
+        ours.recv().unwrap();
+        until(|| is_asleep(child.pid()));
+        let start = Instant::now();
+        open();
+        ours.recv().unwrap();
+        let time = start.elapsed();
+        child.join().unwrap();
+        time
+    };
+    let mut times: [Duration; 11] = std::array::from_fn(time);
+    times.sort();
+    assert!(times[5] < RECHECK / 2, "{times:?}");
+}
+
+#[test]
+fn who_unlocks_wakes() {
+    wakes(
+        Lock::new,
+        |lock| {
+            let guard = lock.lock().unwrap();
+            Box::new(|| drop(guard))
+        },
+        |lock| drop(lock.lock().unwrap()),
+    );
+}
+
+#[test]
+fn who_unlocks_for_the_last_time_wakes() {
+    wakes(
+        RLock::new,
+        |lock| {
+            let guards = [lock.lock().unwrap(), lock.lock().unwrap()];
+            Box::new(|| drop(guards))
+        },
+        |lock| drop(lock.lock().unwrap()),
+    );
+}
+
+#[test]
+fn who_unlocks_a_value_wakes() {
+    wakes(
+        || Mutex::new(0u64),
+        |mutex| {
+            let guard = mutex.lock().unwrap();
+            Box::new(|| drop(guard))
+        },
+        |mutex| drop(mutex.lock().unwrap()),
+    );
+}
+
+#[test]
+fn who_releases_wakes() {
+    wakes(
+        || Semaphore::new(0),
+        |semaphore| Box::new(|| semaphore.release(1).unwrap()),
+        Semaphore::acquire,
+    );
+}
+
+#[test]
+fn who_gives_a_permit_back_wakes() {
+    wakes(
+        || BoundedSemaphore::new(1),
+        |semaphore| {
+            let permit = semaphore.acquire();
+            Box::new(|| drop(permit))
+        },
+        |semaphore| drop(semaphore.acquire()),
+    );
+}
+
+#[test]
+fn who_sets_wakes() {
+    wakes(Event::new, |event| Box::new(|| event.set()), Event::wait);
+}
+
+#[test]
+fn who_notifies_wakes() {
+    wakes(
+        Condition::new,
+        |condition| Box::new(|| condition.notify_one()),
+        |condition| drop(condition.wait(condition.lock().unwrap()).unwrap()),
+    );
+}
+
+#[test]
+fn who_arrives_last_wakes() {
+    wakes(
+        || Barrier::new(2),
+        |barrier| Box::new(|| assert!(barrier.wait().unwrap().is_leader())),
+        |barrier| assert!(!barrier.wait().unwrap().is_leader()),
+    );
+}
