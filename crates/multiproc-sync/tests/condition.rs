@@ -230,6 +230,9 @@ fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
             ours.send(()).unwrap();
             ours.recv().unwrap();
             until(|| is_asleep(child.pid()));
+            // It is somebody else's turn.
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(5) {}
             drop(condition.wait(guard).unwrap());
         }
         drop(ours);
