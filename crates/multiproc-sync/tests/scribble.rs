@@ -187,7 +187,7 @@ fn a_mutex_survives() {
             match mutex.lock_timeout(SHORT) {
                 Ok(mut guard) => {
                     scribble();
-                    guard[7] += 1;
+                    guard[7] = guard[7].wrapping_add(1);
                 }
                 Err(error) => drop(error),
             }
