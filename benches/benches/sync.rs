@@ -440,29 +440,39 @@ fn run_time(pid: u32) -> (Duration, u64) {
     (Duration::from_nanos(numbers[0]), numbers[2])
 }
 
-/// Starts a process that waits; it says so, and from then on sleeps for that alone.
-fn waiting(spawn: impl FnOnce(Connection<(), ()>) -> Process) -> Process {
+/// Watches a process that waits. One at a time: two would wake together, and the second find the
+/// CPU awake and warm.
+fn print_idle(name: &str, spawn: impl FnOnce(Connection<(), ()>) -> Process, set: impl FnOnce()) {
+    const WATCHED: Duration = Duration::from_secs(5);
     let (connection, parent) = duplex::<(), ()>().unwrap();
     let child = spawn(parent);
-    connection.recv().unwrap();
+    connection.recv().unwrap(); // from now on it sleeps for that alone
     until(|| is_asleep(child.pid()));
-    child
+    let (time_before, times_before) = run_time(child.pid());
+    thread::sleep(WATCHED);
+    let (time, times) = run_time(child.pid());
+    set();
+    child.join().unwrap();
+    let percent = 100.0 * (time - time_before).as_secs_f64() / WATCHED.as_secs_f64();
+    println!("| {name} | {percent:.4} | {} |", times - times_before);
 }
 
 /// What an idle waiter costs, beside the least that looking up so often can cost here.
 fn idle_waiters() {
-    const WATCHED: Duration = Duration::from_secs(5);
+    println!("\n| waiting for 5 s | % of one CPU | wake-ups |\n|---|---|---|");
     let event = Event::new().unwrap();
-    let waits = waiting(|parent| {
+    let spawn = |parent| {
         let child = |(event, parent): (Event, Connection<(), ()>)| {
             parent.send(()).unwrap();
             event.wait();
         };
         Process::spawn(child, (event.clone(), parent)).unwrap()
-    });
+    };
+    print_idle("multiproc, Event", spawn, || event.set());
+
     let memory = Memory::new();
     let [word, _] = &memory.map().words;
-    let sleeps = waiting(|parent| {
+    let spawn = |parent| {
         let child = |(memory, parent): (Memory, Connection<(), ()>)| {
             let [word, _] = &memory.map().words;
             let interval = Timespec::try_from(RECHECK).unwrap();
@@ -472,21 +482,8 @@ fn idle_waiters() {
             }
         };
         Process::spawn(child, (memory, parent)).unwrap()
-    });
-    let children = [("multiproc, Event", waits), ("bare futex, the same timeout", sleeps)];
-    let before = children.each_ref().map(|(_, child)| run_time(child.pid()));
-    thread::sleep(WATCHED);
-    println!("\n| {WATCHED:?} of waiting | % of one CPU | wake-ups |\n|---|---|---|");
-    for ((name, child), (time_before, times_before)) in children.iter().zip(before) {
-        let (time, times) = run_time(child.pid());
-        let percent = 100.0 * (time - time_before).as_secs_f64() / WATCHED.as_secs_f64();
-        println!("| {name} | {percent:.4} | {} |", times - times_before);
-    }
-    event.set();
-    Flag::set(word);
-    for (_, child) in children {
-        child.join().unwrap();
-    }
+    };
+    print_idle("bare futex, the same timeout", spawn, || Flag::set(word));
 }
 
 /// Takes the lock whenever it is told to, and says so before and after.
