@@ -52,13 +52,21 @@ mod deadline;
 mod descriptor;
 mod error;
 mod frame;
+mod iter;
 mod pipe;
+mod reader;
 mod reason;
 mod stream;
+mod travel;
+mod writer;
 
 pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
 pub use deadline::Deadline;
 pub use descriptor::Descriptor;
-pub use error::{DecodeError, EncodeError, RecvError, RecvTimeoutError, SendError, TryRecvError};
+pub use error::{
+    DecodeError, EncodeError, RecvBytesError, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, TryRecvError, TrySendError,
+};
+pub use iter::{IntoIter, Iter};
 pub use pipe::{duplex, simplex};
