@@ -58,6 +58,7 @@ mod reader;
 mod reason;
 mod stream;
 mod travel;
+mod wait;
 mod writer;
 
 pub use bytes::Bytes;
@@ -70,3 +71,4 @@ pub use error::{
 };
 pub use iter::{IntoIter, Iter};
 pub use pipe::{duplex, simplex};
+pub use wait::{Source, wait};
