@@ -52,6 +52,7 @@ mod deadline;
 mod descriptor;
 mod error;
 mod frame;
+mod nesting;
 mod pipe;
 mod reason;
 mod stream;
