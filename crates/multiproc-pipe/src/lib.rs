@@ -44,6 +44,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
+#[cfg(multiproc_faults)]
+pub mod fault;
 pub mod message;
 
 mod bytes;
@@ -56,6 +58,7 @@ mod nesting;
 mod pipe;
 mod reason;
 mod stream;
+mod system;
 
 pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};

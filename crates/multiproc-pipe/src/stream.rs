@@ -1,21 +1,21 @@
 //! The system calls: bytes and descriptors in and out of one pipe or stream socket.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, fstat};
-use rustix::io::{Errno, read, retry_on_intr, write};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+    SendAncillaryMessage, SendFlags,
 };
 
 use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
+use crate::system::{poll, read, read_spare, recv_spare, recvmsg, send, sendmsg, write};
 
 /// Why a read failed.
 pub(crate) enum ReadFault {
@@ -93,9 +93,8 @@ impl Stream {
             let mut control = SendAncillaryBuffer::new(&mut space);
             let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
             debug_assert!(pushed, "the space is for a full packet");
-            *written += retry_on_intr(|| {
-                sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
-            })?;
+            *written +=
+                retry_on_intr(|| sendmsg(&self.fd, bytes, &mut control, SendFlags::NOSIGNAL))?;
         }
         while *written < frame.len() {
             let rest = &frame[*written..];
@@ -113,15 +112,11 @@ impl Stream {
             (Space::Ahead(bytes, descriptors), Kind::Socket) => {
                 self.read_with_descriptors(bytes, descriptors)
             }
-            (Space::Ahead(bytes, _), Kind::Pipe) => {
-                Ok(retry_on_intr(|| read(&self.fd, &mut *bytes))?)
+            (Space::Ahead(bytes, _), Kind::Pipe) => Ok(retry_on_intr(|| read(&self.fd, bytes))?),
+            (Space::Body(body), Kind::Socket) => {
+                Ok(retry_on_intr(|| recv_spare(&self.fd, body, RecvFlags::empty()))?)
             }
-            (Space::Body(body), Kind::Socket) => Ok(retry_on_intr(|| {
-                recv(&self.fd, spare_capacity(body), RecvFlags::empty()).map(|(count, _)| count)
-            })?),
-            (Space::Body(body), Kind::Pipe) => {
-                Ok(retry_on_intr(|| read(&self.fd, spare_capacity(body)))?)
-            }
+            (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(&self.fd, body))?),
         }
     }
 
@@ -133,9 +128,8 @@ impl Stream {
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_PACKET))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let message = retry_on_intr(|| {
-            recvmsg(&self.fd, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        })?;
+        let message =
+            retry_on_intr(|| recvmsg(&self.fd, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
                 descriptors.extend(came);
