@@ -35,17 +35,19 @@ enum WriteFault {
     Io(io::Error),
 }
 
+/// Whether a failed write says that the other side is gone.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
+}
+
 impl Writer {
     fn send<T: Serialize>(&self, stream: &Stream, value: T) -> Result<(), SendError<T>> {
         match self.try_send(stream, &value) {
             Ok(()) => Ok(()),
             Err(WriteFault::Encode(error)) => Err(SendError::Encode(value, error)),
-            Err(WriteFault::Io(error)) => match error.kind() {
-                io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::NotConnected => Err(SendError::Disconnected(value)),
-                _ => Err(SendError::Io(value, error)),
-            },
+            Err(WriteFault::Io(error)) if is_gone(&error) => Err(SendError::Disconnected(value)),
+            Err(WriteFault::Io(error)) => Err(SendError::Io(value, error)),
         }
     }
 
@@ -85,7 +87,6 @@ impl Writer {
         let mut written = 0;
         let result = stream.write_frame(frame, descriptors, &mut written);
         // If the other side is gone, that is what the next send will say, too.
-        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         self.torn.set(written > 0 && result.as_ref().is_err_and(|error| !is_gone(error)));
         result.map_err(WriteFault::Io)
     }
