@@ -125,6 +125,9 @@ impl Reader {
                 Ok(None) => {}
                 Err(why) => return Err(self.give_up(&mut assembler, why)),
             }
+            if assembler.has_lost_descriptors() {
+                return Err(self.give_up(&mut assembler, LOST.to_owned()));
+            }
             // Else a sender that is quick enough could keep it here in one endless message.
             if has_read && deadline.is_past() {
                 return Ok(None);
@@ -141,18 +144,14 @@ impl Reader {
                 }
                 Ok(0) => return Err(RecvError::Disconnected),
                 Ok(_) => has_read = true,
-                Err(ReadFault::Io(error)) => return Err(RecvError::Io(error)),
-                Err(ReadFault::DescriptorsLost) => {
-                    let why = "descriptors were lost on arrival, because this process has as many \
-                               open as it may (RLIMIT_NOFILE)";
-                    return Err(self.give_up(&mut assembler, why.to_owned()));
-                }
+                Err(error) => return Err(RecvError::Io(error)),
             }
         }
     }
 
     /// Nothing can be made out any more, so nothing is kept.
     fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
+        let why = if assembler.has_lost_descriptors() { LOST.to_owned() } else { why };
         *assembler = Assembler::new();
         self.corrupted.replace(Some(why.clone()));
         RecvError::Corrupted(why)
@@ -165,6 +164,11 @@ impl Reader {
             return Err(E::custom(message::refusal(why)));
         }
         let assembler = self.assembler.borrow();
+        if assembler.has_lost_descriptors() {
+            return Err(E::custom(message::refusal(format!(
+                "this connection cannot be sent: {LOST}"
+            ))));
+        }
         let (bytes, descriptors) = assembler.pending();
         let copies: io::Result<Vec<_>> =
             descriptors.iter().map(|fd| fd.try_clone().map(Descriptor)).collect();
@@ -179,15 +183,23 @@ impl Reader {
     }
 }
 
+/// Why nothing can be made out after a message whose descriptors did not come.
+const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \
+                    may (RLIMIT_NOFILE)";
+
 /// One read. A reset is an end: the other side closed without reading everything.
-fn read_more(stream: &Stream, assembler: &mut Assembler) -> Result<usize, ReadFault> {
-    let space = assembler
-        .space()
-        .map_err(|error| ReadFault::Io(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+fn read_more(stream: &Stream, assembler: &mut Assembler) -> io::Result<usize> {
+    let space =
+        assembler.space().map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
     let is_ahead = matches!(space, crate::frame::Space::Ahead(..));
     let count = match stream.read(space) {
+        Ok(count) => count,
         Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-        other => other?,
+        Err(ReadFault::Io(error)) => return Err(error),
+        Err(ReadFault::DescriptorsLost(count)) => {
+            assembler.lose_descriptors();
+            count
+        }
     };
     if is_ahead {
         assembler.filled(count);

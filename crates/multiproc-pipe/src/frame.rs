@@ -84,13 +84,22 @@ pub(crate) struct Assembler {
     end: usize,
     /// Came with the bytes in `ahead`, in the order of their frames.
     descriptors: VecDeque<OwnedFd>,
+    /// After those above, some were lost: no frame can be made out beyond the one they belong to.
+    has_lost: bool,
     /// The frame in progress, when it does not fit into `ahead`.
     large: Option<(Header, Vec<u8>)>,
 }
 
 impl Assembler {
     pub(crate) fn new() -> Self {
-        Self { ahead: Box::default(), start: 0, end: 0, descriptors: VecDeque::new(), large: None }
+        Self {
+            ahead: Box::default(),
+            start: 0,
+            end: 0,
+            descriptors: VecDeque::new(),
+            has_lost: false,
+            large: None,
+        }
     }
 
     /// An assembler that has already read these bytes and descriptors.
@@ -180,6 +189,16 @@ impl Assembler {
     /// Says that `count` bytes were read into [`Space::Ahead`].
     pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
+    }
+
+    /// Says that the bytes read last carried more descriptors than came. Frames before them are still
+    /// to be had; nothing more must be read.
+    pub(crate) fn lose_descriptors(&mut self) {
+        self.has_lost = true;
+    }
+
+    pub(crate) fn has_lost_descriptors(&self) -> bool {
+        self.has_lost
     }
 
     fn claim(&mut self, count: usize) -> Result<Vec<OwnedFd>, String> {

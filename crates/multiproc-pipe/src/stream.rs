@@ -21,8 +21,8 @@ use crate::system::{poll, read, read_spare, recv_spare, recvmsg, send, sendmsg, 
 pub(crate) enum ReadFault {
     /// Nothing was taken from the stream; the next read may succeed.
     Io(io::Error),
-    /// The stream went on, but descriptors that it carried are gone.
-    DescriptorsLost,
+    /// So many bytes were read, but not all descriptors that they carried.
+    DescriptorsLost(usize),
 }
 
 impl From<Errno> for ReadFault {
@@ -137,7 +137,7 @@ impl Stream {
         }
         if message.flags.contains(ReturnFlags::CTRUNC) {
             // The kernel dropped some, and nobody can tell which.
-            return Err(ReadFault::DescriptorsLost);
+            return Err(ReadFault::DescriptorsLost(message.bytes));
         }
         Ok(message.bytes)
     }
