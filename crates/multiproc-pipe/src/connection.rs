@@ -405,14 +405,7 @@ impl<S, R> Connection<S, R> {
     ///
     /// If it is no socket: the error says what it is.
     pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
-        let stream = Stream::adopt(socket)?;
-        if !stream.carries_descriptors() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "expected a stream socket, which a two-way connection goes over, got a pipe",
-            ));
-        }
-        Ok(Self::over(stream))
+        Stream::adopt_two_way(socket).map(Self::over)
     }
 }
 
@@ -446,10 +439,13 @@ impl Travelling {
         Self { descriptor, ahead: Bytes(ahead), ahead_descriptors }.serialize(serializer)
     }
 
-    fn unpack<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Stream, Reader), D::Error> {
+    fn unpack<'de, D: Deserializer<'de>>(
+        adopt: fn(OwnedFd) -> io::Result<Stream>,
+        deserializer: D,
+    ) -> Result<(Stream, Reader), D::Error> {
         let Self { descriptor, ahead, ahead_descriptors } = Self::deserialize(deserializer)?;
-        let stream = Stream::adopt(descriptor.into())
-            .map_err(|error| D::Error::custom(message::refusal(error)))?;
+        let stream =
+            adopt(descriptor.into()).map_err(|error| D::Error::custom(message::refusal(error)))?;
         Ok((stream, Reader::resume(&ahead.0, ahead_descriptors)))
     }
 }
@@ -474,21 +470,21 @@ impl<T> Serialize for Sender<T> {
 
 impl<'de, S, R> Deserialize<'de> for Connection<S, R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, reader) = Travelling::unpack(deserializer)?;
+        let (stream, reader) = Travelling::unpack(Stream::adopt_two_way, deserializer)?;
         Ok(Self::with_reader(stream, reader))
     }
 }
 
 impl<'de, T> Deserialize<'de> for Receiver<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, reader) = Travelling::unpack(deserializer)?;
+        let (stream, reader) = Travelling::unpack(Stream::adopt, deserializer)?;
         Ok(Self { stream, reader, types: PhantomData })
     }
 }
 
 impl<'de, T> Deserialize<'de> for Sender<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, _) = Travelling::unpack(deserializer)?;
+        let (stream, _) = Travelling::unpack(Stream::adopt, deserializer)?;
         Ok(Self::over(stream))
     }
 }

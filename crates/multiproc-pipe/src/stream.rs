@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType,
 };
 
 use crate::deadline::Deadline;
@@ -55,14 +56,33 @@ impl Stream {
     /// Takes a descriptor that came from elsewhere, if it is of a kind that messages can go over.
     pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
         let file_type = FileType::from_raw_mode(fstat(&fd)?.st_mode);
-        match file_type {
-            FileType::Fifo => Ok(Self::pipe(fd)),
-            FileType::Socket => Ok(Self::socket(fd)),
-            other => Err(io::Error::new(
+        let came = match file_type {
+            FileType::Fifo => return Ok(Self::pipe(fd)),
+            FileType::Socket => match (socket_domain(&fd)?, socket_type(&fd)?) {
+                (AddressFamily::UNIX, SocketType::STREAM) => return Ok(Self::socket(fd)),
+                // Others lose descriptors, or the borders between messages, without a word.
+                (family, kind) => {
+                    format!("a socket of family {} and type {}", family.as_raw(), kind.as_raw())
+                }
+            },
+            other => format!("a descriptor of kind {other:?}"),
+        };
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("expected a pipe or a stream socket of the Unix family, got {came}"),
+        ))
+    }
+
+    /// As `adopt`, but for both ways.
+    pub(crate) fn adopt_two_way(fd: OwnedFd) -> io::Result<Self> {
+        let stream = Self::adopt(fd)?;
+        if !stream.carries_descriptors() {
+            return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("expected a pipe or a stream socket, got a descriptor of kind {other:?}"),
-            )),
+                "expected a stream socket, which a two-way connection goes over, got a pipe",
+            ));
         }
+        Ok(stream)
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
