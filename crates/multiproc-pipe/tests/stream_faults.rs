@@ -8,9 +8,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::env;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::{env, fs, thread};
 
-use multiproc_pipe::{fault, message};
+use multiproc_pipe::{Bytes, Connection, fault, message};
 use multiproc_testkit::watchdog;
 use random::Random;
 use streams::{Value, frame, mutate, stream, value};
@@ -126,4 +128,74 @@ fn nested_lengths_reserve_no_memory() {
     });
     println!("{memory} bytes for a message of {}", body.len());
     assert!(memory < 100 << 20, "{memory} bytes");
+}
+
+/// Content that a shift of a few bytes would not leave the same.
+fn block() -> Vec<u8> {
+    (0..1_000_003_u32).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect()
+}
+
+/// As many bytes as `length`, in blocks.
+fn blocks(block: &[u8], length: usize) -> impl Iterator<Item = &[u8]> {
+    (0..length).step_by(block.len()).map(move |at| &block[..block.len().min(length - at)])
+}
+
+/// 3 GiB if soaking, or a third of the memory that is free.
+fn large_length() -> usize {
+    if env::var_os("MULTIPROC_SOAK_SECONDS").is_none() {
+        return 64 << 20;
+    }
+    let free = fs::read_to_string("/proc/meminfo").unwrap();
+    let free = free.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    let free: usize = free.trim().trim_end_matches(" kB").parse().unwrap();
+    (3 << 30).min(free * 1024 / 3)
+}
+
+/// One side is bare, and makes or checks the content piece by piece: two of it in memory are enough.
+#[test]
+fn a_message_of_gigabytes() {
+    let _dog = watchdog();
+    let length = large_length();
+    let block = block();
+    let prefix = {
+        // The length of the bytes, 7 bits at a time, as long as it takes.
+        let (mut bytes, mut rest) = (Vec::new(), length);
+        while rest > 0x7f {
+            bytes.push((rest & 0x7f | 0x80).to_le_bytes()[0]);
+            rest >>= 7;
+        }
+        bytes.push(rest.to_le_bytes()[0]);
+        bytes
+    };
+    let start = frame(u64::try_from(length + prefix.len()).unwrap(), 0, &prefix);
+
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let ours = Connection::<Bytes, Bytes>::from_socket(ours.into()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            theirs.write_all(&start).unwrap();
+            blocks(&block, length).for_each(|block| theirs.write_all(block).unwrap());
+            // What comes back must be the same.
+            let mut came = vec![0; start.len()];
+            theirs.read_exact(&mut came).unwrap();
+            assert_eq!(came, start);
+            for block in blocks(&block, length) {
+                came.resize(block.len(), 0);
+                theirs.read_exact(&mut came).unwrap();
+                assert!(came == block);
+            }
+        });
+        let mut received = Bytes::default();
+        let memory = memory_of(|| received = ours.recv().unwrap());
+        println!("{length} bytes received, {memory} bytes of memory");
+        assert!(memory < 2 * length + (2 << 20), "the message, and the value");
+        assert_eq!(received.0.len(), length);
+        let mut rest = &received.0[..];
+        for block in blocks(&block, length) {
+            let (came, next) = rest.split_at(block.len());
+            assert!(came == block);
+            rest = next;
+        }
+        ours.send(received).unwrap();
+    });
 }
