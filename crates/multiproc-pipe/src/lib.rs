@@ -34,6 +34,16 @@
 //! and then `Disconnected`; or `Corrupted`, if the sender died in the middle of a message. A sender
 //! gets `Disconnected` with the value it could not send.
 //!
+//! # When the other side is hostile
+//!
+//! Whatever bytes and descriptors come: the result is a value of the expected type or an error. What
+//! a message claims is not believed: memory grows with the bytes that came, descriptors that nobody
+//! claimed are closed, and a value that is nested so deeply that decoding takes more than 512 KiB of
+//! stack is refused. Three things are left to the program: to receive on a thread that has so much
+//! stack; to use no sequences of elements that take no bytes, such as `Vec<()>`, whose length a few
+//! bytes can forge, and which take as long to decode as they claim to be; and to bound its
+//! messages' size, if its memory is less than what a peer may send.
+//!
 //! # What it does not do
 //!
 //! No discovery and no names, no networking, no many-to-one (that is what a queue is for, see
