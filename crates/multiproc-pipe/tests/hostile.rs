@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::thread;
+use std::{slice, thread};
 
 use multiproc_pipe::{
     Bytes, Connection, Descriptor, Receiver, RecvError, Sender, message, simplex,
@@ -72,6 +72,10 @@ fn received<R: DeserializeOwned>(connection: &Connection<(), R>) -> (Vec<Option<
     }
 }
 
+fn encoded(values: &[Option<Value>]) -> Vec<Option<Vec<u8>>> {
+    values.iter().map(|value| value.as_ref().map(|value| stream(slice::from_ref(value)))).collect()
+}
+
 #[test]
 fn broken_streams_end_as_they_must() {
     alone(|()| {
@@ -94,7 +98,10 @@ fn broken_streams_end_as_they_must() {
             theirs.write_all(&broken[cut..]).unwrap();
             drop(theirs);
             let came = received(&ours);
-            assert_eq!(came, expected(&broken), "{broken:?}");
+            let (wanted, is_end) = expected(&broken);
+            // The bytes of values: a broken number may be none (NaN), which equals nothing.
+            assert_eq!(encoded(&came.0), encoded(&wanted), "{broken:?}");
+            assert_eq!(came.1, is_end, "{broken:?}");
             if n % 4 == 0 && n % 10 != 9 {
                 assert_eq!(came, (values.into_iter().map(Some).collect(), true));
             }
