@@ -1,249 +1,75 @@
 //! The ends that users hold: `Connection`, `Sender`, `Receiver`.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::ser::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::bytes::Bytes;
 use crate::deadline::Deadline;
-use crate::descriptor::Descriptor;
-use crate::error::{EncodeError, RecvError, RecvTimeoutError, SendError, TryRecvError};
-use crate::frame::{Assembler, Frame, HEADER, Header};
-use crate::message;
-use crate::stream::{ReadFault, Stream};
-
-/// A buffer larger than this is not kept for the next message.
-const KEEP: usize = 1024 * 1024;
-
-/// The sending half of the machinery: encodes into a buffer that is kept, writes it at once.
-#[derive(Default)]
-struct Writer {
-    buffer: RefCell<Vec<u8>>,
-    /// An earlier frame was written only in part.
-    torn: Cell<bool>,
-}
-
-enum WriteFault {
-    Encode(EncodeError),
-    Io(io::Error),
-}
-
-/// Whether a failed write says that the other side is gone.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
-}
-
-impl Writer {
-    fn send<T: Serialize>(&self, stream: &Stream, value: T) -> Result<(), SendError<T>> {
-        match self.try_send(stream, &value) {
-            Ok(()) => Ok(()),
-            Err(WriteFault::Encode(error)) => Err(SendError::Encode(value, error)),
-            Err(WriteFault::Io(error)) if is_gone(&error) => Err(SendError::Disconnected(value)),
-            Err(WriteFault::Io(error)) => Err(SendError::Io(value, error)),
-        }
-    }
-
-    fn try_send<T: Serialize>(&self, stream: &Stream, value: &T) -> Result<(), WriteFault> {
-        // Taken out while the value's own code runs: that may send on this very connection.
-        let mut buffer = self.buffer.take();
-        buffer.clear();
-        buffer.extend_from_slice(&[0; HEADER]);
-        let result = message::encode(value, &mut buffer)
-            .map_err(WriteFault::Encode)
-            .and_then(|descriptors| self.write::<T>(stream, &mut buffer, &descriptors));
-        if buffer.capacity() <= KEEP {
-            self.buffer.replace(buffer);
-        }
-        result
-    }
-
-    /// Writes what is encoded in `frame`, behind the room for its header.
-    fn write<T>(
-        &self,
-        stream: &Stream,
-        frame: &mut [u8],
-        descriptors: &[OwnedFd],
-    ) -> Result<(), WriteFault> {
-        if !descriptors.is_empty() && !stream.carries_descriptors() {
-            return Err(WriteFault::Encode(EncodeError::new::<T>(
-                "it holds descriptors, and a simplex connection cannot carry them; use `duplex`",
-            )));
-        }
-        if self.torn.get() {
-            return Err(WriteFault::Io(io::Error::other(
-                "an earlier message was sent only in part; drop this connection",
-            )));
-        }
-        let header = Header { length: frame.len() - HEADER, descriptors: descriptors.len() };
-        frame[..HEADER].copy_from_slice(&header.to_bytes());
-        let mut written = 0;
-        let result = stream.write_frame(frame, descriptors, &mut written);
-        // If the other side is gone, that is what the next send will say, too.
-        self.torn.set(written > 0 && result.as_ref().is_err_and(|error| !is_gone(error)));
-        result.map_err(WriteFault::Io)
-    }
-}
-
-/// The receiving half: reads as much as is there, keeps what is not complete.
-struct Reader {
-    assembler: RefCell<Assembler>,
-    /// Why no further message can be made out.
-    corrupted: RefCell<Option<String>>,
-}
-
-impl Reader {
-    fn new(assembler: Assembler) -> Self {
-        Self { assembler: RefCell::new(assembler), corrupted: RefCell::default() }
-    }
-
-    /// The next value; `None`, if it did not come in time.
-    fn recv<T: DeserializeOwned>(
-        &self,
-        stream: &Stream,
-        deadline: Deadline,
-    ) -> Result<Option<T>, RecvError> {
-        if let Some(why) = &*self.corrupted.borrow() {
-            return Err(RecvError::Corrupted(why.clone()));
-        }
-        let mut assembler = self.assembler.borrow_mut();
-        let mut has_read = false;
-        loop {
-            match assembler.next() {
-                Ok(Some(Frame { body, descriptors })) => {
-                    return message::decode(&body, descriptors)
-                        .map(Some)
-                        .map_err(RecvError::Decode);
-                }
-                Ok(None) => {}
-                Err(why) => return Err(self.give_up(&mut assembler, why)),
-            }
-            if assembler.has_lost_descriptors() {
-                return Err(self.give_up(&mut assembler, LOST.to_owned()));
-            }
-            // Else a sender that is quick enough could keep it here in one endless message.
-            if has_read && deadline.is_past() {
-                return Ok(None);
-            }
-            if deadline != Deadline::NEVER
-                && !stream.wait_readable(deadline).map_err(RecvError::Io)?
-            {
-                return Ok(None);
-            }
-            match read_more(stream, &mut assembler) {
-                Ok(0) if assembler.is_inside_frame() => {
-                    let why = "it ended inside a message".to_owned();
-                    return Err(self.give_up(&mut assembler, why));
-                }
-                Ok(0) => return Err(RecvError::Disconnected),
-                Ok(_) => has_read = true,
-                Err(error) => return Err(RecvError::Io(error)),
-            }
-        }
-    }
-
-    /// Nothing can be made out any more, so nothing is kept.
-    fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
-        let why = if assembler.has_lost_descriptors() { LOST.to_owned() } else { why };
-        *assembler = Assembler::new();
-        self.corrupted.replace(Some(why.clone()));
-        RecvError::Corrupted(why)
-    }
-
-    /// What was read ahead, to travel with the end.
-    fn pending<E: serde::ser::Error>(&self) -> Result<(Vec<u8>, Vec<Descriptor>), E> {
-        if let Some(why) = &*self.corrupted.borrow() {
-            let why = format!("a connection that is corrupted cannot be sent: {why}");
-            return Err(E::custom(message::refusal(why)));
-        }
-        let assembler = self.assembler.borrow();
-        if assembler.has_lost_descriptors() {
-            return Err(E::custom(message::refusal(format!(
-                "this connection cannot be sent: {LOST}"
-            ))));
-        }
-        let (bytes, descriptors) = assembler.pending();
-        let copies: io::Result<Vec<_>> =
-            descriptors.iter().map(|fd| fd.try_clone().map(Descriptor)).collect();
-        let copies = copies.map_err(|error| {
-            E::custom(message::refusal(format!("a descriptor cannot be duplicated: {error}")))
-        })?;
-        Ok((bytes, copies))
-    }
-
-    fn resume(bytes: &[u8], descriptors: Vec<Descriptor>) -> Self {
-        Self::new(Assembler::resume(bytes, descriptors.into_iter().map(OwnedFd::from).collect()))
-    }
-}
-
-/// Why nothing can be made out after a message whose descriptors did not come.
-const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \
-                    may (RLIMIT_NOFILE)";
-
-/// One read. A reset is an end: the other side closed without reading everything.
-fn read_more(stream: &Stream, assembler: &mut Assembler) -> io::Result<usize> {
-    let space =
-        assembler.space().map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
-    let is_ahead = matches!(space, crate::frame::Space::Ahead(..));
-    let count = match stream.read(space) {
-        Ok(count) => count,
-        Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-        Err(ReadFault::Io(error)) => return Err(error),
-        Err(ReadFault::DescriptorsLost(count)) => {
-            assembler.lose_descriptors();
-            count
-        }
-    };
-    if is_ahead {
-        assembler.filled(count);
-    }
-    Ok(count)
-}
+use crate::error::{
+    RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
+use crate::iter::{IntoIter, Iter};
+use crate::reader::Reader;
+use crate::stream::{Role, Stream};
+use crate::writer::Writer;
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
 ///
 /// It can be sent to another process: as an argument, or in a message. What it has read
-/// ahead goes with it.
+/// ahead, and the rest of a message that it has not written yet, go with it.
 pub struct Connection<S, R> {
-    stream: Stream,
-    writer: Writer,
-    reader: Reader,
+    pub(crate) stream: Stream,
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
     types: PhantomData<fn(S) -> R>,
 }
 
-/// The sending end of a one-way connection. Made by [`simplex`](crate::simplex).
+/// The sending end of a one-way connection. Made by [`simplex`](crate::simplex), or half of what
+/// [`Connection::split`] gives.
 ///
-/// It can be sent to another process: as an argument, or in a message.
+/// It can be sent to another process: as an argument, or in a message. The rest of a message that
+/// it has not written yet goes with it.
 pub struct Sender<T> {
-    stream: Stream,
-    writer: Writer,
+    pub(crate) stream: Stream,
+    pub(crate) writer: Writer,
     types: PhantomData<fn(T)>,
 }
 
-/// The receiving end of a one-way connection. Made by [`simplex`](crate::simplex).
+/// The receiving end of a one-way connection. Made by [`simplex`](crate::simplex), or half of what
+/// [`Connection::split`] gives.
 ///
 /// It can be sent to another process: as an argument, or in a message. What it has read
 /// ahead goes with it.
 pub struct Receiver<T> {
-    stream: Stream,
-    reader: Reader,
+    pub(crate) stream: Stream,
+    pub(crate) reader: Reader,
     types: PhantomData<fn() -> T>,
 }
 
 impl<S, R> Connection<S, R> {
     pub(crate) fn over(stream: Stream) -> Self {
-        Self::with_reader(stream, Reader::new(Assembler::new()))
+        Self::with(stream, Writer::default(), Reader::default())
     }
 
-    fn with_reader(stream: Stream, reader: Reader) -> Self {
-        Self { stream, writer: Writer::default(), reader, types: PhantomData }
+    pub(crate) fn with(stream: Stream, writer: Writer, reader: Reader) -> Self {
+        Self { stream, writer, reader, types: PhantomData }
+    }
+
+    /// Makes a connection of one end of a Unix stream socket that came from elsewhere.
+    ///
+    /// The other end must be a `Connection`, too, or write the same frames.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such socket: the error says what was expected, and what it is.
+    pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        Stream::adopt(socket, Role::Both).map(Self::over)
     }
 
     /// The same connection, for other types from here on: for a protocol with phases.
@@ -263,24 +89,86 @@ impl<S, R> Connection<S, R> {
     /// ```
     pub fn retype<S2, R2>(self) -> Connection<S2, R2> {
         let Self { stream, writer, reader, .. } = self;
-        Connection { stream, writer, reader, types: PhantomData }
+        Connection::with(stream, writer, reader)
+    }
+
+    /// The two directions as ends of their own: for two threads, or two processes.
+    ///
+    /// Dropping one half ends its direction: after the `Sender` is gone, the other side receives what
+    /// was sent and then `Disconnected`; after the `Receiver` is gone, the other side's `send` says
+    /// `Disconnected`. The other half goes on.
+    ///
+    /// The two halves remain one socket. So when a process that holds one of them is *killed*, the
+    /// other side hears of it only when the other half ends as well. Where that matters, use two
+    /// [`simplex`](crate::simplex) connections instead.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (left, right) = multiproc_pipe::duplex::<u32, u32>()?;
+    /// let (sender, receiver) = left.split();
+    /// let doubling = std::thread::spawn(move || {
+    ///     for number in &right {
+    ///         right.send(number.unwrap() * 2).unwrap();
+    ///     }
+    /// });
+    /// sender.send(1)?;
+    /// sender.send(2)?;
+    /// drop(sender); // no more: ends the loop
+    /// assert_eq!(receiver.into_iter().collect::<Result<Vec<_>, _>>()?, [2, 4]);
+    /// doubling.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn split(self) -> (Sender<S>, Receiver<R>) {
+        let Self { stream, writer, reader, .. } = self;
+        let (sends, receives) = stream.split();
+        (Sender::with(sends, writer), Receiver::with(receives, reader))
     }
 }
 
 impl<T> Sender<T> {
     pub(crate) fn over(stream: Stream) -> Self {
-        Self { stream, writer: Writer::default(), types: PhantomData }
+        Self::with(stream, Writer::default())
+    }
+
+    pub(crate) fn with(stream: Stream, writer: Writer) -> Self {
+        Self { stream, writer, types: PhantomData }
+    }
+
+    /// Makes a sender of the writing end of a pipe, or of a Unix stream socket, that came from
+    /// elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither: the error says what was expected, and what it is.
+    pub fn from_fd(descriptor: OwnedFd) -> io::Result<Self> {
+        Stream::adopt(descriptor, Role::Sends).map(Self::over)
     }
 }
 
 impl<T> Receiver<T> {
     pub(crate) fn over(stream: Stream) -> Self {
-        Self { stream, reader: Reader::new(Assembler::new()), types: PhantomData }
+        Self::with(stream, Reader::default())
+    }
+
+    pub(crate) fn with(stream: Stream, reader: Reader) -> Self {
+        Self { stream, reader, types: PhantomData }
+    }
+
+    /// Makes a receiver of the reading end of a pipe, or of a Unix stream socket, that came from
+    /// elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither: the error says what was expected, and what it is.
+    pub fn from_fd(descriptor: OwnedFd) -> io::Result<Self> {
+        Stream::adopt(descriptor, Role::Receives).map(Self::over)
     }
 }
 
 macro_rules! sends {
     ($end:ident<$($param:ident),*> $type:ident) => {
+        /// Sending values.
         impl<$($param),*> $end<$($param),*>
         where
             $type: Serialize,
@@ -293,8 +181,167 @@ macro_rules! sends {
             /// # Errors
             ///
             /// See [`SendError`]: it gives the value back.
+            #[inline]
             pub fn send(&self, value: $type) -> Result<(), SendError<$type>> {
-                self.writer.send(&self.stream, value)
+                match self.writer.send(&self.stream, &value, Deadline::NEVER) {
+                    Ok(()) => Ok(()),
+                    Err(fault) => Err(SendError::new(fault, value)),
+                }
+            }
+
+            /// Sends a value if there is room for it, without waiting.
+            ///
+            /// There may be room for a part of it: then it is
+            /// [`Unfinished`](TrySendError::Unfinished), and the connection keeps the rest. The next
+            /// call that sends writes that first, or [`flush`](Self::flush) does. An end that is
+            /// dropped with a rest leaves half a message: the other side gets `Corrupted`.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u64>()?;
+            /// let mut sent = 0;
+            /// let error = loop {
+            ///     match sender.try_send(sent) {
+            ///         Ok(()) => sent += 1,
+            ///         Err(error) => break error, // nobody reads
+            ///     }
+            /// };
+            /// assert!(error.is_full());
+            /// assert_eq!(error.into_inner(), sent);
+            /// assert_eq!(receiver.recv()?, 0);
+            /// # Ok(())
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// [`Full`](TrySendError::Full) if there is no room, or none behind the rest of an earlier
+            /// message; else as `send`.
+            pub fn try_send(&self, value: $type) -> Result<(), TrySendError<$type>> {
+                self.writer
+                    .send(&self.stream, &value, Deadline::after(Duration::ZERO))
+                    .map_err(|fault| TrySendError::new(fault, value))
+            }
+
+            /// Sends a value, waiting for room for at most `timeout`.
+            ///
+            /// The time bounds the whole call, on the monotonic clock. When it runs out in the middle
+            /// of the message, that is [`Unfinished`](SendTimeoutError::Unfinished): see
+            /// [`try_send`](Self::try_send).
+            ///
+            /// # Errors
+            ///
+            /// [`Timeout`](SendTimeoutError::Timeout) if nothing of it could be written in time; else
+            /// as `send`.
+            pub fn send_timeout(
+                &self,
+                value: $type,
+                timeout: Duration,
+            ) -> Result<(), SendTimeoutError<$type>> {
+                self.send_until(value, Deadline::after(timeout))
+            }
+
+            /// Sends a value, waiting for room until `deadline` at most.
+            ///
+            /// # Errors
+            ///
+            /// As [`send_timeout`](Self::send_timeout).
+            pub fn send_deadline(
+                &self,
+                value: $type,
+                deadline: Instant,
+            ) -> Result<(), SendTimeoutError<$type>> {
+                self.send_until(value, Deadline::at(deadline))
+            }
+
+            fn send_until(
+                &self,
+                value: $type,
+                deadline: Deadline,
+            ) -> Result<(), SendTimeoutError<$type>> {
+                self.writer
+                    .send(&self.stream, &value, deadline)
+                    .map_err(|fault| SendTimeoutError::new(fault, value))
+            }
+        }
+
+        /// Sending bytes, and what is left.
+        impl<$($param),*> $end<$($param),*> {
+            /// Sends bytes as one message, which [`recv_bytes`](Receiver::recv_bytes) gives back.
+            ///
+            /// Nothing marks a message as bytes or as a value: a message is its bytes. `recv` tries to
+            /// decode what `send_bytes` sent, and `recv_bytes` gives the encoded bytes of what `send`
+            /// sent, without its descriptors. So both sides must agree on which comes when.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<String>()?;
+            /// sender.send_bytes(b"\x00\xff")?;
+            /// sender.send("text".to_owned())?;
+            /// assert_eq!(receiver.recv_bytes()?, b"\x00\xff");
+            /// assert_eq!(receiver.recv()?, "text");
+            /// # Ok(())
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// As `send`; there is no value to give back.
+            pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
+                self.writer
+                    .send_bytes(&self.stream, bytes, Deadline::NEVER)
+                    .map_err(|fault| SendError::new(fault, ()))
+            }
+
+            /// Sends bytes as one message if there is room for it, without waiting.
+            ///
+            /// # Errors
+            ///
+            /// As `try_send`.
+            pub fn try_send_bytes(&self, bytes: &[u8]) -> Result<(), TrySendError<()>> {
+                self.writer
+                    .send_bytes(&self.stream, bytes, Deadline::after(Duration::ZERO))
+                    .map_err(|fault| TrySendError::new(fault, ()))
+            }
+
+            /// Sends bytes as one message, waiting for room for at most `timeout`.
+            ///
+            /// # Errors
+            ///
+            /// As `send_timeout`.
+            pub fn send_bytes_timeout(
+                &self,
+                bytes: &[u8],
+                timeout: Duration,
+            ) -> Result<(), SendTimeoutError<()>> {
+                self.writer
+                    .send_bytes(&self.stream, bytes, Deadline::after(timeout))
+                    .map_err(|fault| SendTimeoutError::new(fault, ()))
+            }
+
+            /// Writes the rest of a message that was [`Unfinished`](TrySendError::Unfinished), waiting
+            /// for room as long as it takes. Nothing, if there is none.
+            ///
+            /// # Errors
+            ///
+            /// As `send`. If the operating system refused, it can be tried again.
+            pub fn flush(&self) -> Result<(), SendError<()>> {
+                self.writer
+                    .flush(&self.stream, Deadline::NEVER)
+                    .map_err(|fault| SendError::new(fault, ()))
+            }
+
+            /// Writes the rest of a message that was [`Unfinished`](TrySendError::Unfinished), waiting
+            /// for room for at most `timeout`.
+            ///
+            /// # Errors
+            ///
+            /// [`Timeout`](SendTimeoutError::Timeout) if there still is a rest; else as
+            /// [`flush`](Self::flush).
+            pub fn flush_timeout(&self, timeout: Duration) -> Result<(), SendTimeoutError<()>> {
+                self.writer
+                    .flush(&self.stream, Deadline::after(timeout))
+                    .map_err(|fault| SendTimeoutError::new(fault, ()))
             }
         }
     };
@@ -302,6 +349,7 @@ macro_rules! sends {
 
 macro_rules! receives {
     ($end:ident<$($param:ident),*> $type:ident) => {
+        /// Receiving values.
         impl<$($param),*> $end<$($param),*>
         where
             $type: DeserializeOwned,
@@ -313,6 +361,7 @@ macro_rules! receives {
             /// # Errors
             ///
             /// See [`RecvError`].
+            #[inline]
             pub fn recv(&self) -> Result<$type, RecvError> {
                 // `None` means "not in time", and never does not come.
                 self.reader
@@ -355,6 +404,135 @@ macro_rules! receives {
                     .recv(&self.stream, Deadline::at(deadline))?
                     .ok_or(RecvTimeoutError::Timeout)
             }
+
+            /// The values that come, until the other side is gone.
+            ///
+            /// An item is an error if a message could not be decoded; the next one follows. Any other
+            /// error is the last item. That the other side is gone is the end, and no item.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// for number in 0..3 {
+            ///     sender.send(number)?;
+            /// }
+            /// drop(sender);
+            /// let mut sum = 0;
+            /// for number in receiver.iter() {
+            ///     sum += number?;
+            /// }
+            /// assert_eq!(sum, 3);
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn iter(&self) -> Iter<'_, $type> {
+                Iter::new(&self.stream, &self.reader)
+            }
+        }
+
+        /// Receiving bytes, and waiting.
+        impl<$($param),*> $end<$($param),*> {
+            /// Whether `recv` would return at once, after waiting for that for at most `timeout`.
+            ///
+            /// It would if a whole message is there, or the other side is gone, or the stream is
+            /// corrupted. It would not if only a part of a message is there.
+            ///
+            /// # Errors
+            ///
+            /// If the operating system refuses.
+            pub fn poll(&self, timeout: Duration) -> io::Result<bool> {
+                self.reader.poll(&self.stream, Deadline::after(timeout))
+            }
+
+            /// Receives the bytes of the next message, waiting for it as long as it takes.
+            ///
+            /// That of a message which `send_bytes` sent, as a rule: see
+            /// [`send_bytes`](Sender::send_bytes).
+            ///
+            /// # Errors
+            ///
+            /// As `recv`, but nothing is decoded.
+            pub fn recv_bytes(&self) -> Result<Vec<u8>, RecvError> {
+                self.reader
+                    .recv_bytes(&self.stream, Deadline::NEVER)
+                    .and_then(|bytes| bytes.ok_or(RecvError::Disconnected))
+            }
+
+            /// Receives the bytes of the next message if all of it is there, without waiting.
+            ///
+            /// # Errors
+            ///
+            /// As `try_recv`, but nothing is decoded.
+            pub fn try_recv_bytes(&self) -> Result<Vec<u8>, TryRecvError> {
+                self.reader
+                    .recv_bytes(&self.stream, Deadline::after(Duration::ZERO))?
+                    .ok_or(TryRecvError::Empty)
+            }
+
+            /// Receives the bytes of the next message, waiting for at most `timeout`.
+            ///
+            /// # Errors
+            ///
+            /// As `recv_timeout`, but nothing is decoded.
+            pub fn recv_bytes_timeout(
+                &self,
+                timeout: Duration,
+            ) -> Result<Vec<u8>, RecvTimeoutError> {
+                self.reader
+                    .recv_bytes(&self.stream, Deadline::after(timeout))?
+                    .ok_or(RecvTimeoutError::Timeout)
+            }
+
+            /// Receives the bytes of the next message into a buffer, and says how many there are.
+            ///
+            /// ```
+            /// use multiproc_pipe::RecvBytesError;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// sender.send_bytes(b"short")?;
+            /// sender.send_bytes(b"a longer one")?;
+            /// let mut buffer = [0; 8];
+            /// assert_eq!(receiver.recv_bytes_into(&mut buffer)?, 5);
+            /// match receiver.recv_bytes_into(&mut buffer) {
+            ///     Err(RecvBytesError::TooLong(message)) => assert_eq!(message, b"a longer one"),
+            ///     other => panic!("{other:?}"),
+            /// }
+            /// # Ok(())
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// [`TooLong`](RecvBytesError::TooLong), with the whole message, if the buffer is too short;
+            /// else as `recv_bytes`.
+            pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize, RecvBytesError> {
+                self.reader.recv_bytes_into(&self.stream, buffer)
+            }
+        }
+
+        impl<'a, $($param),*> IntoIterator for &'a $end<$($param),*>
+        where
+            $type: DeserializeOwned,
+        {
+            type Item = Result<$type, RecvError>;
+            type IntoIter = Iter<'a, $type>;
+
+            fn into_iter(self) -> Iter<'a, $type> {
+                self.iter()
+            }
+        }
+
+        impl<'a, $($param),*> IntoIterator for &'a mut $end<$($param),*>
+        where
+            $type: DeserializeOwned,
+        {
+            type Item = Result<$type, RecvError>;
+            type IntoIter = Iter<'a, $type>;
+
+            fn into_iter(self) -> Iter<'a, $type> {
+                self.iter()
+            }
         }
     };
 }
@@ -364,14 +542,47 @@ sends!(Sender<T> T);
 receives!(Connection < S, R > R);
 receives!(Receiver<T> T);
 
+impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
+    type Item = Result<T, RecvError>;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter::new(self.stream, self.reader)
+    }
+}
+
 /// What all ends have: a descriptor to wait on, a text.
 macro_rules! end {
-    ($end:ident<$($param:ident),*> $mode:literal) => {
+    ($end:ident<$($param:ident),*> $mode:literal $role:ident) => {
         /// For waiting with poll(2) or epoll(7). Reading or writing on it breaks the connection;
         /// what was read ahead does not show.
         impl<$($param),*> AsFd for $end<$($param),*> {
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.stream.as_fd()
+            }
+        }
+
+        /// Takes any descriptor. If messages cannot go over it, the first use is an error that says
+        /// what was expected, and what it is; a constructor that looks at once is beside this.
+        impl<$($param),*> From<OwnedFd> for $end<$($param),*> {
+            fn from(descriptor: OwnedFd) -> Self {
+                Self::over(Stream::assume(descriptor, Role::$role))
+            }
+        }
+
+        /// What was read ahead is lost, and the rest of a message that was not written: let both
+        /// sides be between two messages.
+        ///
+        /// Half of a [split](Connection::split) connection gives the whole socket, whose directions
+        /// are then the caller's affair.
+        ///
+        /// # Panics
+        ///
+        /// With half of a split connection whose other half lives, if the process has no descriptors
+        /// left: it takes a second one.
+        impl<$($param),*> From<$end<$($param),*>> for OwnedFd {
+            fn from(end: $end<$($param),*>) -> Self {
+                end.stream.into()
             }
         }
 
@@ -392,99 +603,6 @@ macro_rules! end {
     };
 }
 
-end!(Connection < S, R > "ReadWrite");
-end!(Sender<T> "WriteOnly");
-end!(Receiver<T> "ReadOnly");
-
-impl<S, R> Connection<S, R> {
-    /// Makes a connection of one end of a Unix stream socket that came from elsewhere.
-    ///
-    /// The other end must be a `Connection`, too, or write the same frames.
-    ///
-    /// # Errors
-    ///
-    /// If it is no socket: the error says what it is.
-    pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
-        Stream::adopt_two_way(socket).map(Self::over)
-    }
-}
-
-/// What was read ahead is lost.
-impl<S, R> From<Connection<S, R>> for OwnedFd {
-    fn from(connection: Connection<S, R>) -> Self {
-        connection.stream.into()
-    }
-}
-
-/// An end in a message: its descriptor, and what it had read ahead. Sending moves it.
-#[derive(Serialize, Deserialize)]
-struct Travelling {
-    descriptor: Descriptor,
-    ahead: Bytes,
-    ahead_descriptors: Vec<Descriptor>,
-}
-
-impl Travelling {
-    fn pack<S: Serializer>(
-        stream: &Stream,
-        reader: Option<&Reader>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let descriptor = stream.try_clone().map(Descriptor).map_err(|error| {
-            let reason = format!("a connection cannot be duplicated: {error}");
-            S::Error::custom(message::refusal(reason))
-        })?;
-        let (ahead, ahead_descriptors) =
-            reader.map(Reader::pending).transpose()?.unwrap_or_default();
-        Self { descriptor, ahead: Bytes(ahead), ahead_descriptors }.serialize(serializer)
-    }
-
-    fn unpack<'de, D: Deserializer<'de>>(
-        adopt: fn(OwnedFd) -> io::Result<Stream>,
-        deserializer: D,
-    ) -> Result<(Stream, Reader), D::Error> {
-        let Self { descriptor, ahead, ahead_descriptors } = Self::deserialize(deserializer)?;
-        let stream =
-            adopt(descriptor.into()).map_err(|error| D::Error::custom(message::refusal(error)))?;
-        Ok((stream, Reader::resume(&ahead.0, ahead_descriptors)))
-    }
-}
-
-impl<S, R> Serialize for Connection<S, R> {
-    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Travelling::pack(&self.stream, Some(&self.reader), serializer)
-    }
-}
-
-impl<T> Serialize for Receiver<T> {
-    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Travelling::pack(&self.stream, Some(&self.reader), serializer)
-    }
-}
-
-impl<T> Serialize for Sender<T> {
-    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Travelling::pack(&self.stream, None, serializer)
-    }
-}
-
-impl<'de, S, R> Deserialize<'de> for Connection<S, R> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, reader) = Travelling::unpack(Stream::adopt_two_way, deserializer)?;
-        Ok(Self::with_reader(stream, reader))
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Receiver<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, reader) = Travelling::unpack(Stream::adopt, deserializer)?;
-        Ok(Self { stream, reader, types: PhantomData })
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Sender<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, _) = Travelling::unpack(Stream::adopt, deserializer)?;
-        Ok(Self::over(stream))
-    }
-}
+end!(Connection < S, R > "ReadWrite" Both);
+end!(Sender<T> "WriteOnly" Sends);
+end!(Receiver<T> "ReadOnly" Receives);

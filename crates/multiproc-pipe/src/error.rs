@@ -74,53 +74,148 @@ impl fmt::Display for DecodeError {
 
 impl Error for DecodeError {}
 
-/// Sending failed. The value comes back in the error: see [`into_inner`](Self::into_inner).
-#[non_exhaustive]
-pub enum SendError<T> {
-    /// Nobody will ever receive: the other end is closed, or its process is dead.
-    Disconnected(T),
-    /// The value could not be turned into a message. Nothing was sent; the connection is as before.
-    Encode(T, EncodeError),
-    /// The operating system refused.
-    Io(T, io::Error),
+/// Why nothing, or not all, of a message was sent. The public errors are made of it and the value.
+pub(crate) enum SendFault {
+    /// Nothing was written in time.
+    NotInTime,
+    /// A part was written in time. The rest is kept.
+    Unfinished,
+    Disconnected,
+    Encode(EncodeError),
+    Io(io::Error),
 }
 
-impl<T> SendError<T> {
-    /// The value that was not sent.
-    pub fn into_inner(self) -> T {
-        match self {
-            Self::Disconnected(value) | Self::Encode(value, _) | Self::Io(value, _) => value,
-        }
-    }
-
-    /// Whether the other side is gone.
-    pub fn is_disconnected(&self) -> bool {
-        matches!(self, Self::Disconnected(_))
-    }
-}
-
-/// Does not ask for `T: Debug`: the value is left out.
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disconnected(_) => f.write_str("Disconnected(..)"),
-            Self::Encode(_, error) => write!(f, "Encode(.., {error:?})"),
-            Self::Io(_, error) => write!(f, "Io(.., {error:?})"),
+impl From<io::Error> for SendFault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected => Self::Disconnected,
+            _ => Self::Io(error),
         }
     }
 }
 
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disconnected(_) => f.write_str("sending failed: the other side is gone"),
-            Self::Encode(_, error) => write!(f, "sending failed: {error}"),
-            Self::Io(_, error) => write!(f, "sending failed: {error}"),
+/// The three send errors differ in the variants that say "not in time".
+macro_rules! send_error {
+    ($(#[$doc:meta])* $name:ident $(, $(#[$nothing_doc:meta])* $nothing:ident, $text:literal, $is:ident)?) => {
+        $(#[$doc])*
+        #[non_exhaustive]
+        pub enum $name<T> {
+            $(
+            $(#[$nothing_doc])*
+            $nothing(T),
+            /// Time ran out when a part of the message was written. The connection keeps the rest, and
+            /// writes it before the next message, or in `flush`: the message is on its way, so do
+            /// not send the value again.
+            Unfinished(T),
+            )?
+            /// Nobody will ever receive: the other end is closed, or its process is dead.
+            Disconnected(T),
+            /// The value could not be turned into a message. Nothing was sent; the connection is as
+            /// before.
+            Encode(T, EncodeError),
+            /// The operating system refused.
+            Io(T, io::Error),
         }
-    }
+
+        impl<T> $name<T> {
+            /// The value that was to be sent.
+            pub fn into_inner(self) -> T {
+                match self {
+                    $(Self::$nothing(value) | Self::Unfinished(value) => value,)?
+                    Self::Disconnected(value) | Self::Encode(value, _) | Self::Io(value, _) => value,
+                }
+            }
+
+            /// Whether the other side is gone.
+            pub fn is_disconnected(&self) -> bool {
+                matches!(self, Self::Disconnected(_))
+            }
+
+            $(
+            /// Whether nothing of it was written in time: it may be sent again.
+            pub fn $is(&self) -> bool {
+                matches!(self, Self::$nothing(_))
+            }
+
+            /// Whether a part of it was written in time: the rest follows by itself.
+            pub fn is_unfinished(&self) -> bool {
+                matches!(self, Self::Unfinished(_))
+            }
+            )?
+
+            pub(crate) fn new(fault: SendFault, value: T) -> Self {
+                match fault {
+                    $(
+                    SendFault::NotInTime => Self::$nothing(value),
+                    SendFault::Unfinished => Self::Unfinished(value),
+                    )?
+                    SendFault::Disconnected => Self::Disconnected(value),
+                    SendFault::Encode(error) => Self::Encode(value, error),
+                    SendFault::Io(error) => Self::Io(value, error),
+                    // Left over where there is no time to run out: it does not happen.
+                    #[allow(unreachable_patterns, reason = "the variants above may be all")]
+                    SendFault::NotInTime | SendFault::Unfinished => {
+                        Self::Io(value, io::ErrorKind::TimedOut.into())
+                    }
+                }
+            }
+        }
+
+        /// Does not ask for `T: Debug`: the value is left out.
+        impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(
+                    Self::$nothing(_) => f.write_str(concat!(stringify!($nothing), "(..)")),
+                    Self::Unfinished(_) => f.write_str("Unfinished(..)"),
+                    )?
+                    Self::Disconnected(_) => f.write_str("Disconnected(..)"),
+                    Self::Encode(_, error) => write!(f, "Encode(.., {error:?})"),
+                    Self::Io(_, error) => write!(f, "Io(.., {error:?})"),
+                }
+            }
+        }
+
+        impl<T> fmt::Display for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(
+                    Self::$nothing(_) => f.write_str($text),
+                    Self::Unfinished(_) => f.write_str(
+                        "a message was sent only in part in time; the rest goes before the next one, or by `flush`",
+                    ),
+                    )?
+                    Self::Disconnected(_) => f.write_str("sending failed: the other side is gone"),
+                    Self::Encode(_, error) => write!(f, "sending failed: {error}"),
+                    Self::Io(_, error) => write!(f, "sending failed: {error}"),
+                }
+            }
+        }
+
+        impl<T> Error for $name<T> {}
+    };
 }
 
-impl<T> Error for SendError<T> {}
+send_error! {
+    /// `send` failed. The value comes back in the error: see [`into_inner`](Self::into_inner).
+    SendError
+}
+send_error! {
+    /// `try_send` did not send. The value comes back in the error: see
+    /// [`into_inner`](Self::into_inner).
+    TrySendError,
+    /// There is no room now. Nothing of the message was written.
+    Full, "there is no room for a message now", is_full
+}
+send_error! {
+    /// `send_timeout` or `send_deadline` did not send. The value comes back in the error: see
+    /// [`into_inner`](Self::into_inner).
+    SendTimeoutError,
+    /// There was no room in time. Nothing of the message was written.
+    Timeout, "there was no room for a message in time", is_timeout
+}
 
 /// The three receive errors differ in the one variant that says "nothing came".
 macro_rules! recv_error {
@@ -220,3 +315,64 @@ macro_rules! widen {
     )*};
 }
 widen!(TryRecvError RecvTimeoutError);
+
+/// `recv_bytes_into` failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RecvBytesError {
+    /// The message is longer than the buffer. Here it is, whole.
+    TooLong(Vec<u8>),
+    /// Everything that was sent has been received, and the other side is gone: closed, or its
+    /// process died.
+    Disconnected,
+    /// What came is not a sequence of messages: the sender died in the middle of one, or is hostile.
+    /// The connection is of no use any more.
+    Corrupted(String),
+    /// The operating system refused.
+    Io(io::Error),
+}
+
+impl RecvBytesError {
+    /// Whether the other side is gone and everything was received.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Disconnected)
+    }
+}
+
+impl From<RecvError> for RecvBytesError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Disconnected => Self::Disconnected,
+            RecvError::Corrupted(what) => Self::Corrupted(what),
+            RecvError::Io(error) => Self::Io(error),
+            // Bytes are not decoded.
+            RecvError::Decode(error) => Self::Io(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+}
+
+impl fmt::Display for RecvBytesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(message) => write!(
+                f,
+                "a message of {} bytes came, which is more than the buffer holds; \
+                 the error holds the message",
+                message.len()
+            ),
+            Self::Disconnected => RecvError::Disconnected.fmt(f),
+            Self::Corrupted(what) => RecvError::Corrupted(what.clone()).fmt(f),
+            Self::Io(error) => write!(f, "receiving failed: {error}"),
+        }
+    }
+}
+
+impl Error for RecvBytesError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}

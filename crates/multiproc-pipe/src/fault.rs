@@ -14,9 +14,9 @@ pub use rustix::io::Errno;
 pub enum Call {
     /// `read`, from a pipe.
     Read,
-    /// `write`, to a pipe.
+    /// `write` or `writev`, to a pipe.
     Write,
-    /// `send`, to a socket, without descriptors.
+    /// `send` or `sendmsg`, to a socket, without descriptors.
     Send,
     /// `recv`, from a socket, inside the body of a large message.
     Recv,

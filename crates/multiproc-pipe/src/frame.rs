@@ -29,13 +29,14 @@ const READ_AHEAD: usize = 64 * 1024;
 /// How far memory may run ahead of the bytes that really came.
 const GROWTH: usize = 1024 * 1024;
 
+#[derive(Clone, Copy)]
 pub(crate) struct Header {
     pub(crate) length: usize,
     pub(crate) descriptors: usize,
 }
 
 impl Header {
-    pub(crate) fn to_bytes(&self) -> [u8; HEADER] {
+    pub(crate) fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&(self.length as u64).to_le_bytes());
         // Bounded by MAX_DESCRIPTORS, which every sender checks.
@@ -129,11 +130,18 @@ impl Assembler {
         (bytes, &self.descriptors)
     }
 
-    /// Takes the next complete frame, if there is one.
-    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, String> {
-        if let Some((header, body)) = self.large.take_if(|(h, body)| body.len() == h.length) {
-            let descriptors = self.claim(header.descriptors)?;
-            return Ok(Some(Frame { body: Cow::Owned(body), descriptors }));
+    /// Whether [`next`](Self::next) has something to say: a frame, or what is wrong.
+    pub(crate) fn is_ready(&self) -> bool {
+        !matches!(self.look(), Ok(None))
+    }
+
+    /// The header of the next frame, if that is complete.
+    #[inline]
+    fn look(&self) -> Result<Option<Header>, String> {
+        if let Some((header, body)) = &self.large
+            && body.len() == header.length
+        {
+            return Ok(Some(*header));
         }
         // One frame's, and the packet that began the next one, are the most that can wait here.
         if self.descriptors.len() > MAX_DESCRIPTORS + DESCRIPTORS_A_PACKET {
@@ -150,22 +158,28 @@ impl Assembler {
             return Ok(None);
         };
         let header = Header::parse(*header)?;
-        if rest.len() >= header.length {
-            let body = self.start + HEADER..self.start + HEADER + header.length;
-            self.start = body.end;
-            let descriptors = self.claim(header.descriptors)?;
-            return Ok(Some(Frame { body: Cow::Borrowed(&self.ahead[body]), descriptors }));
-        }
-        if header.length + HEADER > self.ahead.len() {
-            let body = rest.to_vec();
-            (self.start, self.end) = (0, 0);
-            self.large = Some((header, body));
-        }
-        Ok(None)
+        Ok((rest.len() >= header.length).then_some(header))
+    }
+
+    /// Takes the next complete frame, if there is one.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, String> {
+        let Some(header) = self.look()? else { return Ok(None) };
+        let descriptors = self.claim(header.descriptors)?;
+        let body = match self.large.take() {
+            Some((_, body)) => Cow::Owned(body),
+            None => {
+                let body = self.start + HEADER..self.start + HEADER + header.length;
+                self.start = body.end;
+                Cow::Borrowed(&self.ahead[body])
+            }
+        };
+        Ok(Some(Frame { body, descriptors }))
     }
 
     /// The place for the next read. Never empty.
     pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
+        self.set_large_apart();
         if let Some((header, body)) = &mut self.large {
             let missing = header.length - body.len();
             if body.capacity() == body.len() {
@@ -184,6 +198,18 @@ impl Assembler {
             (self.start, self.end) = (0, self.end - self.start);
         }
         Ok(Space::Ahead(&mut self.ahead[self.end..], &mut self.descriptors))
+    }
+
+    /// Gives a frame that has begun, and does not fit into `ahead`, a buffer of its own.
+    fn set_large_apart(&mut self) {
+        let bytes = &self.ahead[self.start..self.end];
+        if let Some((header, body)) = bytes.split_first_chunk::<HEADER>()
+            && let Ok(header) = Header::parse(*header)
+            && header.length + HEADER > self.ahead.len()
+        {
+            self.large = Some((header, body.to_vec()));
+            (self.start, self.end) = (0, 0);
+        }
     }
 
     /// Says that `count` bytes were read into [`Space::Ahead`].

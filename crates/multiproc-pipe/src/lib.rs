@@ -34,16 +34,6 @@
 //! and then `Disconnected`; or `Corrupted`, if the sender died in the middle of a message. A sender
 //! gets `Disconnected` with the value it could not send.
 //!
-//! # When the other side is hostile
-//!
-//! Whatever bytes and descriptors come: the result is a value of the expected type or an error. What
-//! a message claims is not believed: memory grows with the bytes that came, descriptors that nobody
-//! claimed are closed, and a value that is nested so deeply that decoding takes more than 512 KiB of
-//! stack is refused. Three things are left to the program: to receive on a thread that has so much
-//! stack; to use no sequences of elements that take no bytes, such as `Vec<()>`, whose length a few
-//! bytes can forge, and which take as long to decode as they claim to be; and to bound its
-//! messages' size, if its memory is less than what a peer may send.
-//!
 //! # What it does not do
 //!
 //! No discovery and no names, no networking, no many-to-one (that is what a queue is for, see
@@ -64,15 +54,25 @@ mod deadline;
 mod descriptor;
 mod error;
 mod frame;
+mod iter;
 mod nesting;
 mod pipe;
+mod reader;
 mod reason;
 mod stream;
 mod system;
+mod travel;
+mod wait;
+mod writer;
 
 pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
 pub use deadline::Deadline;
 pub use descriptor::Descriptor;
-pub use error::{DecodeError, EncodeError, RecvError, RecvTimeoutError, SendError, TryRecvError};
+pub use error::{
+    DecodeError, EncodeError, RecvBytesError, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, TryRecvError, TrySendError,
+};
+pub use iter::{IntoIter, Iter};
 pub use pipe::{duplex, simplex};
+pub use wait::{Source, wait};

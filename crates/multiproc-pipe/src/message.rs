@@ -24,6 +24,8 @@ use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
@@ -50,18 +52,26 @@ thread_local! {
 }
 
 /// The descriptors of one message while it is being encoded or decoded.
-struct Table {
+pub(crate) struct Table {
     /// Decoding takes them out one by one: `None` is one that was claimed.
     descriptors: Vec<Option<OwnedFd>>,
+    /// Flags of handles that must know whether they have been sent: see [`tell_when_sent`].
+    sent: Vec<Arc<AtomicBool>>,
     /// Why a handle refused. It is kept here because postcard drops the text of custom errors.
     reason: Option<String>,
 }
 
 impl Table {
-    const EMPTY: Self = Self { descriptors: Vec::new(), reason: None };
+    const EMPTY: Self = Self { descriptors: Vec::new(), sent: Vec::new(), reason: None };
 
-    fn into_descriptors(self) -> Vec<OwnedFd> {
-        self.descriptors.into_iter().flatten().collect()
+    /// The descriptors, for the message that was encoded.
+    pub(crate) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.descriptors).into_iter().flatten().collect()
+    }
+
+    /// Says that the message is on its way: its handles live on elsewhere.
+    pub(crate) fn is_sent(&self) {
+        self.sent.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
     }
 }
 
@@ -138,6 +148,9 @@ impl Flavor for Append<'_> {
 
 /// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
 ///
+/// The handles count as sent from here on: half of a connection, say, no longer ends its direction
+/// when the value is dropped.
+///
 /// # Errors
 ///
 /// If the value's `Serialize` fails; `bytes` is then as before, and nothing is left open.
@@ -146,14 +159,35 @@ pub fn encode<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
 ) -> Result<Vec<OwnedFd>, EncodeError> {
+    let table = encode_unsent(value, bytes)?;
+    Ok(table.map_or_else(Vec::new, |mut table| {
+        table.is_sent();
+        table.take_descriptors()
+    }))
+}
+
+/// As [`encode`], for a message that may come back: it is sent when the table hears so. No table:
+/// no handles.
+#[inline]
+pub(crate) fn encode_unsent<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<Option<Table>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
     match postcard::serialize_with_flavor(value, Append(bytes)) {
-        Ok(()) => Ok(scope.table().map(Table::into_descriptors).unwrap_or_default()),
+        Ok(()) => Ok(scope.table()),
         Err(error) => {
             bytes.truncate(before);
             Err(encode_error(&scope, value, &error))
         }
+    }
+}
+
+/// Sets the flag when the message being encoded has been sent, and not if it comes back in an error.
+pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
+    if DOING.get() == Doing::Encoding {
+        with_table(|table| table.sent.push(Arc::clone(flag)));
     }
 }
 

@@ -4,19 +4,23 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, shutdown,
 };
 
 use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
-use crate::system::{poll, read, read_spare, recv_spare, recvmsg, send, sendmsg, write};
+use crate::system::{
+    poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_two,
+};
 
 /// Why a read failed.
 pub(crate) enum ReadFault {
@@ -32,57 +36,157 @@ impl From<Errno> for ReadFault {
     }
 }
 
+/// What a pipe takes without blocking when poll(2) says that it is writable (PIPE_BUF): it then has
+/// a free page. No other writer can fill that in between, because ends are unique.
+const PIPE_PIECE: usize = 4096;
+
+/// What a write may still bring to the kernel when its time is over, if there is room: as much as
+/// fits into any usual buffer. Else a reader that is quick enough could keep it there.
+const LATE: usize = 1024 * 1024;
+
+/// What an end does with its descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Both,
+    Sends,
+    Receives,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Pipe,
     Socket,
+    /// Something that messages cannot go over: each use says so.
+    Unfit(Role),
 }
 
-/// One end of a pipe or of a stream socket, in blocking mode.
+impl Kind {
+    /// The kind of a descriptor that came from elsewhere, if an end can go over it.
+    fn of(fd: &OwnedFd, role: Role) -> io::Result<Self> {
+        let expected = match role {
+            Role::Both => "a Unix stream socket",
+            Role::Sends => "the writing end of a pipe or a Unix stream socket",
+            Role::Receives => "the reading end of a pipe or a Unix stream socket",
+        };
+        let refuse = |got: String| {
+            let text = format!("expected {expected}, got {got}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        };
+        match (FileType::from_raw_mode(fstat(fd)?.st_mode), role) {
+            (FileType::Socket, _) => {
+                let (domain, kind) = (socket_domain(fd)?, socket_type(fd)?);
+                if domain != AddressFamily::UNIX || kind != SocketType::STREAM {
+                    return refuse("a socket of another family or type".to_owned());
+                }
+                if socket_acceptconn(fd)? {
+                    return refuse("a socket that listens for connections".to_owned());
+                }
+                Ok(Self::Socket)
+            }
+            (FileType::Fifo, Role::Both) => {
+                refuse("a pipe, over which messages go one way only".to_owned())
+            }
+            (FileType::Fifo, Role::Sends | Role::Receives) => {
+                let access = fcntl_getfl(fd)? & OFlags::ACCMODE;
+                let wrong = if role == Role::Sends { OFlags::RDONLY } else { OFlags::WRONLY };
+                if access == wrong {
+                    return refuse("the other end of a pipe".to_owned());
+                }
+                Ok(Self::Pipe)
+            }
+            (other, _) => refuse(format!("a descriptor of kind {other:?}")),
+        }
+    }
+}
+
+/// One direction of a socket whose directions are two ends. Ending it tells the other side, which
+/// closing does not do while the other end lives.
+struct Half {
+    socket: Arc<OwnedFd>,
+    direction: Shutdown,
+    /// It was sent to another process, which ends it.
+    moved: Arc<AtomicBool>,
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        if !self.moved.load(Ordering::Relaxed) {
+            // It fails only if the other side has closed: then there is nobody to be told.
+            let _ = shutdown(&self.socket, self.direction);
+        }
+    }
+}
+
+/// One end of a pipe or of a stream socket. In blocking mode, unless it came from elsewhere.
 pub(crate) struct Stream {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     kind: Kind,
+    half: Option<Half>,
 }
 
 impl Stream {
     pub(crate) fn pipe(fd: OwnedFd) -> Self {
-        Self { fd, kind: Kind::Pipe }
+        Self::new(fd, Kind::Pipe)
     }
 
     pub(crate) fn socket(fd: OwnedFd) -> Self {
-        Self { fd, kind: Kind::Socket }
+        Self::new(fd, Kind::Socket)
+    }
+
+    fn new(fd: OwnedFd, kind: Kind) -> Self {
+        Self { fd: Arc::new(fd), kind, half: None }
     }
 
     /// Takes a descriptor that came from elsewhere, if it is of a kind that messages can go over.
-    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        let file_type = FileType::from_raw_mode(fstat(&fd)?.st_mode);
-        let came = match file_type {
-            FileType::Fifo => return Ok(Self::pipe(fd)),
-            FileType::Socket => match (socket_domain(&fd)?, socket_type(&fd)?) {
-                (AddressFamily::UNIX, SocketType::STREAM) => return Ok(Self::socket(fd)),
-                // Others lose descriptors, or the borders between messages, without a word.
-                (family, kind) => {
-                    format!("a socket of family {} and type {}", family.as_raw(), kind.as_raw())
-                }
-            },
-            other => format!("a descriptor of kind {other:?}"),
-        };
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("expected a pipe or a stream socket of the Unix family, got {came}"),
-        ))
+    pub(crate) fn adopt(fd: OwnedFd, role: Role) -> io::Result<Self> {
+        let kind = Kind::of(&fd, role)?;
+        Ok(Self::new(fd, kind))
     }
 
-    /// As `adopt`, but for both ways.
-    pub(crate) fn adopt_two_way(fd: OwnedFd) -> io::Result<Self> {
-        let stream = Self::adopt(fd)?;
-        if !stream.carries_descriptors() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "expected a stream socket, which a two-way connection goes over, got a pipe",
-            ));
+    /// Takes any descriptor. If it does not fit, each use is an error that says so.
+    pub(crate) fn assume(fd: OwnedFd, role: Role) -> Self {
+        let kind = Kind::of(&fd, role).unwrap_or(Kind::Unfit(role));
+        Self::new(fd, kind)
+    }
+
+    /// An error that says so, if messages cannot go over this.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self.kind {
+            Kind::Pipe | Kind::Socket => Ok(()),
+            Kind::Unfit(role) => Err(self.unfit(role)),
         }
-        Ok(stream)
+    }
+
+    #[cold]
+    fn unfit(&self, role: Role) -> io::Error {
+        let text = "a descriptor that messages cannot go over";
+        let unknown = || io::Error::new(io::ErrorKind::InvalidInput, text);
+        Kind::of(&self.fd, role).err().unwrap_or_else(unknown)
+    }
+
+    /// The sending and the receiving half.
+    pub(crate) fn split(self) -> (Self, Self) {
+        let Self { fd, kind, .. } = self;
+        let half = |direction| Self {
+            fd: Arc::clone(&fd),
+            kind,
+            half: Some(Half { socket: Arc::clone(&fd), direction, moved: Arc::default() }),
+        };
+        (half(Shutdown::Write), half(Shutdown::Read))
+    }
+
+    /// Makes it the half that plays this role.
+    pub(crate) fn into_half(self, role: Role) -> Self {
+        let (sends, receives) = self.split();
+        // The one that is not needed must not end its direction.
+        let (keep, other) = if role == Role::Sends { (sends, receives) } else { (receives, sends) };
+        other.moved().inspect(|moved| moved.store(true, Ordering::Relaxed));
+        keep
+    }
+
+    /// For a half: to be set when it has been sent to another process.
+    pub(crate) fn moved(&self) -> Option<&Arc<AtomicBool>> {
+        self.half.as_ref().map(|half| &half.moved)
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
@@ -93,37 +197,92 @@ impl Stream {
         self.kind == Kind::Socket
     }
 
-    /// Writes a whole frame. Descriptors go with its first bytes, a packet of them on each.
+    /// Writes a whole frame, which lies in two pieces. Descriptors go with its first bytes, a
+    /// packet of them on each. False: not in time.
     ///
-    /// Counts in `written`, so that the caller of a failed write knows whether it is torn.
+    /// Counts in `written`, so that the caller knows what is torn, and can go on there.
+    #[inline]
     pub(crate) fn write_frame(
         &self,
-        frame: &[u8],
+        frame: [&[u8]; 2],
         descriptors: &[OwnedFd],
         written: &mut usize,
-    ) -> io::Result<()> {
-        let mut packets = descriptors.chunks(DESCRIPTORS_A_PACKET).peekable();
-        while let Some(packet) = packets.next() {
-            // All but the last packet ride on one byte each: see `frame`.
-            let rest = &frame[*written..];
-            let bytes = if packets.peek().is_some() { &rest[..1] } else { rest };
-            let borrowed: Vec<BorrowedFd<'_>> = packet.iter().map(AsFd::as_fd).collect();
-            let mut space =
-                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_PACKET))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
-            debug_assert!(pushed, "the space is for a full packet");
-            *written +=
-                retry_on_intr(|| sendmsg(&self.fd, bytes, &mut control, SendFlags::NOSIGNAL))?;
+        deadline: Deadline,
+    ) -> io::Result<bool> {
+        let length = frame[0].len() + frame[1].len();
+        let mut late = 0;
+        while *written < length {
+            let is_timed = deadline != Deadline::NEVER;
+            if is_timed && self.kind == Kind::Pipe && !self.wait(PollFlags::OUT, deadline)? {
+                return Ok(false);
+            }
+            let result = if *written * DESCRIPTORS_A_PACKET < descriptors.len() {
+                self.write_packet(frame, descriptors, *written, is_timed)
+            } else {
+                self.write_some(frame, *written, is_timed)
+            };
+            let count = match result {
+                Ok(count) => count,
+                // There was no time to wait in the call, or the descriptor is non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.wait(PollFlags::OUT, deadline)? {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            *written += count;
+            if is_timed && *written < length && deadline.is_past() {
+                late += count;
+                if late > LATE {
+                    return Ok(false);
+                }
+            }
         }
-        while *written < frame.len() {
-            let rest = &frame[*written..];
-            *written += retry_on_intr(|| match self.kind {
-                Kind::Socket => send(&self.fd, rest, SendFlags::NOSIGNAL),
-                Kind::Pipe => write(&self.fd, rest),
-            })?;
+        Ok(true)
+    }
+
+    /// Writes what follows the first `written` bytes, once.
+    #[inline]
+    fn write_some(&self, frame: [&[u8]; 2], written: usize, is_timed: bool) -> io::Result<usize> {
+        let piece = if is_timed && self.kind == Kind::Pipe { PIPE_PIECE } else { usize::MAX };
+        let (first, second) = rest_of(frame, written, piece);
+        let flags = send_flags(is_timed);
+        let count = retry_on_intr(|| match (self.kind, second.is_empty()) {
+            (Kind::Socket, true) => send(&self.fd, first, flags),
+            (Kind::Pipe, true) => write(&self.fd, first),
+            (Kind::Socket, false) => send_two(&self.fd, [first, second], flags),
+            (Kind::Pipe, false) => write_two(&self.fd, [first, second]),
+            (Kind::Unfit(_), _) => Err(Errno::INVAL),
+        });
+        match (self.kind, count) {
+            (Kind::Unfit(role), _) => Err(self.unfit(role)),
+            (_, count) => Ok(count?),
         }
-        Ok(())
+    }
+
+    /// Writes the byte number `written`, with the packet that rides on it; with the last packet,
+    /// what follows, too.
+    fn write_packet(
+        &self,
+        frame: [&[u8]; 2],
+        descriptors: &[OwnedFd],
+        written: usize,
+        is_timed: bool,
+    ) -> io::Result<usize> {
+        let rest = &descriptors[written * DESCRIPTORS_A_PACKET..];
+        let packet = &rest[..rest.len().min(DESCRIPTORS_A_PACKET)];
+        let piece = if packet.len() < rest.len() { 1 } else { usize::MAX };
+        let (first, second) = rest_of(frame, written, piece);
+        let borrowed: Vec<BorrowedFd<'_>> = packet.iter().map(AsFd::as_fd).collect();
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_PACKET))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
+        debug_assert!(pushed, "the space is for a full packet");
+        let flags = send_flags(is_timed);
+        Ok(retry_on_intr(|| sendmsg(&self.fd, [first, second], &mut control, flags))?)
     }
 
     /// Reads once, as much as is there and fits; waits for the first byte. 0 means end of file.
@@ -137,6 +296,7 @@ impl Stream {
                 Ok(retry_on_intr(|| recv_spare(&self.fd, body, RecvFlags::empty()))?)
             }
             (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(&self.fd, body))?),
+            (_, Kind::Unfit(role)) => Err(ReadFault::Io(self.unfit(role))),
         }
     }
 
@@ -164,9 +324,14 @@ impl Stream {
 
     /// Waits until there is something to read (or the other side is gone). False: not in time.
     pub(crate) fn wait_readable(&self, deadline: Deadline) -> io::Result<bool> {
+        self.wait(PollFlags::IN, deadline)
+    }
+
+    fn wait(&self, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
+        self.check()?;
         loop {
             let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
-            let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.fd, what)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) if deadline.is_past() => return Ok(false),
                 Ok(0) | Err(Errno::INTR) => {}
@@ -177,14 +342,39 @@ impl Stream {
     }
 }
 
+fn send_flags(is_timed: bool) -> SendFlags {
+    if is_timed { SendFlags::NOSIGNAL | SendFlags::DONTWAIT } else { SendFlags::NOSIGNAL }
+}
+
+/// What follows the first `written` bytes of a frame, `most` bytes at most.
+#[inline]
+fn rest_of([head, body]: [&[u8]; 2], written: usize, most: usize) -> (&[u8], &[u8]) {
+    let (first, second) = match written.checked_sub(head.len()) {
+        None => (&head[written..], body),
+        Some(written) => (&body[written..], &[][..]),
+    };
+    let first = &first[..first.len().min(most)];
+    (first, &second[..second.len().min(most - first.len())])
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
+/// What a half does to its direction is then the caller's affair.
 impl From<Stream> for OwnedFd {
     fn from(stream: Stream) -> Self {
-        stream.fd
+        if let Some(moved) = stream.moved() {
+            moved.store(true, Ordering::Relaxed);
+        }
+        drop(stream.half);
+        Arc::try_unwrap(stream.fd).unwrap_or_else(|shared| {
+            let copy = shared.try_clone();
+            copy.expect(
+                "half of a connection needs a descriptor of its own, and there is none left",
+            )
+        })
     }
 }

@@ -100,15 +100,34 @@ fn append(
     Ok(count)
 }
 
+/// Two pieces, one call.
+#[inline]
+pub(crate) fn write_two(fd: impl AsFd, bytes: [&[u8]; 2]) -> Result<usize> {
+    rustix::io::writev(fd, &slices(Call::Write, bytes)?)
+}
+
+#[inline]
+pub(crate) fn send_two(fd: impl AsFd, bytes: [&[u8]; 2], flags: SendFlags) -> Result<usize> {
+    let bytes = slices(Call::Send, bytes)?;
+    rustix::net::sendmsg(fd, &bytes, &mut SendAncillaryBuffer::default(), flags)
+}
+
 #[inline]
 pub(crate) fn sendmsg(
     fd: impl AsFd,
-    bytes: &[u8],
+    bytes: [&[u8]; 2],
     control: &mut SendAncillaryBuffer<'_, '_, '_>,
     flags: SendFlags,
 ) -> Result<usize> {
-    let bytes = &bytes[..allowed(Call::SendMsg, bytes.len())?];
-    rustix::net::sendmsg(fd, &[IoSlice::new(bytes)], control, flags)
+    rustix::net::sendmsg(fd, &slices(Call::SendMsg, bytes)?, control, flags)
+}
+
+/// As much of both as is allowed.
+#[inline]
+fn slices(call: Call, [first, second]: [&[u8]; 2]) -> Result<[IoSlice<'_>; 2]> {
+    let count = allowed(call, first.len() + second.len())?;
+    let in_first = count.min(first.len());
+    Ok([IoSlice::new(&first[..in_first]), IoSlice::new(&second[..count - in_first])])
 }
 
 #[inline]

@@ -315,7 +315,7 @@ fn what_is_no_stream_of_messages_is_corrupted() {
 fn only_a_socket_becomes_a_connection() {
     let error = Connection::<(), ()>::from_socket(File::open("/dev/null").unwrap().into());
     let text = error.unwrap_err().to_string();
-    assert!(text.contains("expected a pipe or a stream socket"), "{text}");
+    assert!(text.contains("expected a Unix stream socket, got"), "{text}");
     let (reader, _writer) = std::io::pipe().unwrap();
     let error = Connection::<(), ()>::from_socket(reader.into());
     assert!(error.unwrap_err().to_string().contains("got a pipe"));

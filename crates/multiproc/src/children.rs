@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use multiproc_pipe::{Connection, Deadline, SendError, TryRecvError};
+use multiproc_pipe::{Connection, Deadline, SendError, Source, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
@@ -310,6 +310,21 @@ fn is_readable(descriptor: &OwnedFd) -> bool {
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.this.pidfd.as_fd()
+    }
+}
+
+/// Ready when the process has ended. As in [`wait`](Child::wait), its result is taken meanwhile.
+impl Source for Child {
+    fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+        add(self.this.pidfd.as_fd());
+        if !self.inbox().closed {
+            add(self.this.socket.as_fd());
+        }
+    }
+
+    fn woken(&self) -> io::Result<bool> {
+        self.inbox().look();
+        Ok(self.has_ended())
     }
 }
 

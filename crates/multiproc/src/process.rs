@@ -1,10 +1,11 @@
 //! The handle to a process that runs a function.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::{fmt, io};
 
+use multiproc_pipe::Source;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -159,6 +160,17 @@ impl<R> Deref for Process<R> {
 impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.as_fd()
+    }
+}
+
+/// Ready when the process has ended.
+impl<R> Source for Process<R> {
+    fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.child.watch(add);
+    }
+
+    fn woken(&self) -> io::Result<bool> {
+        self.child.woken()
     }
 }
 

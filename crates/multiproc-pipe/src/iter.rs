@@ -1,0 +1,84 @@
+//! Iterators over what is received.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+
+use crate::deadline::Deadline;
+use crate::error::RecvError;
+use crate::reader::Reader;
+use crate::stream::Stream;
+
+/// The values that come, until the other side is gone. Made by `iter` of
+/// [`Receiver`](crate::Receiver) and [`Connection`](crate::Connection).
+#[must_use = "it receives when it is asked for an item"]
+pub struct Iter<'a, T> {
+    stream: &'a Stream,
+    reader: &'a Reader,
+    has_ended: bool,
+    types: PhantomData<fn() -> T>,
+}
+
+impl<'a, T> Iter<'a, T> {
+    pub(crate) fn new(stream: &'a Stream, reader: &'a Reader) -> Self {
+        Self { stream, reader, has_ended: false, types: PhantomData }
+    }
+}
+
+/// The same as [`Iter`], for a [`Receiver`](crate::Receiver) that is given away.
+#[must_use = "it receives when it is asked for an item"]
+pub struct IntoIter<T> {
+    stream: Stream,
+    reader: Reader,
+    has_ended: bool,
+    types: PhantomData<fn() -> T>,
+}
+
+impl<T> IntoIter<T> {
+    pub(crate) fn new(stream: Stream, reader: Reader) -> Self {
+        Self { stream, reader, has_ended: false, types: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next(self.stream, self.reader, &mut self.has_ended)
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for IntoIter<T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next(&self.stream, &self.reader, &mut self.has_ended)
+    }
+}
+
+/// After an error that would come again and again, it ends: a loop that only logs errors must, too.
+fn next<T: DeserializeOwned>(
+    stream: &Stream,
+    reader: &Reader,
+    has_ended: &mut bool,
+) -> Option<Result<T, RecvError>> {
+    if *has_ended {
+        return None;
+    }
+    let item = reader.recv(stream, Deadline::NEVER).transpose();
+    *has_ended = !matches!(item, Some(Ok(_) | Err(RecvError::Decode(_))));
+    item.filter(|item| !matches!(item, Err(RecvError::Disconnected)))
+}
+
+impl<T> fmt::Debug for Iter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for IntoIter<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoIter").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}

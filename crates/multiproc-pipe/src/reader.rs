@@ -1,0 +1,211 @@
+//! The receiving half of the machinery: reads as much as is there, keeps what is not complete.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use serde::de::DeserializeOwned;
+
+use crate::deadline::Deadline;
+use crate::error::{RecvBytesError, RecvError};
+use crate::frame::{Assembler, Frame, Space};
+use crate::message;
+use crate::stream::{ReadFault, Stream};
+
+/// Why nothing can be made out after a message whose descriptors did not come.
+const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \
+                    may (RLIMIT_NOFILE)";
+
+pub(crate) struct Reader {
+    assembler: RefCell<Assembler>,
+    /// Why no further message can be made out.
+    corrupted: RefCell<Option<String>>,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new(Assembler::new())
+    }
+}
+
+impl Reader {
+    fn new(assembler: Assembler) -> Self {
+        Self { assembler: RefCell::new(assembler), corrupted: RefCell::default() }
+    }
+
+    /// Goes on with what another end had read ahead.
+    pub(crate) fn resume(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Self {
+        Self::new(Assembler::resume(bytes, descriptors))
+    }
+
+    /// What was read ahead, to travel with the end.
+    pub(crate) fn pending(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        if let Some(why) = &*self.corrupted.borrow() {
+            return Err(io::Error::other(format!("it is corrupted: {why}")));
+        }
+        let assembler = self.assembler.borrow();
+        if assembler.has_lost_descriptors() {
+            return Err(io::Error::other(LOST));
+        }
+        let (bytes, descriptors) = assembler.pending();
+        let copies: io::Result<_> = descriptors.iter().map(OwnedFd::try_clone).collect();
+        Ok((bytes, copies?))
+    }
+
+    /// The next value; `None`, if it did not come in time.
+    #[inline]
+    pub(crate) fn recv<T: DeserializeOwned>(
+        &self,
+        stream: &Stream,
+        deadline: Deadline,
+    ) -> Result<Option<T>, RecvError> {
+        let decoded = self.next_with(stream, deadline, |Frame { body, descriptors }| {
+            message::decode(&body, descriptors).map_err(RecvError::Decode)
+        })?;
+        decoded.transpose()
+    }
+
+    /// The bytes of the next message; `None`, if it did not come in time.
+    pub(crate) fn recv_bytes(
+        &self,
+        stream: &Stream,
+        deadline: Deadline,
+    ) -> Result<Option<Vec<u8>>, RecvError> {
+        self.next_with(stream, deadline, |frame| frame.body.into_owned())
+    }
+
+    /// The same into a buffer, if it fits.
+    pub(crate) fn recv_bytes_into(
+        &self,
+        stream: &Stream,
+        buffer: &mut [u8],
+    ) -> Result<usize, RecvBytesError> {
+        let copied = self.next_with(stream, Deadline::NEVER, |frame| {
+            let Some(place) = buffer.get_mut(..frame.body.len()) else {
+                return Err(RecvBytesError::TooLong(frame.body.into_owned()));
+            };
+            place.copy_from_slice(&frame.body);
+            Ok(place.len())
+        })?;
+        // `None` means "not in time", and never does not come.
+        copied.unwrap_or(Err(RecvBytesError::Disconnected))
+    }
+
+    /// Whether `recv` has something to say at once, or before the deadline: a message or an error.
+    pub(crate) fn poll(&self, stream: &Stream, deadline: Deadline) -> io::Result<bool> {
+        let mut has_read = false;
+        while !self.is_ready() {
+            if has_read && deadline.is_past() {
+                return Ok(false);
+            }
+            match self.read_more(stream, &mut self.assembler.borrow_mut(), deadline) {
+                Ok(true) => has_read = true,
+                Ok(false) => return Ok(false),
+                Err(RecvError::Io(error)) => return Err(error),
+                Err(_) => return Ok(true),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same without a look at the kernel.
+    pub(crate) fn is_ready(&self) -> bool {
+        if self.corrupted.borrow().is_some() {
+            return true;
+        }
+        let assembler = self.assembler.borrow();
+        assembler.is_ready() || assembler.has_lost_descriptors()
+    }
+
+    #[inline]
+    fn next_with<V>(
+        &self,
+        stream: &Stream,
+        deadline: Deadline,
+        use_it: impl FnOnce(Frame<'_>) -> V,
+    ) -> Result<Option<V>, RecvError> {
+        if let Some(why) = &*self.corrupted.borrow() {
+            return Err(RecvError::Corrupted(why.clone()));
+        }
+        let mut assembler = self.assembler.borrow_mut();
+        let mut has_read = false;
+        loop {
+            match assembler.next() {
+                Ok(Some(frame)) => return Ok(Some(use_it(frame))),
+                Ok(None) => {}
+                Err(why) => return Err(self.give_up(&mut assembler, why)),
+            }
+            if assembler.has_lost_descriptors() {
+                return Err(self.give_up(&mut assembler, LOST.to_owned()));
+            }
+            // Else a sender that is quick enough could keep it here in one endless message.
+            if has_read && deadline.is_past() {
+                return Ok(None);
+            }
+            if !self.read_more(stream, &mut assembler, deadline)? {
+                return Ok(None);
+            }
+            has_read = true;
+        }
+    }
+
+    /// Reads once, waiting for the first byte. False: not in time.
+    #[inline]
+    fn read_more(
+        &self,
+        stream: &Stream,
+        assembler: &mut Assembler,
+        deadline: Deadline,
+    ) -> Result<bool, RecvError> {
+        if deadline != Deadline::NEVER && !stream.wait_readable(deadline).map_err(RecvError::Io)? {
+            return Ok(false);
+        }
+        loop {
+            match read_once(stream, assembler) {
+                Ok(0) if assembler.is_inside_frame() => {
+                    let why = "it ended inside a message".to_owned();
+                    return Err(self.give_up(assembler, why));
+                }
+                Ok(0) => return Err(RecvError::Disconnected),
+                Ok(_) => return Ok(true),
+                // The descriptor came from elsewhere, and is non-blocking.
+                Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !stream.wait_readable(deadline).map_err(RecvError::Io)? {
+                        return Ok(false);
+                    }
+                }
+                Err(ReadFault::Io(error)) => return Err(RecvError::Io(error)),
+                Err(ReadFault::DescriptorsLost(_)) => {
+                    assembler.lose_descriptors();
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Nothing can be made out any more, so nothing is kept.
+    #[cold]
+    fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
+        let why = if assembler.has_lost_descriptors() { LOST.to_owned() } else { why };
+        *assembler = Assembler::new();
+        self.corrupted.replace(Some(why.clone()));
+        RecvError::Corrupted(why)
+    }
+}
+
+/// One read. A reset is an end: the other side closed without reading everything.
+#[inline]
+fn read_once(stream: &Stream, assembler: &mut Assembler) -> Result<usize, ReadFault> {
+    let space = assembler
+        .space()
+        .map_err(|error| ReadFault::Io(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+    let is_ahead = matches!(space, Space::Ahead(..));
+    let result = match stream.read(space) {
+        Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+        other => other,
+    };
+    if is_ahead && let Ok(count) | Err(ReadFault::DescriptorsLost(count)) = result {
+        assembler.filled(count);
+    }
+    result
+}

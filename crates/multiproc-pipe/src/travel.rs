@@ -1,0 +1,131 @@
+//! Ends in messages: sending one moves it.
+
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+
+use serde::de::Error as _;
+use serde::ser::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::bytes::Bytes;
+use crate::connection::{Connection, Receiver, Sender};
+use crate::descriptor::Descriptor;
+use crate::message;
+use crate::reader::Reader;
+use crate::stream::{Role, Stream};
+use crate::writer::Writer;
+
+/// An end on its way: its descriptor, and what lies between the kernel and its user.
+#[derive(Serialize, Deserialize)]
+struct Travelling {
+    descriptor: Descriptor,
+    /// One half of a split connection: it still ends its direction.
+    is_half: bool,
+    ahead: Kept,
+    unsent: Kept,
+}
+
+/// Bytes of the stream, and the descriptors that belong to them.
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    bytes: Bytes,
+    descriptors: Vec<Descriptor>,
+}
+
+impl From<(Vec<u8>, Vec<OwnedFd>)> for Kept {
+    fn from((bytes, descriptors): (Vec<u8>, Vec<OwnedFd>)) -> Self {
+        Self { bytes: Bytes(bytes), descriptors: descriptors.into_iter().map(Descriptor).collect() }
+    }
+}
+
+impl From<Kept> for (Vec<u8>, Vec<OwnedFd>) {
+    fn from(kept: Kept) -> Self {
+        (kept.bytes.0, kept.descriptors.into_iter().map(OwnedFd::from).collect())
+    }
+}
+
+fn refuse<E: Error>(why: impl Display) -> E {
+    E::custom(message::refusal(format!("a connection cannot be sent: {why}")))
+}
+
+impl Travelling {
+    fn pack<S: Serializer>(
+        stream: &Stream,
+        reader: Option<&Reader>,
+        writer: Option<&Writer>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        stream.check().map_err(refuse)?;
+        let descriptor = stream.try_clone().map(Descriptor).map_err(refuse)?;
+        let ahead = reader.map(Reader::pending).transpose().map_err(refuse)?;
+        let unsent = writer.map(Writer::pending).transpose().map_err(refuse)?;
+        if let Some(moved) = stream.moved() {
+            message::tell_when_sent(moved);
+        }
+        Self {
+            descriptor,
+            is_half: stream.moved().is_some(),
+            ahead: ahead.unwrap_or_default().into(),
+            unsent: unsent.unwrap_or_default().into(),
+        }
+        .serialize(serializer)
+    }
+
+    fn unpack<'de, D: Deserializer<'de>>(
+        role: Role,
+        deserializer: D,
+    ) -> Result<(Stream, Writer, Reader), D::Error> {
+        let Self { descriptor, is_half, ahead, unsent } = Self::deserialize(deserializer)?;
+        let mut stream = Stream::adopt(descriptor.into(), role)
+            .map_err(|error| D::Error::custom(message::refusal(error)))?;
+        if is_half && role != Role::Both && stream.carries_descriptors() {
+            stream = stream.into_half(role);
+        }
+        let (unsent, unsent_descriptors) = unsent.into();
+        let (ahead, ahead_descriptors) = ahead.into();
+        Ok((
+            stream,
+            Writer::resume(unsent, unsent_descriptors),
+            Reader::resume(&ahead, ahead_descriptors),
+        ))
+    }
+}
+
+impl<S, R> Serialize for Connection<S, R> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        Travelling::pack(&self.stream, Some(&self.reader), Some(&self.writer), serializer)
+    }
+}
+
+impl<T> Serialize for Receiver<T> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        Travelling::pack(&self.stream, Some(&self.reader), None, serializer)
+    }
+}
+
+impl<T> Serialize for Sender<T> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        Travelling::pack(&self.stream, None, Some(&self.writer), serializer)
+    }
+}
+
+impl<'de, S, R> Deserialize<'de> for Connection<S, R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (stream, writer, reader) = Travelling::unpack(Role::Both, deserializer)?;
+        Ok(Self::with(stream, writer, reader))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Receiver<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (stream, _, reader) = Travelling::unpack(Role::Receives, deserializer)?;
+        Ok(Self::with(stream, reader))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Sender<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (stream, writer, _) = Travelling::unpack(Role::Sends, deserializer)?;
+        Ok(Self::with(stream, writer))
+    }
+}

@@ -1,0 +1,199 @@
+//! Waiting for the first of many.
+
+use std::fs::File;
+use std::io::{self, PipeReader, Stdin};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::{ChildStderr, ChildStdout};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::connection::{Connection, Receiver};
+use crate::deadline::Deadline;
+use crate::descriptor::Descriptor;
+
+/// What [`wait`] can wait for: something with a descriptor that is readable when there is news.
+///
+/// For a plain descriptor that is all. A source that knows more says so in
+/// [`prepare`](Self::prepare) and [`woken`](Self::woken): a [`Connection`] may have read a message
+/// ahead, so that it is ready although nothing is left to be read; and it may have been woken by a part
+/// of a message, so that it is not ready although there was something to be read.
+pub trait Source {
+    /// Gives the descriptors to watch. Called before each sleep, after [`prepare`](Self::prepare).
+    fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>));
+
+    /// Called before each sleep. True: it is ready now, so there is no sleep.
+    ///
+    /// False promises that whatever makes it ready from now on makes a descriptor readable. A source
+    /// whose news come another way arranges that in here, and looks once more after it.
+    ///
+    /// # Errors
+    ///
+    /// If this cannot be told: it ends the `wait`.
+    fn prepare(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Called when a descriptor is readable. True: it is ready. False: that was something else, and
+    /// has been taken away, so that the next sleep is one.
+    ///
+    /// # Errors
+    ///
+    /// If this cannot be told: it ends the `wait`.
+    fn woken(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+/// Waits until one or more of the sources are ready, and gives the places of *all* that are, in order.
+///
+/// Ready means, for
+///
+/// - a [`Connection`] or [`Receiver`]: `recv` would return at once, with a message or an error. A
+///   message that was read ahead counts, a part of one does not;
+/// - a [`Listener`](crate::Listener): somebody wants to connect;
+/// - a process (of the crate `multiproc`): it has ended;
+/// - any other descriptor: it is readable, or its other side is gone.
+///
+/// `timeout` is how long to wait at most: `None` as long as it takes, zero not at all. If it runs out, no
+/// place is given; nor, at once, if there are no sources.
+///
+/// All sources must be of one type. Pass those of several types as `&dyn Source`, or `as_fd()`; but
+/// what a connection has read ahead does not show in its descriptor, so pass connections themselves.
+/// There may be as many as the process may have descriptors.
+///
+/// ```
+/// use multiproc_pipe::{Source, duplex, simplex, wait};
+/// use std::{os::fd::AsFd, time::Duration};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (receiver, sender) = simplex::<u8>()?;
+/// let (left, right) = duplex::<u8, String>()?;
+/// let zero = std::fs::File::open("/dev/zero")?;
+/// assert_eq!(wait([&receiver as &dyn Source, &left, &zero], None)?, [2]);
+/// sender.send(1)?;
+/// assert_eq!(wait([&receiver as &dyn Source, &left, &zero], None)?, [0, 2]);
+/// assert_eq!(wait([&left], Some(Duration::from_millis(1)))?, []);
+/// drop(right);
+/// assert_eq!(wait(&[left.as_fd(), zero.as_fd()], None)?, [0, 1]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// If the operating system refuses, or a source.
+pub fn wait<I>(sources: I, timeout: Option<Duration>) -> io::Result<Vec<usize>>
+where
+    I: IntoIterator,
+    I::Item: Source,
+{
+    let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
+    let sources: Vec<I::Item> = sources.into_iter().collect();
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut fds = Vec::new();
+    // Whose each of them is.
+    let mut owners = Vec::new();
+    loop {
+        let mut is_ready = sources.iter().map(Source::prepare).collect::<io::Result<Vec<_>>>()?;
+        fds.clear();
+        owners.clear();
+        for (place, source) in sources.iter().enumerate() {
+            source.watch(&mut |fd| {
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                owners.push(place);
+            });
+        }
+        // If one is ready already, the others are only asked.
+        let remaining =
+            if is_ready.contains(&true) { Some(Duration::ZERO) } else { deadline.remaining() };
+        let timeout = remaining.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {
+                for (fd, &place) in fds.iter().zip(&owners) {
+                    if !is_ready[place] && !fd.revents().is_empty() {
+                        is_ready[place] = sources[place].woken()?;
+                    }
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if is_ready.contains(&true) || deadline.is_past() {
+            let places = is_ready.iter().enumerate().filter(|(_, is_ready)| **is_ready);
+            return Ok(places.map(|(place, _)| place).collect());
+        }
+    }
+}
+
+impl<S, R> Source for Connection<S, R> {
+    fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+        add(self.as_fd());
+    }
+
+    fn prepare(&self) -> io::Result<bool> {
+        Ok(self.stream.check().is_err() || self.reader.is_ready())
+    }
+
+    fn woken(&self) -> io::Result<bool> {
+        // If reading fails, `recv` has something to say: that.
+        Ok(self.poll(Duration::ZERO).unwrap_or(true))
+    }
+}
+
+impl<T> Source for Receiver<T> {
+    fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+        add(self.as_fd());
+    }
+
+    fn prepare(&self) -> io::Result<bool> {
+        Ok(self.stream.check().is_err() || self.reader.is_ready())
+    }
+
+    fn woken(&self) -> io::Result<bool> {
+        Ok(self.poll(Duration::ZERO).unwrap_or(true))
+    }
+}
+
+macro_rules! plain {
+    ($($type:ty),* $(,)?) => {
+        $(impl Source for $type {
+            fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+                add(self.as_fd());
+            }
+        })*
+    };
+}
+
+plain! {
+    BorrowedFd<'_>, OwnedFd, Descriptor, File, PipeReader, Stdin, ChildStdout, ChildStderr,
+    UnixStream, UnixListener, UnixDatagram, TcpStream, TcpListener, UdpSocket,
+    dyn AsFd + '_,
+}
+
+macro_rules! pointers {
+    ($($type:ty),*) => {
+        $(impl<W: Source + ?Sized> Source for $type {
+            fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+                (**self).watch(add);
+            }
+
+            fn prepare(&self) -> io::Result<bool> {
+                (**self).prepare()
+            }
+
+            fn woken(&self) -> io::Result<bool> {
+                (**self).woken()
+            }
+        })*
+    };
+}
+
+pointers!(&W, &mut W, Box<W>, Rc<W>, Arc<W>);

@@ -1,0 +1,216 @@
+//! The sending half of the machinery: encodes into a buffer that is kept, writes it at once.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use serde::Serialize;
+
+use crate::deadline::Deadline;
+use crate::error::{EncodeError, SendFault};
+use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
+use crate::message::{self, Table};
+use crate::stream::Stream;
+
+/// A buffer larger than this is not kept for the next message.
+const KEEP: usize = 1024 * 1024;
+
+#[derive(Default)]
+pub(crate) struct Writer {
+    buffer: RefCell<Vec<u8>>,
+    unsent: RefCell<Unsent>,
+}
+
+/// What is left of an earlier frame.
+#[derive(Default)]
+enum Unsent {
+    #[default]
+    Nothing,
+    /// Time ran out in it. It is finished before anything else is written.
+    Rest(Rest),
+    /// It failed, and its value was given back: it must not be finished as well.
+    Torn,
+}
+
+/// Bytes that are still to be written, with the descriptors that ride on them.
+struct Rest {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+    /// How many of `bytes` have been written since.
+    written: usize,
+}
+
+impl Rest {
+    /// What follows the first `written` bytes of a frame. A packet of descriptors went with each of
+    /// them, as long as there were any.
+    fn of(frame: [&[u8]; 2], mut descriptors: Vec<OwnedFd>, written: usize) -> Self {
+        descriptors.drain(..sent_with(written, &descriptors));
+        let bytes = [frame[0], frame[1]].concat().split_off(written);
+        Self { bytes, descriptors, written: 0 }
+    }
+}
+
+/// How many of a frame's descriptors went with its first `written` bytes.
+fn sent_with(written: usize, descriptors: &[OwnedFd]) -> usize {
+    written.saturating_mul(DESCRIPTORS_A_PACKET).min(descriptors.len())
+}
+
+impl Writer {
+    /// Goes on with what another end had not written.
+    pub(crate) fn resume(bytes: Vec<u8>, descriptors: Vec<OwnedFd>) -> Self {
+        let writer = Self::default();
+        if !bytes.is_empty() {
+            writer.unsent.replace(Unsent::Rest(Rest { bytes, descriptors, written: 0 }));
+        }
+        writer
+    }
+
+    /// What is still to be written, to travel with the end.
+    pub(crate) fn pending(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        match &*self.unsent.borrow() {
+            Unsent::Nothing => Ok((Vec::new(), Vec::new())),
+            Unsent::Rest(Rest { bytes, descriptors, written }) => {
+                let unsent = &descriptors[sent_with(*written, descriptors)..];
+                let copies: io::Result<_> = unsent.iter().map(OwnedFd::try_clone).collect();
+                Ok((bytes[*written..].to_vec(), copies?))
+            }
+            Unsent::Torn => Err(torn()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn send<T: Serialize>(
+        &self,
+        stream: &Stream,
+        value: &T,
+        deadline: Deadline,
+    ) -> Result<(), SendFault> {
+        // Taken out while the value's own code runs: that may send on this very connection.
+        let mut buffer = self.buffer.take();
+        buffer.clear();
+        buffer.extend_from_slice(&[0; HEADER]);
+        let result = message::encode_unsent(value, &mut buffer)
+            .map_err(SendFault::Encode)
+            .and_then(|table| match table {
+                None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
+                Some(table) => self.write_table::<T>(stream, &mut buffer, table, deadline),
+            });
+        if buffer.capacity() <= KEEP {
+            self.buffer.replace(buffer);
+        }
+        result
+    }
+
+    /// Writes a message with handles: they are told when it is on its way.
+    #[cold]
+    fn write_table<T>(
+        &self,
+        stream: &Stream,
+        frame: &mut [u8],
+        mut table: Table,
+        deadline: Deadline,
+    ) -> Result<(), SendFault> {
+        let descriptors = table.take_descriptors();
+        if !descriptors.is_empty() && !stream.carries_descriptors() {
+            stream.check()?;
+            return Err(SendFault::Encode(EncodeError::new::<T>(
+                "it holds descriptors, and a simplex connection cannot carry them; use `duplex`",
+            )));
+        }
+        let result =
+            self.write(stream, fill_header(frame, descriptors.len()), descriptors, deadline);
+        if matches!(result, Ok(()) | Err(SendFault::Unfinished)) {
+            table.is_sent();
+        }
+        result
+    }
+
+    pub(crate) fn send_bytes(
+        &self,
+        stream: &Stream,
+        bytes: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), SendFault> {
+        let header = Header { length: bytes.len(), descriptors: 0 }.to_bytes();
+        self.write(stream, [&header, bytes], Vec::new(), deadline)
+    }
+
+    /// Writes a frame, after what is left of an earlier one.
+    #[inline]
+    fn write(
+        &self,
+        stream: &Stream,
+        frame: [&[u8]; 2],
+        descriptors: Vec<OwnedFd>,
+        deadline: Deadline,
+    ) -> Result<(), SendFault> {
+        self.flush(stream, deadline)?;
+        let mut written = 0;
+        let result = stream.write_frame(frame, &descriptors, &mut written, deadline);
+        match result {
+            Ok(true) => Ok(()),
+            result => Err(self.cut_off(result, frame, descriptors, written)),
+        }
+    }
+
+    #[cold]
+    fn cut_off(
+        &self,
+        result: io::Result<bool>,
+        frame: [&[u8]; 2],
+        descriptors: Vec<OwnedFd>,
+        written: usize,
+    ) -> SendFault {
+        match result.map_err(SendFault::from) {
+            Ok(_) if written == 0 => SendFault::NotInTime,
+            Ok(_) => {
+                self.unsent.replace(Unsent::Rest(Rest::of(frame, descriptors, written)));
+                SendFault::Unfinished
+            }
+            Err(fault) => {
+                // If the other side is gone, that is what the next send will say, too.
+                if written > 0 && !matches!(fault, SendFault::Disconnected) {
+                    self.unsent.replace(Unsent::Torn);
+                }
+                fault
+            }
+        }
+    }
+
+    /// Writes what is left of an earlier frame. If that fails, it can be tried again.
+    #[inline]
+    pub(crate) fn flush(&self, stream: &Stream, deadline: Deadline) -> Result<(), SendFault> {
+        if matches!(*self.unsent.borrow(), Unsent::Nothing) {
+            return Ok(());
+        }
+        self.write_rest(stream, deadline)
+    }
+
+    #[cold]
+    fn write_rest(&self, stream: &Stream, deadline: Deadline) -> Result<(), SendFault> {
+        let mut unsent = self.unsent.borrow_mut();
+        match &mut *unsent {
+            Unsent::Nothing => {}
+            Unsent::Rest(Rest { bytes, descriptors, written }) => {
+                if !stream.write_frame([bytes, &[]], descriptors, written, deadline)? {
+                    return Err(SendFault::NotInTime);
+                }
+                *unsent = Unsent::Nothing;
+            }
+            Unsent::Torn => return Err(SendFault::Io(torn())),
+        }
+        Ok(())
+    }
+}
+
+fn torn() -> io::Error {
+    io::Error::other("an earlier message was sent only in part; drop this connection")
+}
+
+/// Fills in the header of a frame that is encoded behind the room for it.
+#[inline]
+fn fill_header(frame: &mut [u8], descriptors: usize) -> [&[u8]; 2] {
+    let header = Header { length: frame.len() - HEADER, descriptors };
+    frame[..HEADER].copy_from_slice(&header.to_bytes());
+    [frame, &[]]
+}

@@ -1,0 +1,182 @@
+//! Messages of bytes, `poll` and iterators.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc_pipe::{
+    Connection, Descriptor, Receiver, RecvBytesError, RecvError, Sender, duplex, simplex,
+};
+use multiproc_testkit::{Census, alone, watchdog};
+
+multiproc::enable_in_tests!();
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n * 31 + n / 251).to_le_bytes()[0]).collect()
+}
+
+#[test]
+fn bytes_of_every_length_arrive() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<()>().unwrap();
+    let (left, right) = duplex::<(), ()>().unwrap();
+    let lengths = [0, 1, 2, 4083, 4084, 4085, 65_523, 65_524, 65_525, 1_000_000, 5_000_001];
+    let sender = thread::spawn(move || {
+        for length in lengths {
+            writer.send_bytes(&pattern(length)).unwrap();
+            left.send_bytes(&pattern(length)).unwrap();
+        }
+    });
+    for length in lengths {
+        assert!(reader.recv_bytes().unwrap() == pattern(length), "{length} over a pipe");
+        assert!(right.recv_bytes().unwrap() == pattern(length), "{length} over a socket");
+    }
+    sender.join().unwrap();
+    assert!(reader.recv_bytes().unwrap_err().is_disconnected());
+    assert!(right.try_recv_bytes().unwrap_err().is_disconnected());
+}
+
+#[test]
+fn bytes_and_values_share_a_stream() {
+    let (left, right) = duplex::<(u8, String), ()>().unwrap();
+    left.send_bytes(b"raw").unwrap();
+    left.send((7, "typed".to_owned())).unwrap();
+    left.send((1, "x".to_owned())).unwrap();
+    let right = right.retype::<(), (u8, String)>();
+    assert_eq!(right.recv_bytes().unwrap(), b"raw");
+    assert_eq!(right.recv().unwrap().1, "typed");
+    // What `send` wrote can be forwarded without being decoded.
+    let (onward, end) = duplex::<(), (u8, String)>().unwrap();
+    let end = end.retype::<(), (u8, String)>();
+    onward.send_bytes(&right.recv_bytes().unwrap()).unwrap();
+    assert_eq!(end.recv().unwrap(), (1, "x".to_owned()));
+    // And bytes that are no value are a value of the wrong kind, no more.
+    left.send_bytes(&[0xff]).unwrap();
+    left.send((2, String::new())).unwrap();
+    assert!(matches!(right.recv(), Err(RecvError::Decode(_))));
+    assert_eq!(right.recv().unwrap().0, 2);
+}
+
+#[test]
+fn descriptors_of_a_message_taken_as_bytes_are_closed() {
+    alone(|()| {
+        let (left, right) = duplex::<Descriptor, ()>().unwrap();
+        let before = Census::take();
+        left.send(std::fs::File::open("/dev/null").unwrap().into()).unwrap();
+        assert_eq!(right.recv_bytes().unwrap(), [0]);
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn a_message_longer_than_the_buffer_is_in_the_error() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<()>().unwrap();
+    let lengths = [11, 70_000, 3_000_000];
+    let sender = thread::spawn(move || {
+        for length in lengths {
+            writer.send_bytes(&pattern(length)).unwrap();
+            writer.send_bytes(b"0123456789").unwrap();
+        }
+    });
+    for length in lengths {
+        let mut buffer = [9; 10];
+        let error = reader.recv_bytes_into(&mut buffer).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("{length} bytes")), "{text}");
+        assert!(matches!(error, RecvBytesError::TooLong(bytes) if bytes == pattern(length)));
+        assert_eq!(buffer, [9; 10], "nothing was written into it");
+        assert_eq!(reader.recv_bytes_into(&mut buffer).unwrap(), 10, "the next one comes");
+        assert_eq!(&buffer, b"0123456789");
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn bytes_have_timeouts_too() {
+    let _dog = watchdog();
+    let (left, right) = duplex::<(), ()>().unwrap();
+    assert!(right.try_recv_bytes().unwrap_err().is_empty());
+    let start = Instant::now();
+    assert!(right.recv_bytes_timeout(Duration::from_millis(20)).unwrap_err().is_timeout());
+    assert!(start.elapsed() >= Duration::from_millis(20));
+    left.try_send_bytes(b"a").unwrap();
+    left.send_bytes_timeout(b"b", Duration::MAX).unwrap();
+    assert_eq!(right.try_recv_bytes().unwrap(), b"a");
+    assert_eq!(right.recv_bytes_timeout(Duration::MAX).unwrap(), b"b");
+}
+
+#[test]
+fn poll_sees_whole_messages_and_ends_only() {
+    let _dog = watchdog();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let ours = Connection::<(), String>::from_socket(ours.into()).unwrap();
+    assert!(!ours.poll(Duration::ZERO).unwrap());
+    let message = [&[3_u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], b"\x02hi"].concat();
+    for cut in 1..message.len() {
+        theirs.write_all(&message[..cut]).unwrap();
+        assert!(!ours.poll(Duration::ZERO).unwrap(), "{cut} bytes of it");
+        assert!(!ours.poll(Duration::from_millis(1)).unwrap(), "{cut} bytes of it");
+        theirs.write_all(&message[cut..]).unwrap();
+        assert!(ours.poll(Duration::ZERO).unwrap());
+        assert!(ours.poll(Duration::MAX).unwrap(), "asking takes nothing");
+        assert_eq!(ours.recv().unwrap(), "hi");
+    }
+    // Several read ahead at once: still there for the next call.
+    theirs.write_all(&[&message[..], &message, &message[..5]].concat()).unwrap();
+    assert_eq!(ours.recv().unwrap(), "hi");
+    assert!(ours.poll(Duration::ZERO).unwrap());
+    assert_eq!(ours.recv().unwrap(), "hi");
+    assert!(!ours.poll(Duration::ZERO).unwrap());
+    drop(theirs);
+    assert!(ours.poll(Duration::MAX).unwrap(), "an end is something to receive");
+    assert!(matches!(ours.recv(), Err(RecvError::Corrupted(_))), "it ended inside a message");
+    assert!(ours.poll(Duration::ZERO).unwrap());
+
+    let (reader, writer) = simplex::<u8>().unwrap();
+    let start = Instant::now();
+    assert!(!reader.poll(Duration::from_millis(20)).unwrap());
+    assert!(start.elapsed() >= Duration::from_millis(20));
+    drop(writer);
+    assert!(reader.poll(Duration::ZERO).unwrap());
+    assert!(reader.recv().unwrap_err().is_disconnected());
+    assert!(reader.poll(Duration::MAX).unwrap());
+}
+
+#[test]
+fn iterators_end_with_the_other_side() {
+    let (mut reader, writer) = simplex::<u32>().unwrap();
+    for n in 0..6 {
+        writer.send(n).unwrap();
+    }
+    drop(writer);
+    assert_eq!(reader.iter().next().unwrap().unwrap(), 0);
+    assert_eq!((&reader).into_iter().next().unwrap().unwrap(), 1);
+    assert_eq!((&mut reader).into_iter().next().unwrap().unwrap(), 2);
+    assert_eq!(reader.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [3, 4, 5]);
+
+    let (left, right) = duplex::<u8, u8>().unwrap();
+    left.send(1).unwrap();
+    drop(left);
+    assert_eq!((&right).into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn an_iterator_goes_on_after_what_it_cannot_decode_and_ends_with_the_rest() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let sender = Sender::<bool>::from_fd(theirs.try_clone().unwrap().into()).unwrap();
+    let ours = Receiver::<bool>::from_fd(ours.into()).unwrap();
+    sender.send(true).unwrap();
+    sender.send_bytes(&[7]).unwrap();
+    sender.send(false).unwrap();
+    theirs.write_all(&[0xff; 12]).unwrap();
+    let items: Vec<_> = ours.iter().collect();
+    assert!(
+        matches!(
+            &items[..],
+            [Ok(true), Err(RecvError::Decode(_)), Ok(false), Err(RecvError::Corrupted(_))]
+        ),
+        "{items:?}"
+    );
+}

@@ -1,0 +1,378 @@
+//! Sending without blocking, and what becomes of a message that is cut off.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc_pipe::{
+    Bytes, Connection, Descriptor, Receiver, RecvError, SendTimeoutError, Sender, TrySendError,
+    duplex, simplex,
+};
+use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
+
+multiproc::enable_in_tests!();
+
+/// More than any buffer holds.
+const LARGE: usize = 10_000_000;
+
+fn large() -> Bytes {
+    Bytes((0..LARGE).map(|n| n.to_le_bytes()[1]).collect())
+}
+
+/// Fills the buffer with small messages; gives back how many there are.
+fn fill(mut try_send: impl FnMut(u64) -> Result<(), TrySendError<u64>>) -> u64 {
+    for n in 0.. {
+        match try_send(n) {
+            Ok(()) => {}
+            Err(TrySendError::Full(value)) => {
+                assert_eq!(value, n);
+                return n;
+            }
+            Err(error) => panic!("a small message is never cut: {error}"),
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_full_connection_refuses_whole_messages_and_goes_on() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<u64>().unwrap();
+    let (left, right) = duplex::<u64, ()>().unwrap();
+    let in_pipe = fill(|n| writer.try_send(n));
+    let in_socket = fill(|n| left.try_send(n));
+    assert!(in_pipe > 100 && in_socket > 100, "{in_pipe} {in_socket}");
+
+    let start = Instant::now();
+    let timeout = Duration::from_millis(20);
+    assert!(matches!(writer.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1))));
+    assert!(matches!(left.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1))));
+    assert!(start.elapsed() >= 2 * timeout);
+    let past = Instant::now();
+    assert!(writer.send_deadline(1, past).unwrap_err().is_timeout());
+    assert!(left.send_timeout(1, Duration::ZERO).unwrap_err().is_timeout());
+
+    for n in 0..in_pipe {
+        assert_eq!(reader.recv().unwrap(), n);
+    }
+    for n in 0..in_socket {
+        assert_eq!(right.recv().unwrap(), n);
+    }
+    // There is room again, and nothing of the refused ones in the way.
+    writer.send_deadline(8, past).unwrap();
+    left.send_timeout(9, Duration::MAX).unwrap();
+    assert_eq!((reader.recv().unwrap(), right.recv().unwrap()), (8, 9));
+    assert!(reader.try_recv().unwrap_err().is_empty());
+}
+
+#[test]
+fn what_fits_is_sent_whole_without_waiting() {
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    writer.try_send(Bytes(vec![5; 60_000])).unwrap();
+    assert_eq!(reader.recv().unwrap().0, vec![5; 60_000]);
+    let (left, right) = duplex::<Bytes, ()>().unwrap();
+    left.send_timeout(Bytes(vec![6; 100_000]), Duration::ZERO).unwrap();
+    assert_eq!(right.recv().unwrap().0, vec![6; 100_000]);
+}
+
+/// A message that is cut off is finished by the next send, over a pipe and over a socket.
+#[test]
+fn a_message_that_is_cut_off_is_finished_by_the_next() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    let error = writer.try_send(large()).unwrap_err();
+    assert!(error.is_unfinished() && !error.is_full(), "{error}");
+    assert_eq!(error.into_inner(), large());
+    let error = writer.try_send(Bytes(vec![1])).unwrap_err();
+    assert!(error.is_full(), "the rest of the first one is in the way: {error}");
+    let error = writer.flush_timeout(Duration::from_millis(5)).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    let sender = thread::spawn(move || writer.send(Bytes(vec![2; 3])).unwrap());
+    assert!(reader.recv().unwrap() == large());
+    assert_eq!(reader.recv().unwrap().0, [2; 3]);
+    assert!(reader.recv().unwrap_err().is_disconnected());
+    sender.join().unwrap();
+
+    let (left, right) = duplex::<Bytes, Bytes>().unwrap();
+    let error = left.send_timeout(large(), Duration::from_millis(5)).unwrap_err();
+    assert!(error.is_unfinished() && !error.is_timeout(), "{error}");
+    let error = left.send_bytes_timeout(b"more", Duration::from_millis(5)).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    let sender = thread::spawn(move || {
+        left.flush().unwrap();
+        left.flush().unwrap(); // nothing
+        left
+    });
+    assert!(right.recv().unwrap() == large());
+    let left = sender.join().unwrap();
+    left.try_send(Bytes(vec![3])).unwrap();
+    assert_eq!(right.recv().unwrap().0, [3]);
+    assert!(right.try_recv().unwrap_err().is_empty());
+}
+
+#[test]
+fn bytes_that_are_cut_off_are_finished() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<()>().unwrap();
+    let (left, right) = duplex::<(), ()>().unwrap();
+    assert!(writer.try_send_bytes(&large().0).unwrap_err().is_unfinished());
+    assert!(left.try_send_bytes(&large().0).unwrap_err().is_unfinished());
+    let sender = thread::spawn(move || {
+        writer.send_bytes(b"end").unwrap();
+        left.send_bytes(b"end").unwrap();
+    });
+    assert!(reader.recv_bytes().unwrap() == large().0);
+    assert_eq!(reader.recv_bytes().unwrap(), b"end");
+    assert!(right.recv_bytes().unwrap() == large().0);
+    assert_eq!(right.recv_bytes().unwrap(), b"end");
+    sender.join().unwrap();
+}
+
+/// Short tries, one after the other, bring a large message over in small pieces.
+#[test]
+fn tries_make_progress() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    let receiver = thread::spawn(move || reader.recv().unwrap());
+    assert!(writer.try_send(large()).unwrap_err().is_unfinished());
+    while let Err(error) = writer.flush_timeout(Duration::ZERO) {
+        assert!(error.is_timeout(), "{error}");
+    }
+    assert!(receiver.join().unwrap() == large());
+}
+
+#[test]
+fn descriptors_of_a_message_that_is_cut_off_arrive() {
+    let _dog = watchdog();
+    let files = |count: usize| -> Vec<Descriptor> {
+        let files = (0..count).map(|n| {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writeln!(writer, "{n}").unwrap();
+            Descriptor(OwnedFd::from(reader))
+        });
+        files.collect()
+    };
+    let check = |files: Vec<Descriptor>| {
+        for (n, file) in files.into_iter().enumerate() {
+            let mut text = String::new();
+            File::from(file).read_to_string(&mut text).unwrap();
+            assert_eq!(text, format!("{n}\n"));
+        }
+    };
+    // Before the cut: the header has gone. And all of them behind it: nothing but the first has.
+    type Message = (Vec<Descriptor>, Bytes);
+    let (left, right) = duplex::<Message, ()>().unwrap();
+    assert!(left.try_send((files(300), large())).unwrap_err().is_unfinished());
+    assert!(left.try_send((files(3), Bytes::default())).unwrap_err().is_full());
+    let sender = thread::spawn(move || left.send((files(2), Bytes::default())).unwrap());
+    let (came, bytes) = right.recv().unwrap();
+    assert_eq!(came.len(), 300);
+    check(came);
+    assert!(bytes == large());
+    let (came, _) = right.recv().unwrap();
+    assert_eq!(came.len(), 2);
+    check(came);
+    assert!(right.recv().unwrap_err().is_disconnected());
+    sender.join().unwrap();
+}
+
+/// With a small buffer, a message with many packets of descriptors is cut among them.
+#[test]
+fn a_cut_among_the_packets_of_descriptors_loses_none() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    alone(|()| {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(20_000), maximum }).unwrap();
+        let before = Census::take();
+        let null = File::open("/dev/null").unwrap();
+        let files = || (0..3000).map(|_| null.try_clone().unwrap().into()).collect();
+        let (left, right) = duplex::<Vec<Descriptor>, ()>().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&left, 1).unwrap();
+        let error = left.try_send(files()).unwrap_err();
+        assert!(error.is_unfinished(), "{error}");
+        drop(error);
+        // The first packets, of 253 each, have gone; the others are with the rest.
+        let kept = Census::take().descriptors - before.descriptors - 3;
+        assert!(kept > 0 && kept < 3000 && (3000 - kept).is_multiple_of(253), "{kept} are kept");
+        let sender = thread::spawn(move || left.send(Vec::new()).unwrap());
+        assert_eq!(right.recv().unwrap().len(), 3000);
+        assert!(right.recv().unwrap().is_empty());
+        assert!(right.recv().unwrap_err().is_disconnected());
+        sender.join().unwrap();
+        drop((right, null));
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn the_rest_travels_with_its_end() {
+    let _dog = watchdog();
+    let (left, right) = duplex::<(Descriptor, Bytes), ()>().unwrap();
+    let null = || Descriptor::from(File::open("/dev/null").unwrap());
+    assert!(left.try_send((null(), large())).unwrap_err().is_unfinished());
+    let (mail, mailbox) = duplex::<Connection<(Descriptor, Bytes), ()>, ()>().unwrap();
+    let sender = thread::spawn(move || {
+        mail.send(left).unwrap(); // the rest is in this message, which is large, too
+    });
+    let left = mailbox.recv().unwrap();
+    sender.join().unwrap();
+    let sender = thread::spawn(move || left.send((null(), Bytes(vec![7]))).unwrap());
+    assert!(right.recv().unwrap().1 == large());
+    assert_eq!(right.recv().unwrap().1.0, [7]);
+    sender.join().unwrap();
+
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    assert!(writer.try_send(large()).unwrap_err().is_unfinished());
+    let child =
+        Process::spawn(|writer: Sender<Bytes>| writer.send(Bytes(vec![8])).unwrap(), writer);
+    assert!(reader.recv().unwrap() == large());
+    assert_eq!(reader.recv().unwrap().0, [8]);
+    assert!(reader.recv().unwrap_err().is_disconnected());
+    child.unwrap().join().unwrap();
+}
+
+#[test]
+fn an_end_that_is_dropped_with_a_rest_leaves_a_corrupted_stream() {
+    let _dog = watchdog();
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    writer.send(Bytes(vec![1])).unwrap();
+    assert!(writer.try_send(large()).unwrap_err().is_unfinished());
+    drop(writer);
+    assert_eq!(reader.recv().unwrap().0, [1]);
+    assert!(matches!(reader.recv(), Err(RecvError::Corrupted(_))));
+}
+
+#[test]
+fn a_peer_that_goes_is_noticed_by_whoever_waits_for_room() {
+    let _dog = watchdog();
+    let (left, right) = duplex::<Bytes, ()>().unwrap();
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    let child = Process::spawn(
+        |(right, reader): (Connection<(), Bytes>, Receiver<Bytes>)| {
+            right.send(()).unwrap();
+            thread::park();
+            drop(reader);
+        },
+        (right, reader),
+    )
+    .unwrap();
+    left.recv().unwrap();
+    let over_socket = thread::spawn(move || {
+        let error = left.send_timeout(large(), Duration::MAX).unwrap_err();
+        assert!(error.is_disconnected(), "{error}");
+        assert!(error.into_inner() == large());
+        assert!(left.try_send(Bytes::default()).unwrap_err().is_disconnected());
+    });
+    let over_pipe = thread::spawn(move || {
+        let error = writer.send_timeout(large(), Duration::from_secs(200)).unwrap_err();
+        assert!(error.is_disconnected(), "{error}");
+        assert!(error.into_inner() == large());
+    });
+    child.kill().unwrap();
+    over_socket.join().unwrap();
+    over_pipe.join().unwrap();
+    child.wait();
+}
+
+/// With a rest pending, a peer that goes is an end all the same, for every call.
+#[test]
+fn a_rest_that_nobody_wants_is_disconnected() {
+    let (reader, writer) = simplex::<Bytes>().unwrap();
+    assert!(writer.try_send(large()).unwrap_err().is_unfinished());
+    drop(reader);
+    assert!(writer.flush().unwrap_err().is_disconnected());
+    assert!(writer.flush_timeout(Duration::ZERO).unwrap_err().is_disconnected());
+    let error = writer.send(Bytes(vec![1])).unwrap_err();
+    assert!(error.is_disconnected());
+    assert_eq!(error.into_inner().0, [1]);
+    assert!(writer.try_send(Bytes(vec![2])).unwrap_err().is_disconnected());
+}
+
+/// The reader takes a little now and then: no single wait is long, and the deadline still holds.
+#[test]
+fn the_deadline_bounds_the_whole_call() {
+    let _dog = watchdog();
+    for over_pipe in [true, false] {
+        let (writer, mut end): (Sender<Bytes>, File) = if over_pipe {
+            let (reader, writer) = simplex::<Bytes>().unwrap();
+            (writer, OwnedFd::from(reader).into())
+        } else {
+            let (left, right) = duplex::<Bytes, ()>().unwrap();
+            (left.split().0, OwnedFd::from(right).into())
+        };
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let slow = thread::spawn(move || {
+            let mut buffer = vec![0; 1000];
+            while stopped.recv_timeout(Duration::from_millis(1)).is_err() {
+                end.read_exact(&mut buffer).unwrap();
+            }
+        });
+        let start = Instant::now();
+        let error = writer.send_timeout(large(), Duration::from_millis(100)).unwrap_err();
+        let elapsed = start.elapsed();
+        assert!(error.is_unfinished(), "{error}");
+        assert!(elapsed >= Duration::from_millis(100), "{elapsed:?}");
+        // At 1000 bytes a millisecond the message takes 10 s.
+        assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+        stop.send(()).unwrap();
+        slow.join().unwrap();
+    }
+}
+
+#[test]
+fn a_non_blocking_descriptor_from_elsewhere_waits_all_the_same() {
+    let _dog = watchdog();
+    let (a, b) = UnixStream::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    let left = Connection::<Bytes, ()>::from(OwnedFd::from(a));
+    let right = Connection::<(), Bytes>::from(OwnedFd::from(b));
+    let receiver = thread::spawn(move || {
+        let first = right.recv().unwrap();
+        (first, right.recv().unwrap_err())
+    });
+    left.send(large()).unwrap();
+    drop(left);
+    let (first, error) = receiver.join().unwrap();
+    assert!(first == large() && error.is_disconnected());
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    for end in [OwnedFd::from(reader.try_clone().unwrap()), writer.try_clone().unwrap().into()] {
+        rustix::fs::fcntl_setfl(&end, rustix::fs::OFlags::NONBLOCK).unwrap();
+    }
+    let reader = Receiver::<Bytes>::from(OwnedFd::from(reader));
+    let writer = Sender::<Bytes>::from(OwnedFd::from(writer));
+    assert!(reader.recv_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    let receiver = thread::spawn(move || reader.recv().unwrap());
+    writer.send(large()).unwrap();
+    assert!(receiver.join().unwrap() == large());
+}
+
+/// Killed while its send is blocked in the middle of a message, with a time limit or without.
+#[test]
+fn a_sender_killed_in_the_middle_leaves_a_corrupted_stream() {
+    let _dog = watchdog();
+    for limit in [None, Some(100)] {
+        let (left, right) = duplex::<Bytes, ()>().unwrap();
+        let child = Process::spawn(
+            |(left, limit): (Connection<Bytes, ()>, Option<u64>)| match limit {
+                None => left.send(large()).unwrap(),
+                Some(seconds) => left.send_timeout(large(), Duration::from_secs(seconds)).unwrap(),
+            },
+            (left, limit),
+        )
+        .unwrap();
+        until(|| is_asleep(child.pid()));
+        assert!(!right.poll(Duration::ZERO).unwrap(), "a part of a message is none");
+        until(|| is_asleep(child.pid()));
+        child.kill().unwrap();
+        let result = right.recv_timeout(Duration::from_secs(200));
+        let error = result.expect_err("half a message is none").to_string();
+        assert!(error.contains("ended"), "{error}");
+        child.wait();
+    }
+}
