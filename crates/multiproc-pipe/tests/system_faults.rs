@@ -234,6 +234,7 @@ fn descriptors_that_do_not_arrive_are_an_error() {
         ours.send(None).unwrap();
         script(&[(Call::RecvMsg, Fault::Truncated)]);
         assert!(theirs.recv().unwrap().is_none(), "it came whole, before the loss");
+        assert!(theirs.poll(Duration::ZERO).unwrap(), "there is an error to be received");
         for _ in 0..2 {
             let error = theirs.recv().unwrap_err();
             assert!(matches!(error, RecvError::Corrupted(_)), "{error}");
