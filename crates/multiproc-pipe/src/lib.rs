@@ -44,6 +44,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
+#[cfg(multiproc_faults)]
+pub mod fault;
 pub mod message;
 
 mod bytes;
@@ -53,10 +55,12 @@ mod descriptor;
 mod error;
 mod frame;
 mod iter;
+mod nesting;
 mod pipe;
 mod reader;
 mod reason;
 mod stream;
+mod system;
 mod travel;
 mod wait;
 mod writer;

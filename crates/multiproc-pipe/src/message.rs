@@ -33,6 +33,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::frame::MAX_DESCRIPTORS;
+use crate::nesting::Bounded;
 
 /// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
 /// message pays for it, and few have handles.
@@ -204,7 +205,8 @@ fn encode_error<T: Serialize + ?Sized>(
 ///
 /// # Errors
 ///
-/// If the bytes are no value of this type, or something is left over.
+/// If the bytes are no value of this type, or something is left over, or the value is nested so
+/// deeply that decoding takes more than 512 KiB of stack.
 #[inline]
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
@@ -217,7 +219,10 @@ pub fn decode<T: DeserializeOwned>(
             ..Table::EMPTY
         });
     }
-    match postcard::take_from_bytes::<T>(bytes) {
+    let mut deserializer = postcard::Deserializer::from_flavor(Bounded::new(bytes));
+    let result = T::deserialize(&mut deserializer)
+        .and_then(|value| deserializer.finalize().map(|rest| (value, rest)));
+    match result {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(decode_error::<T>(&scope, || {
             format!("{} of {} bytes are left over", rest.len(), bytes.len())
@@ -368,6 +373,28 @@ mod tests {
             let error = decode::<(Descriptor, Descriptor)>(&bytes, descriptors()).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Tree {
+        Leaf,
+        Node(Box<Tree>),
+        Nodes(Vec<Tree>),
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_refused() {
+        let chain = |levels| [vec![1; levels], vec![0]].concat();
+        for levels in [1_000_000, 10_000_000] {
+            let error = decode::<Tree>(&chain(levels), Vec::new()).unwrap_err();
+            assert!(error.to_string().contains("nested so deeply"), "{error}");
+        }
+        let mut tree = decode::<Tree>(&chain(100), Vec::new()).unwrap();
+        for _ in 0..100 {
+            let Tree::Node(inner) = tree else { panic!("a node") };
+            tree = *inner;
+        }
+        assert_eq!(tree, Tree::Leaf);
     }
 
     #[test]
