@@ -1,7 +1,7 @@
 //! What all handles of a queue are made of: the region, the ends of the lane, and the calls between
 //! values and bytes.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -158,6 +158,7 @@ impl<T> Core<T> {
         Ring {
             control: self.store.region.control(),
             limits: self.store.limits,
+            hot: self.store.hot(),
             members: &self.store,
         }
     }
@@ -305,12 +306,9 @@ impl<T> Core<T> {
         })
     }
 
-    /// Gets items into a sink.
-    fn get_items(
-        &self,
-        sink: &mut impl Sink,
-        until: Until,
-    ) -> Result<(usize, Vec<OwnedFd>), Missed> {
+    /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
+    #[inline]
+    fn get_items(&self, sink: &mut impl Sink, until: Until) -> Result<Vec<OwnedFd>, Missed> {
         let ring = self.ring();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = Unpacked { end, descriptors: Vec::new() };
@@ -327,10 +325,7 @@ impl<T> Core<T> {
                 ring.get(sink, &mut lane, deadline, check)?
             }
         };
-        if count == 0 {
-            return Err(Missed::NotNow);
-        }
-        Ok((count, lane.descriptors))
+        if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }
     }
 }
 
@@ -428,7 +423,7 @@ impl<T: DeserializeOwned> Core<T> {
     #[inline]
     pub(crate) fn get(&self, until: Until) -> Result<T, Missed> {
         with_buffer(|buffer| {
-            let (_, descriptors) = self.get_items(buffer, until)?;
+            let descriptors = self.get_items(buffer, until)?;
             message::decode(buffer, descriptors).map_err(|error| Missed::For(error.into()))
         })
     }
@@ -442,7 +437,7 @@ impl<T: DeserializeOwned> Core<T> {
         }
         let result = with_buffer(|buffer| {
             let mut batch = Batch { buffer, ends: Vec::new(), max: max.min(BATCH) };
-            let (_, mut descriptors) = self.get_items(&mut batch, until)?;
+            let mut descriptors = self.get_items(&mut batch, until)?;
             let Batch { buffer, ends, .. } = batch;
             let mut start = 0;
             let mut failure = Ok(());
@@ -483,18 +478,23 @@ impl Sink for Batch<'_> {
     }
 }
 
-/// Lends an empty buffer of this thread. What runs in it may lend another one.
+/// Lends an empty buffer of this thread. What runs in it may ask for another one.
+#[inline]
 fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     thread_local! {
-        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-    let mut buffer = BUFFER.take();
-    buffer.clear();
-    let result = run(&mut buffer);
-    if buffer.capacity() <= KEEP {
-        BUFFER.set(buffer);
-    }
-    result
+    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => {
+            buffer.clear();
+            let result = run(&mut buffer);
+            if buffer.capacity() > KEEP {
+                *buffer = Vec::new();
+            }
+            result
+        }
+        Err(_) => run(&mut Vec::new()),
+    })
 }
 
 /// How a handle travels.

@@ -106,6 +106,12 @@ impl Store {
         Ok(Self { region, layout, limits, max_bytes, capacity })
     }
 
+    /// The hot ring.
+    #[inline]
+    pub(crate) fn hot(&self) -> Bytes<'_> {
+        self.region.data().slice(0, HOT)
+    }
+
     /// A region that came from elsewhere.
     pub(crate) fn over(region: Region<Control>) -> io::Result<Self> {
         let seldom = &region.control().seldom;
@@ -151,11 +157,6 @@ impl Members for Store {
 }
 
 impl Memory for Store {
-    #[inline]
-    fn hot(&self) -> Bytes<'_> {
-        self.region.data().slice(0, HOT)
-    }
-
     fn reserve_hot(&self, len: u64) -> bool {
         let len = usize::try_from(len).unwrap_or(HOT).min(HOT);
         !fault::fails("put.reserve") && self.region.reserve(0, len).is_ok()
@@ -169,6 +170,11 @@ impl Memory for Store {
     #[inline]
     fn blocks(&self) -> Bytes<'_> {
         self.region.data().slice(self.layout.blocks, self.layout.blocks_len)
+    }
+
+    #[inline]
+    fn blocks_len(&self) -> u64 {
+        self.layout.blocks_len as u64
     }
 
     fn reserve(&self, block: u64) -> bool {

@@ -60,7 +60,8 @@ impl Shared {
         act: impl FnOnce(Ring<'_, View<'_, L>>) -> R,
     ) -> R {
         let members = &View { member, shared: self };
-        act(Ring { control: &self.control, limits: self.limits, members })
+        let hot = self.hot.clone();
+        act(Ring { control: &self.control, limits: self.limits, hot, members })
     }
 
     fn put(&self, member: impl Members + Copy, item: u64) {
@@ -152,10 +153,6 @@ impl<L: Members> Members for View<'_, L> {
 }
 
 impl<L> Memory for View<'_, L> {
-    fn hot(&self) -> Bytes<'_> {
-        self.shared.hot.clone()
-    }
-
     fn reserve_hot(&self, _: u64) -> bool {
         true
     }
@@ -166,6 +163,10 @@ impl<L> Memory for View<'_, L> {
 
     fn blocks(&self) -> Bytes<'_> {
         self.shared.blocks.clone()
+    }
+
+    fn blocks_len(&self) -> u64 {
+        self.shared.blocks.len() as u64
     }
 
     fn reserve(&self, _: u64) -> bool {

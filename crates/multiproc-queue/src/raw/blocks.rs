@@ -55,9 +55,6 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The memory behind the rings.
 pub(crate) trait Memory {
-    /// The hot ring.
-    fn hot(&self) -> Bytes<'_>;
-
     /// Makes sure of the first `len` bytes of the hot ring. False: there is no memory left.
     fn reserve_hot(&self, len: u64) -> bool;
 
@@ -66,6 +63,9 @@ pub(crate) trait Memory {
 
     /// The blocks, one after the other.
     fn blocks(&self) -> Bytes<'_>;
+
+    /// How many bytes the blocks are.
+    fn blocks_len(&self) -> u64;
 
     /// Makes sure of a block. False: there is no memory left.
     fn reserve(&self, block: u64) -> bool;
@@ -130,7 +130,7 @@ pub(crate) struct Blocks<'a, M> {
 impl<M: Memory> Blocks<'_, M> {
     /// How many blocks of memory there can be.
     fn count(&self) -> u64 {
-        self.memory.blocks().len() as u64 / BLOCK
+        self.memory.blocks_len() / BLOCK
     }
 
     fn entry(&self, block: u64) -> Result<&AtomicU32, Fault> {

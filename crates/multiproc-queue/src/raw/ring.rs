@@ -28,7 +28,7 @@ use multiproc_sync::fault;
 #[cfg(not(loom))]
 use multiproc_sync::placed;
 use multiproc_sync::primitives::{
-    AtomicU32, AtomicU64, Ordering, fence, fence_after_rmw, load_locked,
+    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_after_rmw, load_locked,
 };
 use multiproc_sync::raw::Busy;
 use multiproc_sync::raw::lock::{Lock, Taken};
@@ -291,6 +291,8 @@ impl Control {
 pub(crate) struct Ring<'a, M> {
     pub(crate) control: &'a Control,
     pub(crate) limits: Limits,
+    /// A power of two, so that a position's offset is a mask away.
+    pub(crate) hot: Bytes<'a>,
     pub(crate) members: &'a M,
 }
 
@@ -394,10 +396,8 @@ impl<M: Members + Memory> Ring<'_, M> {
             self.control.not_full.places.notify(saturating_u32(count));
             self.control.not_full.bytes.notify_all();
         }
-        if let Some((head, tail)) = trim
-            && self.blocks().is_time_to_trim(head, tail)
-        {
-            self.trim();
+        if let Some((head, tail)) = trim {
+            self.trim_if_time(head, tail);
         }
         Ok(count)
     }
@@ -476,14 +476,20 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Gives memory back if the queue is empty. For those who have nothing else to do.
     pub(crate) fn trim_if_idle(&self) {
         let (head, tail) = self.marks();
-        if head == tail && self.blocks().is_time_to_trim(head.overflow, tail.overflow) {
+        if head == tail {
+            self.trim_if_time(head.overflow, tail.overflow);
+        }
+    }
+
+    #[cold]
+    fn trim_if_time(&self, head: u64, tail: u64) {
+        if self.blocks().is_time_to_trim(head, tail) {
             self.trim();
         }
     }
 
     /// Gives memory back that the queue does not need.
-    #[cold]
-    pub(crate) fn trim(&self) {
+    fn trim(&self) {
         let Control { producers, consumers, .. } = self.control;
         // If a stopped producer has the lock, or the queue is corrupted, memory stays: no more.
         if self.lock(&producers.lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
@@ -604,7 +610,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         let header = Header { number: next.count, length, tag }.to_bytes();
         if place == Place::Hot {
             let at = self.offset(next.hot);
-            self.members.hot().copy_in(at, &header);
+            self.hot.copy_in(at, &header);
             fault::reached("put.half_written");
             self.copy_in(at + HEADER, item);
             next.hot = next.hot.wrapping_add(size);
@@ -644,12 +650,12 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     #[inline]
     fn room(&self, used: Used, size: u64) -> Place {
-        let has_overflow = !self.members.table().is_empty();
+        let has_overflow = self.members.blocks_len() > 0;
         if used.items >= self.limits.capacity {
             Place::Full(Put::NoPlace)
         } else if used.hot + used.overflow + size > self.limits.bytes {
             Place::Full(Put::NoBytes)
-        } else if self.members.hot().len() as u64 - used.hot >= size {
+        } else if self.hot.len() as u64 - used.hot >= size {
             Place::Hot
         } else if has_overflow {
             Place::Overflow
@@ -662,14 +668,14 @@ impl<M: Members + Memory> Ring<'_, M> {
     #[inline]
     fn reserve_hot(&self, tail: u64, size: u64) -> Result<(), Fault> {
         let reserved = load_locked(&self.control.blocks.reserved);
-        let end = tail.saturating_add(size).min(self.members.hot().len() as u64);
+        let end = tail.saturating_add(size).min(self.hot.len() as u64);
         if end > reserved { self.reserve_more(end) } else { Ok(()) }
     }
 
     #[cold]
     fn reserve_more(&self, end: u64) -> Result<(), Fault> {
         const STEP: u64 = 64 * 1024;
-        let end = end.next_multiple_of(STEP).min(self.members.hot().len() as u64);
+        let end = end.next_multiple_of(STEP).min(self.hot.len() as u64);
         if !self.members.reserve_hot(end) {
             return Err(Fault::OutOfMemory);
         }
@@ -694,18 +700,18 @@ impl<M: Members + Memory> Ring<'_, M> {
         let (epoch, head) = consumers.current();
         let mut tail = consumers.seen();
         let has_item = |used: Used| used.items > 0;
-        if !self.used(head, tail).is_ok_and(has_item) {
+        let mut used = self.used(head, tail).ok().filter(|&used| has_item(used));
+        if used.is_none() {
             tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
-            if !has_item(self.used(head, tail)?) {
-                return Ok(Got { count: 0, trim: None });
-            }
+            used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             consumers.see(tail);
         }
+        let Some(mut used) = used else { return Ok(Got { count: 0, trim: None }) };
         let mut next = head;
         let mut count = 0;
         let mut has_packet = false;
-        while next.count != tail.count {
-            match self.get_one(&mut next, tail, sink, lane, count == 0) {
+        loop {
+            match self.get_one(&mut next, used, sink, lane, count == 0) {
                 Ok(tag) => has_packet = tag != 0,
                 Err(fault) if count == 0 => return Err(fault),
                 // The next attempt finds it again; what went well counts.
@@ -715,6 +721,10 @@ impl<M: Members + Memory> Ring<'_, M> {
             count += 1;
             if has_packet || !sink.takes_more() {
                 break;
+            }
+            match self.used(next, tail) {
+                Ok(left) if has_item(left) => used = left,
+                _ => break,
             }
         }
         fault::reached("get.copied");
@@ -739,12 +749,12 @@ impl<M: Members + Memory> Ring<'_, M> {
     fn get_one(
         &self,
         next: &mut Mark,
-        tail: Mark,
+        used: Used,
         sink: &mut impl Sink,
         lane: &mut dyn Incoming,
         is_first: bool,
     ) -> Result<u32, Fault> {
-        let (place, header) = self.front(*next, tail)?;
+        let (place, header) = self.front(*next, used)?;
         let length = header.length as usize;
         if header.tag != 0 {
             if !is_first {
@@ -770,8 +780,7 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// The next frame: the one with the next number, in whichever ring it lies.
     #[inline]
-    fn front(&self, head: Mark, tail: Mark) -> Result<(Place, Header), Fault> {
-        let used = self.used(head, tail)?;
+    fn front(&self, head: Mark, used: Used) -> Result<(Place, Header), Fault> {
         let check = |header: Header, used: u64| {
             if size(header.length as usize) > used {
                 return Err(Fault::Corrupted("the length of a frame"));
@@ -780,7 +789,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         };
         if used.hot > 0 {
             let at = self.offset(head.hot);
-            let header = Header::from_bytes(self.members.hot().copy_out(at));
+            let header = Header::from_bytes(self.hot.copy_out(at));
             if header.number == head.count {
                 return Ok((Place::Hot, check(header, used.hot)?));
             }
@@ -801,8 +810,8 @@ impl<M: Members + Memory> Ring<'_, M> {
         let overflow = tail.overflow.wrapping_sub(head.overflow);
         let items = tail.count.wrapping_sub(head.count);
         let aligned = (head.hot | tail.hot | head.overflow | tail.overflow).is_multiple_of(ALIGN);
-        if hot > self.members.hot().len() as u64
-            || overflow > self.members.blocks().len() as u64
+        if hot > self.hot.len() as u64
+            || overflow > self.members.blocks_len()
             || items > (hot + overflow) / ALIGN
             || !aligned
         {
@@ -838,15 +847,14 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     #[inline]
     fn offset(&self, position: u64) -> usize {
-        // A power of two, so that the offset is a mask away.
-        let mask = self.members.hot().len() as u64 - 1;
+        let mask = self.hot.len() as u64 - 1;
         usize::try_from(position & mask).unwrap_or(0)
     }
 
     /// Copies in at `at`, going on at the start where the hot ring ends.
     #[inline]
     fn copy_in(&self, at: usize, item: &[u8]) {
-        let hot = self.members.hot();
+        let hot = &self.hot;
         let (first, rest) = item.split_at(item.len().min(hot.len() - at));
         hot.copy_in(at, first);
         if !rest.is_empty() {
@@ -857,7 +865,7 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Copies out from `at`, going on at the start where the hot ring ends.
     #[inline]
     fn append_to(&self, at: usize, length: usize, item: &mut Vec<u8>) {
-        let hot = self.members.hot();
+        let hot = &self.hot;
         let first = length.min(hot.len() - at);
         hot.append_to(at, first, item);
         if first < length {
