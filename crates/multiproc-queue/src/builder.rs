@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 
+use crate::joinable::JoinableQueue;
 use crate::queue::Queue;
-use crate::store::{DEFAULT_BYTES, MAX_BYTES, MAX_CAPACITY};
+use crate::store::{DEFAULT_BYTES, MAX_BYTES, MAX_CAPACITY, TaskLimits};
 
 /// Makes a [`Queue`] as wanted; see [`Queue::builder`].
 pub struct QueueBuilder<T> {
@@ -59,6 +60,71 @@ impl<T> QueueBuilder<T> {
         }
         check("max_bytes", "bytes", self.max_bytes, MAX_BYTES)?;
         Queue::create(self.name.as_deref(), self.capacity, self.max_bytes)
+    }
+}
+
+/// Makes a [`JoinableQueue`] as wanted; see [`JoinableQueue::builder`].
+pub struct JoinableQueueBuilder<T> {
+    queue: QueueBuilder<T>,
+    max_attempts: u32,
+}
+
+impl<T> JoinableQueueBuilder<T> {
+    pub(crate) fn new() -> Self {
+        Self { queue: QueueBuilder::new(), max_attempts: DEFAULT_ATTEMPTS }
+    }
+
+    /// As [`QueueBuilder::capacity`]. Tasks in work do not count.
+    #[must_use]
+    pub fn capacity(self, capacity: usize) -> Self {
+        Self { queue: self.queue.capacity(capacity), ..self }
+    }
+
+    /// As [`QueueBuilder::max_bytes`]. Tasks in work do not count.
+    #[must_use]
+    pub fn max_bytes(self, max_bytes: usize) -> Self {
+        Self { queue: self.queue.max_bytes(max_bytes), ..self }
+    }
+
+    /// As [`QueueBuilder::name`].
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { queue: self.queue.name(name), ..self }
+    }
+
+    /// How often a task is delivered at most, from 1 on, before it becomes a dead letter. Without it,
+    /// 16.
+    #[must_use]
+    pub fn max_attempts(self, max_attempts: u32) -> Self {
+        Self { max_attempts, ..self }
+    }
+
+    /// Makes the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`QueueBuilder::build`].
+    pub fn build(self) -> io::Result<JoinableQueue<T>> {
+        let Self { queue: QueueBuilder { capacity, max_bytes, name, .. }, max_attempts } = self;
+        if let Some(capacity) = capacity {
+            check("capacity", "items", capacity, MAX_CAPACITY)?;
+        }
+        check("max_bytes", "bytes", max_bytes, MAX_BYTES)?;
+        check("max_attempts", "deliveries", max_attempts as usize, u32::MAX as usize)?;
+        let tasks = TaskLimits { max_attempts };
+        JoinableQueue::create(name.as_deref(), capacity, max_bytes, tasks)
+    }
+}
+
+/// How often a task is delivered that always comes back.
+const DEFAULT_ATTEMPTS: u32 = 16;
+
+impl<T> fmt::Debug for JoinableQueueBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinableQueueBuilder")
+            .field("queue", &self.queue)
+            .field("max_attempts", &self.max_attempts)
+            .finish()
     }
 }
 

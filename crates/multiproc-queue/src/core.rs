@@ -17,13 +17,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Corrupted, GetError, OsError, Reason};
 use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
-use crate::raw::frame;
+use crate::raw::frame::{self, Header};
 use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
-use crate::store::Store;
+use crate::store::{LARGEST_TASK, Store, TaskLimits};
 
 /// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
 /// microsecond by whoever runs, so after this long its holder is stopped.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same for one who waits for many things, and not long for any of them.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -49,10 +49,12 @@ pub(crate) struct Core<T> {
     /// Whether there is none, for a look without the mutex.
     is_closed: AtomicBool,
     /// None: this handle does not get.
-    consumer: Option<Arc<End>>,
+    pub(crate) consumer: Option<Arc<End>>,
     /// The number of closed handles on the other side, when last looked.
     closed_consumers: AtomicU32,
     closed_producers: AtomicU32,
+    /// How often a task had come back, when last none was there.
+    pub(crate) returned: AtomicU32,
     puts: AtomicU32,
     name: Option<Arc<str>>,
     items: PhantomData<fn(T) -> T>,
@@ -88,6 +90,7 @@ impl From<Fault> for Refused {
             Fault::Disconnected => Reason::Disconnected,
             Fault::OutOfMemory => Reason::OutOfMemory,
             Fault::Os(code) => Reason::Os(OsError::from_code(code)),
+            Fault::TooManyTasks => unreachable!("putting makes no tasks"),
             Fault::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
         })
     }
@@ -101,6 +104,7 @@ impl From<Fault> for Missed {
             Fault::Disconnected => GetError::Disconnected,
             Fault::OutOfMemory => GetError::Os(OsError::out_of_memory()),
             Fault::Os(code) => GetError::Os(OsError::from_code(code)),
+            Fault::TooManyTasks => GetError::TooManyTasks,
             Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
         })
     }
@@ -111,8 +115,9 @@ impl<T> Core<T> {
         name: Option<&str>,
         capacity: Option<usize>,
         max_bytes: usize,
+        tasks: Option<TaskLimits>,
     ) -> io::Result<Self> {
-        let store = Store::create(name.unwrap_or(""), capacity, max_bytes)?;
+        let store = Store::create(name.unwrap_or(""), capacity, max_bytes, tasks)?;
         let (producer, consumer) = lane::pair()?;
         let end = |socket, role| Some(Arc::new(End::new(socket, role, store.region.clone())));
         let producer = end(producer, Role::Producer);
@@ -138,6 +143,7 @@ impl<T> Core<T> {
             consumer,
             closed_consumers,
             closed_producers,
+            returned: AtomicU32::new(0),
             puts: AtomicU32::new(0),
             name,
             items: PhantomData,
@@ -164,6 +170,12 @@ impl<T> Core<T> {
             hot: self.store.hot(),
             members: &self.store,
         }
+    }
+
+    /// How many items can be got.
+    pub(crate) fn len(&self) -> usize {
+        let items = usize::try_from(self.ring().len()).unwrap_or(usize::MAX);
+        items.saturating_add(self.ready_tasks())
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -212,12 +224,15 @@ impl<T> Core<T> {
     }
 
     /// Whether anything can come any more, when nothing was there.
-    fn check_producers(
+    pub(crate) fn check_producers(
         &self,
         ring: &Ring<'_, Store>,
         look: Look,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<(), Fault> {
+        if self.may_tasks_come_back(ring) {
+            return Ok(());
+        }
         if ring.control.is_shut_down() && ring.is_drained(deadline)? {
             return Err(Fault::Closed);
         }
@@ -239,6 +254,7 @@ impl<T> Core<T> {
             let _ = ring.while_empty(|| end.drain());
         }
         ring.trim_if_idle();
+        self.trim_tasks(ring);
         self.closed_producers.store(closed, Ordering::Relaxed);
         Ok(())
     }
@@ -302,7 +318,7 @@ impl<T> Core<T> {
 
     /// Wakes who waits with poll(2), if anybody wants to be.
     #[inline]
-    fn ring_bell(&self) {
+    pub(crate) fn ring_bell(&self) {
         if self.store.region.control().must_ring()
             && let Some(end) = self.producer_end()
         {
@@ -424,7 +440,8 @@ impl<T: Serialize> Core<T> {
     fn encode(&self, item: &T, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, Reason> {
         let before = buffer.len();
         let descriptors = message::encode(item, buffer).map_err(Reason::Encode)?;
-        let (size, max) = (buffer.len() - before, self.store.max_bytes.min(frame::LONGEST));
+        let largest = if self.store.tasks.is_some() { LARGEST_TASK } else { frame::LONGEST };
+        let (size, max) = (buffer.len() - before, self.store.max_bytes.min(largest));
         if size > max {
             return Err(Reason::TooLarge { size, max });
         }
@@ -494,14 +511,15 @@ impl Sink for Batch<'_> {
         self.buffer
     }
 
-    fn ended(&mut self) {
+    fn ended(&mut self, _: &Header) -> Result<(), Fault> {
         self.ends.push(self.buffer.len());
+        Ok(())
     }
 }
 
 /// Lends an empty buffer of this thread. What runs in it may ask for another one.
 #[inline]
-fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+pub(crate) fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
@@ -542,21 +560,22 @@ impl<T> Core<T> {
         wire.serialize(serializer)
     }
 
-    /// `is_right` says whether a handle that can put, and get, is one of the right kind.
+    /// `is_right` says whether a handle that can put, can get, of a joinable queue, is one of the right
+    /// kind.
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
         expected: &str,
-        is_right: fn(bool, bool) -> bool,
+        is_right: fn(bool, bool, bool) -> bool,
     ) -> Result<Self, D::Error> {
         let Wire { region, producer, consumer, name } = Wire::deserialize(deserializer)?;
         let core = || {
-            if !is_right(producer.is_some(), consumer.is_some()) {
+            let store = Store::over(region)?;
+            if !is_right(producer.is_some(), consumer.is_some(), store.tasks.is_some()) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("expected a {expected} of a queue, got a handle of another kind"),
+                    format!("expected a {expected}, got another kind of handle of a queue"),
                 ));
             }
-            let store = Store::over(region)?;
             let adopt = |socket: Option<Descriptor>, role| {
                 let end = socket.map(|Descriptor(fd)| End::adopt(fd, role, store.region.clone()));
                 end.transpose().map(|end| end.map(Arc::new))

@@ -287,6 +287,9 @@ macro_rules! get_error {
             /// The descriptors in the next item cannot be opened here: most likely, this process has
             /// as many open as it may. The item stays where it is.
             Os(OsError),
+            /// As many tasks are in work as there can be (of a joinable queue): finish some first.
+            /// Nothing was taken.
+            TooManyTasks,
             /// The queue is of no use any more.
             Corrupted(Corrupted),
         }
@@ -325,6 +328,10 @@ macro_rules! get_error {
                     Self::Os(error) => write!(
                         f,
                         "getting an item failed: its descriptors cannot be opened here: {error}"
+                    ),
+                    Self::TooManyTasks => f.write_str(
+                        "as many tasks are in work as there can be: finish some first, or let \
+                         their processes end",
                     ),
                     Self::Corrupted(error) => write!(f, "getting an item failed: {error}"),
                 }
@@ -366,6 +373,7 @@ macro_rules! widen {
                     GetError::Disconnected => Self::Disconnected,
                     GetError::Decode(error) => Self::Decode(error),
                     GetError::Os(error) => Self::Os(error),
+                    GetError::TooManyTasks => Self::TooManyTasks,
                     GetError::Corrupted(error) => Self::Corrupted(error),
                 }
             }
@@ -412,3 +420,65 @@ impl<T> fmt::Display for GetManyError<T> {
 }
 
 impl<T> Error for GetManyError<T> {}
+
+/// `task_done` was called more often than tasks were detached by this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyTaskDone;
+
+impl fmt::Display for TooManyTaskDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "`task_done` was called more often than there are tasks that this process has got and \
+             detached",
+        )
+    }
+}
+
+impl Error for TooManyTaskDone {}
+
+/// `join` cannot wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JoinTasksError {
+    /// This thread has a task of the queue itself, and would wait for its own end.
+    InTask,
+}
+
+/// Not all tasks were done in time, or `join` cannot wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JoinTasksTimeoutError {
+    /// Some tasks are not done yet.
+    Timeout,
+    /// This thread has a task of the queue itself, and would wait for its own end.
+    InTask,
+}
+
+impl JoinTasksTimeoutError {
+    /// Whether this is the reason.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        *self == Self::Timeout
+    }
+}
+
+const IN_TASK: &str = "this thread has a task of the queue that it wants to join, and would wait for \
+                       itself: end the task first, with `task_done`";
+
+impl fmt::Display for JoinTasksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(IN_TASK)
+    }
+}
+
+impl fmt::Display for JoinTasksTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("not all tasks were done in time"),
+            Self::InTask => f.write_str(IN_TASK),
+        }
+    }
+}
+
+impl Error for JoinTasksError {}
+impl Error for JoinTasksTimeoutError {}

@@ -41,17 +41,23 @@
 //! queue yet: `get` waits for an item also when nobody is left who could put one.
 
 #[cfg(not(loom))]
+mod api;
+#[cfg(not(loom))]
 mod builder;
 #[cfg(not(loom))]
 mod core;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod joinable;
+#[cfg(not(loom))]
 mod lane;
 #[cfg(not(loom))]
 mod queue;
 #[cfg(not(loom))]
 mod store;
+#[cfg(not(loom))]
+mod task;
 
 #[cfg_attr(loom, allow(dead_code))]
 mod raw;
@@ -61,12 +67,15 @@ mod loom_tests;
 
 #[cfg(not(loom))]
 pub use {
-    builder::QueueBuilder,
+    builder::{JoinableQueueBuilder, QueueBuilder},
     error::{
-        Corrupted, GetError, GetManyError, GetTimeoutError, OsError, PutError, PutManyError,
-        PutTimeoutError, TryGetError, TryPutError,
+        Corrupted, GetError, GetManyError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError,
+        OsError, PutError, PutManyError, PutTimeoutError, TooManyTaskDone, TryGetError,
+        TryPutError,
     },
+    joinable::JoinableQueue,
     queue::{Consumer, Producer, Queue, Shutdown},
+    task::{DeadLetter, DeathReason, FinishError, Puts, Task},
 };
 
 /// The points of `put` at which tests let a producer die, in order: one after each step.
@@ -94,3 +103,16 @@ pub const OVERFLOW_POINTS: &[&str] =
 /// The same, beside those, of items that have descriptors.
 #[doc(hidden)]
 pub const LANE_POINTS: &[&str] = &["put.tagged", "put.sent", "get.received", "get.removed"];
+
+/// The points at which tests let a process die that has to do with tasks, in order.
+#[doc(hidden)]
+pub const TASK_POINTS: &[&str] = &[
+    "task.taken",
+    "task.filled",
+    "task.numbered",
+    "task.doing",
+    "task.done",
+    "task.reclaiming",
+    "task.given_up",
+    "task.seized",
+];

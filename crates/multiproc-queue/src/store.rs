@@ -5,16 +5,20 @@
 //! | 0 | the hot ring: 256 KiB |
 //! | behind it | the table of blocks, 4 bytes each; as many as the next power of two |
 //! | at the next page | the blocks of the overflow ring, 64 KiB each |
+//! | behind them, if it is joinable | the slots of tasks, 64 bytes each |
+//! | at the next page | their places, those of each size together: see [`CLASSES`] |
 //!
 //! All but the first page is touched only when it is needed. If a queue's items fit into the hot ring
 //! all together, it has no more than that.
 
 use std::io;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use multiproc_sync::fault;
-use multiproc_sync::primitives::{AtomicU32, Bytes, Ordering};
+use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
 use multiproc_sync::raw::members::{MemberId, Members};
 use multiproc_sync::region::{Control as RegionControl, Region};
 
@@ -22,6 +26,7 @@ use crate::lane;
 use crate::raw::blocks::{BLOCK, Memory};
 use crate::raw::frame::size;
 use crate::raw::ring::{Control, Limits};
+use crate::raw::tasks::{self, Class, Places, WORDS};
 
 /// The hot ring: small enough to stay in a core's cache. A power of two.
 const HOT: usize = 256 * 1024;
@@ -48,6 +53,20 @@ impl RegionControl for Control {
     }
 }
 
+/// The sizes of tasks, and how many of each there can be at a time. One that finds no place among
+/// its like takes a larger one.
+const CLASSES: [Class; tasks::CLASSES] = [
+    Class { bytes: 256, slots: 16_384 },
+    Class { bytes: 4 << 10, slots: 4096 },
+    Class { bytes: 64 << 10, slots: 2048 },
+    Class { bytes: 1 << 20, slots: 1024 },
+    Class { bytes: 32 << 20, slots: 256 },
+    Class { bytes: 1 << 30, slots: 16 },
+];
+
+/// The largest task.
+pub(crate) const LARGEST_TASK: usize = 1 << 30;
+
 /// Where the parts are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
@@ -55,20 +74,35 @@ struct Layout {
     table_len: usize,
     blocks: usize,
     blocks_len: usize,
+    slots: usize,
+    slots_len: usize,
+    /// How many of the classes there are, and where their places begin.
+    classes: usize,
+    places: [usize; tasks::CLASSES],
+    len: usize,
 }
 
 impl Layout {
-    fn of(limit: u64) -> Self {
+    /// With room for frames of so many bytes; and for tasks of up to so many.
+    fn of(limit: u64, largest_task: Option<usize>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX / 4);
         // Two more, because the first and the last one may be in use in part.
         let count = if limit <= HOT { 0 } else { limit.div_ceil(BLOCK_BYTES) + 2 };
         let table_len = if count == 0 { 0 } else { count.next_power_of_two() };
         let blocks = (HOT + table_len * size_of::<AtomicU32>()).next_multiple_of(PAGE);
-        Self { table: HOT, table_len, blocks, blocks_len: count * BLOCK_BYTES }
-    }
+        let blocks_len = count * BLOCK_BYTES;
 
-    fn len(self) -> usize {
-        self.blocks + self.blocks_len
+        let slots = blocks + blocks_len;
+        let smaller = |largest| CLASSES.iter().filter(|class| class.bytes < largest).count() + 1;
+        let classes = largest_task.map_or(0, |largest| smaller(largest).min(CLASSES.len()));
+        let slots_len = CLASSES[..classes].iter().map(|class| class.slots).sum::<usize>() * WORDS;
+        let mut len = (slots + slots_len * size_of::<AtomicU64>()).next_multiple_of(PAGE);
+        let mut places = [len; tasks::CLASSES];
+        for (place, class) in places.iter_mut().zip(&CLASSES[..classes]) {
+            *place = len;
+            len += class.bytes * class.slots;
+        }
+        Self { table: HOT, table_len, blocks, blocks_len, slots, slots_len, classes, places, len }
     }
 }
 
@@ -80,6 +114,17 @@ pub(crate) struct Store {
     pub(crate) limits: Limits,
     pub(crate) max_bytes: usize,
     pub(crate) capacity: Option<usize>,
+    pub(crate) tasks: Option<TaskLimits>,
+    /// How many slots of each class this process has made sure of. (Of small ones: the memory of
+    /// large ones may have been given back since.)
+    reserved: Arc<[AtomicUsize; tasks::CLASSES]>,
+}
+
+/// What is special about a joinable queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskLimits {
+    /// So often a task is delivered, at most.
+    pub(crate) max_attempts: u32,
 }
 
 /// The capacity of a queue without one: more items than there can be.
@@ -90,21 +135,26 @@ impl Store {
         name: &str,
         capacity: Option<usize>,
         max_bytes: usize,
+        tasks: Option<TaskLimits>,
     ) -> io::Result<Self> {
         let limits = limits(capacity, max_bytes);
-        let layout = Layout::of(limits.bytes);
+        let layout = Layout::of(limits.bytes, tasks.map(|_| max_bytes));
         let set_up = |control: &Control| {
             let capacity = capacity.map_or(UNBOUNDED, |capacity| capacity as u64);
             control.seldom.capacity.store(capacity, Ordering::Relaxed);
             control.seldom.max_bytes.store(max_bytes as u64, Ordering::Relaxed);
+            if let Some(TaskLimits { max_attempts }) = tasks {
+                control.seldom.is_joinable.store(1, Ordering::Relaxed);
+                control.tasks.max_attempts.store(max_attempts, Ordering::Relaxed);
+            }
         };
-        let region = Region::create_named(name, layout.len(), set_up).map_err(|error| {
+        let region = Region::create_named(name, layout.len, set_up).map_err(|error| {
             let text = format!(
                 "{error} (how much address space a queue needs follows from its `max_bytes`: {max_bytes})"
             );
             io::Error::new(error.kind(), text)
         })?;
-        Ok(Self { region, layout, limits, max_bytes, capacity })
+        Ok(Self { region, layout, limits, max_bytes, capacity, tasks, reserved: Arc::default() })
     }
 
     /// The hot ring.
@@ -123,8 +173,13 @@ impl Store {
         let is_one = capacity <= MAX_CAPACITY && (1..=MAX_BYTES).contains(&max_bytes);
         let capacity = (capacity as u64 != UNBOUNDED).then_some(capacity);
         let limits = limits(capacity, max_bytes.min(MAX_BYTES));
-        let layout = Layout::of(limits.bytes);
-        if !is_one || layout.len() != size {
+        let control = region.control();
+        let tasks = (seldom.is_joinable.load(Ordering::Relaxed) == 1).then(|| TaskLimits {
+            max_attempts: control.tasks.max_attempts.load(Ordering::Relaxed).max(1),
+        });
+        let max_bytes = max_bytes.min(MAX_BYTES);
+        let layout = Layout::of(limits.bytes, tasks.map(|_| max_bytes));
+        if !is_one || layout.len != size {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -133,7 +188,7 @@ impl Store {
                 ),
             ));
         }
-        Ok(Self { region, layout, limits, max_bytes, capacity })
+        Ok(Self { region, layout, limits, max_bytes, capacity, tasks, reserved: Arc::default() })
     }
 }
 
@@ -194,6 +249,59 @@ impl Memory for Store {
     }
 }
 
+impl Store {
+    /// Where the place of a slot is.
+    fn place(&self, class: usize, slot: usize) -> usize {
+        self.layout.places[class] + slot * CLASSES[class].bytes
+    }
+}
+
+/// A class of slots larger than this gives its memory back.
+const LARGE: usize = 64 << 10;
+
+impl Places for Store {
+    #[inline]
+    fn slots(&self) -> &[AtomicU64] {
+        let all = self.region.data_as::<AtomicU64>();
+        &all[self.layout.slots / size_of::<AtomicU64>()..][..self.layout.slots_len]
+    }
+
+    #[inline]
+    fn classes(&self) -> &[Class] {
+        &CLASSES[..self.layout.classes]
+    }
+
+    fn fill(&self, class: usize, slot: usize, bytes: &[u8]) -> bool {
+        if fault::fails("task.reserve") {
+            return false;
+        }
+        let at = self.place(class, slot);
+        let reserved = &self.reserved[class];
+        let is_large = CLASSES[class].bytes >= LARGE;
+        if is_large || slot >= reserved.load(Ordering::Relaxed) {
+            let (from, len) = match is_large {
+                true => (at, bytes.len()),
+                false => (self.layout.places[class], (slot + 1) * CLASSES[class].bytes),
+            };
+            if self.region.reserve(from, len).is_err() {
+                return false;
+            }
+            reserved.fetch_max(slot + 1, Ordering::Relaxed);
+        }
+        self.region.data().copy_in(at, bytes);
+        true
+    }
+
+    fn append_to(&self, class: usize, slot: usize, length: usize, target: &mut Vec<u8>) {
+        self.region.data().append_to(self.place(class, slot), length, target);
+    }
+
+    fn give_back(&self, class: usize, slots: usize) {
+        let len = slots * CLASSES[class].bytes;
+        let _ = self.region.give_back(self.layout.places[class], len);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,12 +309,25 @@ mod tests {
     #[test]
     fn a_layout_has_room_for_all() {
         for limit in [32, HOT as u64, HOT as u64 + 16, 1 << 20, (8 << 30) + 32] {
-            let Layout { table, table_len, blocks, blocks_len } = Layout::of(limit);
+            let Layout { table, table_len, blocks, blocks_len, .. } = Layout::of(limit, None);
             assert!(table_len == 0 || table_len.is_power_of_two());
             assert!(table_len * 65_536 >= blocks_len);
             assert!(table + table_len * 4 <= blocks && blocks.is_multiple_of(PAGE));
             assert_eq!(blocks_len == 0, limit <= HOT as u64);
             assert!(blocks_len == 0 || blocks_len as u64 >= limit + 2 * BLOCK - 2);
         }
+    }
+
+    #[test]
+    fn there_is_a_place_for_every_task() {
+        for (largest, classes) in [(1, 1), (256, 1), (257, 2), (1 << 20, 4), (8 << 30, 6)] {
+            let layout = Layout::of(1 << 20, Some(largest));
+            assert_eq!(layout.classes, classes);
+            assert!(CLASSES[classes - 1].bytes >= largest.min(LARGEST_TASK));
+            assert!(layout.slots + layout.slots_len * 8 <= layout.places[0]);
+            let last = CLASSES[classes - 1];
+            assert_eq!(layout.len, layout.places[classes - 1] + last.slots * last.bytes);
+        }
+        assert!(CLASSES.is_sorted_by_key(|class| class.bytes));
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod blocks;
 pub(crate) mod frame;
 pub(crate) mod ring;
 pub(crate) mod side;
+pub(crate) mod tasks;

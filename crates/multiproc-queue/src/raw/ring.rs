@@ -38,6 +38,7 @@ use multiproc_sync::raw::waiters::{Look, Waiters};
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
 use super::side::{Mark, Side};
+use super::tasks;
 
 /// How often one who waits for a lock of the ring looks whether its holder is alive. The locks are
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
@@ -56,6 +57,7 @@ pub(crate) struct Control {
     not_full: NotFull,
     blocks: BlocksLine,
     pub(crate) seldom: Seldom,
+    pub(crate) tasks: tasks::Control,
 }
 
 /// Where consumers wait, on a cache line of its own.
@@ -103,7 +105,8 @@ pub(crate) struct Seldom {
     /// How many handles that could put were closed; and get.
     pub(crate) closed_producers: AtomicU32,
     pub(crate) closed_consumers: AtomicU32,
-    rest: AtomicU32,
+    /// Whether what is got is a task: 1, or 0.
+    pub(crate) is_joinable: AtomicU32,
 }
 
 const OPEN: u32 = 0;
@@ -117,9 +120,9 @@ placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
 placed!(BlocksLine { blocks, reserved, packets });
 #[cfg(not(loom))]
-placed!(Seldom { capacity, max_bytes, shutdown, closed_producers, closed_consumers, rest });
+placed!(Seldom { capacity, max_bytes, shutdown, closed_producers, closed_consumers, is_joinable });
 #[cfg(not(loom))]
-placed!(Control { producers, consumers, not_empty, not_full, blocks, seldom });
+placed!(Control { producers, consumers, not_empty, not_full, blocks, seldom, tasks });
 
 #[cfg(not(loom))]
 const _: () = {
@@ -128,7 +131,8 @@ const _: () = {
     assert!(offset_of!(Control, not_empty) == 512 && offset_of!(Control, not_full) == 640);
     assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, seldom) == 896);
     assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, shutdown) == 16);
-    assert!(size_of::<Control>() == 1024 && size_of::<BlocksLine>() == 128);
+    assert!(offset_of!(Control, tasks) == 1024);
+    assert!(size_of::<Control>() == 1152 && size_of::<BlocksLine>() == 128);
 };
 
 /// What came of an attempt to put.
@@ -154,6 +158,8 @@ pub(crate) enum Fault {
     OutOfMemory,
     /// The kernel refused to pass descriptors on.
     Os(i32),
+    /// As many tasks are in work as can be.
+    TooManyTasks,
     /// The shared memory holds what no member writes.
     Corrupted(&'static str),
 }
@@ -205,8 +211,8 @@ pub(crate) trait Sink {
     /// Where to append the next one.
     fn buffer(&mut self) -> &mut Vec<u8>;
 
-    /// The last one is complete.
-    fn ended(&mut self);
+    /// The last one is complete; `header` is its frame's. An error leaves it in the queue.
+    fn ended(&mut self, header: &Header) -> Result<(), Fault>;
 }
 
 /// One item, into a buffer.
@@ -222,7 +228,9 @@ impl Sink for Vec<u8> {
     }
 
     #[inline]
-    fn ended(&mut self) {}
+    fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 impl Control {
@@ -234,6 +242,7 @@ impl Control {
         self.not_empty.waiters.futex().time_out();
         self.not_full.places.futex().time_out();
         self.not_full.bytes.futex().time_out();
+        self.tasks.time_out();
     }
 
     /// Lets go of the locks of a dead member. Nothing else of it remains.
@@ -248,6 +257,7 @@ impl Control {
         self.not_empty.waiters.wake_all();
         self.not_full.places.wake_all();
         self.not_full.bytes.wake_all();
+        self.tasks.all_done().wake_all();
     }
 
     /// Nobody puts any more; and, if not `drain`, nobody gets either.
@@ -440,17 +450,48 @@ impl<M: Members + Memory> Ring<'_, M> {
         deadline: Deadline,
         mut check: impl FnMut(Look) -> Result<(), Fault>,
     ) -> Result<usize, Fault> {
-        let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_until(deadline, RECHECK, |look| {
-            match self.try_get(sink, lane, || deadline) {
+        let result =
+            self.wait_for_item(deadline, |look| match self.try_get(sink, lane, || deadline) {
                 Ok(0) => check(look).err().map(Err),
                 result => Some(result),
-            }
-        });
+            });
+        result.unwrap_or(Ok(0))
+    }
+
+    /// Calls `attempt` whenever there may be an item, until it gives something, or not in time.
+    pub(crate) fn wait_for_item<R>(
+        &self,
+        deadline: Deadline,
+        attempt: impl FnMut(Look) -> Option<R>,
+    ) -> Option<R> {
+        let empty = &self.control.not_empty.waiters;
+        let waited = empty.wait_until(deadline, RECHECK, attempt);
         if waited.slept && self.len() > 0 {
             empty.notify_one();
         }
-        waited.outcome.unwrap_or(Ok(0))
+        waited.outcome
+    }
+
+    /// Wakes one who waits for an item: one has come that was not put. A fence must have passed.
+    pub(crate) fn notify_consumer(&self) {
+        self.control.not_empty.waiters.notify_one();
+    }
+
+    /// Does `act` under the consumers' lock, if that can be had soon.
+    #[cold]
+    pub(crate) fn as_consumer(&self, act: impl FnOnce()) {
+        let lock = &self.control.consumers.lock;
+        if self.lock(lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
+            act();
+            self.unlock(lock);
+        }
+    }
+
+    /// How many items were put so far, and how many got.
+    pub(crate) fn counts(&self) -> Option<(u64, u64)> {
+        let Control { producers, consumers, .. } = self.control;
+        let consumed = consumers.observe()?.count;
+        Some((producers.observe()?.count, consumed))
     }
 
     /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
@@ -526,6 +567,27 @@ impl<M: Members + Memory> Ring<'_, M> {
     pub(crate) fn bytes(&self) -> u64 {
         let (head, tail) = self.marks();
         self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
+    }
+
+    /// What `count` gives, if it did so while nothing was put or got; and how many items there were.
+    pub(crate) fn while_still<R>(&self, count: impl Fn() -> R) -> (u64, R) {
+        let mut before = self.marks();
+        // As below; but each try takes longer, so an impossible case is left in the end.
+        for _ in 0..100 {
+            let counted = count();
+            let after = self.marks();
+            if before == after {
+                let (head, tail) = after;
+                return (tail.count.wrapping_sub(head.count), counted);
+            }
+            before = after;
+        }
+        (before.1.count.wrapping_sub(before.0.count), count())
+    }
+
+    /// Whether what is there is thrown away.
+    pub(crate) fn is_thrown_away(&self) -> bool {
+        self.control.shutdown() == NOW
     }
 
     /// Both marks as they were at one moment during the call.
@@ -730,7 +792,6 @@ impl<M: Members + Memory> Ring<'_, M> {
                 // The next attempt finds it again; what went well counts.
                 Err(_) => break,
             }
-            sink.ended();
             count += 1;
             if has_packet || !sink.takes_more() {
                 break;
@@ -787,6 +848,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             })?;
             next.overflow = next.overflow.wrapping_add(size(length));
         }
+        sink.ended(&header)?;
         next.count = next.count.wrapping_add(1);
         Ok(header.tag)
     }

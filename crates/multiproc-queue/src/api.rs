@@ -1,0 +1,392 @@
+//! What several kinds of handles can do alike, each with its documentation: macros, so that it is
+//! written once.
+
+/// How many items are taken from an iterator at a time.
+pub(crate) const STEP: usize = 128;
+
+pub(crate) fn only_a_deadline_gives_up() -> ! {
+    unreachable!("only a deadline gives up")
+}
+
+/// What every handle can do.
+macro_rules! common {
+    ($name:ident, $expected:literal, $puts:literal, $gets:literal, $is_right:expr) => {
+        impl<T> $name<T> {
+            /// How many items there are: exact at one moment during the call, over all processes.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.core.len()
+            }
+
+            /// Whether there are no items.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// Whether there are as many items as the queue holds. (If they are large, there may be no
+            /// room for another one before that.)
+            #[must_use]
+            pub fn is_full(&self) -> bool {
+                self.capacity() == Some(self.len())
+            }
+
+            /// How many items the queue holds; `None`: as many as there is room for in
+            /// [`max_bytes`](Self::max_bytes).
+            #[must_use]
+            pub fn capacity(&self) -> Option<usize> {
+                self.core.store.capacity
+            }
+
+            /// How many bytes the queue's items take at most, and so how large one can be.
+            #[must_use]
+            pub fn max_bytes(&self) -> usize {
+                self.core.store.max_bytes
+            }
+
+            /// The name that the queue was made with.
+            #[must_use]
+            pub fn name(&self) -> Option<&str> {
+                self.core.name()
+            }
+
+            /// Ends the queue for everybody: nobody puts any more. Everybody who waits is woken, in
+            /// every process.
+            ///
+            /// With [`Shutdown::Drain`], what is there can still be got, then getting is an error,
+            /// `Closed`; with [`Shutdown::Now`], it is one at once. Putting is `Closed` in both
+            /// cases. A put that is under way at that moment has either succeeded, and its item is
+            /// got, or it is `Closed`. It cannot be taken back; `Now` may follow `Drain`.
+            pub fn shutdown(&self, how: Shutdown) {
+                self.core.shut_down(how == Shutdown::Drain);
+            }
+
+            /// Whether the queue was [shut down](Self::shutdown).
+            #[must_use]
+            pub fn is_shut_down(&self) -> bool {
+                self.core.store.region.control().is_shut_down()
+            }
+
+            /// Whether both are handles of the same queue.
+            #[must_use]
+            pub fn is_same(&self, other: &Self) -> bool {
+                self.core.store.region.is_same(&other.core.store.region)
+            }
+        }
+
+        impl<T> Clone for $name<T> {
+            fn clone(&self) -> Self {
+                Self { core: self.core.handle($puts, $gets).into() }
+            }
+        }
+
+        impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let ring = self.core.ring();
+                let (consumers_wait, producers_wait) = ring.control.has_sleepers();
+                f.debug_struct(stringify!($name))
+                    .field("name", &self.name())
+                    .field("len", &self.len())
+                    .field("capacity", &self.capacity())
+                    .field("bytes", &ring.bytes())
+                    .field("max_bytes", &self.max_bytes())
+                    .field("members", &self.core.store.region.members())
+                    .field("consumers_wait", &consumers_wait)
+                    .field("producers_wait", &producers_wait)
+                    .field("is_shut_down", &self.is_shut_down())
+                    .finish()
+            }
+        }
+
+        impl<T> Serialize for $name<T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.core.serialize(serializer)
+            }
+        }
+
+        impl<'de, T> Deserialize<'de> for $name<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Ok(Self { core: Core::deserialize(deserializer, $expected, $is_right)?.into() })
+            }
+        }
+    };
+}
+
+/// What handles can do that put.
+macro_rules! puts {
+    ($name:ident) => {
+        impl<T> $name<T> {
+            /// Puts no more through this handle: from now on, that is an error, `Closed`.
+            ///
+            /// Other handles, clones of this one among them, are as before. When the last one that
+            /// can put is closed or dropped, consumers get what is left and then `Disconnected`.
+            pub fn close(&self) {
+                self.core.close();
+            }
+        }
+
+        impl<T: Serialize> $name<T> {
+            /// Puts an item, waiting for room as long as it takes.
+            ///
+            /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this
+            /// process can take it back.
+            ///
+            /// # Errors
+            ///
+            /// See [`PutError`]: it gives the item back.
+            pub fn put(&self, item: T) -> Result<(), PutError<T>> {
+                match self.core.put(&item, Until::Deadline(Deadline::NEVER)) {
+                    Ok(()) => Ok(()),
+                    Err(Refused::For(reason)) => Err(PutError::new(item, reason)),
+                    Err(Refused::NotNow | Refused::Stalled) => only_a_deadline_gives_up(),
+                }
+            }
+
+            /// Puts an item if there is room, without waiting for it.
+            ///
+            /// # Errors
+            ///
+            /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
+            pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
+                match self.core.put(&item, Until::Now) {
+                    Ok(()) => Ok(()),
+                    Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
+                    Err(Refused::NotNow) => Err(TryPutError::Full(item)),
+                    Err(Refused::Stalled) => Err(TryPutError::Stalled(item)),
+                }
+            }
+
+            /// Puts an item, waiting for room for at most `timeout`, which bounds the whole call.
+            ///
+            /// # Errors
+            ///
+            /// [`Timeout`](PutTimeoutError::Timeout) if there was none in time; else as
+            /// [`put`](Self::put).
+            pub fn put_timeout(
+                &self,
+                item: T,
+                timeout: Duration,
+            ) -> Result<(), PutTimeoutError<T>> {
+                self.put_until(item, Deadline::after(timeout))
+            }
+
+            /// Puts an item, waiting for room until `deadline` at most.
+            ///
+            /// # Errors
+            ///
+            /// As [`put_timeout`](Self::put_timeout).
+            pub fn put_deadline(
+                &self,
+                item: T,
+                deadline: Instant,
+            ) -> Result<(), PutTimeoutError<T>> {
+                self.put_until(item, Deadline::at(deadline))
+            }
+
+            fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
+                match self.core.put(&item, Until::Deadline(deadline)) {
+                    Ok(()) => Ok(()),
+                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, reason)),
+                    Err(Refused::NotNow | Refused::Stalled) => Err(PutTimeoutError::Timeout(item)),
+                }
+            }
+
+            /// Puts all items of an iterator, in order, waiting for room as long as it takes.
+            ///
+            /// Faster than one by one: up to 128 items are put in one step, so that other processes
+            /// see all of them or none. How many, follows from what the iterator says it has at least
+            /// (its [`size_hint`](Iterator::size_hint)); one that does not know, as one that waits for
+            /// its items, is put item by item.
+            ///
+            /// While the iterator runs, nothing of the queue is held: it may block, and if it
+            /// panics, the items of the current step are dropped with it and not put.
+            ///
+            /// # Errors
+            ///
+            /// As [`put`](Self::put), with what was taken from the iterator and not put.
+            pub fn put_many(
+                &self,
+                items: impl IntoIterator<Item = T>,
+            ) -> Result<(), PutManyError<T>> {
+                let mut items = items.into_iter();
+                let mut put = 0;
+                loop {
+                    let most = items.size_hint().0.clamp(1, STEP);
+                    let mut step: Vec<T> = items.by_ref().take(most).collect();
+                    if step.is_empty() {
+                        return Ok(());
+                    }
+                    let (count, result) =
+                        self.core.put_batch(&step, Until::Deadline(Deadline::NEVER));
+                    put += count;
+                    let Err(refused) = result else { continue };
+                    let Refused::For(reason) = refused else { only_a_deadline_gives_up() };
+                    let rest = step.split_off(count + 1);
+                    let Some(item) = step.pop() else { unreachable!("one was refused") };
+                    return Err(PutManyError { put, error: PutError::new(item, reason), rest });
+                }
+            }
+        }
+    };
+}
+
+/// What handles can do that get.
+macro_rules! gets {
+    ($name:ident) => {
+        impl<T: DeserializeOwned> $name<T> {
+            /// Takes the next item, waiting for it as long as it takes.
+            ///
+            /// # Errors
+            ///
+            /// See [`GetError`].
+            pub fn get(&self) -> Result<T, GetError> {
+                match self.core.get(Until::Deadline(Deadline::NEVER)) {
+                    Ok(item) => Ok(item),
+                    Err(Missed::For(error)) => Err(error),
+                    Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
+                }
+            }
+
+            /// Takes the next item if there is one, without waiting for it.
+            ///
+            /// # Errors
+            ///
+            /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
+            pub fn try_get(&self) -> Result<T, TryGetError> {
+                match self.core.get(Until::Now) {
+                    Ok(item) => Ok(item),
+                    Err(Missed::For(error)) => Err(error.into()),
+                    Err(Missed::NotNow) => Err(TryGetError::Empty),
+                    Err(Missed::Stalled) => Err(TryGetError::Stalled),
+                }
+            }
+
+            /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
+            ///
+            /// # Errors
+            ///
+            /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as
+            /// [`get`](Self::get).
+            pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
+                self.get_until(Deadline::after(timeout))
+            }
+
+            /// Takes the next item, waiting for it until `deadline` at most.
+            ///
+            /// # Errors
+            ///
+            /// As [`get_timeout`](Self::get_timeout).
+            pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetTimeoutError> {
+                self.get_until(Deadline::at(deadline))
+            }
+
+            fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
+                match self.core.get(Until::Deadline(deadline)) {
+                    Ok(item) => Ok(item),
+                    Err(Missed::For(error)) => Err(error.into()),
+                    Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
+                }
+            }
+
+            /// Takes up to `max` items at once, waiting for the first one as long as it takes.
+            ///
+            /// Faster than one by one; but a process that is killed takes all of them along, as if it
+            /// were killed after so many `get`s. At most 128 come at a time, and fewer if they are
+            /// large or have descriptors; none only if `max` is 0.
+            ///
+            /// # Errors
+            ///
+            /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
+            pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
+                match self.core.get_batch(max, Until::Deadline(Deadline::NEVER)) {
+                    (items, Ok(())) => Ok(items),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                    (_, Err(Missed::NotNow | Missed::Stalled)) => only_a_deadline_gives_up(),
+                }
+            }
+
+            /// Takes up to `max` items at once, as [`get_many`](Self::get_many), without waiting: none
+            /// if there are none.
+            ///
+            /// # Errors
+            ///
+            /// As [`get_many`](Self::get_many).
+            pub fn try_get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
+                self.get_many_until(max, Until::Now)
+            }
+
+            /// Takes up to `max` items at once, as [`get_many`](Self::get_many), waiting for the first
+            /// one for at most `timeout`: none if there was none.
+            ///
+            /// # Errors
+            ///
+            /// As [`get_many`](Self::get_many).
+            pub fn get_many_timeout(
+                &self,
+                max: usize,
+                timeout: Duration,
+            ) -> Result<Vec<T>, GetManyError<T>> {
+                self.get_many_until(max, Until::Deadline(Deadline::after(timeout)))
+            }
+
+            fn get_many_until(&self, max: usize, until: Until) -> Result<Vec<T>, GetManyError<T>> {
+                match self.core.get_batch(max, until) {
+                    (items, Ok(()) | Err(Missed::NotNow | Missed::Stalled)) => Ok(items),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                }
+            }
+
+            /// All items to come, waiting for each. It ends when the queue does: when `get` would say
+            /// `Closed` or `Disconnected`.
+            ///
+            /// An item that cannot be decoded is an `Err`, and does not end it.
+            pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + '_ {
+                let mut is_over = false;
+                std::iter::from_fn(move || {
+                    if is_over {
+                        return None;
+                    }
+                    match self.get() {
+                        Err(GetError::Closed | GetError::Disconnected) => {
+                            is_over = true;
+                            None
+                        }
+                        // The same would come for ever.
+                        result @ Err(GetError::Corrupted(_)) => {
+                            is_over = true;
+                            Some(result)
+                        }
+                        result => Some(result),
+                    }
+                })
+            }
+        }
+    };
+}
+
+/// Ready when `get` would not wait: there is an item, or there will never be one. Whoever is woken
+/// may still find that another process has been quicker.
+macro_rules! ready_to_get {
+    ($name:ident) => {
+        impl<T> Source for $name<T> {
+            fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+                self.core.watch_consumer(add);
+            }
+
+            fn prepare(&self) -> io::Result<bool> {
+                self.core.prepare_to_get()
+            }
+
+            fn woken(&self) -> io::Result<bool> {
+                self.core.prepare_to_get()
+            }
+
+            /// The bell may be lost with a producer that is killed.
+            fn longest_sleep(&self) -> Duration {
+                RECHECK
+            }
+        }
+    };
+}
+
+pub(crate) use {common, gets, puts, ready_to_get};

@@ -1,0 +1,562 @@
+//! Tasks: items that were got and are not done yet, each in a slot of shared memory.
+//!
+//! # A slot
+//!
+//! Eight words. The first one is its **state**, and says all that a death could leave in doubt:
+//!
+//! | bits of the state | meaning |
+//! |---|---|
+//! | 0..30 | the member that has it; 0 is nobody |
+//! | 30..32 | what it is: see [`Kind`] |
+//! | 32..64 | how often it was delivered |
+//!
+//! The others are its number in the queue, from which number on it may be delivered again, how long it
+//! is, whether it had descriptors, and who in its process has it. The bytes are in a place of the
+//! slot's own, of one of some sizes.
+//!
+//! # Invariants
+//!
+//! 1. A free slot is taken under the consumers' lock, and its number is [`NO_NUMBER`] until its bytes
+//!    are complete; then the item is retired from the ring by the consumer's commit. So a slot of a
+//!    dead member with a number from the consumers' count on was never taken: the item is still in
+//!    the ring, and the slot is free.
+//! 2. Every other change is one compare-exchange of the state, by its owner or, once that is dead, by
+//!    anybody. So each happens once, and there is nothing in between.
+//! 3. A task goes from the ring into a slot, and never back. So there is none left when there was
+//!    none in the ring, then none in the slots, and meanwhile nothing was put or got.
+
+use std::cell::Cell;
+
+use multiproc_sync::fault;
+#[cfg(not(loom))]
+use multiproc_sync::placed;
+use multiproc_sync::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw};
+use multiproc_sync::raw::members::{MemberId, Members};
+use multiproc_sync::raw::waiters::Waiters;
+
+use super::ring::Fault;
+
+/// Words of a slot.
+pub(crate) const WORDS: usize = 8;
+
+const STATE: usize = 0;
+const NUMBER: usize = 1;
+const DUE: usize = 2;
+const LENGTH: usize = 3;
+const FLAGS: usize = 4;
+const THREAD: usize = 5;
+
+/// The number of a slot whose item is not complete.
+const NO_NUMBER: u64 = u64::MAX;
+
+/// The item had descriptors, which do not survive whoever got it.
+const HAD_DESCRIPTORS: u64 = 1;
+
+/// How many sizes there are.
+pub(crate) const CLASSES: usize = 6;
+
+/// The slots of one size: how many, and of how many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) slots: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What the members of a queue share of its tasks, beside the slots.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct Control {
+    /// Where those wait who join.
+    all_done: Waiters,
+    /// How often a task has come back. A hint to look for them.
+    pub(crate) returned: AtomicU32,
+    /// How many slots of each class have been in use. Under the consumers' lock, it grows before
+    /// one is used.
+    highs: [AtomicU32; CLASSES],
+    pub(crate) max_attempts: AtomicU32,
+    rest: AtomicU32,
+    /// How many deliveries were not the first one.
+    pub(crate) redelivered: AtomicU64,
+    /// How many tasks have become dead letters.
+    pub(crate) died: AtomicU64,
+}
+
+#[cfg(not(loom))]
+placed!(Control { all_done, returned, highs, max_attempts, rest, redelivered, died });
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Control>() == 128);
+
+impl Control {
+    #[cfg(loom)]
+    pub(crate) fn time_out(&self) {
+        self.all_done.futex().time_out();
+    }
+
+    pub(crate) fn all_done(&self) -> &Waiters {
+        &self.all_done
+    }
+}
+
+/// What a slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing.
+    Free,
+    /// A task that its owner works on, and will end.
+    Held,
+    /// The same, but the owner has let go of it, and will say of one of those that it is done.
+    Detached,
+    /// A task that waits to be delivered again.
+    Ready,
+    /// A task that is not delivered any more. If it has an owner, that one looks at it.
+    Dead,
+}
+
+/// A slot's first word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) kind: Kind,
+    /// Whose it is: `Held` and `Detached` have an owner, unless somebody has scribbled.
+    pub(crate) owner: Option<MemberId>,
+    pub(crate) attempt: u32,
+}
+
+const OWNER: u64 = (1 << MemberId::BITS) - 1;
+const PLAIN: u64 = 0 << 30;
+const DETACHED: u64 = 1 << 30;
+const READY: u64 = 2 << 30;
+const DEAD: u64 = 3 << 30;
+
+impl State {
+    const FREE: u64 = 0;
+
+    fn from_bits(bits: u64) -> Self {
+        let owner = u32::try_from(bits & OWNER).ok().and_then(MemberId::from_bits);
+        let attempt = u32::try_from(bits >> 32).unwrap_or(0);
+        let kind = match bits & DEAD {
+            _ if bits == Self::FREE => Kind::Free,
+            PLAIN => Kind::Held,
+            DETACHED => Kind::Detached,
+            READY => Kind::Ready,
+            _ => Kind::Dead,
+        };
+        Self { kind, owner, attempt }
+    }
+
+    fn bits(self) -> u64 {
+        let kind = match self.kind {
+            Kind::Free => return Self::FREE,
+            Kind::Held => PLAIN,
+            Kind::Detached => DETACHED,
+            Kind::Ready => READY,
+            Kind::Dead => DEAD,
+        };
+        let owner = self.owner.map_or(0, |owner| u64::from(owner.bits()));
+        u64::from(self.attempt) << 32 | kind | owner
+    }
+
+    fn held(me: MemberId, attempt: u32) -> Self {
+        Self { kind: Kind::Held, owner: Some(me), attempt }
+    }
+
+    fn dead(attempt: u32) -> Self {
+        Self { kind: Kind::Dead, owner: None, attempt }
+    }
+
+    /// Whether it is neither done nor dead.
+    fn is_unfinished(self) -> bool {
+        matches!(self.kind, Kind::Held | Kind::Detached | Kind::Ready)
+    }
+
+    /// Whether it is a task that this member works on.
+    fn is_of(self, member: MemberId) -> bool {
+        matches!(self.kind, Kind::Held | Kind::Detached) && self.owner == Some(member)
+    }
+
+    /// Whether it is a dead letter that this member looks at.
+    fn is_letter_of(self, member: MemberId) -> bool {
+        self.kind == Kind::Dead && self.owner == Some(member)
+    }
+}
+
+/// The memory of the slots.
+pub(crate) trait Places {
+    /// All slots: [`WORDS`] words each, those of one class after those of another.
+    fn slots(&self) -> &[AtomicU64];
+
+    /// The classes, from small to large.
+    fn classes(&self) -> &[Class];
+
+    /// Copies into the place of a slot. False: there is no memory left.
+    fn fill(&self, class: usize, slot: usize, bytes: &[u8]) -> bool;
+
+    /// Appends what is in the place of a slot.
+    fn append_to(&self, class: usize, slot: usize, length: usize, target: &mut Vec<u8>);
+
+    /// Gives the memory of the first slots of a class back.
+    fn give_back(&self, class: usize, slots: usize);
+}
+
+/// A slot, by its class and place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    class: usize,
+    place: usize,
+}
+
+/// What becomes of a dead letter: see [`Tasks::end_letter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LetterEnd {
+    /// It is gone.
+    Discard,
+    /// It is one again.
+    LayBack,
+    /// It is a task again, as if it had never been delivered.
+    Revive { due: u64 },
+}
+
+/// A task that has been delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    pub(crate) slot: Slot,
+    pub(crate) number: u64,
+    pub(crate) attempt: u32,
+}
+
+/// The tasks of a queue, as a member sees them.
+pub(crate) struct Tasks<'a, M> {
+    pub(crate) control: &'a Control,
+    pub(crate) members: &'a M,
+    pub(crate) max_attempts: u32,
+}
+
+impl<M: Members + Places> Tasks<'_, M> {
+    fn words(&self, Slot { class, place }: Slot) -> &[AtomicU64] {
+        let before: usize = self.members.classes()[..class].iter().map(|class| class.slots).sum();
+        &self.members.slots()[(before + place) * WORDS..][..WORDS]
+    }
+
+    fn state(&self, slot: Slot) -> State {
+        State::from_bits(self.words(slot)[STATE].load(Ordering::Acquire))
+    }
+
+    /// From one state to another, if nobody was quicker.
+    fn change(&self, slot: Slot, from: State, to: State) -> bool {
+        let state = &self.words(slot)[STATE];
+        let changed =
+            state.compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Relaxed);
+        fence_after_rmw();
+        changed.is_ok()
+    }
+
+    /// All slots that have ever been in use since their class was empty.
+    fn all(&self) -> impl Iterator<Item = Slot> + '_ {
+        let classes = self.members.classes().iter().enumerate();
+        classes.flat_map(|(class, _)| (0..self.high(class)).map(move |place| Slot { class, place }))
+    }
+
+    fn high(&self, class: usize) -> usize {
+        let high = self.control.highs[class].load(Ordering::Acquire) as usize;
+        high.min(self.members.classes()[class].slots)
+    }
+
+    /// Puts an item that is about to be got into a slot. Under the consumers' lock, before the
+    /// commit.
+    pub(crate) fn take(
+        &self,
+        number: u64,
+        bytes: &[u8],
+        had_descriptors: bool,
+        thread: u64,
+    ) -> Result<Delivered, Fault> {
+        let slot = self.find_free(bytes.len())?;
+        let words = self.words(slot);
+        let attempt = 1;
+        words[NUMBER].store(NO_NUMBER, Ordering::Relaxed);
+        words[STATE].store(State::held(self.members.me(), attempt).bits(), Ordering::Release);
+        fault::reached("task.taken");
+        if !self.members.fill(slot.class, slot.place, bytes) {
+            words[STATE].store(State::FREE, Ordering::Release);
+            return Err(Fault::OutOfMemory);
+        }
+        words[LENGTH].store(bytes.len() as u64, Ordering::Relaxed);
+        words[FLAGS].store(u64::from(had_descriptors) * HAD_DESCRIPTORS, Ordering::Relaxed);
+        words[THREAD].store(thread, Ordering::Relaxed);
+        fault::reached("task.filled");
+        words[NUMBER].store(number, Ordering::Release);
+        fault::reached("task.numbered");
+        Ok(Delivered { slot, number, attempt })
+    }
+
+    /// A free slot for so many bytes: the first one, so that few are in use.
+    fn find_free(&self, length: usize) -> Result<Slot, Fault> {
+        for (class, &Class { slots, bytes }) in self.members.classes().iter().enumerate() {
+            if bytes < length {
+                continue;
+            }
+            let high = self.high(class);
+            for place in 0..high {
+                let slot = Slot { class, place };
+                if self.state(slot).kind == Kind::Free {
+                    return Ok(slot);
+                }
+            }
+            if high < slots {
+                let higher = u32::try_from(high + 1).unwrap_or(u32::MAX);
+                self.control.highs[class].store(higher, Ordering::Release);
+                return Ok(Slot { class, place: high });
+            }
+        }
+        Err(Fault::TooManyTasks)
+    }
+
+    /// The task is done. False: it was not this member's.
+    pub(crate) fn done(&self, slot: Slot) -> bool {
+        let state = self.state(slot);
+        if !state.is_of(self.members.me()) {
+            return false;
+        }
+        fault::reached("task.doing");
+        let free = State::from_bits(State::FREE);
+        let is_done = self.change(slot, state, free);
+        fault::reached("task.done");
+        is_done
+    }
+
+    /// Lets go of a task that will be ended later.
+    pub(crate) fn detach(&self, slot: Slot) {
+        let state = self.state(slot);
+        if state.is_of(self.members.me()) {
+            self.change(slot, state, State { kind: Kind::Detached, ..state });
+        }
+    }
+
+    /// The detached task of this member that was put first.
+    pub(crate) fn first_detached(&self) -> Option<Slot> {
+        let me = self.members.me();
+        let is_mine = |&slot: &Slot| {
+            let state = self.state(slot);
+            state.kind == Kind::Detached && state.is_of(me)
+        };
+        self.all().filter(is_mine).min_by_key(|&slot| self.number(slot))
+    }
+
+    fn number(&self, slot: Slot) -> u64 {
+        self.words(slot)[NUMBER].load(Ordering::Acquire)
+    }
+
+    /// Puts a task back, that this member does not finish. `due` is the number that the next item
+    /// put will have: what is there now comes first.
+    pub(crate) fn put_back(&self, slot: Slot, due: u64) -> bool {
+        let state = self.state(slot);
+        state.is_of(self.members.me()) && self.give_up(slot, state, due)
+    }
+
+    /// Puts the tasks of dead members back. `consumed` is the consumers' count, and was read before.
+    /// Whether there were any.
+    ///
+    /// Some system calls: one for each owner.
+    pub(crate) fn reclaim(&self, consumed: impl Fn() -> Option<u64>, due: u64) -> bool {
+        let me = self.members.me();
+        // Tasks of one owner often lie side by side.
+        let asked: Cell<Option<(MemberId, bool)>> = Cell::new(None);
+        let is_alive = |owner: MemberId| match asked.get() {
+            Some((same, is_alive)) if same == owner => is_alive,
+            _ => {
+                let is_alive = owner == me || self.members.is_alive(owner);
+                asked.set(Some((owner, is_alive)));
+                is_alive
+            }
+        };
+        let mut any = false;
+        for slot in self.all() {
+            let state = self.state(slot);
+            match (state.kind, state.owner) {
+                (Kind::Free | Kind::Ready, _) | (Kind::Dead, None) => continue,
+                (_, Some(owner)) if is_alive(owner) => continue,
+                (Kind::Dead, Some(_)) => {
+                    self.change(slot, state, State::dead(state.attempt));
+                    continue;
+                }
+                (Kind::Held | Kind::Detached, _) => {}
+            }
+            // Its owner is dead, so the number is what it will stay; the commit came after it, or
+            // never will.
+            let number = self.number(slot);
+            let Some(consumed) = consumed() else { return any };
+            fault::reached("task.reclaiming");
+            any |= match number < consumed {
+                true => self.give_up(slot, state, due),
+                false => self.change(slot, state, State::from_bits(State::FREE)),
+            };
+        }
+        any
+    }
+
+    /// To be delivered again; or, if that makes no sense any more, a dead letter.
+    fn give_up(&self, slot: Slot, state: State, due: u64) -> bool {
+        let words = self.words(slot);
+        let had_descriptors = words[FLAGS].load(Ordering::Relaxed) & HAD_DESCRIPTORS != 0;
+        let next = if had_descriptors || state.attempt >= self.max_attempts {
+            State::dead(state.attempt)
+        } else {
+            words[DUE].store(due, Ordering::Relaxed);
+            State { kind: Kind::Ready, owner: None, attempt: state.attempt.saturating_add(1) }
+        };
+        let changed = self.change(slot, state, next);
+        fault::reached("task.given_up");
+        if changed && next.kind == Kind::Ready {
+            self.control.returned.fetch_add(1, Ordering::AcqRel);
+            fence_after_rmw();
+        } else if changed {
+            self.control.died.fetch_add(1, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// This member does not deliver the task again: it cannot be decoded.
+    pub(crate) fn bury(&self, slot: Slot) {
+        let state = self.state(slot);
+        if state.is_of(self.members.me())
+            && self.change(slot, state, State::dead(state.attempt))
+        {
+            self.control.died.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a task that has come back, of those whose time has come, and appends its bytes.
+    pub(crate) fn take_returned(
+        &self,
+        consumed: u64,
+        thread: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Option<Delivered>, Fault> {
+        loop {
+            let due = |slot: Slot| self.words(slot)[DUE].load(Ordering::Relaxed);
+            let first = self
+                .all()
+                .filter(|&slot| self.state(slot).kind == Kind::Ready && due(slot) <= consumed)
+                .min_by_key(|&slot| (due(slot), self.number(slot)));
+            let Some(slot) = first else { return Ok(None) };
+            if let Some(task) = self.seize(slot, Kind::Ready, Kind::Held, bytes)? {
+                self.words(slot)[THREAD].store(thread, Ordering::Relaxed);
+                self.control.redelivered.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(task));
+            }
+        }
+    }
+
+    /// Makes a slot of nobody, of kind `from`, this member's own, and appends its bytes. `None`:
+    /// somebody was quicker.
+    fn seize(
+        &self,
+        slot: Slot,
+        from: Kind,
+        to: Kind,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Option<Delivered>, Fault> {
+        let state = self.state(slot);
+        let attempt = state.attempt;
+        let mine = State { kind: to, owner: Some(self.members.me()), attempt };
+        if state.kind != from || state.owner.is_some() || !self.change(slot, state, mine) {
+            return Ok(None);
+        }
+        fault::reached("task.seized");
+        let length = usize::try_from(self.words(slot)[LENGTH].load(Ordering::Relaxed));
+        let most = self.members.classes()[slot.class].bytes;
+        let Some(length) = length.ok().filter(|&length| length <= most) else {
+            return Err(Fault::Corrupted("the length of a task"));
+        };
+        self.members.append_to(slot.class, slot.place, length, bytes);
+        Ok(Some(Delivered { slot, number: self.number(slot), attempt }))
+    }
+
+    /// Takes the dead letter with the least number that is above `after`, and appends its bytes.
+    /// Whether it had descriptors comes with it.
+    pub(crate) fn take_letter(
+        &self,
+        after: Option<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Option<(Delivered, bool)>, Fault> {
+        loop {
+            let is_next = |slot: &Slot| {
+                let state = self.state(*slot);
+                let is_dead = state.kind == Kind::Dead && state.owner.is_none();
+                is_dead && after.is_none_or(|after| self.number(*slot) > after)
+            };
+            let first = self.all().filter(is_next).min_by_key(|&slot| self.number(slot));
+            let Some(slot) = first else { return Ok(None) };
+            if let Some(task) = self.seize(slot, Kind::Dead, Kind::Dead, bytes)? {
+                let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
+                return Ok(Some((task, flags & HAD_DESCRIPTORS != 0)));
+            }
+        }
+    }
+
+    /// What becomes of a dead letter that this member has taken.
+    pub(crate) fn end_letter(&self, slot: Slot, end: LetterEnd) {
+        let state = self.state(slot);
+        if !state.is_letter_of(self.members.me()) {
+            return;
+        }
+        let next = match end {
+            LetterEnd::Discard => State::from_bits(State::FREE),
+            LetterEnd::LayBack => State::dead(state.attempt),
+            LetterEnd::Revive { due } => {
+                self.words(slot)[DUE].store(due, Ordering::Relaxed);
+                State { kind: Kind::Ready, owner: None, attempt: 1 }
+            }
+        };
+        self.change(slot, state, next);
+        self.control.returned.fetch_add(1, Ordering::AcqRel);
+        fence_after_rmw();
+    }
+
+    /// How many slots there are of which `is_one` holds.
+    pub(crate) fn count(&self, is_one: impl Fn(State) -> bool) -> usize {
+        self.all().filter(|&slot| is_one(self.state(slot))).count()
+    }
+
+    /// How many tasks were got and are neither done nor dead.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.count(State::is_unfinished)
+    }
+
+    /// The same, without those of this process.
+    pub(crate) fn unfinished_elsewhere(&self) -> usize {
+        let me = self.members.me();
+        self.count(|state| state.is_unfinished() && !state.is_of(me))
+    }
+
+    /// How many dead letters there are.
+    pub(crate) fn dead(&self) -> usize {
+        self.count(|state| state.kind == Kind::Dead)
+    }
+
+    /// Whether this thread is in the middle of a task.
+    pub(crate) fn is_in_task(&self, thread: u64) -> bool {
+        let me = self.members.me();
+        self.all().any(|slot| {
+            let state = self.state(slot);
+            state.kind == Kind::Held
+                && state.is_of(me)
+                && self.words(slot)[THREAD].load(Ordering::Relaxed) == thread
+        })
+    }
+
+    /// Gives the memory of large slots back, if none of their class is in use. Under the consumers'
+    /// lock.
+    pub(crate) fn trim(&self) {
+        /// Smaller ones stay: the memory of all of them is little.
+        const LARGE: usize = 64 * 1024;
+        for (class, &Class { bytes, .. }) in self.members.classes().iter().enumerate() {
+            let high = self.high(class);
+            let is_free = |place| self.state(Slot { class, place }).kind == Kind::Free;
+            if bytes >= LARGE && high > 0 && (0..high).all(is_free) {
+                self.control.highs[class].store(0, Ordering::Release);
+                self.members.give_back(class, high);
+            }
+        }
+    }
+}

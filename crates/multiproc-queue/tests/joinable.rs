@@ -1,0 +1,224 @@
+//! Tasks, and what happens to them when their processes die.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_queue::{DeathReason, JoinTasksTimeoutError, JoinableQueue, Queue, TooManyTaskDone};
+use multiproc_testkit::{is_asleep, until, watchdog};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_task_ends_or_goes_back() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::bounded(10).unwrap();
+    (0..3).for_each(|n| jobs.put(n).unwrap());
+    assert_eq!((jobs.len(), jobs.unfinished()), (3, 3));
+    let first = jobs.get().unwrap();
+    assert_eq!((*first, first.attempt(), first.id()), (0, 1, 0));
+    assert_eq!((jobs.len(), jobs.unfinished()), (2, 3));
+    drop(first);
+    assert_eq!((jobs.len(), jobs.unfinished()), (3, 3));
+    jobs.put(3).unwrap();
+    // At the end, but before what was put later.
+    let order: Vec<_> = (0..4)
+        .map(|_| {
+            let task = jobs.get().unwrap();
+            let seen = (*task, task.attempt());
+            task.task_done();
+            seen
+        })
+        .collect();
+    assert_eq!(order, [(1, 1), (2, 1), (0, 2), (3, 1)]);
+    assert_eq!(jobs.unfinished(), 0);
+    jobs.join().unwrap();
+    assert!(jobs.try_get().unwrap_err().is_empty());
+    assert_eq!((jobs.redelivered(), jobs.died()), (1, 0));
+}
+
+#[test]
+fn detached_tasks_are_done_later() {
+    let jobs = JoinableQueue::unbounded().unwrap();
+    assert_eq!(jobs.task_done(), Err(TooManyTaskDone));
+    jobs.put("a".to_owned()).unwrap();
+    jobs.put("b".to_owned()).unwrap();
+    let a = jobs.get().unwrap().detach();
+    let held = jobs.get().unwrap();
+    assert_eq!(a, "a");
+    assert_eq!(jobs.unfinished(), 2);
+    jobs.task_done().unwrap();
+    assert_eq!(jobs.task_done(), Err(TooManyTaskDone), "the other one is not detached");
+    assert_eq!(jobs.unfinished(), 1);
+    held.task_done();
+    jobs.join().unwrap();
+}
+
+#[test]
+fn who_has_a_task_does_not_join() {
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put(1).unwrap();
+    let task = jobs.get().unwrap();
+    assert!(jobs.join().unwrap_err().to_string().contains("would wait for itself"));
+    // Another thread of the process may.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| jobs.join_timeout(Duration::from_millis(20)));
+        assert_eq!(other.join().unwrap(), Err(JoinTasksTimeoutError::Timeout));
+    });
+    task.task_done();
+    jobs.join().unwrap();
+}
+
+#[test]
+fn the_tasks_of_a_dead_worker_are_done_by_others() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put_many(0..10).unwrap();
+    let take = |(jobs, parent): (JoinableQueue<u32>, Connection<(), ()>)| {
+        let _held = [jobs.get().unwrap(), jobs.get().unwrap()];
+        let _detached = jobs.get().unwrap().detach();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let (ours, theirs) = duplex().unwrap();
+    let doomed = Process::spawn(take, (jobs.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    doomed.kill().unwrap();
+    doomed.wait();
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..10).map(|_| jobs.get().unwrap()).collect();
+    assert!(start.elapsed() < RECOVERY);
+    let seen: Vec<_> = tasks.iter().map(|task| (**task, task.attempt())).collect();
+    let expected: Vec<_> = (3..10).map(|n| (n, 1)).chain((0..3).map(|n| (n, 2))).collect();
+    assert_eq!(seen, expected);
+    tasks.into_iter().for_each(multiproc_queue::Task::task_done);
+    jobs.join().unwrap();
+}
+
+#[test]
+fn join_waits_for_all() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::bounded(4).unwrap();
+    let results = Queue::unbounded().unwrap();
+    let work = |(jobs, results): (JoinableQueue<u64>, Queue<u64>)| {
+        while let Ok(task) = jobs.get() {
+            let square = *task * *task;
+            task.finish_with(&results, square).unwrap();
+        }
+    };
+    let workers: Vec<_> =
+        (0..3).map(|_| Process::spawn(work, (jobs.clone(), results.clone())).unwrap()).collect();
+    for _ in 0..20 {
+        jobs.put_many(0..50).unwrap();
+        jobs.join().unwrap();
+        let got: BTreeSet<_> = (0..50).map(|_| results.try_get().unwrap()).collect();
+        assert_eq!(got, (0..50).map(|n| n * n).collect());
+        assert!(results.is_empty() && jobs.unfinished() == 0);
+    }
+    jobs.shutdown(multiproc_queue::Shutdown::Drain);
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+}
+
+#[test]
+fn a_joiner_asleep_outlives_the_worker() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put(7).unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let take = |(jobs, parent): (JoinableQueue<u32>, Connection<(), ()>)| {
+        let _task = jobs.get().unwrap();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let doomed = Process::spawn(take, (jobs.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    let joiner = Process::spawn(|jobs: JoinableQueue<u32>| jobs.join().unwrap(), jobs.clone());
+    let joiner = joiner.unwrap();
+    until(|| is_asleep(joiner.pid()));
+    doomed.kill().unwrap();
+    doomed.wait();
+    let start = Instant::now();
+    // The joiner puts it back, or this one does.
+    let task = jobs.get().unwrap();
+    assert_eq!((*task, task.attempt()), (7, 2));
+    task.task_done();
+    joiner.join().unwrap();
+    assert!(start.elapsed() < RECOVERY);
+}
+
+#[test]
+fn a_task_that_kills_is_a_dead_letter_in_the_end() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::builder().max_attempts(3).build().unwrap();
+    jobs.put(666).unwrap();
+    jobs.put(1).unwrap();
+    let work = |jobs: JoinableQueue<u32>| -> () {
+        loop {
+            let task = jobs.get().unwrap();
+            if *task == 666 {
+                std::process::abort();
+            }
+            task.task_done();
+        }
+    };
+    let joiner = Process::spawn(|jobs: JoinableQueue<u32>| jobs.join().unwrap(), jobs.clone());
+    for _ in 0..3 {
+        Process::spawn(work, jobs.clone()).unwrap().join().unwrap_err();
+    }
+    joiner.unwrap().join().unwrap();
+    assert_eq!((jobs.unfinished(), jobs.dead_letters_len(), jobs.died()), (0, 1, 1));
+    let letters = jobs.dead_letters().unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].item(), letters[0].attempts()), (Some(&666), 3));
+    assert_eq!(*letters[0].reason(), DeathReason::Attempts);
+    assert!(jobs.dead_letters().unwrap().is_empty(), "somebody looks at it");
+    drop(letters);
+    let letter = jobs.dead_letters().unwrap().pop().unwrap();
+    letter.put_again();
+    assert_eq!(jobs.unfinished(), 1);
+    let task = jobs.get().unwrap();
+    assert_eq!((*task, task.attempt()), (666, 1));
+    task.task_done();
+    assert_eq!(jobs.dead_letters_len(), 0);
+}
+
+#[test]
+fn tasks_of_all_sizes_come_back_whole() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    for size in [0, 1, 200, 255, 256, 257, 5_000, 70_000, 1_100_000, 40_000_000] {
+        let bytes = multiproc::pipe::Bytes((0..size).map(|n| (n % 251) as u8).collect());
+        jobs.put(bytes.clone()).unwrap();
+        drop(jobs.get().unwrap());
+        let task = jobs.get().unwrap();
+        assert!(*task == bytes && task.attempt() == 2);
+        task.task_done();
+    }
+    jobs.join().unwrap();
+}
+
+#[test]
+fn workers_end_when_nothing_can_come_any_more() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put_many(0..100).unwrap();
+    let work = |jobs: JoinableQueue<u32>| {
+        jobs.close();
+        let mut done = 0;
+        for task in jobs.iter() {
+            task.unwrap().task_done();
+            done += 1;
+        }
+        done
+    };
+    let workers: Vec<_> = (0..3).map(|_| Process::spawn(work, jobs.clone()).unwrap()).collect();
+    jobs.close();
+    let done: u32 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+    assert_eq!(done, 100);
+    jobs.join().unwrap();
+    assert!(jobs.put(1).unwrap_err().is_closed());
+}
