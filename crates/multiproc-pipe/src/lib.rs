@@ -46,6 +46,7 @@ compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex
 
 pub mod message;
 
+mod address;
 mod bytes;
 mod connection;
 mod deadline;
@@ -53,6 +54,7 @@ mod descriptor;
 mod error;
 mod frame;
 mod iter;
+mod listener;
 mod pipe;
 mod reader;
 mod reason;
@@ -61,6 +63,7 @@ mod travel;
 mod wait;
 mod writer;
 
+pub use address::Address;
 pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
 pub use deadline::Deadline;
@@ -70,5 +73,6 @@ pub use error::{
     SendTimeoutError, TryRecvError, TrySendError,
 };
 pub use iter::{IntoIter, Iter};
+pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
 pub use pipe::{duplex, simplex};
 pub use wait::{Source, wait};
