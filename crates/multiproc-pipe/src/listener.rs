@@ -537,6 +537,16 @@ fn connect_until<S, R>(address: &Address, deadline: Deadline) -> io::Result<Conn
     }
 }
 
+/// The file of its path stays: removing it is then the caller's affair.
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> Self {
+        if let Some(file) = &listener.file {
+            file.moved.store(true, Ordering::Relaxed);
+        }
+        listener.socket
+    }
+}
+
 /// Readable when somebody wants to connect: one who is turned away later, perhaps.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {

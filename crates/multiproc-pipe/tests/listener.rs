@@ -224,6 +224,10 @@ fn a_full_backlog_bounds_connecting() {
     assert_eq!(listener.local_address(), &Address::from(&path));
     drop(listener);
     assert!(path.exists(), "one that came from elsewhere leaves its file alone");
+    let descriptor = OwnedFd::from(Listener::bind(&path).unwrap());
+    let listener = Listener::from_fd(descriptor).unwrap();
+    connect::<(), ()>(&path).unwrap();
+    listener.try_accept::<(), ()>().unwrap();
 }
 
 #[test]
