@@ -40,7 +40,7 @@ const JOBS: &[Job] = &[
     Job {
         name: "faults",
         args: "[--soak SECONDS] [--seed N] [FILTER...] [-- TEST-ARGS]",
-        help: "the tests that kill processes at named points, and at random",
+        help: "tests that kill processes, let system calls fail, break streams",
         run: model::faults,
     },
     Job {

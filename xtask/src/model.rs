@@ -39,9 +39,9 @@ const LOOM: Suite = Suite {
 const FAULTS: Suite = Suite {
     name: "faults",
     cfg: "multiproc_faults",
-    crates: &["multiproc-sync", "multiproc-queue"],
-    // tests/faults.rs of each crate; cargo fails if a crate has none.
-    targets: &["--test", "faults"],
+    crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue"],
+    // tests/*faults.rs of each crate; cargo fails if a crate has none.
+    targets: &["--test", "*faults"],
     filter: None,
     test_args: &[],
 };

@@ -85,13 +85,22 @@ pub(crate) struct Assembler {
     end: usize,
     /// Came with the bytes in `ahead`, in the order of their frames.
     descriptors: VecDeque<OwnedFd>,
+    /// After those above, some were lost: no frame can be made out beyond the one they belong to.
+    has_lost: bool,
     /// The frame in progress, when it does not fit into `ahead`.
     large: Option<(Header, Vec<u8>)>,
 }
 
 impl Assembler {
     pub(crate) fn new() -> Self {
-        Self { ahead: Box::default(), start: 0, end: 0, descriptors: VecDeque::new(), large: None }
+        Self {
+            ahead: Box::default(),
+            start: 0,
+            end: 0,
+            descriptors: VecDeque::new(),
+            has_lost: false,
+            large: None,
+        }
     }
 
     /// An assembler that has already read these bytes and descriptors.
@@ -208,6 +217,16 @@ impl Assembler {
         self.end += count;
     }
 
+    /// Says that the bytes read last carried more descriptors than came. Frames before them are still
+    /// to be had; nothing more must be read.
+    pub(crate) fn lose_descriptors(&mut self) {
+        self.has_lost = true;
+    }
+
+    pub(crate) fn has_lost_descriptors(&self) -> bool {
+        self.has_lost
+    }
+
     fn claim(&mut self, count: usize) -> Result<Vec<OwnedFd>, String> {
         if self.descriptors.len() < count {
             let came = self.descriptors.len();
@@ -219,6 +238,9 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn frame(body: &[u8]) -> Vec<u8> {
@@ -334,6 +356,118 @@ mod tests {
                 fed += feed(&mut second, &stream[fed..]);
             }
             assert_eq!(bodies, [&body[..], b"next"], "cut at {cut}");
+        }
+    }
+
+    /// A descriptor that is told from others by the length of its file.
+    fn numbered(n: usize) -> OwnedFd {
+        let file = rustix::fs::memfd_create("numbered", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, n as u64).unwrap();
+        file
+    }
+
+    fn number_of(descriptor: &OwnedFd) -> i64 {
+        rustix::fs::fstat(descriptor).unwrap().st_size
+    }
+
+    fn bodies() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let length = prop_oneof![
+            8 => 0_usize..200,
+            1 => READ_AHEAD - 2 * HEADER..READ_AHEAD + 2 * HEADER,
+            1 => 0_usize..3 * READ_AHEAD,
+        ];
+        let body = (length, any::<u8>())
+            .prop_map(|(length, first)| (0..length).map(|n| first ^ n.to_le_bytes()[0]).collect());
+        prop::collection::vec(body, 1..8)
+    }
+
+    fn indices() -> impl Strategy<Value = Vec<Index>> {
+        prop::collection::vec(any::<Index>(), 0..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_header_is_what_it_was_or_refused(
+            length in any::<u64>(),
+            descriptors in prop_oneof![0..6072_u32, any::<u32>()],
+        ) {
+            let bytes = [&length.to_le_bytes()[..], &descriptors.to_le_bytes()].concat();
+            let possible = length <= isize::MAX as u64 && descriptors as usize <= MAX_DESCRIPTORS;
+            match Header::parse(bytes.clone().try_into().unwrap()) {
+                Ok(header) => {
+                    prop_assert_eq!(header.length as u64, length);
+                    prop_assert_eq!(header.descriptors, descriptors as usize);
+                    prop_assert_eq!(header.to_bytes().to_vec(), bytes);
+                    prop_assert!(possible);
+                }
+                Err(_) => prop_assert!(!possible),
+            }
+        }
+
+        /// However they arrive, and wherever the end moves to another process in between.
+        #[test]
+        fn frames_and_descriptors_find_each_other(
+            bodies in bodies(),
+            counts in prop::collection::vec(0..4_usize, 8),
+            rides in prop::collection::vec(0..HEADER, 32),
+            cuts in indices(),
+            moves in any::<u64>(),
+        ) {
+            let (mut stream, mut riders, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+            for (body, &descriptors) in bodies.iter().zip(&counts) {
+                let first = riders.len();
+                let mut places = rides[first..first + descriptors].to_vec();
+                places.sort_unstable();
+                riders.extend((first..).zip(places).map(|(n, place)| (stream.len() + place, n)));
+                expected.push((body.clone(), first..first + descriptors));
+                stream.extend(Header { length: body.len(), descriptors }.to_bytes());
+                stream.extend(body);
+            }
+            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
+            ends.push(stream.len());
+            ends.sort_unstable();
+            let mut assembler = Assembler::new();
+            let (mut at, mut reads, mut came) = (0, 0, Vec::new());
+            for end in ends {
+                while at < end {
+                    let count = feed(&mut assembler, &stream[at..end]);
+                    // They come with the read that has their byte.
+                    let here = riders.iter().filter(|(byte, _)| (at..at + count).contains(byte));
+                    assembler.descriptors.extend(here.map(|(_, n)| numbered(*n)));
+                    at += count;
+                    while let Some(Frame { body, descriptors }) = assembler.next().unwrap() {
+                        came.push((body.into_owned(), descriptors.iter().map(number_of).collect()));
+                    }
+                    if moves >> (reads % 64) & 1 == 1 {
+                        let (bytes, queue) = assembler.pending();
+                        let copies = queue.iter().map(|fd| fd.try_clone().unwrap()).collect();
+                        assembler = Assembler::resume(&bytes, copies);
+                    }
+                    reads += 1;
+                }
+            }
+            prop_assert!(!assembler.is_inside_frame());
+            let numbers = |range: std::ops::Range<usize>| range.map(|n| n as i64).collect::<Vec<_>>();
+            let expected: Vec<_> = expected.into_iter().map(|(body, range)| (body, numbers(range))).collect();
+            prop_assert!(came == expected);
+        }
+
+        /// Whatever the header claims.
+        #[test]
+        fn memory_is_bounded_by_what_came(length in 0..=isize::MAX as usize, came in 0..4 * GROWTH) {
+            let mut assembler = Assembler::new();
+            let body = vec![0; came.min(length)];
+            feed(&mut assembler, &Header { length, descriptors: 0 }.to_bytes());
+            let mut rest = &body[..];
+            while assembler.next().unwrap().is_none() && !rest.is_empty() {
+                let count = feed(&mut assembler, rest);
+                rest = &rest[count..];
+            }
+            let large = assembler.large.as_ref().map_or(0, |(_, body)| body.capacity());
+            prop_assert!(assembler.ahead.len() <= READ_AHEAD);
+            prop_assert!(large <= 2 * body.len() + GROWTH, "{} for {}", large, body.len());
         }
     }
 }

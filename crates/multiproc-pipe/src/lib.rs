@@ -57,6 +57,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
+#[cfg(multiproc_faults)]
+pub mod fault;
 pub mod message;
 
 mod address;
@@ -68,10 +70,12 @@ mod error;
 mod frame;
 mod iter;
 mod listener;
+mod nesting;
 mod pipe;
 mod reader;
 mod reason;
 mod stream;
+mod system;
 mod travel;
 mod wait;
 mod writer;

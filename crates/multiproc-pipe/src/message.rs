@@ -27,12 +27,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use postcard::de_flavors::{self, Slice};
 use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::frame::MAX_DESCRIPTORS;
+use crate::nesting::Bounded;
 
 /// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
 /// message pays for it, and few have handles.
@@ -43,10 +45,17 @@ enum Doing {
     Decoding,
 }
 
-thread_local! {
-    static DOING: Cell<Doing> = const { Cell::new(Doing::Nothing) };
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    doing: Doing,
     /// Whether [`TABLE`] belongs to what is being done; if not, it belongs to nobody.
-    static HAS_TABLE: Cell<bool> = const { Cell::new(false) };
+    has_table: bool,
+}
+
+const NOTHING: State = State { doing: Doing::Nothing, has_table: false };
+
+thread_local! {
+    static STATE: Cell<State> = const { Cell::new(NOTHING) };
     static TABLE: RefCell<Table> = const { RefCell::new(Table::EMPTY) };
 }
 
@@ -91,43 +100,58 @@ impl fmt::Debug for Handles {
 /// One encode or decode. The outer one's table is put back at the end, also when a user's
 /// `Serialize` panics.
 struct Scope {
-    outer: Doing,
+    outer: State,
     outer_table: Option<Table>,
 }
 
 impl Scope {
     #[inline]
     fn enter(doing: Doing) -> Self {
-        let outer_table = HAS_TABLE.replace(false).then(|| TABLE.replace(Table::EMPTY));
-        Self { outer: DOING.replace(doing), outer_table }
+        let outer = STATE.replace(State { doing, has_table: false });
+        let outer_table = if outer.has_table { Some(take_table()) } else { None };
+        Self { outer, outer_table }
     }
 
     /// What handles have put into the table, if any did.
     #[inline]
     fn table(&self) -> Option<Table> {
-        HAS_TABLE.replace(false).then(|| TABLE.replace(Table::EMPTY))
+        let state = STATE.get();
+        if !state.has_table {
+            return None;
+        }
+        STATE.set(State { has_table: false, ..state });
+        Some(take_table())
     }
 }
 
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        DOING.set(self.outer);
-        drop(self.table());
-        if let Some(table) = self.outer_table.take() {
-            set_table(table);
+        let has_table = STATE.replace(self.outer).has_table;
+        if has_table || self.outer.has_table {
+            let outer_table = self.outer_table.take();
+            drop(TABLE.replace(outer_table.unwrap_or(Table::EMPTY)));
         }
     }
 }
 
+#[cold]
+fn take_table() -> Table {
+    TABLE.replace(Table::EMPTY)
+}
+
+fn doing() -> Doing {
+    STATE.get().doing
+}
+
 fn set_table(table: Table) {
     TABLE.set(table);
-    HAS_TABLE.set(true);
+    STATE.set(State { has_table: true, ..STATE.get() });
 }
 
 /// The table of what is being done, which has one from now on.
 fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
-    HAS_TABLE.set(true);
+    STATE.set(State { has_table: true, ..STATE.get() });
     TABLE.with_borrow_mut(use_it)
 }
 
@@ -145,11 +169,12 @@ impl Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Numbers come in up to ten bytes: a call of memcpy for each costs more than the bytes.
-        if bytes.len() <= 10 {
-            bytes.iter().for_each(|&byte| self.0.push(byte));
-        } else {
-            self.0.extend_from_slice(bytes);
+        // Numbers come in up to ten bytes, most in one: a call of memcpy for each costs more than the
+        // bytes.
+        match bytes {
+            [byte] => self.0.push(*byte),
+            [.., _] if bytes.len() <= 10 => bytes.iter().for_each(|&byte| self.0.push(byte)),
+            _ => self.0.extend_from_slice(bytes),
         }
         Ok(())
     }
@@ -173,12 +198,21 @@ pub fn encode<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
 ) -> Result<Vec<OwnedFd>, EncodeError> {
-    let handles = encode_unsent(value, bytes)?;
-    Ok(handles.map_or_else(Vec::new, |mut handles| {
-        let descriptors = handles.take_descriptors();
-        handles.sent();
-        descriptors
-    }))
+    let before = bytes.len();
+    let scope = Scope::enter(Doing::Encoding);
+    match postcard::serialize_with_flavor(value, Append(bytes)) {
+        Ok(()) if !STATE.get().has_table => Ok(Vec::new()),
+        Ok(()) => Ok(scope.table().map_or_else(Vec::new, |table| {
+            let mut handles = Handles(table);
+            let descriptors = handles.take_descriptors();
+            handles.sent();
+            descriptors
+        })),
+        Err(error) => {
+            bytes.truncate(before);
+            Err(encode_error(&scope, value, &error))
+        }
+    }
 }
 
 /// As [`encode`], for a value that may come back: its handles, if it has any, learn from
@@ -205,7 +239,7 @@ pub fn encode_unsent<T: Serialize + ?Sized>(
 
 /// Sets the flag when the message being encoded has been sent, and not if it comes back in an error.
 pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
-    if DOING.get() == Doing::Encoding {
+    if doing() == Doing::Encoding {
         with_table(|table| table.sent.push(Arc::clone(flag)));
     }
 }
@@ -224,7 +258,8 @@ fn encode_error<T: Serialize + ?Sized>(
 ///
 /// # Errors
 ///
-/// If the bytes are no value of this type, or something is left over.
+/// If the bytes are no value of this type, or something is left over, or the value is nested so
+/// deeply that decoding takes more than 512 KiB of stack.
 #[inline]
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
@@ -237,12 +272,32 @@ pub fn decode<T: DeserializeOwned>(
             ..Table::EMPTY
         });
     }
-    match postcard::take_from_bytes::<T>(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(decode_error::<T>(&scope, || {
-            format!("{} of {} bytes are left over", rest.len(), bytes.len())
-        })),
-        Err(error) => Err(decode_error::<T>(&scope, || error.to_string())),
+    if bytes.len() <= SHORT {
+        decode_from(Slice::new(bytes), bytes.len(), &scope)
+    } else {
+        decode_from(Bounded::new(bytes), bytes.len(), &scope)
+    }
+}
+
+/// A message so short needs no [bounds](crate::nesting): each level of nesting takes a byte.
+const SHORT: usize = 256;
+
+#[inline]
+fn decode_from<'de, T: Deserialize<'de>>(
+    bytes: impl de_flavors::Flavor<'de, Remainder = &'de [u8]>,
+    count: usize,
+    scope: &Scope,
+) -> Result<T, DecodeError> {
+    let mut deserializer = postcard::Deserializer::from_flavor(bytes);
+    match T::deserialize(&mut deserializer) {
+        Ok(value) => match deserializer.finalize() {
+            Ok([]) => Ok(value),
+            Ok(rest) => Err(decode_error::<T>(scope, || {
+                format!("{} of {count} bytes are left over", rest.len())
+            })),
+            Err(error) => Err(decode_error::<T>(scope, || error.to_string())),
+        },
+        Err(error) => Err(decode_error::<T>(scope, || error.to_string())),
     }
 }
 
@@ -259,7 +314,7 @@ fn decode_error<T>(scope: &Scope, reason: impl FnOnce() -> String) -> DecodeErro
 #[must_use]
 pub fn refusal(reason: impl Display) -> String {
     let reason = reason.to_string();
-    if DOING.get() != Doing::Nothing {
+    if doing() != Doing::Nothing {
         with_table(|table| _ = table.reason.get_or_insert_with(|| reason.clone()));
     }
     reason
@@ -271,7 +326,7 @@ pub fn refusal(reason: impl Display) -> String {
 ///
 /// If no message is being encoded, or it has as many descriptors as it can have.
 pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok, S::Error> {
-    let index = match DOING.get() {
+    let index = match doing() {
         Doing::Encoding => with_table(|table| {
             if table.descriptors.len() == MAX_DESCRIPTORS {
                 return Err(format!("it has more than {MAX_DESCRIPTORS} descriptors"));
@@ -298,7 +353,7 @@ pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok
 /// If no message is being decoded, or it has no such descriptor, or another handle took it.
 pub fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::Error> {
     let index = u32::deserialize(deserializer)? as usize;
-    let descriptor = match DOING.get() {
+    let descriptor = match doing() {
         Doing::Decoding => with_table(|table| {
             let count = table.descriptors.len();
             match table.descriptors.get_mut(index) {
@@ -390,6 +445,28 @@ mod tests {
         }
     }
 
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Tree {
+        Leaf,
+        Node(Box<Tree>),
+        Nodes(Vec<Tree>),
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_refused() {
+        let chain = |levels| [vec![1; levels], vec![0]].concat();
+        for levels in [1_000_000, 10_000_000] {
+            let error = decode::<Tree>(&chain(levels), Vec::new()).unwrap_err();
+            assert!(error.to_string().contains("nested so deeply"), "{error}");
+        }
+        let mut tree = decode::<Tree>(&chain(100), Vec::new()).unwrap();
+        for _ in 0..100 {
+            let Tree::Node(inner) = tree else { panic!("a node") };
+            tree = *inner;
+        }
+        assert_eq!(tree, Tree::Leaf);
+    }
+
     #[test]
     fn left_over_bytes_are_refused() {
         let error = decode::<u8>(&[1, 2, 3], Vec::new()).unwrap_err();
@@ -414,6 +491,6 @@ mod tests {
             }
         }
         std::panic::catch_unwind(|| encode(&Panics, &mut Vec::new())).unwrap_err();
-        assert!(DOING.get() == Doing::Nothing && !HAS_TABLE.get());
+        assert!(STATE.get() == NOTHING);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::io;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
 
 use crate::connection::{Connection, Receiver, Sender};
 use crate::stream::Stream;
+use crate::system::{pipe_with, socketpair};
 
 /// A two-way connection: what one end sends, the other receives.
 ///
@@ -28,7 +29,7 @@ use crate::stream::Stream;
 ///
 /// If the process or the system has no descriptors or memory left.
 pub fn duplex<S, R>() -> io::Result<(Connection<S, R>, Connection<R, S>)> {
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC)?;
     Ok((Connection::over(Stream::socket(a)), Connection::over(Stream::socket(b))))
 }
 

@@ -12,6 +12,10 @@ use crate::frame::{Assembler, Frame, Space};
 use crate::message;
 use crate::stream::{ReadFault, Stream};
 
+/// Why nothing can be made out after a message whose descriptors did not come.
+const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \
+                    may (RLIMIT_NOFILE)";
+
 pub(crate) struct Reader {
     assembler: RefCell<Assembler>,
     /// Why no further message can be made out.
@@ -40,6 +44,9 @@ impl Reader {
             return Err(io::Error::other(format!("it is corrupted: {why}")));
         }
         let assembler = self.assembler.borrow();
+        if assembler.has_lost_descriptors() {
+            return Err(io::Error::other(LOST));
+        }
         let (bytes, descriptors) = assembler.pending();
         let copies: io::Result<_> = descriptors.iter().map(OwnedFd::try_clone).collect();
         Ok((bytes, copies?))
@@ -103,7 +110,11 @@ impl Reader {
 
     /// The same without a look at the kernel.
     pub(crate) fn is_ready(&self) -> bool {
-        self.corrupted.borrow().is_some() || self.assembler.borrow().is_ready()
+        if self.corrupted.borrow().is_some() {
+            return true;
+        }
+        let assembler = self.assembler.borrow();
+        assembler.is_ready() || assembler.has_lost_descriptors()
     }
 
     #[inline]
@@ -123,6 +134,9 @@ impl Reader {
                 Ok(Some(frame)) => return Ok(Some(use_it(frame))),
                 Ok(None) => {}
                 Err(why) => return Err(self.give_up(&mut assembler, why)),
+            }
+            if assembler.has_lost_descriptors() {
+                return Err(self.give_up(&mut assembler, LOST.to_owned()));
             }
             // Else a sender that is quick enough could keep it here in one endless message.
             if has_read && deadline.is_past() {
@@ -161,10 +175,9 @@ impl Reader {
                     }
                 }
                 Err(ReadFault::Io(error)) => return Err(RecvError::Io(error)),
-                Err(ReadFault::DescriptorsLost) => {
-                    let why = "descriptors were lost on arrival, because this process has as many \
-                               open as it may (RLIMIT_NOFILE)";
-                    return Err(self.give_up(assembler, why.to_owned()));
+                Err(ReadFault::DescriptorsLost(_)) => {
+                    assembler.lose_descriptors();
+                    return Ok(true);
                 }
             }
         }
@@ -173,6 +186,7 @@ impl Reader {
     /// Nothing can be made out any more, so nothing is kept.
     #[cold]
     fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
+        let why = if assembler.has_lost_descriptors() { LOST.to_owned() } else { why };
         *assembler = Assembler::new();
         self.corrupted.replace(Some(why.clone()));
         RecvError::Corrupted(why)
@@ -186,12 +200,12 @@ fn read_once(stream: &Stream, assembler: &mut Assembler) -> Result<usize, ReadFa
         .space()
         .map_err(|error| ReadFault::Io(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
     let is_ahead = matches!(space, Space::Ahead(..));
-    let count = match stream.read(space) {
-        Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-        other => other?,
+    let result = match stream.read(space) {
+        Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+        other => other,
     };
-    if is_ahead {
+    if is_ahead && let Ok(count) | Err(ReadFault::DescriptorsLost(count)) = result {
         assembler.filled(count);
     }
-    Ok(count)
+    result
 }

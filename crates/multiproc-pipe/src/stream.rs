@@ -1,32 +1,33 @@
 //! The system calls: bytes and descriptors in and out of one pipe or stream socket.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
-use rustix::io::{Errno, read, retry_on_intr, write, writev};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, recv, recvmsg,
-    send, sendmsg, shutdown,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, shutdown,
 };
 
 use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
+use crate::system::{
+    poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_two,
+};
 
 /// Why a read failed.
 pub(crate) enum ReadFault {
     /// Nothing was taken from the stream; the next read may succeed.
     Io(io::Error),
-    /// The stream went on, but descriptors that it carried are gone.
-    DescriptorsLost,
+    /// So many bytes were read, but not all descriptors that they carried.
+    DescriptorsLost(usize),
 }
 
 impl From<Errno> for ReadFault {
@@ -251,13 +252,8 @@ impl Stream {
         let count = retry_on_intr(|| match (self.kind, second.is_empty()) {
             (Kind::Socket, true) => send(&self.fd, first, flags),
             (Kind::Pipe, true) => write(&self.fd, first),
-            (Kind::Socket, false) => sendmsg(
-                &self.fd,
-                &[IoSlice::new(first), IoSlice::new(second)],
-                &mut SendAncillaryBuffer::default(),
-                flags,
-            ),
-            (Kind::Pipe, false) => writev(&self.fd, &[IoSlice::new(first), IoSlice::new(second)]),
+            (Kind::Socket, false) => send_two(&self.fd, [first, second], flags),
+            (Kind::Pipe, false) => write_two(&self.fd, [first, second]),
             (Kind::Unfit(_), _) => Err(Errno::INVAL),
         });
         match (self.kind, count) {
@@ -285,8 +281,8 @@ impl Stream {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
         debug_assert!(pushed, "the space is for a full packet");
-        let bytes = [IoSlice::new(first), IoSlice::new(second)];
-        Ok(retry_on_intr(|| sendmsg(&self.fd, &bytes, &mut control, send_flags(is_timed)))?)
+        let flags = send_flags(is_timed);
+        Ok(retry_on_intr(|| sendmsg(&self.fd, [first, second], &mut control, flags))?)
     }
 
     /// Reads once, as much as is there and fits; waits for the first byte. 0 means end of file.
@@ -295,15 +291,11 @@ impl Stream {
             (Space::Ahead(bytes, descriptors), Kind::Socket) => {
                 self.read_with_descriptors(bytes, descriptors)
             }
-            (Space::Ahead(bytes, _), Kind::Pipe) => {
-                Ok(retry_on_intr(|| read(&self.fd, &mut *bytes))?)
+            (Space::Ahead(bytes, _), Kind::Pipe) => Ok(retry_on_intr(|| read(&self.fd, bytes))?),
+            (Space::Body(body), Kind::Socket) => {
+                Ok(retry_on_intr(|| recv_spare(&self.fd, body, RecvFlags::empty()))?)
             }
-            (Space::Body(body), Kind::Socket) => Ok(retry_on_intr(|| {
-                recv(&self.fd, spare_capacity(body), RecvFlags::empty()).map(|(count, _)| count)
-            })?),
-            (Space::Body(body), Kind::Pipe) => {
-                Ok(retry_on_intr(|| read(&self.fd, spare_capacity(body)))?)
-            }
+            (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(&self.fd, body))?),
             (_, Kind::Unfit(role)) => Err(ReadFault::Io(self.unfit(role))),
         }
     }
@@ -316,9 +308,8 @@ impl Stream {
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_PACKET))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let message = retry_on_intr(|| {
-            recvmsg(&self.fd, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        })?;
+        let message =
+            retry_on_intr(|| recvmsg(&self.fd, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
                 descriptors.extend(came);
@@ -326,7 +317,7 @@ impl Stream {
         }
         if message.flags.contains(ReturnFlags::CTRUNC) {
             // The kernel dropped some, and nobody can tell which.
-            return Err(ReadFault::DescriptorsLost);
+            return Err(ReadFault::DescriptorsLost(message.bytes));
         }
         Ok(message.bytes)
     }

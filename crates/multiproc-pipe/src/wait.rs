@@ -48,6 +48,12 @@ pub trait Source {
     fn woken(&self) -> io::Result<bool> {
         Ok(true)
     }
+
+    /// How long a sleep may be before [`prepare`](Self::prepare) is called again: for a source whose
+    /// news can be lost with a process that dies.
+    fn longest_sleep(&self) -> Duration {
+        Duration::MAX
+    }
 }
 
 /// Waits until one or more of the sources are ready, and gives the places of *all* that are, in order.
@@ -112,9 +118,15 @@ where
             });
         }
         // If one is ready already, the others are only asked.
-        let remaining =
-            if is_ready.contains(&true) { Some(Duration::ZERO) } else { deadline.remaining() };
-        let timeout = remaining.and_then(|left| Timespec::try_from(left).ok());
+        let longest = sources.iter().map(Source::longest_sleep).min().unwrap_or(Duration::MAX);
+        let sleep = match deadline.remaining() {
+            _ if is_ready.contains(&true) => Duration::ZERO,
+            Some(left) => left.min(longest),
+            None => longest,
+        };
+        let timeout = Some(sleep)
+            .filter(|&sleep| sleep < Duration::MAX)
+            .and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {
                 for (fd, &place) in fds.iter().zip(&owners) {
@@ -191,6 +203,10 @@ macro_rules! pointers {
 
             fn woken(&self) -> io::Result<bool> {
                 (**self).woken()
+            }
+
+            fn longest_sleep(&self) -> Duration {
+                (**self).longest_sleep()
             }
         })*
     };

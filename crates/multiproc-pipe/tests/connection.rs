@@ -204,11 +204,23 @@ fn descriptors_that_cannot_arrive_are_an_error_that_says_why() {
     alone(|()| {
         let null = || Descriptor(File::open("/dev/null").unwrap().into());
         let (left, right) = duplex::<Vec<Descriptor>, ()>().unwrap();
+        left.send(Vec::new()).unwrap();
+        left.send(vec![null()]).unwrap();
+        left.send(Vec::new()).unwrap();
         left.send((0..20).map(|_| null()).collect()).unwrap();
-        rustix_limit(Census::take().descriptors as u64 + 10);
+        left.send(Vec::new()).unwrap();
+        let before = Census::take();
+        rustix_limit(before.descriptors as u64 + 10);
+        for count in [0, 1, 0] {
+            assert_eq!(right.recv().unwrap().len(), count, "what came before them is still good");
+        }
         let error = right.recv().unwrap_err();
         assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
         assert!(matches!(right.recv(), Err(RecvError::Corrupted(_))), "it cannot go on");
+        assert_eq!(Census::take(), before, "those that came are closed");
+        let (mail, _mailbox) = duplex::<Connection<(), Vec<Descriptor>>, ()>().unwrap();
+        let error = mail.send(right).unwrap_err();
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
     });
 }
 

@@ -41,9 +41,17 @@
 //! queue yet: `get` waits for an item also when nobody is left who could put one.
 
 #[cfg(not(loom))]
+mod builder;
+#[cfg(not(loom))]
+mod core;
+#[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod lane;
+#[cfg(not(loom))]
 mod queue;
+#[cfg(not(loom))]
+mod store;
 
 #[cfg_attr(loom, allow(dead_code))]
 mod raw;
@@ -53,10 +61,12 @@ mod loom_tests;
 
 #[cfg(not(loom))]
 pub use {
+    builder::QueueBuilder,
     error::{
-        Corrupted, GetError, GetTimeoutError, PutError, PutTimeoutError, TryGetError, TryPutError,
+        Corrupted, GetError, GetManyError, GetTimeoutError, OsError, PutError, PutManyError,
+        PutTimeoutError, TryGetError, TryPutError,
     },
-    queue::Queue,
+    queue::{Consumer, Producer, Queue, Shutdown},
 };
 
 /// The points of `put` at which tests let a producer die, in order: one after each step.
@@ -74,3 +84,13 @@ pub const PUT_POINTS: &[&str] = &[
 #[doc(hidden)]
 pub const GET_POINTS: &[&str] =
     &["get.locked", "get.copied", "get.prepared", "get.committed", "get.unlocked"];
+
+/// The same, beside those, of items that go into the overflow ring, where they take memory and give
+/// it back.
+#[doc(hidden)]
+pub const OVERFLOW_POINTS: &[&str] =
+    &["put.block_reserved", "put.block_prepared", "put.block_taken", "get.trimmed"];
+
+/// The same, beside those, of items that have descriptors.
+#[doc(hidden)]
+pub const LANE_POINTS: &[&str] = &["put.tagged", "put.sent", "get.received", "get.removed"];

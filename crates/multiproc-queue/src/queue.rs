@@ -1,48 +1,32 @@
-//! The public queue: the ring, placed in a region.
+//! The public queue, and its one-sided handles.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
-use std::ops::RangeInclusive;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::{Deadline, EncodeError, message};
-use multiproc_sync::primitives::{AtomicU32, Ordering};
-use multiproc_sync::region::{Control as RegionControl, Region};
+use multiproc_pipe::{Deadline, Source};
+use multiproc_sync::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::builder::QueueBuilder;
+use crate::core::{Core, Missed, Refused, Until};
 use crate::error::{
-    Corrupted, GetError, GetTimeoutError, PutError, PutTimeoutError, Reason, TryGetError,
+    GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
-use crate::raw::ring::{Control, Fault, Put, Ring};
 
-/// The hot ring: small enough to stay in a core's cache.
-const RING: usize = 256 * 1024;
-
-/// The most items that a queue can be asked to hold.
-const MAX_CAPACITY: u64 = 1 << 32;
-
-/// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
-/// microsecond by whoever runs, so after this long its holder is stopped.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A buffer larger than this is not kept for the next item.
-const KEEP: usize = 64 * 1024;
-
-impl RegionControl for Control {
-    const KIND: u32 = u32::from_le_bytes(*b"QUEU");
-    const NAME: &'static str = "queue";
-    const DATA: RangeInclusive<usize> = RING..=RING;
-
-    fn release_slot(&self, _: &[AtomicU32], slot: usize) {
-        Control::release_slot(self, slot);
-    }
+/// How a queue ends; see [`Queue::shutdown`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// What is there can still be got.
+    Drain,
+    /// What is there is thrown away.
+    Now,
 }
 
-/// A queue that several processes share: bounded, first in, first out.
+/// A queue that several processes share: first in, first out.
 ///
 /// Clones, and what other processes receive, are the same queue; every one of them may put and get.
 /// See the [crate's page](crate) for what it promises when a process is killed.
@@ -64,312 +48,506 @@ impl RegionControl for Control {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # The end of a queue
+///
+/// Whoever has a `Queue` could still put, so it never sees the end of all producers. For that there
+/// are one-sided handles: hand out [`producer`](Self::producer)s and [`consumer`](Self::consumer)s,
+/// and drop the `Queue` itself. Or say when it is over: [`close`](Self::close) for this handle,
+/// [`shutdown`](Self::shutdown) for everybody.
 pub struct Queue<T> {
-    region: Region<Control>,
-    capacity: u64,
-    items: PhantomData<fn(T) -> T>,
+    core: Core<T>,
+}
+
+/// A handle of a [`Queue`] that can put and not get.
+///
+/// As long as there is one (or a `Queue`), consumers wait for more. When the last one is dropped, or
+/// its process ends in any way, they get what is left and then `Disconnected`.
+///
+/// ```
+/// use multiproc_queue::Queue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let queue = Queue::unbounded()?;
+/// let (producer, consumer) = (queue.producer(), queue.consumer());
+/// drop(queue);
+/// producer.put_many(1..=3)?;
+/// drop(producer);
+/// assert_eq!(consumer.iter().map(Result::unwrap).sum::<u32>(), 6);
+/// assert!(consumer.get().unwrap_err().is_disconnected());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Producer<T> {
+    core: Core<T>,
+}
+
+/// A handle of a [`Queue`] that can get and not put.
+///
+/// When the last one (and the last `Queue`) is dropped, or its process ends in any way, producers get
+/// `Disconnected`: at once if it was dropped; if it was killed, when they next wait for room, or
+/// within the next thousand items.
+pub struct Consumer<T> {
+    core: Core<T>,
 }
 
 impl<T> Queue<T> {
-    /// A queue that holds up to `capacity` items, which take up to 256 KiB together.
+    /// A queue that holds up to `capacity` items, from 1 to 2^32.
     ///
-    /// An item takes its encoded size and 16 bytes, rounded up to a multiple of 16. Up to 1024
-    /// processes can have the queue open at a time.
+    /// Their bytes are bounded, too, by 8 GiB: see [`QueueBuilder::max_bytes`]. Up to 1024 processes
+    /// can have the queue open at a time.
     ///
     /// # Errors
     ///
-    /// If `capacity` is 0 or more than 2^32, if there are no descriptors or no memory left, there
-    /// is no `/proc`, or a resource limit is too small, which the error then names.
+    /// As [`QueueBuilder::build`].
     pub fn bounded(capacity: usize) -> io::Result<Self> {
-        let wanted = capacity as u64;
-        if wanted == 0 || wanted > MAX_CAPACITY {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("a queue's capacity is between 1 and {MAX_CAPACITY} items, not {capacity}"),
-            ));
-        }
-        let set_up = |control: &Control| control.capacity.store(wanted, Ordering::Relaxed);
-        let region = Region::create(RING, set_up)?;
-        Ok(Self { region, capacity: wanted, items: PhantomData })
+        Self::builder().capacity(capacity).build()
     }
 
-    fn over(region: Region<Control>) -> io::Result<Self> {
-        let capacity = region.control().capacity.load(Ordering::Relaxed);
-        if capacity == 0 || capacity > MAX_CAPACITY || region.data().len() != RING {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "expected a multiproc queue, got one that says it holds {capacity} items in \
-                     {} bytes",
-                    region.data().len()
-                ),
-            ));
-        }
-        Ok(Self { region, capacity, items: PhantomData })
+    /// A queue that holds any number of items, of up to 8 GiB together: see
+    /// [`QueueBuilder::max_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`QueueBuilder::build`].
+    pub fn unbounded() -> io::Result<Self> {
+        Self::builder().build()
     }
 
-    /// The ring, as this process sees it.
-    #[inline]
-    fn ring(&self) -> Ring<'_, Region<Control>> {
-        Ring {
-            control: self.region.control(),
-            bytes: self.region.data(),
-            capacity: self.capacity,
-            members: &self.region,
-        }
-    }
-
-    /// How many items there are: exact at one moment during the call, over all processes.
+    /// A queue with other bounds, or a name.
+    ///
+    /// ```
+    /// use multiproc_queue::Queue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let jobs = Queue::<String>::builder().capacity(100).max_bytes(1 << 20).name("jobs").build()?;
+    /// assert_eq!((jobs.capacity(), jobs.max_bytes(), jobs.name()), (Some(100), 1 << 20, Some("jobs")));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub fn len(&self) -> usize {
-        usize::try_from(self.ring().len()).unwrap_or(usize::MAX)
+    pub fn builder() -> QueueBuilder<T> {
+        QueueBuilder::new()
     }
 
-    /// Whether there are no items.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub(crate) fn create(
+        name: Option<&str>,
+        capacity: Option<usize>,
+        max_bytes: usize,
+    ) -> io::Result<Self> {
+        Ok(Self { core: Core::create(name, capacity, max_bytes)? })
     }
 
-    /// Whether there are as many items as the queue holds. (If they are large, there may be no room
-    /// for another one before that.)
+    /// A handle that can only put. (If this one was [closed](Self::close), it is closed, too.)
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.len() as u64 == self.capacity
+    pub fn producer(&self) -> Producer<T> {
+        Producer { core: self.core.handle(true, false) }
     }
 
-    /// How many items the queue holds.
+    /// A handle that can only get.
     #[must_use]
-    pub fn capacity(&self) -> Option<usize> {
-        usize::try_from(self.capacity).ok()
-    }
-
-    /// Whether both are the same queue.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.region.is_same(&other.region)
+    pub fn consumer(&self) -> Consumer<T> {
+        Consumer { core: self.core.handle(false, true) }
     }
 }
 
-impl<T: Serialize> Queue<T> {
-    /// Puts an item, waiting for room as long as it takes.
-    ///
-    /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this process
-    /// can take it back.
-    ///
-    /// # Errors
-    ///
-    /// See [`PutError`]: it gives the item back.
-    pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-        match self.encoded(&item, |ring, bytes| ring.put(bytes, Deadline::NEVER)) {
-            Ok(()) => Ok(()),
-            Err(Refused::For(reason)) => Err(PutError::new(item, reason)),
-            Err(Refused::NotNow | Refused::Stalled) => unreachable!("only a deadline gives up"),
-        }
-    }
-
-    /// Puts an item if there is room, without waiting for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
-    pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-        match self.encoded(&item, |ring, bytes| {
-            ring.try_put(bytes, || Deadline::after(PATIENCE)).map(|put| put == Put::Done)
-        }) {
-            Ok(()) => Ok(()),
-            Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
-            Err(Refused::NotNow) => Err(TryPutError::Full(item)),
-            Err(Refused::Stalled) => Err(TryPutError::Stalled(item)),
-        }
-    }
-
-    /// Puts an item, waiting for room for at most `timeout`, which bounds the whole call.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](PutTimeoutError::Timeout) if there was none in time; else as [`put`](Self::put).
-    pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutTimeoutError<T>> {
-        self.put_until(item, Deadline::after(timeout))
-    }
-
-    /// Puts an item, waiting for room until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`put_timeout`](Self::put_timeout).
-    pub fn put_deadline(&self, item: T, deadline: Instant) -> Result<(), PutTimeoutError<T>> {
-        self.put_until(item, Deadline::at(deadline))
-    }
-
-    fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
-        match self.encoded(&item, |ring, bytes| ring.put(bytes, deadline)) {
-            Ok(()) => Ok(()),
-            Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, reason)),
-            Err(Refused::NotNow | Refused::Stalled) => Err(PutTimeoutError::Timeout(item)),
-        }
-    }
-
-    /// Encodes an item, and gives its bytes to `put`.
-    #[inline]
-    fn encoded(
-        &self,
-        item: &T,
-        put: impl FnOnce(&Ring<'_, Region<Control>>, &[u8]) -> Result<bool, Fault>,
-    ) -> Result<(), Refused> {
-        let ring = self.ring();
-        with_buffer(|buffer| {
-            let descriptors = message::encode(item, buffer)
-                .map_err(|error| Refused::For(Reason::Encode(error)))?;
-            if !descriptors.is_empty() {
-                return Err(Refused::For(Reason::Encode(EncodeError::new::<T>(
-                    "it holds a handle (a connection, a file, a queue…), and items of a queue \
-                     cannot hold any yet: send it through a `duplex` connection",
-                ))));
+/// What every handle can do.
+macro_rules! common {
+    ($name:ident, $expected:literal, $puts:literal, $gets:literal, $is_right:expr) => {
+        impl<T> $name<T> {
+            /// How many items there are: exact at one moment during the call, over all processes.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                usize::try_from(self.core.ring().len()).unwrap_or(usize::MAX)
             }
-            let (size, max) = (buffer.len(), ring.longest_item());
-            if size > max {
-                return Err(Refused::For(Reason::TooLarge { size, max }));
+
+            /// Whether there are no items.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
             }
-            match put(&ring, buffer) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Refused::NotNow),
-                Err(Fault::Stalled) => Err(Refused::Stalled),
-                Err(Fault::Corrupted(what)) => {
-                    Err(Refused::For(Reason::Corrupted(Corrupted { what })))
+
+            /// Whether there are as many items as the queue holds. (If they are large, there may be no
+            /// room for another one before that.)
+            #[must_use]
+            pub fn is_full(&self) -> bool {
+                self.capacity() == Some(self.len())
+            }
+
+            /// How many items the queue holds; `None`: as many as there is room for in
+            /// [`max_bytes`](Self::max_bytes).
+            #[must_use]
+            pub fn capacity(&self) -> Option<usize> {
+                self.core.store.capacity
+            }
+
+            /// How many bytes the queue's items take at most, and so how large one can be.
+            #[must_use]
+            pub fn max_bytes(&self) -> usize {
+                self.core.store.max_bytes
+            }
+
+            /// The name that the queue was made with.
+            #[must_use]
+            pub fn name(&self) -> Option<&str> {
+                self.core.name()
+            }
+
+            /// Ends the queue for everybody: nobody puts any more. Everybody who waits is woken, in
+            /// every process.
+            ///
+            /// With [`Shutdown::Drain`], what is there can still be got, then getting is an error,
+            /// `Closed`; with [`Shutdown::Now`], it is one at once. Putting is `Closed` in both
+            /// cases. A put that is under way at that moment has either succeeded, and its item is
+            /// got, or it is `Closed`. It cannot be taken back; `Now` may follow `Drain`.
+            pub fn shutdown(&self, how: Shutdown) {
+                self.core.shut_down(how == Shutdown::Drain);
+            }
+
+            /// Whether the queue was [shut down](Self::shutdown).
+            #[must_use]
+            pub fn is_shut_down(&self) -> bool {
+                self.core.store.region.control().is_shut_down()
+            }
+
+            /// Whether both are handles of the same queue.
+            #[must_use]
+            pub fn is_same(&self, other: &Self) -> bool {
+                self.core.store.region.is_same(&other.core.store.region)
+            }
+        }
+
+        impl<T> Clone for $name<T> {
+            fn clone(&self) -> Self {
+                Self { core: self.core.handle($puts, $gets) }
+            }
+        }
+
+        impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let ring = self.core.ring();
+                let (consumers_wait, producers_wait) = ring.control.has_sleepers();
+                f.debug_struct(stringify!($name))
+                    .field("name", &self.name())
+                    .field("len", &self.len())
+                    .field("capacity", &self.capacity())
+                    .field("bytes", &ring.bytes())
+                    .field("max_bytes", &self.max_bytes())
+                    .field("members", &self.core.store.region.members())
+                    .field("consumers_wait", &consumers_wait)
+                    .field("producers_wait", &producers_wait)
+                    .field("is_shut_down", &self.is_shut_down())
+                    .finish()
+            }
+        }
+
+        impl<T> Serialize for $name<T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.core.serialize(serializer)
+            }
+        }
+
+        impl<'de, T> Deserialize<'de> for $name<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Ok(Self { core: Core::deserialize(deserializer, $expected, $is_right)? })
+            }
+        }
+    };
+}
+
+common!(Queue, "handle that puts and gets", true, true, |_, gets| gets);
+common!(Producer, "producer", true, false, |_, gets| !gets);
+common!(Consumer, "consumer", false, true, |puts, gets| gets && !puts);
+
+/// What handles can do that put.
+macro_rules! puts {
+    ($name:ident) => {
+        impl<T> $name<T> {
+            /// Puts no more through this handle: from now on, that is an error, `Closed`.
+            ///
+            /// Other handles, clones of this one among them, are as before. When the last one that
+            /// can put is closed or dropped, consumers get what is left and then `Disconnected`.
+            pub fn close(&self) {
+                self.core.close();
+            }
+        }
+
+        impl<T: Serialize> $name<T> {
+            /// Puts an item, waiting for room as long as it takes.
+            ///
+            /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this
+            /// process can take it back.
+            ///
+            /// # Errors
+            ///
+            /// See [`PutError`]: it gives the item back.
+            pub fn put(&self, item: T) -> Result<(), PutError<T>> {
+                match self.core.put(&item, Until::Deadline(Deadline::NEVER)) {
+                    Ok(()) => Ok(()),
+                    Err(Refused::For(reason)) => Err(PutError::new(item, reason)),
+                    Err(Refused::NotNow | Refused::Stalled) => only_a_deadline_gives_up(),
                 }
             }
-        })
-    }
-}
 
-impl<T: DeserializeOwned> Queue<T> {
-    /// Takes the next item, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// See [`GetError`].
-    pub fn get(&self) -> Result<T, GetError> {
-        match self.decoded(|ring, bytes| ring.get(bytes, Deadline::NEVER)) {
-            Ok(item) => Ok(item),
-            Err(Missed::For(error)) => Err(error),
-            Err(Missed::NotNow | Missed::Stalled) => unreachable!("only a deadline gives up"),
-        }
-    }
-
-    /// Takes the next item if there is one, without waiting for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
-    pub fn try_get(&self) -> Result<T, TryGetError> {
-        match self.decoded(|ring, bytes| ring.try_get(bytes, || Deadline::after(PATIENCE))) {
-            Ok(item) => Ok(item),
-            Err(Missed::For(error)) => Err(error.into()),
-            Err(Missed::NotNow) => Err(TryGetError::Empty),
-            Err(Missed::Stalled) => Err(TryGetError::Stalled),
-        }
-    }
-
-    /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as
-    /// [`get`](Self::get).
-    pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
-        self.get_until(Deadline::after(timeout))
-    }
-
-    /// Takes the next item, waiting for it until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`get_timeout`](Self::get_timeout).
-    pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetTimeoutError> {
-        self.get_until(Deadline::at(deadline))
-    }
-
-    fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-        match self.decoded(|ring, bytes| ring.get(bytes, deadline)) {
-            Ok(item) => Ok(item),
-            Err(Missed::For(error)) => Err(error.into()),
-            Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
-        }
-    }
-
-    /// Takes the bytes of an item with `get`, and decodes them.
-    #[inline]
-    fn decoded(
-        &self,
-        get: impl FnOnce(&Ring<'_, Region<Control>>, &mut Vec<u8>) -> Result<bool, Fault>,
-    ) -> Result<T, Missed> {
-        let ring = self.ring();
-        with_buffer(|buffer| match get(&ring, buffer) {
-            Ok(true) => message::decode(buffer, Vec::new())
-                .map_err(|error| Missed::For(GetError::Decode(error))),
-            Ok(false) => Err(Missed::NotNow),
-            Err(Fault::Stalled) => Err(Missed::Stalled),
-            Err(Fault::Corrupted(what)) => {
-                Err(Missed::For(GetError::Corrupted(Corrupted { what })))
+            /// Puts an item if there is room, without waiting for it.
+            ///
+            /// # Errors
+            ///
+            /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
+            pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
+                match self.core.put(&item, Until::Now) {
+                    Ok(()) => Ok(()),
+                    Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
+                    Err(Refused::NotNow) => Err(TryPutError::Full(item)),
+                    Err(Refused::Stalled) => Err(TryPutError::Stalled(item)),
+                }
             }
-        })
-    }
+
+            /// Puts an item, waiting for room for at most `timeout`, which bounds the whole call.
+            ///
+            /// # Errors
+            ///
+            /// [`Timeout`](PutTimeoutError::Timeout) if there was none in time; else as
+            /// [`put`](Self::put).
+            pub fn put_timeout(
+                &self,
+                item: T,
+                timeout: Duration,
+            ) -> Result<(), PutTimeoutError<T>> {
+                self.put_until(item, Deadline::after(timeout))
+            }
+
+            /// Puts an item, waiting for room until `deadline` at most.
+            ///
+            /// # Errors
+            ///
+            /// As [`put_timeout`](Self::put_timeout).
+            pub fn put_deadline(
+                &self,
+                item: T,
+                deadline: Instant,
+            ) -> Result<(), PutTimeoutError<T>> {
+                self.put_until(item, Deadline::at(deadline))
+            }
+
+            fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
+                match self.core.put(&item, Until::Deadline(deadline)) {
+                    Ok(()) => Ok(()),
+                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, reason)),
+                    Err(Refused::NotNow | Refused::Stalled) => Err(PutTimeoutError::Timeout(item)),
+                }
+            }
+
+            /// Puts all items of an iterator, in order, waiting for room as long as it takes.
+            ///
+            /// Faster than one by one: up to 128 items are put in one step, so that other processes
+            /// see all of them or none. How many, follows from what the iterator says it has at least
+            /// (its [`size_hint`](Iterator::size_hint)); one that does not know, as one that waits for
+            /// its items, is put item by item.
+            ///
+            /// While the iterator runs, nothing of the queue is held: it may block, and if it
+            /// panics, the items of the current step are dropped with it and not put.
+            ///
+            /// # Errors
+            ///
+            /// As [`put`](Self::put), with what was taken from the iterator and not put.
+            pub fn put_many(
+                &self,
+                items: impl IntoIterator<Item = T>,
+            ) -> Result<(), PutManyError<T>> {
+                let mut items = items.into_iter();
+                let mut put = 0;
+                loop {
+                    let most = items.size_hint().0.clamp(1, STEP);
+                    let mut step: Vec<T> = items.by_ref().take(most).collect();
+                    if step.is_empty() {
+                        return Ok(());
+                    }
+                    let (count, result) =
+                        self.core.put_batch(&step, Until::Deadline(Deadline::NEVER));
+                    put += count;
+                    let Err(refused) = result else { continue };
+                    let Refused::For(reason) = refused else { only_a_deadline_gives_up() };
+                    let rest = step.split_off(count + 1);
+                    let Some(item) = step.pop() else { unreachable!("one was refused") };
+                    return Err(PutManyError { put, error: PutError::new(item, reason), rest });
+                }
+            }
+        }
+    };
 }
 
-/// Why an item was not put.
-enum Refused {
-    NotNow,
-    Stalled,
-    For(Reason),
+puts!(Queue);
+puts!(Producer);
+
+/// How many items are taken from an iterator at a time.
+const STEP: usize = 128;
+
+/// What handles can do that get.
+macro_rules! gets {
+    ($name:ident) => {
+        impl<T: DeserializeOwned> $name<T> {
+            /// Takes the next item, waiting for it as long as it takes.
+            ///
+            /// # Errors
+            ///
+            /// See [`GetError`].
+            pub fn get(&self) -> Result<T, GetError> {
+                match self.core.get(Until::Deadline(Deadline::NEVER)) {
+                    Ok(item) => Ok(item),
+                    Err(Missed::For(error)) => Err(error),
+                    Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
+                }
+            }
+
+            /// Takes the next item if there is one, without waiting for it.
+            ///
+            /// # Errors
+            ///
+            /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
+            pub fn try_get(&self) -> Result<T, TryGetError> {
+                match self.core.get(Until::Now) {
+                    Ok(item) => Ok(item),
+                    Err(Missed::For(error)) => Err(error.into()),
+                    Err(Missed::NotNow) => Err(TryGetError::Empty),
+                    Err(Missed::Stalled) => Err(TryGetError::Stalled),
+                }
+            }
+
+            /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
+            ///
+            /// # Errors
+            ///
+            /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as
+            /// [`get`](Self::get).
+            pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
+                self.get_until(Deadline::after(timeout))
+            }
+
+            /// Takes the next item, waiting for it until `deadline` at most.
+            ///
+            /// # Errors
+            ///
+            /// As [`get_timeout`](Self::get_timeout).
+            pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetTimeoutError> {
+                self.get_until(Deadline::at(deadline))
+            }
+
+            fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
+                match self.core.get(Until::Deadline(deadline)) {
+                    Ok(item) => Ok(item),
+                    Err(Missed::For(error)) => Err(error.into()),
+                    Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
+                }
+            }
+
+            /// Takes up to `max` items at once, waiting for the first one as long as it takes.
+            ///
+            /// Faster than one by one; but a process that is killed takes all of them along, as if it
+            /// were killed after so many `get`s. At most 128 come at a time, and fewer if they are
+            /// large or have descriptors; none only if `max` is 0.
+            ///
+            /// # Errors
+            ///
+            /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
+            pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
+                match self.core.get_batch(max, Until::Deadline(Deadline::NEVER)) {
+                    (items, Ok(())) => Ok(items),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                    (_, Err(Missed::NotNow | Missed::Stalled)) => only_a_deadline_gives_up(),
+                }
+            }
+
+            /// Takes up to `max` items at once, as [`get_many`](Self::get_many), without waiting: none
+            /// if there are none.
+            ///
+            /// # Errors
+            ///
+            /// As [`get_many`](Self::get_many).
+            pub fn try_get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
+                self.get_many_until(max, Until::Now)
+            }
+
+            /// Takes up to `max` items at once, as [`get_many`](Self::get_many), waiting for the first
+            /// one for at most `timeout`: none if there was none.
+            ///
+            /// # Errors
+            ///
+            /// As [`get_many`](Self::get_many).
+            pub fn get_many_timeout(
+                &self,
+                max: usize,
+                timeout: Duration,
+            ) -> Result<Vec<T>, GetManyError<T>> {
+                self.get_many_until(max, Until::Deadline(Deadline::after(timeout)))
+            }
+
+            fn get_many_until(&self, max: usize, until: Until) -> Result<Vec<T>, GetManyError<T>> {
+                match self.core.get_batch(max, until) {
+                    (items, Ok(()) | Err(Missed::NotNow | Missed::Stalled)) => Ok(items),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                }
+            }
+
+            /// All items to come, waiting for each. It ends when the queue does: when `get` would say
+            /// `Closed` or `Disconnected`.
+            ///
+            /// An item that cannot be decoded is an `Err`, and does not end it.
+            pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + '_ {
+                let mut is_over = false;
+                std::iter::from_fn(move || {
+                    if is_over {
+                        return None;
+                    }
+                    match self.get() {
+                        Err(GetError::Closed | GetError::Disconnected) => {
+                            is_over = true;
+                            None
+                        }
+                        // The same would come for ever.
+                        result @ Err(GetError::Corrupted(_)) => {
+                            is_over = true;
+                            Some(result)
+                        }
+                        result => Some(result),
+                    }
+                })
+            }
+        }
+    };
 }
 
-/// Why no item was got.
-enum Missed {
-    NotNow,
-    Stalled,
-    For(GetError),
+gets!(Queue);
+gets!(Consumer);
+
+fn only_a_deadline_gives_up() -> ! {
+    unreachable!("only a deadline gives up")
 }
 
-/// Lends an empty buffer of this thread. What runs in it may lend another one.
-fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local! {
-        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    }
-    let mut buffer = BUFFER.take();
-    buffer.clear();
-    let result = run(&mut buffer);
-    if buffer.capacity() <= KEEP {
-        BUFFER.set(buffer);
-    }
-    result
+/// Ready when `get` would not wait: there is an item, or there will never be one. Whoever is woken
+/// may still find that another process has been quicker.
+macro_rules! ready_to_get {
+    ($name:ident) => {
+        impl<T> Source for $name<T> {
+            fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+                self.core.watch_consumer(add);
+            }
+
+            fn prepare(&self) -> io::Result<bool> {
+                self.core.prepare_to_get()
+            }
+
+            fn woken(&self) -> io::Result<bool> {
+                self.core.prepare_to_get()
+            }
+
+            /// The bell may be lost with a producer that is killed.
+            fn longest_sleep(&self) -> Duration {
+                RECHECK
+            }
+        }
+    };
 }
 
-impl<T> Clone for Queue<T> {
-    fn clone(&self) -> Self {
-        Self { region: self.region.clone(), capacity: self.capacity, items: PhantomData }
-    }
-}
-
-impl<T> fmt::Debug for Queue<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("len", &self.len())
-            .field("capacity", &self.capacity)
-            .field("members", &self.region.members())
-            .finish()
-    }
-}
-
-impl<T> Serialize for Queue<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.region.serialize(serializer)
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Queue<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::over(Region::deserialize(deserializer)?)
-            .map_err(|error| serde::de::Error::custom(message::refusal(error)))
-    }
-}
+ready_to_get!(Queue);
+ready_to_get!(Consumer);

@@ -108,19 +108,19 @@ fn what_does_not_serialise_comes_back_and_nothing_changes() {
 
 #[test]
 fn an_item_that_can_never_fit_is_refused_with_both_numbers() {
-    let queue = Queue::bounded(5).unwrap();
+    let queue = Queue::builder().capacity(5).max_bytes(10_000).build().unwrap();
     queue.put(Bytes(vec![1; 10])).unwrap();
-    let error = queue.put(Bytes(vec![2; 300_000])).unwrap_err();
+    let error = queue.put(Bytes(vec![2; 10_000])).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("300003 bytes") && text.contains("262128"), "{text}");
-    let PutError::TooLarge { item, size: 300_003, max: 262_128 } = error else { panic!("{text}") };
-    assert_eq!(item.0.len(), 300_000);
+    assert!(text.contains("10002 bytes") && text.contains("up to 10000"), "{text}");
+    let PutError::TooLarge { item, size: 10_002, max: 10_000 } = error else { panic!("{text}") };
+    assert_eq!(item.0.len(), 10_000);
     assert_eq!(queue.len(), 1);
     assert_eq!(queue.get().unwrap().0, [1; 10]);
     // The largest one that fits.
-    queue.put(Bytes(vec![3; 262_128 - 3])).unwrap();
+    queue.put(Bytes(vec![3; 9_998])).unwrap();
     assert!(queue.try_put(Bytes(Vec::new())).unwrap_err().is_full(), "all bytes are taken");
-    assert_eq!(queue.get().unwrap().0.len(), 262_125);
+    assert_eq!(queue.get().unwrap().0.len(), 9_998);
 }
 
 #[test]
@@ -137,10 +137,50 @@ fn an_item_of_another_type_is_an_error_and_the_next_one_comes() {
 }
 
 #[test]
-fn handles_in_items_are_refused_with_a_way_out() {
+fn handles_travel_in_items() {
+    let _dog = watchdog();
     let queue = Queue::bounded(5).unwrap();
-    let error = queue.put(Lock::new().unwrap()).unwrap_err();
-    assert!(error.to_string().contains("through a `duplex` connection"), "{error}");
+    for n in 0..20 {
+        let (left, right) = duplex::<u32, u32>().unwrap();
+        queue.put((n, Some(right), Lock::new().unwrap())).unwrap();
+        queue.put((n, None, Lock::new().unwrap())).unwrap();
+        let (number, right, _) = queue.get().unwrap();
+        left.send(n).unwrap();
+        assert_eq!((number, right.unwrap().recv().unwrap()), (n, n));
+        assert!(queue.get().unwrap().1.is_none());
+    }
+    assert!(queue.is_empty());
+}
+
+fn low_byte(n: u32) -> u8 {
+    n.to_le_bytes()[0]
+}
+
+#[test]
+fn order_is_kept_across_both_rings() {
+    let _dog = watchdog();
+    let queue = Queue::unbounded().unwrap();
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut put, mut got) = (0u32, 0u32);
+    for _ in 0..300 {
+        for _ in 0..random.usize(..200) {
+            let most = [10, 1_000, 20_000][random.usize(..3)];
+            queue.put((put, Bytes(vec![low_byte(put); random.usize(..most)]))).unwrap();
+            put += 1;
+        }
+        for _ in 0..random.usize(..200) {
+            let Ok((number, bytes)) = queue.try_get() else { break };
+            assert_eq!(number, got);
+            assert!(bytes.0.iter().all(|&byte| byte == low_byte(got)));
+            got += 1;
+        }
+        assert_eq!(queue.len(), (put - got) as usize);
+    }
+    for n in got..put {
+        assert_eq!(queue.try_get().unwrap().0, n);
+    }
     assert!(queue.is_empty());
 }
 
@@ -305,7 +345,7 @@ fn a_queue_travels() {
     same.put(5).unwrap();
     assert_eq!(queue.get().unwrap(), 5);
     let debug = format!("{queue:?}");
-    assert!(debug.contains("len: 0") && debug.contains("capacity: 3"), "{debug}");
+    assert!(debug.contains("len: 0") && debug.contains("capacity: Some(3)"), "{debug}");
     assert!(debug.contains("members: 1"), "{debug}");
 }
 
@@ -336,15 +376,21 @@ fn what_is_no_queue_is_refused() {
 fn memory<T>(queue: &Queue<T>) -> File {
     let (left, right) = duplex::<Queue<T>, ()>().unwrap();
     left.send(queue.clone()).unwrap();
-    File::from(right.retype::<(), Descriptor>().recv().unwrap())
+    type Wire = (Descriptor, Option<Descriptor>, Option<Descriptor>, Option<String>);
+    File::from(right.retype::<(), Wire>().recv().unwrap().0)
 }
+
+/// Where the control block, the hot ring and the table of blocks are in it.
+const CONTROL: u64 = 128;
+const HOT: u64 = 12_288;
+const TABLE: u64 = HOT + 256 * 1024;
 
 #[test]
 fn a_forged_frame_is_corrupted() {
     let queue = Queue::bounded(10).unwrap();
     queue.put(1u64).unwrap();
     let memory = memory(&queue);
-    let ring = memory.metadata().unwrap().len() - 256 * 1024;
+    let ring = HOT;
     memory.write_all_at(&77u64.to_le_bytes(), ring).unwrap();
     let error = queue.get().unwrap_err();
     assert!(error.to_string().contains("sequence number"), "{error}");
@@ -359,11 +405,11 @@ fn a_forged_frame_is_corrupted() {
 fn a_forged_capacity_is_refused_by_who_comes_and_ignored_by_who_is_there() {
     let queue = Queue::<u8>::bounded(2).unwrap();
     let memory = memory(&queue);
-    memory.write_all_at(&0u64.to_le_bytes(), 128 + 768).unwrap();
-    assert_eq!(queue.capacity(), Some(2));
+    memory.write_all_at(&0u64.to_le_bytes(), CONTROL + 896 + 8).unwrap();
+    assert_eq!(queue.max_bytes(), 8 << 30);
     let child = Process::spawn(|queue: Queue<u8>| drop(queue), queue).unwrap();
     let text = child.join().unwrap_err().to_string();
-    assert!(text.contains("says it holds 0 items"), "{text}");
+    assert!(text.contains("says it holds Some(2) items in 0 bytes"), "{text}");
 }
 
 #[test]
@@ -377,19 +423,20 @@ fn scribbling_gives_errors_and_nothing_else() {
             for _ in 0..200 {
                 let queue = Queue::bounded(5).unwrap();
                 let memory = memory(&queue);
-                let size = memory.metadata().unwrap().len();
-                (0..3).for_each(|n| queue.put(vec![n; 40]).unwrap());
+                (0..3).for_each(|n| queue.put(Bytes(vec![n; 40])).unwrap());
                 for _ in 0..10 {
                     let mut bytes = [0; 8];
                     random.fill(&mut bytes[..random.clone().usize(1..=8)]);
-                    // The control block, or the first frames of the ring.
-                    let at = match random.bool() {
-                        true => 128 + random.u64(..896),
-                        false => size - 256 * 1024 + random.u64(..300),
+                    // The control block, the first frames of the ring, or of the table.
+                    let at = match random.usize(..4) {
+                        0 | 1 => CONTROL + random.u64(..1024),
+                        2 => HOT + random.u64(..300),
+                        _ => TABLE + random.u64(..30),
                     };
                     memory.write_all_at(&bytes, at).unwrap();
                     let moment = Duration::from_millis(1);
-                    let _ = queue.put_timeout(vec![1; 40], moment);
+                    let long = random.usize(..10) * 50_000;
+                    let _ = queue.put_timeout(Bytes(vec![1; 40 + long]), moment);
                     let _ = queue.get_timeout(moment);
                     let _ = (queue.len(), queue.is_full(), queue.is_empty());
                     assert!(queue.len() <= 5);

@@ -39,6 +39,18 @@ pub fn reached(point: &'static str) {
     let _ = point;
 }
 
+/// Whether a test wants this step to fail: then the code goes on as if the kernel had refused.
+#[inline(always)]
+pub fn fails(point: &'static str) -> bool {
+    #[cfg(multiproc_faults)]
+    return armed::fails(point);
+    #[cfg(not(multiproc_faults))]
+    {
+        let _ = point;
+        false
+    }
+}
+
 #[cfg(loom)]
 pub use modelled::die_at;
 
@@ -74,7 +86,7 @@ mod modelled {
 }
 
 #[cfg(multiproc_faults)]
-pub use armed::{arm, seen};
+pub use armed::{arm, refuse, seen};
 
 #[cfg(multiproc_faults)]
 mod armed {
@@ -84,9 +96,11 @@ mod armed {
     struct State {
         armed: Option<(String, u32)>,
         seen: BTreeSet<&'static str>,
+        refused: BTreeSet<String>,
     }
 
-    static STATE: Mutex<State> = Mutex::new(State { armed: None, seen: BTreeSet::new() });
+    static STATE: Mutex<State> =
+        Mutex::new(State { armed: None, seen: BTreeSet::new(), refused: BTreeSet::new() });
 
     pub(super) fn reached(point: &'static str) {
         let Ok(mut state) = STATE.lock() else { return };
@@ -108,6 +122,20 @@ mod armed {
     pub fn arm(point: &str, visit: u32) {
         if let Ok(mut state) = STATE.lock() {
             state.armed = Some((point.to_owned(), visit));
+        }
+    }
+
+    pub(super) fn fails(point: &'static str) -> bool {
+        STATE.lock().is_ok_and(|state| state.refused.contains(point))
+    }
+
+    /// Lets the step at `point` fail in this process, from now on or no longer.
+    pub fn refuse(point: &str, refused: bool) {
+        if let Ok(mut state) = STATE.lock() {
+            match refused {
+                true => state.refused.insert(point.to_owned()),
+                false => state.refused.remove(point),
+            };
         }
     }
 

@@ -29,10 +29,10 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use bytemuck::Pod;
 use multiproc_pipe::message;
 use rustix::fs::{
-    CWD, FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals,
-    fstat, fstatfs, ftruncate, memfd_create, openat,
+    CWD, FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fallocate,
+    fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create, openat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -182,6 +182,20 @@ macro_rules! placed {
                 $(is_placed($field);)*
             }
             assert!(!::core::mem::needs_drop::<$type>());
+        };
+    };
+    ($type:ident<const $n:ident: usize> { $($field:ident),* $(,)? }) => {
+        // SAFETY: `check` compiles only if these are all its fields, and each is `Placed`.
+        #[allow(unsafe_code)]
+        unsafe impl<const $n: usize> $crate::region::Placed for $type<$n> {}
+
+        const _: () = {
+            #[allow(dead_code)]
+            fn check<const $n: usize>($type { $($field),* }: &$type<$n>) {
+                fn is_placed(_: &impl $crate::region::Placed) {}
+                $(is_placed($field);)*
+                const { assert!(!::core::mem::needs_drop::<$type<$n>>()) };
+            }
         };
     };
 }
@@ -350,6 +364,16 @@ impl<C: Control> Region<C> {
     /// If there are no descriptors, no address space or no `/proc`, or a resource limit is smaller
     /// than the region: the error names it.
     pub fn create(data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
+        Self::create_named("", data, init)
+    }
+
+    /// As [`create`](Self::create), with a name of its own beside that of its kind: it is seen in
+    /// `/proc/PID/maps`, and ends where the kernel ends it, after some 200 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_named(name: &str, data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
         let layout = Layout::of::<C>(data)
             .ok_or_else(|| invalid(format!("{data} bytes are more than can be mapped")))?;
         let size = layout.size;
@@ -361,7 +385,7 @@ impl<C: Control> Region<C> {
                  larger than {limit} bytes (RLIMIT_FSIZE, `ulimit -f`): raise that limit"
             )));
         }
-        let descriptor = sealable_memfd(&format!("multiproc:{}", C::NAME))?;
+        let descriptor = sealable_memfd(&memfd_name(C::NAME, name))?;
         ftruncate(&descriptor, size as u64)?;
         fcntl_add_seals(&descriptor, SEALS)?;
 
@@ -485,7 +509,8 @@ impl<C: Control> Region<C> {
         self.open.mapping.view(CONTROL)
     }
 
-    /// The data bytes. A kind uses this or [`words`](Self::words), not both.
+    /// The data bytes. A kind uses this or [`words`](Self::words), not both; or both, each for a place
+    /// of its own: see [`words_at`](Self::words_at).
     #[inline]
     #[must_use]
     pub fn data(&self) -> Bytes<'_> {
@@ -493,8 +518,50 @@ impl<C: Control> Region<C> {
         // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
         let start = unsafe { self.open.mapping.start.add(data) };
         // SAFETY: mapped for the lifetime of `self`; no view reaches into the data but that of
-        // `words`, and a kind that has it has no bytes.
+        // `words`, which is of atomics: those may be written by others, and so by copies from here.
         unsafe { Bytes::new(start, data_len) }
+    }
+
+    /// `count` words of four bytes at `at` in the data, for a kind that has both words and bytes, each
+    /// in a place of its own.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in range.
+    #[inline]
+    #[must_use]
+    pub fn words_at(&self, at: usize, count: usize) -> &[AtomicU32] {
+        &self.words()[at / size_of::<AtomicU32>()..][..count]
+    }
+
+    /// Takes memory for `len` bytes at `at` in the data, as far as there is none, so that touching
+    /// them cannot fail later.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has none left for this process.
+    pub fn reserve(&self, at: usize, len: usize) -> io::Result<()> {
+        self.allocate(FallocateFlags::empty(), at, len)
+    }
+
+    /// Gives the memory of `len` bytes at `at` in the data back, as far as it is in whole pages. They
+    /// are zero from then on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses; there is no reason known why it should.
+    pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
+        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)
+    }
+
+    fn allocate(&self, flags: FallocateFlags, at: usize, len: usize) -> io::Result<()> {
+        let Layout { data, data_len, .. } = self.open.layout;
+        assert!(at <= data_len && len <= data_len - at, "{len} bytes at {at} of {data_len}");
+        if len == 0 {
+            return Ok(());
+        }
+        let (at, len) = ((data + at) as u64, len as u64);
+        Ok(retry_on_intr(|| fallocate(&self.open.descriptor, flags, at, len))?)
     }
 
     /// The data as words of four bytes.
@@ -574,6 +641,22 @@ impl<'de, C: Control> Deserialize<'de> for Region<C> {
 
 /// Nobody can change the size, so no access to a mapping can be a SIGBUS for that reason.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// What memfd_create(2) takes: without zeros, and not too long.
+fn memfd_name(kind: &str, name: &str) -> String {
+    const LONGEST: usize = 249;
+    let mut text = format!("multiproc:{kind}");
+    if !name.is_empty() {
+        text.push(':');
+    }
+    for char in name.chars().filter(|&char| char != '\0') {
+        if text.len() + char.len_utf8() > LONGEST {
+            break;
+        }
+        text.push(char);
+    }
+    text
+}
 
 fn sealable_memfd(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;

@@ -1,5 +1,4 @@
 use loom::thread;
-use multiproc_pipe::Deadline;
 use multiproc_sync::primitives::explore;
 
 use super::{Member, Shared};
@@ -121,9 +120,8 @@ fn loom_a_scribbled_frame_is_refused() {
         for (at, what) in [(0, "the sequence number of a frame"), (8, "the length of a frame")] {
             let shared = Shared::new(2);
             shared.put(Member(1), 7);
-            shared.bytes.copy_in(at, &[0x40; 8]);
-            let got = shared.ring(&Member(2)).try_get(&mut Vec::new(), || Deadline::NEVER);
-            assert_eq!(got, Err(Fault::Corrupted(what)));
+            shared.hot.copy_in(at, &[0x40; 8]);
+            assert_eq!(shared.try_get_fault(Member(2)), Err(Fault::Corrupted(what)));
         }
     });
 }
@@ -197,11 +195,11 @@ fn loom_a_mark_is_of_one_commit() {
         };
         for count in 1..=3 {
             let (epoch, _) = side.current();
-            side.prepare(epoch, Mark { position: 100 * count, count });
+            side.prepare(epoch, Mark { hot: 100 * count, overflow: 1000 * count, count });
             side.commit(epoch);
         }
         let mark = reader.join().unwrap();
-        assert_eq!(mark.position, 100 * mark.count);
+        assert_eq!((mark.hot, mark.overflow), (100 * mark.count, 1000 * mark.count));
     });
 }
 

@@ -8,18 +8,22 @@ mod loom_death;
 mod loom_ring;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use multiproc_pipe::Deadline;
-use multiproc_sync::primitives::Bytes;
+use multiproc_sync::primitives::{AtomicU32, Bytes};
 use multiproc_sync::raw::members::{MemberId, Members};
 
-use crate::raw::ring::{Control, Put, Ring};
+use crate::raw::blocks::{BLOCK, Memory};
+use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Put, Ring};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
 struct Shared {
     control: Control,
-    bytes: Bytes<'static>,
-    capacity: u64,
+    hot: Bytes<'static>,
+    table: Vec<AtomicU32>,
+    blocks: Bytes<'static>,
+    limits: Limits,
 }
 
 impl Shared {
@@ -28,63 +32,158 @@ impl Shared {
         Self::with_ring(capacity, usize::try_from(capacity).unwrap() * 32)
     }
 
-    /// A ring of `len` bytes, which may be room for more frames than items, or for fewer.
+    /// A hot ring of `len` bytes, which may be room for more frames than items, or for fewer.
     fn with_ring(capacity: u64, len: usize) -> Arc<Self> {
-        let bytes = Bytes::zeroed(len);
-        Arc::new(Self { control: Control::default(), bytes, capacity })
+        Self::with_overflow(capacity, len, 0)
+    }
+
+    /// Beside a hot ring, so many blocks, a power of two: each is room for two frames.
+    fn with_overflow(capacity: u64, len: usize, blocks: usize) -> Arc<Self> {
+        let bytes = len as u64 + (blocks as u64).saturating_sub(2) * BLOCK;
+        Arc::new(Self {
+            control: Control::default(),
+            hot: Bytes::zeroed(len),
+            table: (0..blocks).map(|_| AtomicU32::new(0)).collect(),
+            blocks: Bytes::zeroed(blocks * usize::try_from(BLOCK).unwrap()),
+            limits: Limits { capacity, bytes },
+        })
     }
 
     fn len(&self) -> u64 {
-        self.ring(&Member(0)).len()
+        self.seen_by(Member(0), |ring| ring.len())
     }
 
-    fn ring<'a, M: Members>(&'a self, member: &'a M) -> Ring<'a, M> {
-        Ring {
-            control: &self.control,
-            bytes: self.bytes.clone(),
-            capacity: self.capacity,
-            members: member,
-        }
+    /// The queue as a member sees it.
+    fn seen_by<L: Members + Copy, R>(
+        &self,
+        member: L,
+        act: impl FnOnce(Ring<'_, View<'_, L>>) -> R,
+    ) -> R {
+        let members = &View { member, shared: self };
+        let hot = self.hot.clone();
+        act(Ring { control: &self.control, limits: self.limits, hot, members })
     }
 
-    fn put(&self, member: Member, item: u64) {
-        let done = self.ring(&member).put(&item.to_le_bytes(), Deadline::NEVER);
-        assert_eq!(done, Ok(true));
+    fn put(&self, member: impl Members + Copy, item: u64) {
+        self.put_all(member, &[item]);
     }
 
     fn try_put(&self, member: Member, item: u64) -> bool {
-        let put = self.ring(&member).try_put(&item.to_le_bytes(), || Deadline::NEVER);
-        put == Ok(Put::Done)
+        let put = self.seen_by(member, |ring| {
+            ring.try_put(one(&item.to_le_bytes(), &[8]), None, || Deadline::NEVER)
+        });
+        put == Ok((1, Put::Done))
     }
 
     /// Puts an item of several numbers.
-    fn put_all(&self, member: Member, item: &[u64]) {
+    fn put_all(&self, member: impl Members + Copy, item: &[u64]) {
         let item: Vec<u8> = item.iter().flat_map(|number| number.to_le_bytes()).collect();
-        assert_eq!(self.ring(&member).put(&item, Deadline::NEVER), Ok(true));
+        let ends = [item.len()];
+        let result = self
+            .seen_by(member, |ring| ring.put(one(&item, &ends), None, Deadline::NEVER, |_| Ok(())));
+        assert_eq!(result, (1, Ok(())));
+    }
+
+    /// Puts several items in one step.
+    fn put_batch(&self, member: Member, items: &[u64]) {
+        let bytes: Vec<u8> = items.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let ends: Vec<usize> = (1..=items.len()).map(|n| n * 8).collect();
+        let result = self.seen_by(member, |ring| {
+            ring.put(one(&bytes, &ends), None, Deadline::NEVER, |_| Ok(()))
+        });
+        assert_eq!(result, (items.len(), Ok(())));
     }
 
     /// Gets an item of several numbers.
-    fn get_all(&self, member: Member) -> Vec<u64> {
+    fn get_all(&self, member: impl Members + Copy) -> Vec<u64> {
         let mut item = Vec::new();
-        assert_eq!(self.ring(&member).get(&mut item, Deadline::NEVER), Ok(true));
-        item.chunks(8).map(|chunk| number(chunk.to_vec())).collect()
+        let got = self
+            .seen_by(member, |ring| ring.get(&mut item, &mut NoLane, Deadline::NEVER, |_| Ok(())));
+        assert_eq!(got, Ok(1));
+        item.chunks(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
     }
 
-    fn get(&self, member: Member) -> u64 {
-        let mut item = Vec::new();
-        assert_eq!(self.ring(&member).get(&mut item, Deadline::NEVER), Ok(true));
-        number(item)
+    fn get(&self, member: impl Members + Copy) -> u64 {
+        let item = self.get_all(member);
+        assert_eq!(item.len(), 1);
+        item[0]
     }
 
     fn try_get(&self, member: Member) -> Option<u64> {
+        self.try_get_fault(member).unwrap()
+    }
+
+    fn try_get_fault(&self, member: Member) -> Result<Option<u64>, Fault> {
         let mut item = Vec::new();
-        let got = self.ring(&member).try_get(&mut item, || Deadline::NEVER).unwrap();
-        got.then(|| number(item))
+        let got =
+            self.seen_by(member, |ring| ring.try_get(&mut item, &mut NoLane, || Deadline::NEVER))?;
+        Ok((got == 1).then(|| u64::from_le_bytes(item.try_into().unwrap())))
     }
 }
 
-fn number(item: Vec<u8>) -> u64 {
-    u64::from_le_bytes(item.try_into().unwrap())
+fn one<'a>(bytes: &'a [u8], ends: &'a [usize]) -> Items<'a> {
+    Items { bytes, start: 0, ends }
+}
+
+/// For items without descriptors.
+struct NoLane;
+
+impl Incoming for NoLane {
+    fn copy(&mut self, _: u32) -> Result<(), Fault> {
+        unreachable!("no item has descriptors")
+    }
+
+    fn remove(&mut self) {}
+}
+
+/// A queue, as one member sees it.
+struct View<'a, L> {
+    member: L,
+    shared: &'a Shared,
+}
+
+impl<L: Members> Members for View<'_, L> {
+    fn me(&self) -> MemberId {
+        self.member.me()
+    }
+
+    fn is_alive(&self, member: MemberId) -> bool {
+        self.member.is_alive(member)
+    }
+}
+
+impl<L> Memory for View<'_, L> {
+    fn reserve_hot(&self, _: u64) -> bool {
+        true
+    }
+
+    fn table(&self) -> &[AtomicU32] {
+        &self.shared.table
+    }
+
+    fn blocks(&self) -> Bytes<'_> {
+        self.shared.blocks.clone()
+    }
+
+    fn blocks_len(&self) -> u64 {
+        self.shared.blocks.len() as u64
+    }
+
+    fn reserve(&self, _: u64) -> bool {
+        true
+    }
+
+    /// What is given back is overwritten: whoever still needs it finds out.
+    fn give_back(&self, first: u64, count: u64) {
+        let bytes = usize::try_from(count * BLOCK).unwrap();
+        let at = usize::try_from(first * BLOCK).unwrap();
+        self.shared.blocks.copy_in(at, &vec![0xff; bytes]);
+    }
+
+    /// It is always time to trim.
+    fn now(&self) -> Duration {
+        Duration::from_secs(1_000_000)
+    }
 }
 
 /// The member in this slot. The one in slot [`DOOMED`] is dead whenever it is asked about: it dies

@@ -1,4 +1,6 @@
-//! The ring, as plain structs over atomic words and bytes; see `multiproc_sync::raw`.
+//! The algorithms, over atomics and bytes alone: what loom explores.
 
+pub(crate) mod blocks;
+pub(crate) mod frame;
 pub(crate) mod ring;
 pub(crate) mod side;

@@ -1,24 +1,21 @@
-//! The hot ring: frames in a circle of bytes, two sides, each with a lock and a commit word.
+//! The queue: two rings of frames, two sides, each with a lock and a commit word.
 //!
-//! # A frame
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 0..8 | sequence number, little-endian `u64`: how many frames were put before |
-//! | 8..12 | length of the item, little-endian `u32` |
-//! | 12..16 | 0 |
-//! | 16.. | the item; then nothing up to the next multiple of 16 |
-//!
-//! Frames start at multiples of 16, so a header is never cut by the end of the ring; an item may be.
+//! The **hot ring** is a circle of bytes that stays in a core's cache. While it has no room, items go
+//! into the **overflow ring**, a long stream in [`blocks`](super::blocks) of memory. The next item is
+//! the frame with the next number, in whichever ring it lies.
 //!
 //! # Invariants
 //!
-//! 1. The bytes from the consumers' position to the producers' position hold the frames with the
-//!    numbers from the consumers' count to the producers' count. Only consumers read there.
+//! 1. In each ring, the bytes from the consumers' position to the producers' position hold frames
+//!    in the order of their numbers; together they hold every number from the consumers' count to
+//!    the producers' count. Only consumers read there.
 //! 2. All other bytes are free; only producers write there.
-//! 3. Both positions change by a commit of their side (see [`side`](super::side)), under its lock.
-//!    So a producer that dies anywhere has put nothing or everything, and a consumer likewise.
+//! 3. Positions and count change by a commit of their side (see [`side`](super::side)), under its
+//!    lock. So a producer that dies anywhere has put nothing or everything, and a consumer likewise.
 //! 4. The locks are not held while anybody waits, encodes or decodes.
+//! 5. An item's descriptors are in the lane before its frame is committed, under a tag that no other
+//!    attempt has; the consumer takes them out of it after it has committed. So what lies in the
+//!    lane and belongs to no frame has a tag that is older than the next frame's, or is being put.
 //!
 //! The shape of the two counters is Lamport's ("Specifying Concurrent Program Modules", 1983), with
 //! a lock a side in front of it, and the commit word in place of the counter.
@@ -30,20 +27,24 @@ use multiproc_sync::RECHECK;
 use multiproc_sync::fault;
 #[cfg(not(loom))]
 use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU64, Bytes, fence_after_rmw};
+use multiproc_sync::primitives::{
+    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_after_rmw, load_locked,
+};
 use multiproc_sync::raw::Busy;
 use multiproc_sync::raw::lock::{Lock, Taken};
 use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::Waiters;
+use multiproc_sync::raw::waiters::{Look, Waiters};
 
+use super::blocks::{self, BLOCK, Blocks, Memory};
+use super::frame::{ALIGN, HEADER, Header, size};
 use super::side::{Mark, Side};
 
 /// How often one who waits for a lock of the ring looks whether its holder is alive. The locks are
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
 const LOCK_RECHECK: Duration = Duration::from_millis(10);
 
-const ALIGN: usize = 16;
-const HEADER: usize = 16;
+/// How long a consumer that wants to give memory back waits for the producers' lock.
+const TRIM_PATIENCE: Duration = Duration::from_millis(10);
 
 /// The control block: what the members of a queue share, beside the bytes.
 #[derive(Debug, Default)]
@@ -53,8 +54,8 @@ pub(crate) struct Control {
     consumers: Side,
     not_empty: NotEmpty,
     not_full: NotFull,
-    /// How many items there may be. Each handle keeps the number it read when it was opened.
-    pub(crate) capacity: AtomicU64,
+    blocks: BlocksLine,
+    pub(crate) seldom: Seldom,
 }
 
 /// Where consumers wait, on a cache line of its own.
@@ -62,6 +63,8 @@ pub(crate) struct Control {
 #[repr(C, align(128))]
 struct NotEmpty {
     waiters: Waiters,
+    /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
+    bell: AtomicU32,
 }
 
 /// Where producers wait, on a cache line of its own. For a place, any of them is the right one to
@@ -74,30 +77,151 @@ struct NotFull {
     bytes: Waiters,
 }
 
-/// What came of an attempt to put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Put {
-    Done,
-    /// There are as many items as there may be.
-    NoPlace,
-    /// The item needs more bytes than are free.
-    NoBytes,
+/// What only the holder of the producers' lock writes, and seldom.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+struct BlocksLine {
+    blocks: blocks::Control,
+    /// How much of the hot ring is sure to have memory.
+    reserved: AtomicU64,
+    /// How many packets were sent, or tried, through the descriptor lane.
+    packets: AtomicU64,
 }
 
+/// What everybody reads, and nobody writes but once or twice.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct Seldom {
+    /// How many items, and how many bytes of items, there may be. Each handle keeps the numbers that
+    /// it read when it was opened.
+    pub(crate) capacity: AtomicU64,
+    pub(crate) max_bytes: AtomicU64,
+    /// One of [`OPEN`], [`DRAIN`], [`NOW`].
+    shutdown: AtomicU32,
+    /// How many handles that could put were closed; and get.
+    pub(crate) closed_producers: AtomicU32,
+    pub(crate) closed_consumers: AtomicU32,
+    rest: AtomicU32,
+}
+
+const OPEN: u32 = 0;
+const DRAIN: u32 = 1;
+const NOW: u32 = 2;
+
 #[cfg(not(loom))]
-placed!(NotEmpty { waiters });
+placed!(NotEmpty { waiters, bell });
 #[cfg(not(loom))]
 placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
-placed!(Control { producers, consumers, not_empty, not_full, capacity });
+placed!(BlocksLine { blocks, reserved, packets });
+#[cfg(not(loom))]
+placed!(Seldom { capacity, max_bytes, shutdown, closed_producers, closed_consumers, rest });
+#[cfg(not(loom))]
+placed!(Control { producers, consumers, not_empty, not_full, blocks, seldom });
 
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(Control, producers) == 0 && offset_of!(Control, consumers) == 256);
     assert!(offset_of!(Control, not_empty) == 512 && offset_of!(Control, not_full) == 640);
-    assert!(offset_of!(Control, capacity) == 768 && size_of::<Control>() == 896);
+    assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, seldom) == 896);
+    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, shutdown) == 16);
+    assert!(size_of::<Control>() == 1024 && size_of::<BlocksLine>() == 128);
 };
+
+/// What came of an attempt to put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    Done,
+    /// There are as many items as there may be.
+    NoPlace,
+    /// The item needs more bytes, or more room in the descriptor lane, than are free.
+    NoBytes,
+}
+
+/// Why an operation came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The deadline passed while a living process, most likely a stopped one, held a lock.
+    Stalled,
+    /// The queue was shut down.
+    Closed,
+    /// Nobody is left on the other side.
+    Disconnected,
+    /// The kernel has no memory for the item.
+    OutOfMemory,
+    /// The kernel refused to pass descriptors on.
+    Os(i32),
+    /// The shared memory holds what no member writes.
+    Corrupted(&'static str),
+}
+
+/// How much there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) capacity: u64,
+    /// Of frames: see [`size`].
+    pub(crate) bytes: u64,
+}
+
+/// Items to put: one after the other in `bytes`, from `start` on; each ends where `ends` says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Items<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) start: usize,
+    pub(crate) ends: &'a [usize],
+}
+
+impl Items<'_> {
+    /// Those behind the first `count`.
+    fn after(self, count: usize) -> Self {
+        let start = count.checked_sub(1).map_or(self.start, |last| self.ends[last]);
+        Self { start, ends: &self.ends[count..], ..self }
+    }
+}
+
+/// The descriptors of an item, on their way into the lane.
+pub(crate) trait Outgoing {
+    /// Sends them as one packet. False: the lane has no room.
+    fn send(&mut self, tag: u32) -> Result<bool, Fault>;
+}
+
+/// The descriptors of an item, on their way out of the lane.
+pub(crate) trait Incoming {
+    /// Copies those of the packet `tag`; throws older packets away.
+    fn copy(&mut self, tag: u32) -> Result<(), Fault>;
+
+    /// Throws the packet away that was copied.
+    fn remove(&mut self);
+}
+
+/// Where items go that are got.
+pub(crate) trait Sink {
+    /// Whether it takes one more.
+    fn takes_more(&self) -> bool;
+
+    /// Where to append the next one.
+    fn buffer(&mut self) -> &mut Vec<u8>;
+
+    /// The last one is complete.
+    fn ended(&mut self);
+}
+
+/// One item, into a buffer.
+impl Sink for Vec<u8> {
+    #[inline]
+    fn takes_more(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        self
+    }
+
+    #[inline]
+    fn ended(&mut self) {}
+}
 
 impl Control {
     /// The time of everybody who sleeps runs out, for models.
@@ -115,220 +239,585 @@ impl Control {
         self.producers.lock.release_slot(slot);
         self.consumers.lock.release_slot(slot);
     }
+
+    /// Wakes everybody who waits: what they wait for may never come.
+    pub(crate) fn wake_all(&self) {
+        fence(Ordering::SeqCst);
+        self.not_empty.waiters.wake_all();
+        self.not_full.places.wake_all();
+        self.not_full.bytes.wake_all();
+    }
+
+    /// Nobody puts any more; and, if not `drain`, nobody gets either.
+    pub(crate) fn shut_down(&self, drain: bool) {
+        let how = if drain { DRAIN } else { NOW };
+        self.seldom.shutdown.fetch_max(how, Ordering::AcqRel);
+        self.wake_all();
+    }
+
+    #[inline]
+    fn shutdown(&self) -> u32 {
+        self.seldom.shutdown.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shutdown() != OPEN
+    }
+
+    /// Whether consumers, producers may be asleep.
+    pub(crate) fn has_sleepers(&self) -> (bool, bool) {
+        let NotFull { places, bytes, .. } = &self.not_full;
+        let producers = places.has_sleepers() || bytes.has_sleepers();
+        (self.not_empty.waiters.has_sleepers(), producers)
+    }
+
+    /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
+    /// sleep.
+    pub(crate) fn ask_for_bell(&self) {
+        self.not_empty.bell.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether somebody wants the bell to be rung: it then is the caller's affair. To be called after
+    /// a put has been committed, and a fence passed.
+    #[inline]
+    pub(crate) fn must_ring(&self) -> bool {
+        let bell = &self.not_empty.bell;
+        bell.load(Ordering::Relaxed) != 0 && bell.swap(0, Ordering::Relaxed) != 0
+    }
 }
 
-/// The ring of a queue, seen by one member.
+/// A queue, seen by one member.
 pub(crate) struct Ring<'a, M> {
     pub(crate) control: &'a Control,
+    pub(crate) limits: Limits,
     /// A power of two, so that a position's offset is a mask away.
-    pub(crate) bytes: Bytes<'a>,
-    pub(crate) capacity: u64,
+    pub(crate) hot: Bytes<'a>,
     pub(crate) members: &'a M,
 }
 
-/// Why an operation came to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The deadline passed while a living process, most likely a stopped one, held a lock.
-    Stalled,
-    /// The shared memory holds what no member writes.
-    Corrupted(&'static str),
-}
-
-impl<M: Members> Ring<'_, M> {
-    /// The longest item that fits.
-    pub(crate) fn longest_item(&self) -> usize {
-        self.bytes.len() - HEADER
-    }
-
-    /// Puts an item, if there is room. The deadline is for the lock alone.
+impl<M: Members + Memory> Ring<'_, M> {
+    /// Puts as many of the items as there is room for, and says how many, and why not more. The
+    /// deadline is for the lock alone. If there is a parcel, it goes with the only item.
     #[inline]
     pub(crate) fn try_put(
         &self,
-        item: &[u8],
+        items: Items<'_>,
+        parcel: Option<&mut dyn Outgoing>,
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<Put, Fault> {
+    ) -> Result<(usize, Put), Fault> {
         let side = &self.control.producers;
         self.lock(&side.lock, deadline)?;
         fault::reached("put.locked");
-        let result = self.put_locked(item);
+        let result = self.put_locked(items, parcel);
         self.unlock(&side.lock);
         fault::reached("put.unlocked");
-        if result == Ok(Put::Done) {
-            self.control.not_empty.waiters.notify_one();
+        if let Ok((count @ 1.., _)) = result {
+            self.control.not_empty.waiters.notify(saturating_u32(count));
         }
         result
     }
 
-    /// Puts an item, waiting for room. False: there was none in time.
+    /// Puts all items, waiting for room, and says how many: all, or not in time.
+    ///
+    /// `check` is called when there is no room, and may end the wait.
     #[inline]
-    pub(crate) fn put(&self, item: &[u8], deadline: Deadline) -> Result<bool, Fault> {
-        match self.try_put(item, || deadline)? {
-            Put::Done => Ok(true),
-            full => self.put_contended(item, full, deadline),
+    pub(crate) fn put(
+        &self,
+        items: Items<'_>,
+        mut parcel: Option<&mut dyn Outgoing>,
+        deadline: Deadline,
+        check: impl FnMut(Look) -> Result<(), Fault>,
+    ) -> (usize, Result<(), Fault>) {
+        let first = self.try_put(items, parcel.as_mut().map(|p| &mut **p as _), || deadline);
+        match first {
+            Ok((count, Put::Done)) => (count, Ok(())),
+            Ok((count, full)) => self.put_contended(items, count, full, parcel, deadline, check),
+            Err(fault) => (0, Err(fault)),
         }
     }
 
     #[cold]
-    fn put_contended(&self, item: &[u8], mut full: Put, deadline: Deadline) -> Result<bool, Fault> {
-        let NotFull { places, bytes } = &self.control.not_full;
+    fn put_contended(
+        &self,
+        items: Items<'_>,
+        mut done: usize,
+        mut full: Put,
+        mut parcel: Option<&mut dyn Outgoing>,
+        deadline: Deadline,
+        mut check: impl FnMut(Look) -> Result<(), Fault>,
+    ) -> (usize, Result<(), Fault>) {
+        let NotFull { places, bytes, .. } = &self.control.not_full;
         loop {
-            // Waits until it is done, or what is missing is something else.
+            // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited = waiters.wait_until(deadline, RECHECK, |_| {
-                let result = self.try_put(item, || deadline);
-                (result != Ok(full)).then_some(result)
+            let waited = waiters.wait_until(deadline, RECHECK, |look| {
+                let rest = items.after(done);
+                let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
+                match self.try_put(rest, parcel, || deadline) {
+                    Ok((0, same)) if same == full => check(look).err().map(Err),
+                    result => Some(result),
+                }
             });
-            if full == Put::NoPlace && waited.slept && self.len() < self.capacity {
+            if full == Put::NoPlace && waited.slept && self.len() < self.limits.capacity {
                 places.notify_one();
             }
             match waited.outcome {
-                None => return Ok(false),
-                Some(Ok(Put::Done)) => return Ok(true),
-                Some(other) => full = other?,
+                None => return (done, Err(Fault::Stalled)),
+                Some(Err(fault)) => return (done, Err(fault)),
+                Some(Ok((count, put))) => {
+                    done += count;
+                    if put == Put::Done {
+                        return (done, Ok(()));
+                    }
+                    full = put;
+                }
             }
         }
     }
 
-    /// Appends the next item to `item`, if there is one. The deadline is for the lock alone.
+    /// Gets as many items as there are and the sink takes, and says how many. The deadline is for the
+    /// lock alone.
     #[inline]
     pub(crate) fn try_get(
         &self,
-        item: &mut Vec<u8>,
+        sink: &mut impl Sink,
+        lane: &mut dyn Incoming,
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<bool, Fault> {
+    ) -> Result<usize, Fault> {
         let side = &self.control.consumers;
         self.lock(&side.lock, deadline)?;
         fault::reached("get.locked");
-        let result = self.get_locked(item);
+        let result = self.get_locked(sink, lane);
         self.unlock(&side.lock);
         fault::reached("get.unlocked");
-        if result == Ok(true) {
-            self.control.not_full.places.notify_one();
+        let Got { count, trim } = result?;
+        if count > 0 {
+            self.control.not_full.places.notify(saturating_u32(count));
             self.control.not_full.bytes.notify_all();
         }
-        result
+        if let Some((head, tail)) = trim {
+            self.trim_if_time(head, tail);
+        }
+        Ok(count)
     }
 
-    /// Appends the next item to `item`, waiting for one. False: there was none in time.
+    /// Gets as many items as there are and the sink takes, waiting for the first one.
+    ///
+    /// `check` is called when there is none, and may end the wait.
     #[inline]
-    pub(crate) fn get(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
-        match self.try_get(item, || deadline) {
-            Ok(false) => self.get_contended(item, deadline),
+    pub(crate) fn get(
+        &self,
+        sink: &mut impl Sink,
+        lane: &mut dyn Incoming,
+        deadline: Deadline,
+        check: impl FnMut(Look) -> Result<(), Fault>,
+    ) -> Result<usize, Fault> {
+        match self.try_get(sink, lane, || deadline) {
+            Ok(0) => self.get_contended(sink, lane, deadline, check),
             result => result,
         }
     }
 
     #[cold]
-    fn get_contended(&self, item: &mut Vec<u8>, deadline: Deadline) -> Result<bool, Fault> {
+    fn get_contended(
+        &self,
+        sink: &mut impl Sink,
+        lane: &mut dyn Incoming,
+        deadline: Deadline,
+        mut check: impl FnMut(Look) -> Result<(), Fault>,
+    ) -> Result<usize, Fault> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_until(deadline, RECHECK, |_| done(self.try_get(item, || deadline)));
+        let waited = empty.wait_until(deadline, RECHECK, |look| {
+            match self.try_get(sink, lane, || deadline) {
+                Ok(0) => check(look).err().map(Err),
+                result => Some(result),
+            }
+        });
         if waited.slept && self.len() > 0 {
             empty.notify_one();
         }
-        waited.outcome.unwrap_or(Ok(false))
+        waited.outcome.unwrap_or(Ok(0))
+    }
+
+    /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
+    #[cold]
+    pub(crate) fn is_drained(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Fault> {
+        match self.control.shutdown() {
+            OPEN => return Ok(false),
+            NOW => return Ok(true),
+            _ => {}
+        }
+        // A put that had begun before may have been committed since. Behind it in the lock, there is
+        // none any more.
+        let side = &self.control.producers;
+        self.lock(&side.lock, deadline)?;
+        self.unlock(&side.lock);
+        Ok(self.len() == 0)
+    }
+
+    /// Does `act` while nobody can be in the middle of a put or a get, if the queue is empty then.
+    #[cold]
+    pub(crate) fn while_empty(&self, act: impl FnOnce()) -> Result<(), Fault> {
+        let patience = || Deadline::after(TRIM_PATIENCE);
+        let Control { producers, consumers, .. } = self.control;
+        self.lock(&consumers.lock, patience)?;
+        let result = self.lock(&producers.lock, patience);
+        if result.is_ok() {
+            if producers.current().1 == consumers.current().1 {
+                act();
+            }
+            self.unlock(&producers.lock);
+        }
+        self.unlock(&consumers.lock);
+        result
+    }
+
+    /// Gives memory back if the queue is empty. For those who have nothing else to do.
+    pub(crate) fn trim_if_idle(&self) {
+        let (head, tail) = self.marks();
+        if head == tail {
+            self.trim_if_time(head.overflow, tail.overflow);
+        }
+    }
+
+    #[cold]
+    fn trim_if_time(&self, head: u64, tail: u64) {
+        if self.blocks().is_time_to_trim(head, tail) {
+            self.trim();
+        }
+    }
+
+    /// Gives memory back that the queue does not need.
+    fn trim(&self) {
+        let Control { producers, consumers, .. } = self.control;
+        // If a stopped producer has the lock, or the queue is corrupted, memory stays: no more.
+        if self.lock(&producers.lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
+            if let Some(head) = consumers.observe() {
+                let (_, tail) = producers.current();
+                if self.used(head, tail).is_ok() {
+                    let _ = self.blocks().trim(head.overflow, tail.overflow);
+                }
+            }
+            self.unlock(&producers.lock);
+        }
     }
 
     /// How many items there are: a number that was true at one moment during the call.
     pub(crate) fn len(&self) -> u64 {
+        let (head, tail) = self.marks();
+        tail.count.saturating_sub(head.count).min(self.limits.capacity)
+    }
+
+    /// How many bytes they take, with their headers.
+    pub(crate) fn bytes(&self) -> u64 {
+        let (head, tail) = self.marks();
+        self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
+    }
+
+    /// Both marks as they were at one moment during the call.
+    fn marks(&self) -> (Mark, Mark) {
+        const NONE: Mark = Mark { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
-        let count = |side: &Side| side.observe().map_or(0, |mark| mark.count);
-        let mut before = count(consumers);
+        if self.control.shutdown() == NOW {
+            return (NONE, NONE);
+        }
+        let mut before = consumers.observe().unwrap_or(NONE);
         // Few tries are needed: counts only grow, and each try takes some nanoseconds.
         for _ in 0..100 {
-            let produced = count(producers);
-            let after = count(consumers);
+            let tail = producers.observe().unwrap_or(NONE);
+            let after = consumers.observe().unwrap_or(NONE);
             if before == after {
-                return produced.saturating_sub(after).min(self.capacity);
+                return (before, tail);
             }
             before = after;
         }
-        count(producers).saturating_sub(before).min(self.capacity)
+        (before, producers.observe().unwrap_or(NONE))
     }
 
     #[inline]
-    fn put_locked(&self, item: &[u8]) -> Result<Put, Fault> {
-        let Control { producers, consumers, .. } = self.control;
-        let (epoch, tail) = producers.current();
-        let size = frame_size(item.len());
-        let room = |used: Used| {
-            if used.items >= self.capacity {
-                Put::NoPlace
-            } else if self.bytes.len() as u64 - used.bytes < size {
-                Put::NoBytes
-            } else {
-                Put::Done
-            }
-        };
-        // What was seen last may be enough; if it is not (or is garbage), look again.
-        if self.used(producers.seen(), tail).map(room) != Ok(Put::Done) {
-            let head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
-            let room = room(self.used(head, tail)?);
-            if room != Put::Done {
-                return Ok(room);
-            }
-            producers.see(head);
+    fn put_locked(
+        &self,
+        items: Items<'_>,
+        mut parcel: Option<&mut dyn Outgoing>,
+    ) -> Result<(usize, Put), Fault> {
+        let producers = &self.control.producers;
+        if self.control.shutdown() != OPEN {
+            return Err(Fault::Closed);
         }
-        let at = self.offset(tail.position);
-        self.bytes.copy_in(at, &header(tail.count, item.len()));
-        fault::reached("put.half_written");
-        self.copy_in(at + HEADER, item);
-        fault::reached("put.written");
-        producers.prepare(
-            epoch,
-            Mark { position: tail.position.wrapping_add(size), count: tail.count.wrapping_add(1) },
-        );
-        fault::reached("put.prepared");
-        producers.commit(epoch);
-        fault::reached("put.committed");
+        let (epoch, tail) = producers.current();
+        let mut head = producers.seen();
+        let mut next = tail;
+        let mut count = 0;
+        let mut put = Put::Done;
+        let mut start = items.start;
+        for &end in items.ends {
+            match self.put_one(&mut head, &mut next, &items.bytes[start..end], &mut parcel) {
+                Ok(Put::Done) => {}
+                Ok(full) => {
+                    put = full;
+                    break;
+                }
+                Err(fault) if count == 0 => return Err(fault),
+                // The next attempt finds it again; what went well counts.
+                Err(_) => {
+                    put = Put::NoBytes;
+                    break;
+                }
+            }
+            count += 1;
+            start = end;
+        }
+        if count > 0 {
+            fault::reached("put.written");
+            producers.prepare(epoch, next);
+            fault::reached("put.prepared");
+            producers.commit(epoch);
+            fault::reached("put.committed");
+        }
+        Ok((count, put))
+    }
+
+    /// Writes the frame of an item behind `next`, and moves that on.
+    #[inline]
+    fn put_one(
+        &self,
+        head: &mut Mark,
+        next: &mut Mark,
+        item: &[u8],
+        parcel: &mut Option<&mut dyn Outgoing>,
+    ) -> Result<Put, Fault> {
+        let size = size(item.len());
+        let place = self.place(head, *next, size)?;
+        match place {
+            Place::Hot => self.reserve_hot(next.hot, size)?,
+            Place::Overflow => {
+                self.blocks().extend(head.overflow, next.overflow.wrapping_add(size))?;
+            }
+            Place::Full(full) => return Ok(full),
+        }
+        let mut tag = 0;
+        if let Some(parcel) = parcel {
+            tag = self.next_tag();
+            fault::reached("put.tagged");
+            if !parcel.send(tag)? {
+                return Ok(Put::NoBytes);
+            }
+            fault::reached("put.sent");
+        }
+        // Items longer than a frame can hold are refused before.
+        let length = u32::try_from(item.len()).unwrap_or(u32::MAX);
+        let header = Header { number: next.count, length, tag }.to_bytes();
+        if place == Place::Hot {
+            let at = self.offset(next.hot);
+            self.hot.copy_in(at, &header);
+            fault::reached("put.half_written");
+            self.copy_in(at + HEADER, item);
+            next.hot = next.hot.wrapping_add(size);
+        } else {
+            let blocks = self.blocks();
+            blocks.copy_in(next.overflow, &header)?;
+            fault::reached("put.half_written");
+            blocks.copy_in(next.overflow.wrapping_add(HEADER as u64), item)?;
+            next.overflow = next.overflow.wrapping_add(size);
+        }
+        next.count = next.count.wrapping_add(1);
         Ok(Put::Done)
     }
 
+    /// Where there is room for a frame. `head` is what is known of the consumers: it may be enough,
+    /// and if it is not (or is garbage), it is looked up.
     #[inline]
-    fn get_locked(&self, item: &mut Vec<u8>) -> Result<bool, Fault> {
-        let Control { producers, consumers, .. } = self.control;
-        let (epoch, head) = consumers.current();
-        let has_item = |used: Used| used.items > 0;
-        let mut used = self.used(head, consumers.seen());
-        if !used.is_ok_and(has_item) {
-            let tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
-            used = self.used(head, tail);
-            if !has_item(used?) {
-                return Ok(false);
+    fn place(&self, head: &mut Mark, tail: Mark, size: u64) -> Result<Place, Fault> {
+        if let Ok(used) = self.used(*head, tail) {
+            let place = self.room(used, size);
+            // As long as there is a backlog, one look a block is enough.
+            let in_block = tail.overflow % BLOCK;
+            let is_backlog = place == Place::Overflow
+                && used.overflow > 0
+                && in_block > 0
+                && in_block + size <= BLOCK;
+            if place == Place::Hot || is_backlog {
+                return Ok(place);
             }
+        }
+        let Control { producers, consumers, .. } = self.control;
+        *head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
+        let place = self.room(self.used(*head, tail)?, size);
+        producers.see(*head);
+        Ok(place)
+    }
+
+    #[inline]
+    fn room(&self, used: Used, size: u64) -> Place {
+        let has_overflow = self.members.blocks_len() > 0;
+        if used.items >= self.limits.capacity {
+            Place::Full(Put::NoPlace)
+        } else if used.hot + used.overflow + size > self.limits.bytes {
+            Place::Full(Put::NoBytes)
+        } else if self.hot.len() as u64 - used.hot >= size {
+            Place::Hot
+        } else if has_overflow {
+            Place::Overflow
+        } else {
+            Place::Full(Put::NoBytes)
+        }
+    }
+
+    /// Makes sure of the memory of the hot ring, in the first round.
+    #[inline]
+    fn reserve_hot(&self, tail: u64, size: u64) -> Result<(), Fault> {
+        let reserved = load_locked(&self.control.blocks.reserved);
+        let end = tail.saturating_add(size).min(self.hot.len() as u64);
+        if end > reserved { self.reserve_more(end) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn reserve_more(&self, end: u64) -> Result<(), Fault> {
+        const STEP: u64 = 64 * 1024;
+        let end = end.next_multiple_of(STEP).min(self.hot.len() as u64);
+        if !self.members.reserve_hot(end) {
+            return Err(Fault::OutOfMemory);
+        }
+        self.control.blocks.reserved.store(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A tag that no packet in the lane has: it is used up before the packet is sent.
+    fn next_tag(&self) -> u32 {
+        let packets = &self.control.blocks.packets;
+        let number = load_locked(packets);
+        packets.store(number.wrapping_add(1), Ordering::Relaxed);
+        u32::try_from(number % u64::from(u32::MAX) + 1).unwrap_or(1)
+    }
+
+    #[inline]
+    fn get_locked(&self, sink: &mut impl Sink, lane: &mut dyn Incoming) -> Result<Got, Fault> {
+        let Control { producers, consumers, .. } = self.control;
+        if self.control.shutdown() == NOW {
+            return Err(Fault::Closed);
+        }
+        let (epoch, head) = consumers.current();
+        let mut tail = consumers.seen();
+        let has_item = |used: Used| used.items > 0;
+        let mut used = self.used(head, tail).ok().filter(|&used| has_item(used));
+        if used.is_none() {
+            tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
+            used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             consumers.see(tail);
         }
-        let at = self.offset(head.position);
-        let (number, length) = parse(self.bytes.copy_out(at));
-        if number != head.count {
-            return Err(Fault::Corrupted("the sequence number of a frame"));
+        let Some(mut used) = used else { return Ok(Got { count: 0, trim: None }) };
+        let mut next = head;
+        let mut count = 0;
+        let mut has_packet = false;
+        loop {
+            match self.get_one(&mut next, used, sink, lane, count == 0) {
+                Ok(tag) => has_packet = tag != 0,
+                Err(fault) if count == 0 => return Err(fault),
+                // The next attempt finds it again; what went well counts.
+                Err(_) => break,
+            }
+            sink.ended();
+            count += 1;
+            if has_packet || !sink.takes_more() {
+                break;
+            }
+            match self.used(next, tail) {
+                Ok(left) if has_item(left) => used = left,
+                _ => break,
+            }
         }
-        let size = frame_size(length);
-        if size > used?.bytes {
-            return Err(Fault::Corrupted("the length of a frame"));
-        }
-        self.append_to(at + HEADER, length, item);
         fault::reached("get.copied");
-        consumers.prepare(
-            epoch,
-            Mark { position: head.position.wrapping_add(size), count: head.count.wrapping_add(1) },
-        );
+        consumers.prepare(epoch, next);
         fault::reached("get.prepared");
         consumers.commit(epoch);
         fault::reached("get.committed");
-        Ok(true)
+        if has_packet {
+            lane.remove();
+            fault::reached("get.removed");
+        }
+        let has_left = |position: u64| position / BLOCK != head.overflow / BLOCK;
+        let is_over = next.overflow == tail.overflow && next.overflow != head.overflow;
+        let trim = (is_over || has_left(next.overflow)).then_some((next.overflow, tail.overflow));
+        Ok(Got { count, trim })
+    }
+
+    /// Copies the item at `next` out, and moves that on. Its tag.
+    ///
+    /// One with descriptors comes alone: its packet can be removed only after the commit.
+    #[inline]
+    fn get_one(
+        &self,
+        next: &mut Mark,
+        used: Used,
+        sink: &mut impl Sink,
+        lane: &mut dyn Incoming,
+        is_first: bool,
+    ) -> Result<u32, Fault> {
+        let (place, header) = self.front(*next, used)?;
+        let length = header.length as usize;
+        if header.tag != 0 {
+            if !is_first {
+                return Err(Fault::Stalled); // not now
+            }
+            lane.copy(header.tag)?;
+            fault::reached("get.received");
+        }
+        if place == Place::Hot {
+            self.append_to(self.offset(next.hot) + HEADER, length, sink.buffer());
+            next.hot = next.hot.wrapping_add(size(length));
+        } else {
+            let start = next.overflow.wrapping_add(HEADER as u64);
+            let before = sink.buffer().len();
+            self.blocks().append_to(start, length, sink.buffer()).inspect_err(|_| {
+                sink.buffer().truncate(before);
+            })?;
+            next.overflow = next.overflow.wrapping_add(size(length));
+        }
+        next.count = next.count.wrapping_add(1);
+        Ok(header.tag)
+    }
+
+    /// The next frame: the one with the next number, in whichever ring it lies.
+    #[inline]
+    fn front(&self, head: Mark, used: Used) -> Result<(Place, Header), Fault> {
+        let check = |header: Header, used: u64| {
+            if size(header.length as usize) > used {
+                return Err(Fault::Corrupted("the length of a frame"));
+            }
+            Ok(header)
+        };
+        if used.hot > 0 {
+            let at = self.offset(head.hot);
+            let header = Header::from_bytes(self.hot.copy_out(at));
+            if header.number == head.count {
+                return Ok((Place::Hot, check(header, used.hot)?));
+            }
+        }
+        if used.overflow > 0 {
+            let header = Header::from_bytes(self.blocks().copy_out(head.overflow)?);
+            if header.number == head.count {
+                return Ok((Place::Overflow, check(header, used.overflow)?));
+            }
+        }
+        Err(Fault::Corrupted("the sequence number of a frame"))
     }
 
     /// What lies between two marks, if they are any that members could have written.
     #[inline]
     fn used(&self, head: Mark, tail: Mark) -> Result<Used, Fault> {
-        let bytes = tail.position.wrapping_sub(head.position);
+        let hot = tail.hot.wrapping_sub(head.hot);
+        let overflow = tail.overflow.wrapping_sub(head.overflow);
         let items = tail.count.wrapping_sub(head.count);
-        let aligned = (head.position | tail.position).is_multiple_of(ALIGN as u64);
-        if bytes > self.bytes.len() as u64 || items > bytes / HEADER as u64 || !aligned {
+        let aligned = (head.hot | tail.hot | head.overflow | tail.overflow).is_multiple_of(ALIGN);
+        if hot > self.hot.len() as u64
+            || overflow > self.members.blocks_len()
+            || items > (hot + overflow) / ALIGN
+            || !aligned
+        {
             return Err(Fault::Corrupted("the positions of the ring"));
         }
-        Ok(Used { bytes, items })
+        Ok(Used { hot, overflow, items })
     }
 
     /// Takes a lock of the ring. Abandoned or not: there is nothing to repair (invariant 3).
@@ -352,61 +841,61 @@ impl<M: Members> Ring<'_, M> {
         fence_after_rmw();
     }
 
+    fn blocks(&self) -> Blocks<'_, M> {
+        Blocks { control: &self.control.blocks.blocks, memory: self.members }
+    }
+
     #[inline]
     fn offset(&self, position: u64) -> usize {
-        let mask = self.bytes.len() as u64 - 1;
+        let mask = self.hot.len() as u64 - 1;
         usize::try_from(position & mask).unwrap_or(0)
     }
 
-    /// Copies in at `at`, going on at the start where the ring ends.
+    /// Copies in at `at`, going on at the start where the hot ring ends.
     #[inline]
     fn copy_in(&self, at: usize, item: &[u8]) {
-        let (first, rest) = item.split_at(item.len().min(self.bytes.len() - at));
-        self.bytes.copy_in(at, first);
+        let hot = &self.hot;
+        let (first, rest) = item.split_at(item.len().min(hot.len() - at));
+        hot.copy_in(at, first);
         if !rest.is_empty() {
-            self.bytes.copy_in(0, rest);
+            hot.copy_in(0, rest);
         }
     }
 
-    /// Copies out from `at`, going on at the start where the ring ends.
+    /// Copies out from `at`, going on at the start where the hot ring ends.
     #[inline]
     fn append_to(&self, at: usize, length: usize, item: &mut Vec<u8>) {
-        let first = length.min(self.bytes.len() - at);
-        self.bytes.append_to(at, first, item);
+        let hot = &self.hot;
+        let first = length.min(hot.len() - at);
+        hot.append_to(at, first, item);
         if first < length {
-            self.bytes.append_to(0, length - first, item);
+            hot.append_to(0, length - first, item);
         }
     }
+}
+
+/// What came of an attempt to get.
+struct Got {
+    count: usize,
+    /// Where consumers and producers are in the overflow ring, if it may be time to trim it.
+    trim: Option<(u64, u64)>,
+}
+
+/// Where a frame is, or can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Hot,
+    Overflow,
+    Full(Put),
 }
 
 #[derive(Clone, Copy)]
 struct Used {
-    bytes: u64,
+    hot: u64,
+    overflow: u64,
     items: u64,
 }
 
-fn frame_size(length: usize) -> u64 {
-    (HEADER + length).next_multiple_of(ALIGN) as u64
-}
-
-#[inline]
-fn header(number: u64, length: usize) -> [u8; HEADER] {
-    let mut bytes = [0; HEADER];
-    bytes[..8].copy_from_slice(&number.to_le_bytes());
-    // Items longer than the ring are refused before.
-    bytes[8..12].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
-    bytes
-}
-
-/// Sequence number and length.
-#[inline]
-fn parse(bytes: [u8; HEADER]) -> (u64, usize) {
-    let [n0, n1, n2, n3, n4, n5, n6, n7, l0, l1, l2, l3, ..] = bytes;
-    let number = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
-    (number, u32::from_le_bytes([l0, l1, l2, l3]) as usize)
-}
-
-/// For [`Waiters::wait_until`]: waiting ends with success or failure, but not with "not now".
-fn done(result: Result<bool, Fault>) -> Option<Result<bool, Fault>> {
-    (result != Ok(false)).then_some(result)
+fn saturating_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -1,13 +1,13 @@
-//! One side of the ring, the producers' or the consumers': a lock, and what it has committed.
+//! One side of the queue, the producers' or the consumers': a lock, and what it has committed.
 //!
 //! # Layout
 //!
 //! | offset | what | written |
 //! |---|---|---|
 //! | 0 | lock | by who takes it |
-//! | 8 | seen: position and count of the other side, when last looked | under the lock |
+//! | 8 | seen: the other side's mark, when last looked | under the lock |
 //! | 128 | epoch | under the lock: the commit |
-//! | 136 | two copies of position and count | under the lock |
+//! | 136 | two copies of the mark | under the lock |
 //!
 //! The first line is for this side alone; the second one is what the other side reads.
 //!
@@ -17,7 +17,7 @@
 //!    the one store of the epoch. So a holder of the lock that dies before that store has changed
 //!    nothing, and one that dies after it has changed everything: who takes the lock over finds
 //!    nothing to repair.
-//! 2. Position and count only grow.
+//! 2. Positions and counts only grow.
 //!
 //! # Orderings
 //!
@@ -36,36 +36,87 @@ use multiproc_sync::raw::lock::Lock;
 /// fails only if a commit falls into some nanoseconds.
 const TRIES: u32 = 1 << 20;
 
-/// Where a side is: a byte position in the endless stream of frames, and how many frames lie before
-/// it.
+/// Some words that change together: two copies of them, and an epoch that says which one is true.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Committed<const N: usize> {
+    epoch: AtomicU64,
+    copies: [[AtomicU64; N]; 2],
+}
+
+impl<const N: usize> Default for Committed<N> {
+    fn default() -> Self {
+        let copy = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self { epoch: AtomicU64::new(0), copies: [copy(), copy()] }
+    }
+}
+
+/// A commit in the making. To be made under the lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Epoch(u64);
+
+impl<const N: usize> Committed<N> {
+    /// The current words. Under the lock.
+    #[inline]
+    pub(crate) fn current(&self) -> (Epoch, [u64; N]) {
+        let epoch = load_locked(&self.epoch);
+        (Epoch(epoch), self.copy(epoch).each_ref().map(load_locked))
+    }
+
+    /// Fills in the next words; nobody takes them for true yet. Under the lock.
+    #[inline]
+    pub(crate) fn prepare(&self, epoch: Epoch, next: [u64; N]) {
+        let copy = self.copy(epoch.0.wrapping_add(1));
+        copy.iter().zip(next).for_each(|(word, next)| word.store(next, Ordering::Release));
+    }
+
+    /// Makes what was prepared current. Under the lock.
+    #[inline]
+    pub(crate) fn commit(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0.wrapping_add(1), Ordering::Release);
+    }
+
+    /// The current words, for those who do not have the lock. `None`: they never kept still.
+    #[inline]
+    pub(crate) fn observe(&self) -> Option<[u64; N]> {
+        for _ in 0..TRIES {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let words = self.copy(epoch).each_ref().map(|word| word.load(Ordering::Acquire));
+            if self.epoch.load(Ordering::Relaxed) == epoch {
+                return Some(words);
+            }
+            #[cfg(loom)]
+            loom::thread::yield_now();
+        }
+        None
+    }
+
+    #[inline]
+    fn copy(&self, epoch: u64) -> &[AtomicU64; N] {
+        &self.copies[usize::from(epoch % 2 == 1)]
+    }
+}
+
+/// Where a side is: a byte position in the endless stream of each ring, and how many items lie
+/// before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
-    pub(crate) position: u64,
+    pub(crate) hot: u64,
+    pub(crate) overflow: u64,
     pub(crate) count: u64,
 }
 
-#[derive(Debug, Default)]
-#[repr(C)]
-struct SharedMark {
-    position: AtomicU64,
-    count: AtomicU64,
+impl Mark {
+    #[inline]
+    fn words(self) -> [u64; 3] {
+        [self.hot, self.overflow, self.count]
+    }
 }
 
-impl SharedMark {
+impl From<[u64; 3]> for Mark {
     #[inline]
-    fn load(&self, ordering: Ordering) -> Mark {
-        Mark { position: self.position.load(ordering), count: self.count.load(ordering) }
-    }
-
-    #[inline]
-    fn load_locked(&self) -> Mark {
-        Mark { position: load_locked(&self.position), count: load_locked(&self.count) }
-    }
-
-    #[inline]
-    fn store(&self, mark: Mark, ordering: Ordering) {
-        self.position.store(mark.position, ordering);
-        self.count.store(mark.count, ordering);
+    fn from([hot, overflow, count]: [u64; 3]) -> Self {
+        Self { hot, overflow, count }
     }
 }
 
@@ -74,88 +125,70 @@ impl SharedMark {
 #[repr(C, align(128))]
 pub(crate) struct Side {
     pub(crate) lock: Lock,
-    /// What this side knows of the other one. Only a hint that saves looking: both numbers were
-    /// true once, and since only grew.
-    seen: SharedMark,
-    committed: Committed,
+    /// What this side knows of the other one. Only a hint that saves looking: all three were true
+    /// once, and since only grew.
+    seen: [AtomicU64; 3],
+    committed: Line,
 }
 
+/// On a line of its own. (With it, the words read by the other side lie on 64 bytes: one line.)
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-struct Committed {
-    epoch: AtomicU64,
-    copies: [SharedMark; 2],
+struct Line {
+    mark: Committed<3>,
 }
 
 #[cfg(not(loom))]
-placed!(SharedMark { position, count });
+placed!(Committed<const N: usize> { epoch, copies });
 #[cfg(not(loom))]
-placed!(Committed { epoch, copies });
+placed!(Line { mark });
 #[cfg(not(loom))]
 placed!(Side { lock, seen, committed });
 
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::offset_of;
-    assert!(size_of::<Side>() == 256);
+    assert!(size_of::<Side>() == 256 && size_of::<Committed<3>>() <= 64);
     assert!(offset_of!(Side, lock) == 0 && offset_of!(Side, seen) == 8);
     assert!(offset_of!(Side, committed) == 128);
-    assert!(offset_of!(Committed, epoch) == 0 && offset_of!(Committed, copies) == 8);
+    assert!(offset_of!(Committed<3>, epoch) == 0 && offset_of!(Committed<3>, copies) == 8);
 };
-
-/// A commit in the making. To be made under the lock.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Epoch(u64);
 
 impl Side {
     /// The current mark. Under the lock.
     #[inline]
     pub(crate) fn current(&self) -> (Epoch, Mark) {
-        let epoch = load_locked(&self.committed.epoch);
-        (Epoch(epoch), self.copy(epoch).load_locked())
+        let (epoch, words) = self.committed.mark.current();
+        (epoch, words.into())
     }
 
     /// Fills in the next mark; nobody takes it for true yet. Under the lock.
     #[inline]
     pub(crate) fn prepare(&self, epoch: Epoch, next: Mark) {
-        self.copy(epoch.0.wrapping_add(1)).store(next, Ordering::Release);
+        self.committed.mark.prepare(epoch, next.words());
     }
 
     /// Makes the mark that was prepared the current one. Under the lock.
     #[inline]
     pub(crate) fn commit(&self, epoch: Epoch) {
-        self.committed.epoch.store(epoch.0.wrapping_add(1), Ordering::Release);
+        self.committed.mark.commit(epoch);
     }
 
     /// The current mark, for those who do not have the lock. `None`: it never kept still.
     #[inline]
     pub(crate) fn observe(&self) -> Option<Mark> {
-        for _ in 0..TRIES {
-            let epoch = self.committed.epoch.load(Ordering::Acquire);
-            let mark = self.copy(epoch).load(Ordering::Acquire);
-            if self.committed.epoch.load(Ordering::Relaxed) == epoch {
-                return Some(mark);
-            }
-            #[cfg(loom)]
-            loom::thread::yield_now();
-        }
-        None
+        self.committed.mark.observe().map(Mark::from)
     }
 
     /// What this side last saw of the other one. Under the lock.
     #[inline]
     pub(crate) fn seen(&self) -> Mark {
-        self.seen.load_locked()
+        self.seen.each_ref().map(load_locked).into()
     }
 
     /// Keeps what it sees of the other one. Under the lock.
     #[inline]
     pub(crate) fn see(&self, mark: Mark) {
-        self.seen.store(mark, Ordering::Relaxed);
-    }
-
-    #[inline]
-    fn copy(&self, epoch: u64) -> &SharedMark {
-        &self.committed.copies[usize::from(epoch % 2 == 1)]
+        self.seen.iter().zip(mark.words()).for_each(|(word, n)| word.store(n, Ordering::Relaxed));
     }
 }

@@ -16,7 +16,7 @@ pub struct Bytes<'a> {
     region: PhantomData<&'a ()>,
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
     /// The `len` bytes from `start`.
     ///
     /// # Safety
@@ -37,6 +37,20 @@ impl Bytes<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The `len` bytes at `at`, alone.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in range.
+    #[inline]
+    #[must_use]
+    pub fn slice(&self, at: usize, len: usize) -> Bytes<'a> {
+        self.check(at, len);
+        // SAFETY: `check`: in range, so in one allocation.
+        let start = unsafe { self.start.add(at) };
+        Bytes { start, len, region: PhantomData }
     }
 
     /// Copies `bytes` to `at`.

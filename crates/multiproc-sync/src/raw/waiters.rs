@@ -143,6 +143,12 @@ impl Waiters {
         self.notify(ALL);
     }
 
+    /// Wakes all sleepers, also on words that are notified one at a time. A system call, always.
+    pub fn wake_all(&self) {
+        self.word.fetch_add(NOTIFICATION, Ordering::Relaxed);
+        self.word.wake(ALL);
+    }
+
     /// Whether somebody may be asleep.
     #[inline]
     pub fn has_sleepers(&self) -> bool {

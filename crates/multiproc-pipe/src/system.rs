@@ -1,0 +1,169 @@
+//! The system calls that messages go through: rustix's own, and nothing else in an ordinary build.
+//!
+//! With `--cfg multiproc_faults`, a test's script decides first how each of them goes: see
+//! [`fault`](crate::fault).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, Timespec};
+use rustix::io::Result;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags,
+    SocketFlags, SocketType,
+};
+use rustix::pipe::PipeFlags;
+
+#[cfg(not(multiproc_faults))]
+use ordinary::{Call, allowed, is_truncated};
+
+#[cfg(multiproc_faults)]
+use crate::fault::{Call, allowed, is_truncated};
+
+/// Everything is allowed, and the optimiser sees that.
+#[cfg(not(multiproc_faults))]
+mod ordinary {
+    pub(super) enum Call {
+        Read,
+        Write,
+        Send,
+        Recv,
+        SendMsg,
+        RecvMsg,
+        Poll,
+        SocketPair,
+        Pipe,
+    }
+
+    /// How many of `count` bytes the call may move.
+    #[inline(always)]
+    pub(super) fn allowed(_: Call, count: usize) -> rustix::io::Result<usize> {
+        Ok(count)
+    }
+
+    /// Whether descriptors that came are to be lost.
+    #[inline(always)]
+    pub(super) fn is_truncated() -> bool {
+        false
+    }
+}
+
+#[inline]
+pub(crate) fn read(fd: impl AsFd, bytes: &mut [u8]) -> Result<usize> {
+    let count = allowed(Call::Read, bytes.len())?;
+    rustix::io::read(fd, &mut bytes[..count])
+}
+
+/// Appends to `bytes`, as much as there is spare capacity at most.
+#[inline]
+pub(crate) fn read_spare(fd: impl AsFd, bytes: &mut Vec<u8>) -> Result<usize> {
+    let room = bytes.capacity() - bytes.len();
+    let count = allowed(Call::Read, room)?;
+    if count < room {
+        return append(bytes, count, |few| rustix::io::read(fd, few));
+    }
+    rustix::io::read(fd, spare_capacity(bytes))
+}
+
+#[inline]
+pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
+    rustix::io::write(fd, &bytes[..allowed(Call::Write, bytes.len())?])
+}
+
+#[inline]
+pub(crate) fn send(fd: impl AsFd, bytes: &[u8], flags: SendFlags) -> Result<usize> {
+    rustix::net::send(fd, &bytes[..allowed(Call::Send, bytes.len())?], flags)
+}
+
+/// Appends to `bytes`, as much as there is spare capacity at most.
+#[inline]
+pub(crate) fn recv_spare(fd: impl AsFd, bytes: &mut Vec<u8>, flags: RecvFlags) -> Result<usize> {
+    let room = bytes.capacity() - bytes.len();
+    let count = allowed(Call::Recv, room)?;
+    if count < room {
+        return append(bytes, count, |few| rustix::net::recv(fd, few, flags).map(|(n, _)| n));
+    }
+    rustix::net::recv(fd, spare_capacity(bytes), flags).map(|(count, _)| count)
+}
+
+/// What a call gives that was allowed only `count` bytes.
+#[cold]
+fn append(
+    bytes: &mut Vec<u8>,
+    count: usize,
+    call: impl FnOnce(&mut [u8]) -> Result<usize>,
+) -> Result<usize> {
+    let mut few = vec![0; count];
+    let count = call(&mut few)?;
+    bytes.extend_from_slice(&few[..count]);
+    Ok(count)
+}
+
+/// Two pieces, one call.
+#[inline]
+pub(crate) fn write_two(fd: impl AsFd, bytes: [&[u8]; 2]) -> Result<usize> {
+    rustix::io::writev(fd, &slices(Call::Write, bytes)?)
+}
+
+#[inline]
+pub(crate) fn send_two(fd: impl AsFd, bytes: [&[u8]; 2], flags: SendFlags) -> Result<usize> {
+    let bytes = slices(Call::Send, bytes)?;
+    rustix::net::sendmsg(fd, &bytes, &mut SendAncillaryBuffer::default(), flags)
+}
+
+#[inline]
+pub(crate) fn sendmsg(
+    fd: impl AsFd,
+    bytes: [&[u8]; 2],
+    control: &mut SendAncillaryBuffer<'_, '_, '_>,
+    flags: SendFlags,
+) -> Result<usize> {
+    rustix::net::sendmsg(fd, &slices(Call::SendMsg, bytes)?, control, flags)
+}
+
+/// As much of both as is allowed.
+#[inline]
+fn slices(call: Call, [first, second]: [&[u8]; 2]) -> Result<[IoSlice<'_>; 2]> {
+    let count = allowed(call, first.len() + second.len())?;
+    let in_first = count.min(first.len());
+    Ok([IoSlice::new(&first[..in_first]), IoSlice::new(&second[..count - in_first])])
+}
+
+#[inline]
+pub(crate) fn recvmsg(
+    fd: impl AsFd,
+    bytes: &mut [u8],
+    control: &mut RecvAncillaryBuffer<'_>,
+    flags: RecvFlags,
+) -> Result<RecvMsg> {
+    let count = allowed(Call::RecvMsg, bytes.len())?;
+    let bytes = &mut [IoSliceMut::new(&mut bytes[..count])];
+    let mut message = rustix::net::recvmsg(fd, bytes, control, flags)?;
+    if is_truncated() {
+        // As the kernel does it: the bytes come, the descriptors are closed.
+        control.drain().for_each(drop);
+        message.flags |= rustix::net::ReturnFlags::CTRUNC;
+    }
+    Ok(message)
+}
+
+#[inline]
+pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<usize> {
+    allowed(Call::Poll, 1)?;
+    rustix::event::poll(fds, timeout)
+}
+
+pub(crate) fn socketpair(
+    domain: AddressFamily,
+    kind: SocketType,
+    flags: SocketFlags,
+) -> Result<(OwnedFd, OwnedFd)> {
+    allowed(Call::SocketPair, 1)?;
+    rustix::net::socketpair(domain, kind, flags, None)
+}
+
+pub(crate) fn pipe_with(flags: PipeFlags) -> Result<(OwnedFd, OwnedFd)> {
+    allowed(Call::Pipe, 1)?;
+    rustix::pipe::pipe_with(flags)
+}

@@ -1,0 +1,201 @@
+//! A million broken streams: only errors, bounded memory. Run by `cargo xtask faults`, and with `--soak`
+//! twenty million.
+//!
+//! They are taken apart and decoded as by a receiver, but without its system calls: `hostile.rs` has
+//! some thousands with them.
+#![cfg(multiproc_faults)]
+#![allow(unsafe_code, reason = "a global allocator, to count")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::{env, fs, thread};
+
+use multiproc_pipe::{Bytes, Connection, fault, message};
+use multiproc_testkit::watchdog;
+use random::Random;
+use streams::{Value, frame, mutate, stream, value};
+
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/streams.rs"]
+mod streams;
+
+/// Counts what a thread has allocated now, and had at most.
+struct Counting;
+
+thread_local! {
+    static NOW: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: all of it is the system's allocator; counting does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        NOW.set(NOW.get().wrapping_add(layout.size()));
+        // What one thread allocates, another may free: then it wraps, and is no maximum.
+        if NOW.get().cast_signed() > MOST.get().cast_signed() {
+            MOST.set(NOW.get());
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        NOW.set(NOW.get().wrapping_sub(layout.size()));
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many bytes more than before `action` had at most.
+fn memory_of(action: impl FnOnce()) -> usize {
+    let before = NOW.get();
+    MOST.set(before);
+    action();
+    MOST.get().wrapping_sub(before)
+}
+
+#[test]
+fn broken_streams_are_errors_and_take_little_memory() {
+    let _dog = watchdog();
+    let count =
+        if env::var_os("MULTIPROC_SOAK_SECONDS").is_some() { 20_000_000 } else { 1_000_000 };
+    let mut random = Random::new(random::seed());
+    let whole: Vec<Vec<u8>> = (0..200)
+        .map(|_| {
+            let values: Vec<_> = (0..1 + random.below(6)).map(|_| value(&mut random, 4)).collect();
+            let stream = stream(&values);
+            let mut came = Vec::new();
+            fault::take_apart(&stream, &[7], |body| {
+                came.push(message::decode::<Value>(body, Vec::new()).unwrap());
+            })
+            .unwrap();
+            assert_eq!(came, values, "as long as it is not broken");
+            stream
+        })
+        .collect();
+    let (mut values, mut refused, mut corrupted, mut ended, mut most) = (0, 0, 0, 0, 0);
+    for n in 0..count {
+        let mut broken = whole[random.below(whole.len())].clone();
+        for _ in 0..random.below(4) {
+            mutate(&mut broken, &mut random);
+        }
+        let pieces = [1 + random.below(100), broken.len() + 1];
+        let memory = memory_of(|| {
+            let end = fault::take_apart(&broken, &pieces[n % 2..], |body| {
+                match message::decode::<Value>(body, Vec::new()) {
+                    Ok(_) => values += 1,
+                    Err(_) => refused += 1,
+                }
+            });
+            if end.is_ok() { ended += 1 } else { corrupted += 1 }
+        });
+        // The read-ahead, one step of growth, and what the values take.
+        assert!(memory < (2 << 20) + 200 * broken.len(), "{memory} bytes for {broken:?}");
+        most = most.max(memory);
+    }
+    println!(
+        "{count} streams: {values} values, {refused} refused; {ended} ended, {corrupted} corrupted; \
+         {most} bytes at most"
+    );
+    for often in [values, refused, corrupted, ended] {
+        assert!(often > count / 20, "this is no test of everything");
+    }
+}
+
+/// Lists in lists, each of which claims to be as long as there are bytes left.
+#[test]
+fn nested_lengths_reserve_no_memory() {
+    let list = {
+        let mut bytes = Vec::new();
+        message::encode(&Value::List(Vec::new()), &mut bytes).unwrap();
+        bytes[0]
+    };
+    // 7 bits at a time, the lowest first: 2 << 14 | 1 << 7 | 1.
+    let body = [list, 0x81, 0x81, 0x02].repeat(25_000);
+    let stream = frame(u64::try_from(body.len()).unwrap(), 0, &body);
+    let memory = memory_of(|| {
+        fault::take_apart(&stream, &[], |body| {
+            let error = message::decode::<Value>(body, Vec::new()).unwrap_err();
+            assert!(error.to_string().contains("nested so deeply"), "{error}");
+        })
+        .unwrap();
+    });
+    println!("{memory} bytes for a message of {}", body.len());
+    assert!(memory < 100 << 20, "{memory} bytes");
+}
+
+/// Content that a shift of a few bytes would not leave the same.
+fn block() -> Vec<u8> {
+    (0..1_000_003_u32).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect()
+}
+
+/// As many bytes as `length`, in blocks.
+fn blocks(block: &[u8], length: usize) -> impl Iterator<Item = &[u8]> {
+    (0..length).step_by(block.len()).map(move |at| &block[..block.len().min(length - at)])
+}
+
+/// 3 GiB if soaking, or a third of the memory that is free.
+fn large_length() -> usize {
+    if env::var_os("MULTIPROC_SOAK_SECONDS").is_none() {
+        return 64 << 20;
+    }
+    let free = fs::read_to_string("/proc/meminfo").unwrap();
+    let free = free.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    let free: usize = free.trim().trim_end_matches(" kB").parse().unwrap();
+    (3 << 30).min(free * 1024 / 3)
+}
+
+/// One side is bare, and makes or checks the content piece by piece: two of it in memory are enough.
+#[test]
+fn a_message_of_gigabytes() {
+    let _dog = watchdog();
+    let length = large_length();
+    let block = block();
+    let prefix = {
+        // The length of the bytes, 7 bits at a time, as long as it takes.
+        let (mut bytes, mut rest) = (Vec::new(), length);
+        while rest > 0x7f {
+            bytes.push((rest & 0x7f | 0x80).to_le_bytes()[0]);
+            rest >>= 7;
+        }
+        bytes.push(rest.to_le_bytes()[0]);
+        bytes
+    };
+    let start = frame(u64::try_from(length + prefix.len()).unwrap(), 0, &prefix);
+
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let ours = Connection::<Bytes, Bytes>::from_socket(ours.into()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            theirs.write_all(&start).unwrap();
+            blocks(&block, length).for_each(|block| theirs.write_all(block).unwrap());
+            // What comes back must be the same.
+            let mut came = vec![0; start.len()];
+            theirs.read_exact(&mut came).unwrap();
+            assert_eq!(came, start);
+            for block in blocks(&block, length) {
+                came.resize(block.len(), 0);
+                theirs.read_exact(&mut came).unwrap();
+                assert!(came == block);
+            }
+        });
+        let mut received = Bytes::default();
+        let memory = memory_of(|| received = ours.recv().unwrap());
+        println!("{length} bytes received, {memory} bytes of memory");
+        assert!(memory < 2 * length + (2 << 20), "the message, and the value");
+        assert_eq!(received.0.len(), length);
+        let mut rest = &received.0[..];
+        for block in blocks(&block, length) {
+            let (came, next) = rest.split_at(block.len());
+            assert!(came == block);
+            rest = next;
+        }
+        ours.send(received).unwrap();
+    });
+}

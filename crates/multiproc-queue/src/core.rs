@@ -1,0 +1,549 @@
+//! What all handles of a queue are made of: the region, the ends of the lane, and the calls between
+//! values and bytes.
+
+use std::cell::RefCell;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use multiproc_pipe::{Deadline, Descriptor, EncodeError, message};
+use multiproc_sync::raw::waiters::Look;
+use multiproc_sync::region::Region;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Corrupted, GetError, OsError, Reason};
+use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
+use crate::raw::frame;
+use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
+use crate::store::Store;
+
+/// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
+/// microsecond by whoever runs, so after this long its holder is stopped.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A buffer larger than this is not kept for the next item.
+const KEEP: usize = 64 * 1024;
+
+/// So many items are put or got under one lock, at most,
+const BATCH: usize = 128;
+
+/// and about so many bytes.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// After so many puts, one looks whether any consumer is left. (Those who close are noticed at once;
+/// those who are killed, so.)
+const PUTS_A_LOOK: u32 = 1024;
+
+/// See the module's text.
+pub(crate) struct Core<T> {
+    pub(crate) store: Store,
+    /// None: this handle does not put (any more).
+    producer: Mutex<Option<Arc<End>>>,
+    /// Whether there is none, for a look without the mutex.
+    is_closed: AtomicBool,
+    /// None: this handle does not get.
+    consumer: Option<Arc<End>>,
+    /// The number of closed handles on the other side, when last looked.
+    closed_consumers: AtomicU32,
+    closed_producers: AtomicU32,
+    puts: AtomicU32,
+    name: Option<Arc<str>>,
+    items: PhantomData<fn(T) -> T>,
+}
+
+/// When an operation gives up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    /// At once, if there is nothing to do.
+    Now,
+    Deadline(Deadline),
+}
+
+/// Why an item was not put.
+pub(crate) enum Refused {
+    NotNow,
+    Stalled,
+    For(Reason),
+}
+
+/// Why no item was got.
+pub(crate) enum Missed {
+    NotNow,
+    Stalled,
+    For(GetError),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::For(match fault {
+            Fault::Stalled => return Self::Stalled,
+            Fault::Closed => Reason::Closed,
+            Fault::Disconnected => Reason::Disconnected,
+            Fault::OutOfMemory => Reason::OutOfMemory,
+            Fault::Os(code) => Reason::Os(OsError::from_code(code)),
+            Fault::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
+        })
+    }
+}
+
+impl From<Fault> for Missed {
+    fn from(fault: Fault) -> Self {
+        Self::For(match fault {
+            Fault::Stalled => return Self::Stalled,
+            Fault::Closed => GetError::Closed,
+            Fault::Disconnected => GetError::Disconnected,
+            Fault::OutOfMemory => GetError::Os(OsError::out_of_memory()),
+            Fault::Os(code) => GetError::Os(OsError::from_code(code)),
+            Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
+        })
+    }
+}
+
+impl<T> Core<T> {
+    pub(crate) fn create(
+        name: Option<&str>,
+        capacity: Option<usize>,
+        max_bytes: usize,
+    ) -> io::Result<Self> {
+        let store = Store::create(name.unwrap_or(""), capacity, max_bytes)?;
+        let (producer, consumer) = lane::pair()?;
+        let end = |socket, role| Some(Arc::new(End::new(socket, role, store.region.clone())));
+        let producer = end(producer, Role::Producer);
+        let consumer = end(consumer, Role::Consumer);
+        Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
+    }
+
+    fn over(
+        store: Store,
+        producer: Option<Arc<End>>,
+        consumer: Option<Arc<End>>,
+        name: Option<Arc<str>>,
+    ) -> Self {
+        let seldom = &store.region.control().seldom;
+        // One less, so that the first call looks.
+        let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
+        let closed_consumers = before(&seldom.closed_consumers);
+        let closed_producers = before(&seldom.closed_producers);
+        Self {
+            store,
+            is_closed: AtomicBool::new(producer.is_none()),
+            producer: Mutex::new(producer),
+            consumer,
+            closed_consumers,
+            closed_producers,
+            puts: AtomicU32::new(0),
+            name,
+            items: PhantomData,
+        }
+    }
+
+    /// Another handle of the same queue; with the ends that are asked for, if this one has them.
+    pub(crate) fn handle<U>(&self, puts: bool, gets: bool) -> Core<U> {
+        let producer = self.producer_end().filter(|_| puts);
+        let consumer = self.consumer.clone().filter(|_| gets);
+        Core::over(self.store.clone(), producer, consumer, self.name.clone())
+    }
+
+    fn producer_end(&self) -> Option<Arc<End>> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The queue, as this process sees it.
+    #[inline]
+    pub(crate) fn ring(&self) -> Ring<'_, Store> {
+        Ring {
+            control: self.store.region.control(),
+            limits: self.store.limits,
+            hot: self.store.hot(),
+            members: &self.store,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Puts no more through this handle.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        let end = self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(end); // which may wake others: not under the mutex
+    }
+
+    /// Ends the queue for everybody.
+    pub(crate) fn shut_down(&self, drain: bool) {
+        self.store.region.control().shut_down(drain);
+        // Wakes those who wait with poll(2), on both sides. What lies in the lane can still be read.
+        if let Some(end) = self.producer_end().as_ref().or(self.consumer.as_ref()) {
+            end.shut_down();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody is left who could get. Asks only if something has changed since, or it is
+    /// `time` to.
+    #[inline]
+    fn check_consumers(&self, time: bool) -> Result<(), Fault> {
+        let closed = self.store.region.control().seldom.closed_consumers.load(Ordering::Relaxed);
+        let is_same = closed == self.closed_consumers.load(Ordering::Relaxed);
+        if is_same && !time { Ok(()) } else { self.look_for_consumers(closed) }
+    }
+
+    #[cold]
+    fn look_for_consumers(&self, closed: u32) -> Result<(), Fault> {
+        if self.store.region.control().is_shut_down() {
+            return Err(Fault::Closed);
+        }
+        if self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up()) {
+            return Err(Fault::Disconnected);
+        }
+        self.closed_consumers.store(closed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether anything can come any more, when nothing was there.
+    fn check_producers(&self, ring: &Ring<'_, Store>, look: Look) -> Result<(), Fault> {
+        if ring.control.is_shut_down() && ring.is_drained(|| Deadline::after(PATIENCE))? {
+            return Err(Fault::Closed);
+        }
+        let closed = ring.control.seldom.closed_producers.load(Ordering::Relaxed);
+        let is_same = closed == self.closed_producers.load(Ordering::Relaxed);
+        if is_same && look == Look::Again { Ok(()) } else { self.look_for_producers(ring, closed) }
+    }
+
+    #[cold]
+    fn look_for_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), Fault> {
+        let Some(end) = &self.consumer else { return Ok(()) };
+        // Whoever has both ends is a producer. The look at the lane comes first: what was put before
+        // its end is seen by the look at the length.
+        if self.is_closed() && end.is_hung_up() && ring.len() == 0 {
+            return Err(Fault::Disconnected);
+        }
+        if end.has_packets() {
+            // If it is empty, they belong to nothing: a producer was killed, or a bell was rung.
+            let _ = ring.while_empty(|| end.drain());
+        }
+        ring.trim_if_idle();
+        self.closed_producers.store(closed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn watch_consumer<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+        if let Some(end) = &self.consumer {
+            add(end.as_fd());
+        }
+    }
+
+    /// Whether `get` would not wait. If it would, a packet will lie in the lane as soon as that is
+    /// over, or the lane be hung up.
+    pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
+        let ring = self.ring();
+        if ring.len() > 0 {
+            return Ok(true);
+        }
+        // Takes what lies in the lane away, if it belongs to nothing. Only then comes the bell, and
+        // then the last look.
+        let is_over =
+            |result: Result<(), Fault>| result.is_err_and(|fault| fault != Fault::Stalled);
+        if is_over(self.check_producers(&ring, Look::Recheck)) {
+            return Ok(true);
+        }
+        ring.control.ask_for_bell();
+        Ok(ring.len() > 0 || ring.control.is_shut_down())
+    }
+
+    /// Puts what is encoded, and says how many items.
+    fn put_items(
+        &self,
+        items: Items<'_>,
+        parcel: Option<&mut dyn Outgoing>,
+        until: Until,
+    ) -> (usize, Result<(), Refused>) {
+        let ring = self.ring();
+        let (count, result) = match until {
+            Until::Now => match ring.try_put(items, parcel, || Deadline::after(PATIENCE)) {
+                Ok((count, Put::Done)) => (count, Ok(())),
+                Ok((count, _)) => (
+                    count,
+                    self.check_consumers(true).map_err(Refused::from).and(Err(Refused::NotNow)),
+                ),
+                Err(fault) => (0, Err(fault.into())),
+            },
+            Until::Deadline(deadline) => {
+                let check = |look| self.check_consumers(look == Look::Recheck);
+                let (count, result) = ring.put(items, parcel, deadline, check);
+                (count, result.map_err(Refused::from))
+            }
+        };
+        if count > 0
+            && ring.control.must_ring()
+            && let Some(end) = self.producer_end()
+        {
+            end.ring();
+        }
+        (count, result)
+    }
+
+    /// What every put begins with.
+    #[inline]
+    fn begin_put(&self) -> Result<(), Reason> {
+        if self.is_closed() {
+            return Err(Reason::Closed);
+        }
+        // A lost count does not matter.
+        let puts = self.puts.load(Ordering::Relaxed).wrapping_add(1);
+        self.puts.store(puts, Ordering::Relaxed);
+        self.check_consumers(puts.is_multiple_of(PUTS_A_LOOK)).map_err(|fault| match fault {
+            Fault::Closed => Reason::Closed,
+            _ => Reason::Disconnected,
+        })
+    }
+
+    /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
+    #[inline]
+    fn get_items(&self, sink: &mut impl Sink, until: Until) -> Result<Vec<OwnedFd>, Missed> {
+        let ring = self.ring();
+        let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
+        let mut lane = Unpacked { end, descriptors: Vec::new() };
+        let count = match until {
+            Until::Now => {
+                let count = ring.try_get(sink, &mut lane, || Deadline::after(PATIENCE))?;
+                if count == 0 {
+                    self.check_producers(&ring, Look::Recheck)?;
+                }
+                count
+            }
+            Until::Deadline(deadline) => {
+                let check = |look| self.check_producers(&ring, look);
+                ring.get(sink, &mut lane, deadline, check)?
+            }
+        };
+        if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }
+    }
+}
+
+impl<T: Serialize> Core<T> {
+    /// Encodes an item, and puts it.
+    #[inline]
+    pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
+        self.begin_put().map_err(Refused::For)?;
+        with_buffer(|buffer| {
+            let descriptors = self.encode(item, buffer).map_err(Refused::For)?;
+            let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
+            if descriptors.is_empty() {
+                self.put_items(items, None, until).1
+            } else {
+                self.put_with(items, &descriptors, until)
+            }
+        })
+    }
+
+    #[cold]
+    fn put_with(
+        &self,
+        items: Items<'_>,
+        descriptors: &[OwnedFd],
+        until: Until,
+    ) -> Result<(), Refused> {
+        let Some(end) = self.producer_end() else { return Err(Refused::For(Reason::Closed)) };
+        self.put_items(items, Some(&mut Parcel { end: &end, descriptors }), until).1
+    }
+
+    /// Puts as many of the items, from the first on, as is possible; says how many, and why not more.
+    pub(crate) fn put_batch(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
+        let mut done = 0;
+        while done < batch.len() {
+            let (count, result) = self.put_some(&batch[done..], until);
+            done += count;
+            if result.is_err() {
+                return (done, result);
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// The same for the first few, which are encoded together.
+    fn put_some(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
+        if let Err(reason) = self.begin_put() {
+            return (0, Err(Refused::For(reason)));
+        }
+        with_buffer(|buffer| {
+            let mut ends = Vec::with_capacity(batch.len());
+            for item in batch {
+                match self.encode(item, buffer) {
+                    Ok(descriptors) if descriptors.is_empty() => {}
+                    // One with descriptors goes alone; and one that fails is an error only when it
+                    // is the first.
+                    Ok(descriptors) if ends.is_empty() => {
+                        let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
+                        let result = self.put_with(items, &descriptors, until);
+                        return (usize::from(result.is_ok()), result);
+                    }
+                    Err(reason) if ends.is_empty() => return (0, Err(Refused::For(reason))),
+                    Ok(_) | Err(_) => break,
+                }
+                ends.push(buffer.len());
+                if buffer.len() > BATCH_BYTES || ends.len() == BATCH {
+                    break;
+                }
+            }
+            self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
+        })
+    }
+
+    /// Appends the bytes of an item.
+    #[inline]
+    fn encode(&self, item: &T, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, Reason> {
+        let before = buffer.len();
+        let descriptors = message::encode(item, buffer).map_err(Reason::Encode)?;
+        let (size, max) = (buffer.len() - before, self.store.max_bytes.min(frame::LONGEST));
+        if size > max {
+            return Err(Reason::TooLarge { size, max });
+        }
+        if descriptors.len() > MAX_DESCRIPTORS {
+            return Err(Reason::Encode(EncodeError::new::<T>(format!(
+                "it has {} descriptors, and an item of a queue can have {MAX_DESCRIPTORS}; a \
+                 `duplex` connection takes more",
+                descriptors.len()
+            ))));
+        }
+        Ok(descriptors)
+    }
+}
+
+impl<T: DeserializeOwned> Core<T> {
+    /// Gets the bytes of an item, and decodes them.
+    #[inline]
+    pub(crate) fn get(&self, until: Until) -> Result<T, Missed> {
+        with_buffer(|buffer| {
+            let descriptors = self.get_items(buffer, until)?;
+            message::decode(buffer, descriptors).map_err(|error| Missed::For(error.into()))
+        })
+    }
+
+    /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
+    /// with the others.
+    pub(crate) fn get_batch(&self, max: usize, until: Until) -> (Vec<T>, Result<(), Missed>) {
+        let mut items = Vec::new();
+        if max == 0 {
+            return (items, Ok(()));
+        }
+        let result = with_buffer(|buffer| {
+            let mut batch = Batch { buffer, ends: Vec::new(), max: max.min(BATCH) };
+            let mut descriptors = self.get_items(&mut batch, until)?;
+            let Batch { buffer, ends, .. } = batch;
+            let mut start = 0;
+            let mut failure = Ok(());
+            for end in ends {
+                match message::decode(&buffer[start..end], std::mem::take(&mut descriptors)) {
+                    Ok(item) => items.push(item),
+                    Err(error) if failure.is_ok() => {
+                        failure = Err(Missed::For(GetError::Decode(error)));
+                    }
+                    Err(_) => {}
+                }
+                start = end;
+            }
+            failure
+        });
+        (items, result)
+    }
+}
+
+/// Several items, one after the other.
+struct Batch<'a> {
+    buffer: &'a mut Vec<u8>,
+    ends: Vec<usize>,
+    max: usize,
+}
+
+impl Sink for Batch<'_> {
+    fn takes_more(&self) -> bool {
+        self.ends.len() < self.max && self.buffer.len() < BATCH_BYTES
+    }
+
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        self.buffer
+    }
+
+    fn ended(&mut self) {
+        self.ends.push(self.buffer.len());
+    }
+}
+
+/// Lends an empty buffer of this thread. What runs in it may ask for another one.
+#[inline]
+fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => {
+            buffer.clear();
+            let result = run(&mut buffer);
+            if buffer.capacity() > KEEP {
+                *buffer = Vec::new();
+            }
+            result
+        }
+        Err(_) => run(&mut Vec::new()),
+    })
+}
+
+/// How a handle travels.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    region: Region<Control>,
+    producer: Option<Descriptor>,
+    consumer: Option<Descriptor>,
+    name: Option<String>,
+}
+
+impl<T> Core<T> {
+    pub(crate) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let copy = |end: Option<Arc<End>>| {
+            let copy = end.map(|end| end.try_clone().map(Descriptor));
+            copy.transpose().map_err(|error| serde::ser::Error::custom(message::refusal(error)))
+        };
+        let wire = Wire {
+            region: self.store.region.clone(),
+            producer: copy(self.producer_end())?,
+            consumer: copy(self.consumer.clone())?,
+            name: self.name.as_deref().map(str::to_owned),
+        };
+        wire.serialize(serializer)
+    }
+
+    /// `is_right` says whether a handle that can put, and get, is one of the right kind.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        expected: &str,
+        is_right: fn(bool, bool) -> bool,
+    ) -> Result<Self, D::Error> {
+        let Wire { region, producer, consumer, name } = Wire::deserialize(deserializer)?;
+        let core = || {
+            if !is_right(producer.is_some(), consumer.is_some()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("expected a {expected} of a queue, got a handle of another kind"),
+                ));
+            }
+            let store = Store::over(region)?;
+            let adopt = |socket: Option<Descriptor>, role| {
+                let end = socket.map(|Descriptor(fd)| End::adopt(fd, role, store.region.clone()));
+                end.transpose().map(|end| end.map(Arc::new))
+            };
+            let producer = adopt(producer, Role::Producer)?;
+            let consumer = adopt(consumer, Role::Consumer)?;
+            Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
+        };
+        core().map_err(|error| serde::de::Error::custom(message::refusal(error)))
+    }
+}

@@ -1,0 +1,249 @@
+//! The descriptor lane: a socket pair beside the rings, for what cannot lie in shared memory.
+//!
+//! Who can put has the one end, who can get the other. The descriptors of an item go through it as
+//! one packet (`SOCK_SEQPACKET`, [unix(7)]) that bears a tag. And since the kernel tells each end
+//! when the last copy of the other is closed, however that came about, the lane is also how the end
+//! of all producers, or of all consumers, is noticed.
+//!
+//! A packet with tag 0 is the bell: it wakes those who wait for the queue with poll(2). It is rung
+//! only if somebody asked for it.
+//!
+//! [unix(7)]: https://man7.org/linux/man-pages/man7/unix.7.html
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use multiproc_sync::fault;
+use multiproc_sync::primitives::Ordering;
+use multiproc_sync::region::Region;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv,
+    recvmsg, send, sendmsg, shutdown, socketpair,
+};
+
+use crate::raw::ring::{Control, Fault, Incoming, Outgoing};
+
+/// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
+pub(crate) const MAX_DESCRIPTORS: usize = 253;
+
+const BELL: u32 = 0;
+const TAG: usize = size_of::<u32>();
+
+/// More packets than a socket can hold: whoever finds so many is being fed.
+const ENOUGH: usize = 1 << 12;
+
+/// Which end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Producer,
+    Consumer,
+}
+
+/// One end, as this process has it. When it is closed, those who may wait for it in vain are woken.
+pub(crate) struct End {
+    /// Taken when it is dropped, and not before.
+    socket: Option<OwnedFd>,
+    role: Role,
+    region: Region<Control>,
+}
+
+/// A new lane: the producers' end, and the consumers'.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+impl End {
+    pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> Self {
+        Self { socket: Some(socket), role, region }
+    }
+
+    /// An end that came from elsewhere.
+    pub(crate) fn adopt(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
+        let is_packets = socket_domain(&socket).is_ok_and(|domain| domain == AddressFamily::UNIX)
+            && socket_type(&socket).is_ok_and(|kind| kind == SocketType::SEQPACKET);
+        if !is_packets {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "expected the descriptor lane of a multiproc queue, got a descriptor that is no \
+                 Unix socket for packets",
+            ));
+        }
+        Ok(Self::new(socket, role, region))
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_ref().map_or_else(|| unreachable!("taken only by drop"), AsFd::as_fd)
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket().try_clone_to_owned()
+    }
+
+    /// What the kernel says about this end now.
+    fn look(&self) -> PollFlags {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::from_borrowed_fd(self.socket(), PollFlags::IN)];
+        match retry_on_intr(|| poll(&mut fds, Some(&now))) {
+            Ok(1..) => fds[0].revents(),
+            _ => PollFlags::empty(),
+        }
+    }
+
+    /// Whether nobody has the other end any more. Then nobody ever will again.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.look().contains(PollFlags::HUP)
+    }
+
+    /// What it means that the other end does not take anything any more.
+    fn gone(&self) -> Fault {
+        let is_shut_down = self.region.control().is_shut_down();
+        if is_shut_down { Fault::Closed } else { Fault::Disconnected }
+    }
+
+    /// Whether a packet lies here.
+    pub(crate) fn has_packets(&self) -> bool {
+        self.look().contains(PollFlags::IN)
+    }
+
+    /// Throws all packets away.
+    pub(crate) fn drain(&self) {
+        for _ in 0..ENOUGH {
+            match self.throw_away() {
+                Ok(0) if self.is_hung_up() => return,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Wakes those who wait for the other end with poll(2).
+    #[cold]
+    pub(crate) fn ring(&self) {
+        // If there is no room for it, something else lies there that wakes them.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = retry_on_intr(|| send(self.socket(), &BELL.to_le_bytes(), flags));
+    }
+
+    /// Wakes those who wait for either end with poll(2), and everybody who ever will.
+    pub(crate) fn shut_down(&self) {
+        // It can only fail if it was done already.
+        let _ = shutdown(self.socket(), Shutdown::Both);
+    }
+
+    /// Takes the next packet, and closes what came with it.
+    fn throw_away(&self) -> Result<usize, Errno> {
+        let mut byte = [0; 1];
+        retry_on_intr(|| recv(self.socket(), &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
+            .map(|(_, length)| length)
+    }
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket()
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        let control = self.region.control();
+        let closed = match self.role {
+            Role::Producer => &control.seldom.closed_producers,
+            Role::Consumer => &control.seldom.closed_consumers,
+        };
+        closed.fetch_add(1, Ordering::Relaxed);
+        control.wake_all();
+    }
+}
+
+/// The descriptors of an item that is to be put.
+pub(crate) struct Parcel<'a> {
+    pub(crate) end: &'a End,
+    pub(crate) descriptors: &'a [OwnedFd],
+}
+
+impl Outgoing for Parcel<'_> {
+    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+        if fault::fails("put.send") {
+            return Ok(false);
+        }
+        let borrowed: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
+        debug_assert!(pushed, "the space is for as many as an item can have");
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let tag = tag.to_le_bytes();
+        match retry_on_intr(|| {
+            sendmsg(self.end.socket(), &[IoSlice::new(&tag)], &mut control, flags)
+        }) {
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
+            Err(error) => Err(Fault::Os(error.raw_os_error())),
+        }
+    }
+}
+
+/// Where the descriptors of an item go that is got.
+pub(crate) struct Unpacked<'a> {
+    pub(crate) end: &'a End,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+impl Incoming for Unpacked<'_> {
+    fn copy(&mut self, tag: u32) -> Result<(), Fault> {
+        let socket = self.end.socket();
+        for _ in 0..ENOUGH {
+            let mut bytes = [0; TAG];
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let mut vec = [IoSliceMut::new(&mut bytes)];
+            let packet = match retry_on_intr(|| recvmsg(socket, &mut vec, &mut control, flags)) {
+                Ok(packet) => packet,
+                // It is gone, though it was sent before the frame was: somebody took it who does not
+                // keep to the protocol. The item comes without, and fails to decode.
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(Fault::Os(error.raw_os_error())),
+            };
+            let found = u32::from_le_bytes(bytes);
+            let is_packet = packet.bytes == TAG;
+            if is_packet && found == tag {
+                if packet.flags.contains(ReturnFlags::CTRUNC) {
+                    // Not all could be opened here. The packet still lies there, and the item.
+                    return Err(Fault::Os(Errno::MFILE.raw_os_error()));
+                }
+                for message in control.drain() {
+                    if let RecvAncillaryMessage::ScmRights(came) = message {
+                        self.descriptors.extend(came);
+                    }
+                }
+                return Ok(());
+            }
+            let is_newer = found.wrapping_sub(tag) < u32::MAX / 2;
+            if is_packet && found != BELL && is_newer {
+                return Ok(());
+            }
+            // A bell, or what a dead producer left. (Nothing at all is the end of all producers.)
+            drop(control);
+            if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) {
+        if !self.descriptors.is_empty() {
+            let _ = self.end.throw_away();
+        }
+    }
+}

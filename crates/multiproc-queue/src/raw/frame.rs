@@ -1,0 +1,70 @@
+//! A frame: how an item lies in a ring.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..8 | sequence number, little-endian `u64`: how many items were put before |
+//! | 8..12 | length of the item, little-endian `u32` |
+//! | 12..16 | tag of its packet in the descriptor lane, little-endian `u32`; 0 is none |
+//! | 16.. | the item; then nothing up to the next multiple of 16 |
+//!
+//! Frames start at multiples of 16, so a header is never cut by the end of a ring or of a block; an
+//! item may be.
+
+/// Frames start and end at multiples of it.
+pub(crate) const ALIGN: u64 = 16;
+
+/// The bytes before the item.
+pub(crate) const HEADER: usize = 16;
+
+/// The longest item that a frame can hold.
+pub(crate) const LONGEST: usize = u32::MAX as usize - 2 * HEADER;
+
+/// How many bytes an item of this length takes in a ring.
+#[inline]
+pub(crate) const fn size(length: usize) -> u64 {
+    (HEADER + length).next_multiple_of(HEADER) as u64
+}
+
+/// What a frame begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) number: u64,
+    pub(crate) length: u32,
+    pub(crate) tag: u32,
+}
+
+impl Header {
+    #[inline]
+    pub(crate) fn to_bytes(self) -> [u8; HEADER] {
+        let rest = u64::from(self.tag) << 32 | u64::from(self.length);
+        (u128::from(rest) << 64 | u128::from(self.number)).to_le_bytes()
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // takes it apart
+    pub(crate) fn from_bytes(bytes: [u8; HEADER]) -> Self {
+        let all = u128::from_le_bytes(bytes);
+        Self { number: all as u64, length: (all >> 64) as u32, tag: (all >> 96) as u32 }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_the_one_written_above() {
+        let header =
+            Header { number: 0x0102_0304_0506_0708, length: 0x1112_1314, tag: 0x2122_2324 };
+        let bytes = header.to_bytes();
+        assert_eq!(bytes[..8], [8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(bytes[8..], [0x14, 0x13, 0x12, 0x11, 0x24, 0x23, 0x22, 0x21]);
+        assert_eq!(Header::from_bytes(bytes), header);
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!([0, 1, 16, 17].map(size), [16, 32, 32, 48]);
+        assert!(u32::try_from(LONGEST).is_ok());
+    }
+}
