@@ -98,9 +98,9 @@ impl<S, R> Connection<S, R> {
     /// was sent and then `Disconnected`; after the `Receiver` is gone, the other side's `send` says
     /// `Disconnected`. The other half goes on.
     ///
-    /// The two halves remain one socket. So when a process that holds one of them is *killed*, the
-    /// other side hears of it only when the other half ends as well. Where that matters, use two
-    /// [`simplex`](crate::simplex) connections instead.
+    /// The two halves remain one socket. So when a process that holds one of them is *killed*, or a
+    /// half is lost in a message that nobody receives, the other side hears of it only when the other
+    /// half ends as well. Where that matters, use two [`simplex`](crate::simplex) connections instead.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

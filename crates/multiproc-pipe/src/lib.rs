@@ -1,8 +1,8 @@
 //! Typed pipes and sockets between processes, with messages that carry file descriptors.
 //!
 //! A connection sends and receives *values*: anything that implements serde's `Serialize` and
-//! `Deserialize`. What a value holds may be a *handle*, too: an open file ([`Descriptor`]), or an
-//! end of another connection. Its descriptor then travels with the message.
+//! `Deserialize`. What a value holds may be a *handle*, too: an open file ([`Descriptor`]), an
+//! end of another connection, or a [`Listener`]. Its descriptor then travels with the message.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,12 +21,25 @@
 //! |---|---|---|---|
 //! | [`simplex`] | one way | no | a kernel pipe: about three times as fast for small messages |
 //! | [`duplex`] | both ways | yes | a pair of Unix stream sockets |
+//! | [`Listener`] and [`connect`] | both ways | yes | the same, between programs that know an address |
+//!
+//! Each end has the same calls: `send` and `recv` wait as long as it takes, `try_…` not at all,
+//! `…_timeout` for a time and `…_deadline` until one; `…_bytes` sends and receives bytes as they are.
+//! [`wait`] waits for the first of many connections, listeners, processes and descriptors.
 //!
 //! # Ends are unique
 //!
 //! [`Connection`], [`Sender`] and [`Receiver`] are neither `Clone` nor `Sync`: one end has one
 //! user, so two senders cannot tear each other's messages. Sending an end to another process moves
-//! it, together with what it has read ahead.
+//! it, together with what it has read ahead. [`Connection::split`] gives the two directions to two
+//! users.
+//!
+//! # When the other side does not read
+//!
+//! A pipe or a socket holds some messages, and then `send` waits. `try_send` and `send_timeout` give the
+//! value back instead, if nothing of it was written. If a part was, there is no way back: that is
+//! [`Unfinished`](SendTimeoutError::Unfinished), and the end keeps the rest, and writes it before the
+//! next message. So no stream is ever torn, but by dropping an end that has a rest.
 //!
 //! # When the other side dies
 //!
@@ -36,8 +49,8 @@
 //!
 //! # What it does not do
 //!
-//! No discovery and no names, no networking, no many-to-one (that is what a queue is for, see
-//! `multiproc-queue`), no async.
+//! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue
+//! is for, see `multiproc-queue`), no async.
 
 #![forbid(unsafe_code)]
 
@@ -48,6 +61,7 @@ compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex
 pub mod fault;
 pub mod message;
 
+mod address;
 mod bytes;
 mod connection;
 mod deadline;
@@ -55,6 +69,7 @@ mod descriptor;
 mod error;
 mod frame;
 mod iter;
+mod listener;
 mod nesting;
 mod pipe;
 mod reader;
@@ -65,6 +80,7 @@ mod travel;
 mod wait;
 mod writer;
 
+pub use address::Address;
 pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
 pub use deadline::Deadline;
@@ -74,5 +90,6 @@ pub use error::{
     SendTimeoutError, TryRecvError, TrySendError,
 };
 pub use iter::{IntoIter, Iter};
+pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
 pub use pipe::{duplex, simplex};
 pub use wait::{Source, wait};

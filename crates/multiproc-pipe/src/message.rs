@@ -22,7 +22,7 @@
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +60,7 @@ thread_local! {
 }
 
 /// The descriptors of one message while it is being encoded or decoded.
-pub(crate) struct Table {
+struct Table {
     /// Decoding takes them out one by one: `None` is one that was claimed.
     descriptors: Vec<Option<OwnedFd>>,
     /// Flags of handles that must know whether they have been sent: see [`tell_when_sent`].
@@ -71,15 +71,29 @@ pub(crate) struct Table {
 
 impl Table {
     const EMPTY: Self = Self { descriptors: Vec::new(), sent: Vec::new(), reason: None };
+}
 
-    /// The descriptors, for the message that was encoded.
-    pub(crate) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.descriptors).into_iter().flatten().collect()
+/// The handles in a value that was encoded: see [`encode_unsent`].
+pub struct Handles(Table);
+
+impl Handles {
+    /// Their descriptors, to be sent with the bytes.
+    #[must_use]
+    pub fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.0.descriptors).into_iter().flatten().collect()
     }
 
-    /// Says that the message is on its way: its handles live on elsewhere.
-    pub(crate) fn is_sent(&self) {
-        self.sent.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+    /// Says that they are on their way: from here on they live elsewhere.
+    pub fn sent(self) {
+        self.0.sent.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+    }
+}
+
+impl fmt::Debug for Handles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handles")
+            .field("descriptors", &self.0.descriptors.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -173,7 +187,8 @@ impl Flavor for Append<'_> {
 /// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
 ///
 /// The handles count as sent from here on: half of a connection, say, no longer ends its direction
-/// when the value is dropped.
+/// when the value is dropped. Where sending can still fail and give the value back, use
+/// [`encode_unsent`].
 ///
 /// # Errors
 ///
@@ -187,9 +202,11 @@ pub fn encode<T: Serialize + ?Sized>(
     let scope = Scope::enter(Doing::Encoding);
     match postcard::serialize_with_flavor(value, Append(bytes)) {
         Ok(()) if !STATE.get().has_table => Ok(Vec::new()),
-        Ok(()) => Ok(scope.table().map_or_else(Vec::new, |mut table| {
-            table.is_sent();
-            table.take_descriptors()
+        Ok(()) => Ok(scope.table().map_or_else(Vec::new, |table| {
+            let mut handles = Handles(table);
+            let descriptors = handles.take_descriptors();
+            handles.sent();
+            descriptors
         })),
         Err(error) => {
             bytes.truncate(before);
@@ -198,17 +215,21 @@ pub fn encode<T: Serialize + ?Sized>(
     }
 }
 
-/// As [`encode`], for a message that may come back: it is sent when the table hears so. No table:
-/// no handles.
+/// As [`encode`], for a value that may come back: its handles, if it has any, learn from
+/// [`Handles::sent`] that they have moved.
+///
+/// # Errors
+///
+/// As [`encode`].
 #[inline]
-pub(crate) fn encode_unsent<T: Serialize + ?Sized>(
+pub fn encode_unsent<T: Serialize + ?Sized>(
     value: &T,
     bytes: &mut Vec<u8>,
-) -> Result<Option<Table>, EncodeError> {
+) -> Result<Option<Handles>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
     match postcard::serialize_with_flavor(value, Append(bytes)) {
-        Ok(()) => Ok(scope.table()),
+        Ok(()) => Ok(scope.table().map(Handles)),
         Err(error) => {
             bytes.truncate(before);
             Err(encode_error(&scope, value, &error))

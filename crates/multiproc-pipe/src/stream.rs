@@ -329,15 +329,19 @@ impl Stream {
 
     fn wait(&self, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
         self.check()?;
-        loop {
-            let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
-            let mut fds = [PollFd::new(&self.fd, what)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) if deadline.is_past() => return Ok(false),
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
+        wait_for(&self.fd, what, deadline)
+    }
+}
+
+/// Waits until a descriptor is ready (or the other side is gone). False: not in time.
+pub(crate) fn wait_for(fd: &impl AsFd, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
+    loop {
+        let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::new(fd, what)], timeout.as_ref()) {
+            Ok(0) if deadline.is_past() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
         }
     }
 }

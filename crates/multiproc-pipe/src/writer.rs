@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::deadline::Deadline;
 use crate::error::{EncodeError, SendFault};
 use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
-use crate::message::{self, Table};
+use crate::message::{self, Handles};
 use crate::stream::Stream;
 
 /// A buffer larger than this is not kept for the next message.
@@ -91,9 +91,9 @@ impl Writer {
         buffer.extend_from_slice(&[0; HEADER]);
         let result = message::encode_unsent(value, &mut buffer)
             .map_err(SendFault::Encode)
-            .and_then(|table| match table {
+            .and_then(|handles| match handles {
                 None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
-                Some(table) => self.write_table::<T>(stream, &mut buffer, table, deadline),
+                Some(handles) => self.write_handles::<T>(stream, &mut buffer, handles, deadline),
             });
         if buffer.capacity() <= KEEP {
             self.buffer.replace(buffer);
@@ -103,14 +103,14 @@ impl Writer {
 
     /// Writes a message with handles: they are told when it is on its way.
     #[cold]
-    fn write_table<T>(
+    fn write_handles<T>(
         &self,
         stream: &Stream,
         frame: &mut [u8],
-        mut table: Table,
+        mut handles: Handles,
         deadline: Deadline,
     ) -> Result<(), SendFault> {
-        let descriptors = table.take_descriptors();
+        let descriptors = handles.take_descriptors();
         if !descriptors.is_empty() && !stream.carries_descriptors() {
             stream.check()?;
             return Err(SendFault::Encode(EncodeError::new::<T>(
@@ -120,7 +120,7 @@ impl Writer {
         let result =
             self.write(stream, fill_header(frame, descriptors.len()), descriptors, deadline);
         if matches!(result, Ok(()) | Err(SendFault::Unfinished)) {
-            table.is_sent();
+            handles.sent();
         }
         result
     }

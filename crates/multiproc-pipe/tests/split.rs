@@ -10,7 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc::Process;
-use multiproc_pipe::{Bytes, Connection, Descriptor, Receiver, RecvError, Sender, duplex, simplex};
+use multiproc_pipe::{
+    Bytes, Connection, Descriptor, Listener, Receiver, RecvBytesError, RecvError, SendTimeoutError,
+    Sender, TrySendError, duplex, simplex,
+};
 use multiproc_testkit::{Census, alone, watchdog};
 use serde::{Serialize, Serializer};
 
@@ -253,6 +256,21 @@ fn descriptors_that_do_not_fit_say_what_was_expected() {
     let sender = Sender::<Descriptor>::from(file());
     let error = sender.send(Descriptor(file())).unwrap_err();
     check(error.to_string(), writing, "a descriptor");
+}
+
+#[test]
+fn ends_go_to_other_threads_and_errors_anywhere() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+    fn is_error<T: std::error::Error + Send + Sync + 'static>() {}
+    is_send::<Connection<u8, u8>>();
+    is_send::<Sender<u8>>();
+    is_send::<Receiver<u8>>();
+    is_send::<Listener>();
+    is_sync::<Listener>();
+    is_error::<TrySendError<u8>>();
+    is_error::<SendTimeoutError<u8>>();
+    is_error::<RecvBytesError>();
 }
 
 #[test]
