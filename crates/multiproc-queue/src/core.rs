@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use multiproc_pipe::{Deadline, Descriptor, EncodeError, message};
+use multiproc_pipe::message::{self, Handles};
+use multiproc_pipe::{Deadline, Descriptor, EncodeError};
 use multiproc_sync::raw::waiters::Look;
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
@@ -372,25 +373,40 @@ impl<T: Serialize> Core<T> {
     pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
         self.begin_put(1).map_err(Refused::For)?;
         with_buffer(|buffer| {
-            let descriptors = self.encode(item, buffer).map_err(Refused::For)?;
+            let handles = self.encode(item, buffer).map_err(Refused::For)?;
             let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
-            if descriptors.is_empty() {
-                self.put_items(items, None, until).1
-            } else {
-                self.put_with(items, &descriptors, until)
+            match handles {
+                None => self.put_items(items, None, until).1,
+                Some(handles) => self.put_with(items, handles, until),
             }
         })
     }
 
+    /// Puts the only one of the items, with its handles. They count as sent only if it is put.
     #[cold]
     fn put_with(
         &self,
         items: Items<'_>,
-        descriptors: &[OwnedFd],
+        mut handles: Handles,
         until: Until,
     ) -> Result<(), Refused> {
-        let Some(end) = self.producer_end() else { return Err(Refused::For(Reason::Closed)) };
-        self.put_items(items, Some(&mut Parcel { end: &end, descriptors }), until).1
+        let descriptors = &handles.take_descriptors();
+        let result = if descriptors.is_empty() {
+            self.put_items(items, None, until).1
+        } else if descriptors.len() > MAX_DESCRIPTORS {
+            Err(Refused::For(Reason::Encode(EncodeError::new::<T>(format!(
+                "it has {} descriptors, and an item of a queue can have {MAX_DESCRIPTORS}; a \
+                 `duplex` connection takes more",
+                descriptors.len()
+            )))))
+        } else {
+            let Some(end) = self.producer_end() else { return Err(Refused::For(Reason::Closed)) };
+            self.put_items(items, Some(&mut Parcel { end: &end, descriptors }), until).1
+        };
+        if result.is_ok() {
+            handles.sent();
+        }
+        result
     }
 
     /// Puts as many of the items, from the first on, as is possible; says how many, and why not more.
@@ -415,12 +431,12 @@ impl<T: Serialize> Core<T> {
             let mut ends = Vec::with_capacity(batch.len());
             for item in batch {
                 match self.encode(item, buffer) {
-                    Ok(descriptors) if descriptors.is_empty() => {}
-                    // One with descriptors goes alone; and one that fails is an error only when it
-                    // is the first.
-                    Ok(descriptors) if ends.is_empty() => {
+                    Ok(None) => {}
+                    // One with handles goes alone; and one that fails is an error only when it is
+                    // the first.
+                    Ok(Some(handles)) if ends.is_empty() => {
                         let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
-                        let result = self.put_with(items, &descriptors, until);
+                        let result = self.put_with(items, handles, until);
                         return (usize::from(result.is_ok()), result);
                     }
                     Err(reason) if ends.is_empty() => return (0, Err(Refused::For(reason))),
@@ -437,22 +453,15 @@ impl<T: Serialize> Core<T> {
 
     /// Appends the bytes of an item.
     #[inline]
-    fn encode(&self, item: &T, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>, Reason> {
+    fn encode(&self, item: &T, buffer: &mut Vec<u8>) -> Result<Option<Handles>, Reason> {
         let before = buffer.len();
-        let descriptors = message::encode(item, buffer).map_err(Reason::Encode)?;
+        let handles = message::encode_unsent(item, buffer).map_err(Reason::Encode)?;
         let largest = if self.store.tasks.is_some() { LARGEST_TASK } else { frame::LONGEST };
         let (size, max) = (buffer.len() - before, self.store.max_bytes.min(largest));
         if size > max {
             return Err(Reason::TooLarge { size, max });
         }
-        if descriptors.len() > MAX_DESCRIPTORS {
-            return Err(Reason::Encode(EncodeError::new::<T>(format!(
-                "it has {} descriptors, and an item of a queue can have {MAX_DESCRIPTORS}; a \
-                 `duplex` connection takes more",
-                descriptors.len()
-            ))));
-        }
-        Ok(descriptors)
+        Ok(handles)
     }
 }
 

@@ -418,9 +418,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// This member does not deliver the task again: it cannot be decoded.
     pub(crate) fn bury(&self, slot: Slot) {
         let state = self.state(slot);
-        if state.is_of(self.members.me())
-            && self.change(slot, state, State::dead(state.attempt))
-        {
+        if state.is_of(self.members.me()) && self.change(slot, state, State::dead(state.attempt)) {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
     }
