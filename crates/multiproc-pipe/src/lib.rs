@@ -22,6 +22,9 @@
 //! | [`simplex`] | one way | no | a kernel pipe: about three times as fast for small messages |
 //! | [`duplex`] | both ways | yes | a pair of Unix stream sockets |
 //!
+//! Large data has two types of its own: [`Bytes`] are copied into the message, [`SharedBytes`] cross in
+//! shared memory.
+//!
 //! # Ends are unique
 //!
 //! [`Connection`], [`Sender`] and [`Receiver`] are neither `Clone` nor `Sync`: one end has one
@@ -41,9 +44,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
-
 pub mod message;
 
 mod bytes;
@@ -54,6 +54,8 @@ mod error;
 mod frame;
 mod pipe;
 mod reason;
+mod shared_bytes;
+mod shared_pool;
 mod stream;
 
 pub use bytes::Bytes;
@@ -62,3 +64,5 @@ pub use deadline::Deadline;
 pub use descriptor::Descriptor;
 pub use error::{DecodeError, EncodeError, RecvError, RecvTimeoutError, SendError, TryRecvError};
 pub use pipe::{duplex, simplex};
+pub use shared_bytes::{SharedBytes, SharedBytesWriter};
+pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};
