@@ -5,3 +5,4 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod posix;
+pub mod rounds;
