@@ -1,5 +1,6 @@
 //! The ends that users hold: `Connection`, `Sender`, `Receiver`.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -15,12 +16,9 @@ use crate::bytes::Bytes;
 use crate::deadline::Deadline;
 use crate::descriptor::Descriptor;
 use crate::error::{EncodeError, RecvError, RecvTimeoutError, SendError, TryRecvError};
-use crate::frame::{Assembler, Frame, HEADER, Header};
+use crate::frame::{Assembler, Frame, HEADER, Header, KEEP};
 use crate::message;
 use crate::stream::{ReadFault, Stream};
-
-/// A buffer larger than this is not kept for the next message.
-const KEEP: usize = 1024 * 1024;
 
 /// The sending half of the machinery: encodes into a buffer that is kept, writes it at once.
 #[derive(Default)]
@@ -117,9 +115,11 @@ impl Reader {
         loop {
             match assembler.next() {
                 Ok(Some(Frame { body, descriptors })) => {
-                    return message::decode(&body, descriptors)
-                        .map(Some)
-                        .map_err(RecvError::Decode);
+                    let value = message::decode(&body, descriptors);
+                    if let Cow::Owned(body) = body {
+                        assembler.recycle(body);
+                    }
+                    return value.map(Some).map_err(RecvError::Decode);
                 }
                 Ok(None) => {}
                 Err(why) => return Err(self.give_up(&mut assembler, why)),

@@ -29,6 +29,9 @@ const READ_AHEAD: usize = 64 * 1024;
 /// How far memory may run ahead of the bytes that really came.
 const GROWTH: usize = 1024 * 1024;
 
+/// A buffer larger than this is not kept for the next message.
+pub(crate) const KEEP: usize = 4 * 1024 * 1024;
+
 pub(crate) struct Header {
     pub(crate) length: usize,
     pub(crate) descriptors: usize,
@@ -86,11 +89,20 @@ pub(crate) struct Assembler {
     descriptors: VecDeque<OwnedFd>,
     /// The frame in progress, when it does not fit into `ahead`.
     large: Option<(Header, Vec<u8>)>,
+    /// The body of an earlier one, empty: memory for the next. Fresh memory costs more than a copy.
+    spare: Vec<u8>,
 }
 
 impl Assembler {
     pub(crate) fn new() -> Self {
-        Self { ahead: Box::default(), start: 0, end: 0, descriptors: VecDeque::new(), large: None }
+        Self {
+            ahead: Box::default(),
+            start: 0,
+            end: 0,
+            descriptors: VecDeque::new(),
+            large: None,
+            spare: Vec::new(),
+        }
     }
 
     /// An assembler that has already read these bytes and descriptors.
@@ -148,11 +160,20 @@ impl Assembler {
             return Ok(Some(Frame { body: Cow::Borrowed(&self.ahead[body]), descriptors }));
         }
         if header.length + HEADER > self.ahead.len() {
-            let body = rest.to_vec();
+            let mut body = std::mem::take(&mut self.spare);
+            body.extend_from_slice(rest);
             (self.start, self.end) = (0, 0);
             self.large = Some((header, body));
         }
         Ok(None)
+    }
+
+    /// Takes the body of a frame back, for the next one.
+    pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
+        if body.capacity() <= KEEP {
+            body.clear();
+            self.spare = body;
+        }
     }
 
     /// The place for the next read. Never empty.
