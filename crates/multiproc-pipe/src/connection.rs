@@ -133,6 +133,7 @@ impl Reader {
             {
                 return Ok(None);
             }
+            stream.let_some_gather();
             match read_more(stream, &mut assembler) {
                 Ok(0) if assembler.is_inside_frame() => {
                     let why = "it ended inside a message".to_owned();
