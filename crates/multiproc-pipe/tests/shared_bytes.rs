@@ -161,14 +161,16 @@ fn they_are_arguments_and_results_of_a_process() {
 fn they_outlive_their_sender() {
     let _dog = watchdog();
     let (ours, theirs) = duplex::<(), SharedBytes>().unwrap();
-    let child = Process::spawn(
-        |parent: Connection<SharedBytes, ()>| {
-            each_kind(MIB).into_iter().for_each(|bytes| parent.send(bytes).unwrap());
-            thread::park();
-        },
-        theirs,
-    )
-    .unwrap();
+    let child = Process::builder()
+        .daemon(true)
+        .spawn(
+            |parent: Connection<SharedBytes, ()>| {
+                each_kind(MIB).into_iter().for_each(|bytes| parent.send(bytes).unwrap());
+                thread::park();
+            },
+            theirs,
+        )
+        .unwrap();
     let first = ours.recv().unwrap();
     until(|| is_asleep(child.pid())); // it has sent the others, too
     child.kill().unwrap();
@@ -379,14 +381,16 @@ fn a_pool_uses_memory_again_when_its_receiver_is_done() {
 fn memory_comes_back_from_a_receiver_that_was_killed_before_it_received() {
     alone(|()| {
         let (ours, theirs) = duplex::<SharedBytes, ()>().unwrap();
-        let child = Process::spawn(
-            |parent: Connection<(), SharedBytes>| {
-                parent.send(()).unwrap();
-                thread::park();
-            },
-            theirs,
-        )
-        .unwrap();
+        let child = Process::builder()
+            .daemon(true)
+            .spawn(
+                |parent: Connection<(), SharedBytes>| {
+                    parent.send(()).unwrap();
+                    thread::park();
+                },
+                theirs,
+            )
+            .unwrap();
         ours.recv().unwrap();
         let pool = SharedPool::new();
         let buffer = pool.buffer(MIB).unwrap();
