@@ -28,9 +28,9 @@ use crate::shared_pool::Filled;
 /// | `SharedBytes::from(vec)` | the first time, is copied once | nothing is copied | what is in a vector anyhow |
 ///
 /// Memory that was sealed for good cannot be used again, and the kernel gives out fresh memory slowly:
-/// it takes many times as long as a copy. So for a stream a pool is much faster; and for less than some
-/// ten kilobytes [`Bytes`](crate::Bytes) is. What was received from a pool lies in memory of this process, and is
-/// sent on as what was made from a vector.
+/// it takes many times as long as a copy. So for a stream a pool is much faster; and small ones are best
+/// sent as [`Bytes`](crate::Bytes), which take no descriptor. What was received from a pool lies in memory
+/// of this process, and is sent on as what was made from a vector.
 ///
 /// ```
 /// use multiproc_pipe::{SharedBytes, duplex};

@@ -191,7 +191,8 @@ impl Pool {
             }
             is_lent = true;
         }
-        let is_full = idle.len() >= self.max_segments || bytes(&idle) + size > self.max_bytes;
+        let is_full =
+            idle.len() >= self.max_segments || bytes(&idle).saturating_add(size) > self.max_bytes;
         Err(NothingFree { is_full: is_full && is_lent })
     }
 

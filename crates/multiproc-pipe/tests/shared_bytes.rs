@@ -205,6 +205,27 @@ fn a_clone_is_a_handle_to_the_same_bytes() {
 }
 
 #[test]
+fn handles_go_to_other_threads() {
+    fn is_send_and_sync<T: Send + Sync>(_: &T) {}
+    let pool = SharedPool::new();
+    let buffer = pool.buffer(1).unwrap();
+    is_send_and_sync(&pool);
+    is_send_and_sync(&buffer);
+    is_send_and_sync(&buffer.freeze());
+    let bytes = SharedBytes::from(filled(MIB));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            // Each wants to be the one that makes the copy that is sent.
+            scope.spawn(|| {
+                let (left, right) = duplex::<SharedBytes, ()>().unwrap();
+                left.send(bytes.clone()).unwrap();
+                assert!(is_filled(&right.recv().unwrap()));
+            });
+        }
+    });
+}
+
+#[test]
 fn one_from_a_vector_is_copied_once_for_many_receivers() {
     let bytes = SharedBytes::from(filled(MIB));
     let (left, right) = duplex::<SharedBytes, ()>().unwrap();
