@@ -4,4 +4,6 @@
 // What cannot be measured ends the bench.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod one_cpu;
 pub mod posix;
+pub mod rounds;
