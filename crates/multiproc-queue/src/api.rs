@@ -137,7 +137,7 @@ macro_rules! puts {
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
                 match self.core.put(&item, Until::Deadline(Deadline::NEVER)) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(PutError::new(item, reason)),
+                    Err(Refused::For(reason)) => Err(PutError::new(item, *reason)),
                     Err(Refused::NotNow | Refused::Stalled) => only_a_deadline_gives_up(),
                 }
             }
@@ -150,7 +150,7 @@ macro_rules! puts {
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
                 match self.core.put(&item, Until::Now) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
+                    Err(Refused::For(reason)) => Err(TryPutError::new(item, *reason)),
                     Err(Refused::NotNow) => Err(TryPutError::Full(item)),
                     Err(Refused::Stalled) => Err(TryPutError::Stalled(item)),
                 }
@@ -186,7 +186,7 @@ macro_rules! puts {
             fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
                 match self.core.put(&item, Until::Deadline(deadline)) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, reason)),
+                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, *reason)),
                     Err(Refused::NotNow | Refused::Stalled) => Err(PutTimeoutError::Timeout(item)),
                 }
             }
@@ -223,7 +223,7 @@ macro_rules! puts {
                     let Refused::For(reason) = refused else { only_a_deadline_gives_up() };
                     let rest = step.split_off(count + 1);
                     let Some(item) = step.pop() else { unreachable!("one was refused") };
-                    return Err(PutManyError { put, error: PutError::new(item, reason), rest });
+                    return Err(PutManyError { put, error: PutError::new(item, *reason), rest });
                 }
             }
         }
@@ -242,7 +242,7 @@ macro_rules! gets {
             pub fn get(&self) -> Result<T, GetError> {
                 match self.core.get(Until::Deadline(Deadline::NEVER)) {
                     Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(error),
+                    Err(Missed::For(error)) => Err(*error),
                     Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
                 }
             }
@@ -255,7 +255,7 @@ macro_rules! gets {
             pub fn try_get(&self) -> Result<T, TryGetError> {
                 match self.core.get(Until::Now) {
                     Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(error.into()),
+                    Err(Missed::For(error)) => Err((*error).into()),
                     Err(Missed::NotNow) => Err(TryGetError::Empty),
                     Err(Missed::Stalled) => Err(TryGetError::Stalled),
                 }
@@ -283,7 +283,7 @@ macro_rules! gets {
             fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
                 match self.core.get(Until::Deadline(deadline)) {
                     Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(error.into()),
+                    Err(Missed::For(error)) => Err((*error).into()),
                     Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
                 }
             }
@@ -300,7 +300,7 @@ macro_rules! gets {
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
                 match self.core.get_batch(max, Until::Deadline(Deadline::NEVER)) {
                     (items, Ok(())) => Ok(items),
-                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error: *error }),
                     (_, Err(Missed::NotNow | Missed::Stalled)) => only_a_deadline_gives_up(),
                 }
             }
@@ -332,7 +332,7 @@ macro_rules! gets {
             fn get_many_until(&self, max: usize, until: Until) -> Result<Vec<T>, GetManyError<T>> {
                 match self.core.get_batch(max, until) {
                     (items, Ok(()) | Err(Missed::NotNow | Missed::Stalled)) => Ok(items),
-                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error: *error }),
                 }
             }
 

@@ -73,19 +73,36 @@ pub(crate) enum Until {
 pub(crate) enum Refused {
     NotNow,
     Stalled,
-    For(Reason),
+    /// In a box, because it is large and seldom.
+    For(Box<Reason>),
 }
 
 /// Why no item was got.
 pub(crate) enum Missed {
     NotNow,
     Stalled,
-    For(GetError),
+    /// In a box, because it is large and seldom.
+    For(Box<GetError>),
+}
+
+impl From<Reason> for Refused {
+    #[cold]
+    fn from(reason: Reason) -> Self {
+        Self::For(Box::new(reason))
+    }
+}
+
+impl From<GetError> for Missed {
+    #[cold]
+    fn from(error: GetError) -> Self {
+        Self::For(Box::new(error))
+    }
 }
 
 impl From<Fault> for Refused {
+    #[cold]
     fn from(fault: Fault) -> Self {
-        Self::For(match fault {
+        Self::from(match fault {
             Fault::Stalled => return Self::Stalled,
             Fault::Closed => Reason::Closed,
             Fault::Disconnected => Reason::Disconnected,
@@ -98,8 +115,9 @@ impl From<Fault> for Refused {
 }
 
 impl From<Fault> for Missed {
+    #[cold]
     fn from(fault: Fault) -> Self {
-        Self::For(match fault {
+        Self::from(match fault {
             Fault::Stalled => return Self::Stalled,
             Fault::Closed => GetError::Closed,
             Fault::Disconnected => GetError::Disconnected,
@@ -285,6 +303,7 @@ impl<T> Core<T> {
     }
 
     /// Puts what is encoded, and says how many items.
+    #[inline]
     fn put_items(
         &self,
         items: Items<'_>,
@@ -371,9 +390,9 @@ impl<T: Serialize> Core<T> {
     /// Encodes an item, and puts it.
     #[inline]
     pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
-        self.begin_put(1).map_err(Refused::For)?;
+        self.begin_put(1)?;
         with_buffer(|buffer| {
-            let handles = self.encode(item, buffer).map_err(Refused::For)?;
+            let handles = self.encode(item, buffer)?;
             let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
             match handles {
                 None => self.put_items(items, None, until).1,
@@ -394,13 +413,13 @@ impl<T: Serialize> Core<T> {
         let result = if descriptors.is_empty() {
             self.put_items(items, None, until).1
         } else if descriptors.len() > MAX_DESCRIPTORS {
-            Err(Refused::For(Reason::Encode(EncodeError::new::<T>(format!(
+            Err(Refused::from(Reason::Encode(EncodeError::new::<T>(format!(
                 "it has {} descriptors, and an item of a queue can have {MAX_DESCRIPTORS}; a \
                  `duplex` connection takes more",
                 descriptors.len()
             )))))
         } else {
-            let Some(end) = self.producer_end() else { return Err(Refused::For(Reason::Closed)) };
+            let Some(end) = self.producer_end() else { return Err(Reason::Closed.into()) };
             self.put_items(items, Some(&mut Parcel { end: &end, descriptors }), until).1
         };
         if result.is_ok() {
@@ -425,7 +444,7 @@ impl<T: Serialize> Core<T> {
     /// The same for the first few, which are encoded together.
     fn put_some(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
         if let Err(reason) = self.begin_put(batch.len()) {
-            return (0, Err(Refused::For(reason)));
+            return (0, Err(reason.into()));
         }
         with_buffer(|buffer| {
             let mut ends = Vec::with_capacity(batch.len());
@@ -439,7 +458,7 @@ impl<T: Serialize> Core<T> {
                         let result = self.put_with(items, handles, until);
                         return (usize::from(result.is_ok()), result);
                     }
-                    Err(reason) if ends.is_empty() => return (0, Err(Refused::For(reason))),
+                    Err(reason) if ends.is_empty() => return (0, Err(reason.into())),
                     Ok(_) | Err(_) => break,
                 }
                 ends.push(buffer.len());
@@ -471,7 +490,7 @@ impl<T: DeserializeOwned> Core<T> {
     pub(crate) fn get(&self, until: Until) -> Result<T, Missed> {
         with_buffer(|buffer| {
             let descriptors = self.get_items(buffer, until)?;
-            message::decode(buffer, descriptors).map_err(|error| Missed::For(error.into()))
+            message::decode(buffer, descriptors).map_err(|error| GetError::from(error).into())
         })
     }
 
@@ -492,7 +511,7 @@ impl<T: DeserializeOwned> Core<T> {
                 match message::decode(&buffer[start..end], std::mem::take(&mut descriptors)) {
                     Ok(item) => items.push(item),
                     Err(error) if failure.is_ok() => {
-                        failure = Err(Missed::For(GetError::Decode(error)));
+                        failure = Err(GetError::Decode(error).into());
                     }
                     Err(_) => {}
                 }

@@ -120,7 +120,7 @@ impl<T> Core<T> {
                 Err(error) => {
                     self.tasks().bury(task.slot);
                     self.task_ended();
-                    Err(Missed::For(error.into()))
+                    Err(GetError::from(error).into())
                 }
             }
         })
@@ -491,7 +491,7 @@ impl<T: DeserializeOwned> DeadLetter<T> {
 
 fn as_get_error(missed: Missed) -> GetError {
     match missed {
-        Missed::For(error) => error,
+        Missed::For(error) => *error,
         Missed::NotNow | Missed::Stalled => unreachable!("nobody waits"),
     }
 }
