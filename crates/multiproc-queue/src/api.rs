@@ -240,11 +240,10 @@ macro_rules! gets {
             ///
             /// See [`GetError`].
             pub fn get(&self) -> Result<T, GetError> {
-                match self.core.get(Until::Deadline(Deadline::NEVER)) {
-                    Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(*error),
-                    Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
-                }
+                self.core.get(Until::Deadline(Deadline::NEVER), |missed| match missed {
+                    Missed::For(error) => *error,
+                    Missed::NotNow | Missed::Stalled => only_a_deadline_gives_up(),
+                })
             }
 
             /// Takes the next item if there is one, without waiting for it.
@@ -253,12 +252,11 @@ macro_rules! gets {
             ///
             /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                match self.core.get(Until::Now) {
-                    Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err((*error).into()),
-                    Err(Missed::NotNow) => Err(TryGetError::Empty),
-                    Err(Missed::Stalled) => Err(TryGetError::Stalled),
-                }
+                self.core.get(Until::Now, |missed| match missed {
+                    Missed::For(error) => (*error).into(),
+                    Missed::NotNow => TryGetError::Empty,
+                    Missed::Stalled => TryGetError::Stalled,
+                })
             }
 
             /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
@@ -281,11 +279,10 @@ macro_rules! gets {
             }
 
             fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                match self.core.get(Until::Deadline(deadline)) {
-                    Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err((*error).into()),
-                    Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
-                }
+                self.core.get(Until::Deadline(deadline), |missed| match missed {
+                    Missed::For(error) => (*error).into(),
+                    Missed::NotNow | Missed::Stalled => GetTimeoutError::Timeout,
+                })
             }
 
             /// Takes up to `max` items at once, waiting for the first one as long as it takes.

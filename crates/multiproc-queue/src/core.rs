@@ -1,16 +1,17 @@
 //! What all handles of a queue are made of: the region, the ends of the lane, and the calls between
 //! values and bytes.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::message::{self, Handles};
-use multiproc_pipe::{Deadline, Descriptor, EncodeError};
+use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
 use multiproc_sync::raw::waiters::Look;
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
@@ -391,14 +392,13 @@ impl<T: Serialize> Core<T> {
     #[inline]
     pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
         self.begin_put(1)?;
-        with_buffer(|buffer| {
-            let handles = self.encode(item, buffer)?;
-            let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
-            match handles {
-                None => self.put_items(items, None, until).1,
-                Some(handles) => self.put_with(items, handles, until),
-            }
-        })
+        let mut buffer = Lent::empty();
+        let handles = self.encode(item, &mut buffer)?;
+        let items = Items { bytes: &buffer, start: 0, ends: &[buffer.len()] };
+        match handles {
+            None => self.put_items(items, None, until).1,
+            Some(handles) => self.put_with(items, handles, until),
+        }
     }
 
     /// Puts the only one of the items, with its handles. They count as sent only if it is put.
@@ -446,28 +446,28 @@ impl<T: Serialize> Core<T> {
         if let Err(reason) = self.begin_put(batch.len()) {
             return (0, Err(reason.into()));
         }
-        with_buffer(|buffer| {
-            let mut ends = Vec::with_capacity(batch.len());
-            for item in batch {
-                match self.encode(item, buffer) {
-                    Ok(None) => {}
-                    // One with handles goes alone; and one that fails is an error only when it is
-                    // the first.
-                    Ok(Some(handles)) if ends.is_empty() => {
-                        let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
-                        let result = self.put_with(items, handles, until);
-                        return (usize::from(result.is_ok()), result);
-                    }
-                    Err(reason) if ends.is_empty() => return (0, Err(reason.into())),
-                    Ok(_) | Err(_) => break,
+        let mut lent = Lent::empty();
+        let buffer = &mut *lent;
+        let mut ends = Vec::with_capacity(batch.len());
+        for item in batch {
+            match self.encode(item, buffer) {
+                Ok(None) => {}
+                // One with handles goes alone; and one that fails is an error only when it is
+                // the first.
+                Ok(Some(handles)) if ends.is_empty() => {
+                    let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
+                    let result = self.put_with(items, handles, until);
+                    return (usize::from(result.is_ok()), result);
                 }
-                ends.push(buffer.len());
-                if buffer.len() > BATCH_BYTES || ends.len() == BATCH {
-                    break;
-                }
+                Err(reason) if ends.is_empty() => return (0, Err(reason.into())),
+                Ok(_) | Err(_) => break,
             }
-            self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
-        })
+            ends.push(buffer.len());
+            if buffer.len() > BATCH_BYTES || ends.len() == BATCH {
+                break;
+            }
+        }
+        self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
     }
 
     /// Appends the bytes of an item.
@@ -485,13 +485,19 @@ impl<T: Serialize> Core<T> {
 }
 
 impl<T: DeserializeOwned> Core<T> {
-    /// Gets the bytes of an item, and decodes them.
+    /// Gets the bytes of an item, and decodes them. (The error is made in place: to turn one kind of
+    /// result into another would move the item.)
     #[inline]
-    pub(crate) fn get(&self, until: Until) -> Result<T, Missed> {
-        with_buffer(|buffer| {
-            let descriptors = self.get_items(buffer, until)?;
-            message::decode(buffer, descriptors).map_err(|error| GetError::from(error).into())
-        })
+    pub(crate) fn get<E: From<DecodeError>>(
+        &self,
+        until: Until,
+        missed: impl FnOnce(Missed) -> E,
+    ) -> Result<T, E> {
+        let mut buffer = Lent::empty();
+        match self.get_items(&mut *buffer, until) {
+            Ok(descriptors) => message::decode(&buffer, descriptors).map_err(E::from),
+            Err(reason) => Err(missed(reason)),
+        }
     }
 
     /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
@@ -501,8 +507,9 @@ impl<T: DeserializeOwned> Core<T> {
         if max == 0 {
             return (items, Ok(()));
         }
-        let result = with_buffer(|buffer| {
-            let mut batch = Batch { buffer, ends: Vec::new(), max: max.min(BATCH) };
+        let mut buffer = Lent::empty();
+        let mut get = || {
+            let mut batch = Batch { buffer: &mut buffer, ends: Vec::new(), max: max.min(BATCH) };
             let mut descriptors = self.get_items(&mut batch, until)?;
             let Batch { buffer, ends, .. } = batch;
             let mut start = 0;
@@ -518,7 +525,8 @@ impl<T: DeserializeOwned> Core<T> {
                 start = end;
             }
             failure
-        });
+        };
+        let result = get();
         (items, result)
     }
 }
@@ -545,23 +553,45 @@ impl Sink for Batch<'_> {
     }
 }
 
-/// Lends an empty buffer of this thread. What runs in it may ask for another one.
-#[inline]
-pub(crate) fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// A buffer of this thread, empty, for one operation. While it is lent, another one is made.
+pub(crate) struct Lent(Vec<u8>);
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Lent {
+    #[inline]
+    pub(crate) fn empty() -> Self {
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        Self(buffer)
     }
-    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
-        Ok(mut buffer) => {
-            buffer.clear();
-            let result = run(&mut buffer);
-            if buffer.capacity() > KEEP {
-                *buffer = Vec::new();
-            }
-            result
+}
+
+impl Drop for Lent {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.capacity() <= KEEP {
+            BUFFER.set(std::mem::take(&mut self.0));
         }
-        Err(_) => run(&mut Vec::new()),
-    })
+    }
+}
+
+impl Deref for Lent {
+    type Target = Vec<u8>;
+
+    #[inline]
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Lent {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
 }
 
 /// How a handle travels.

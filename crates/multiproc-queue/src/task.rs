@@ -15,7 +15,7 @@ use multiproc_sync::raw::waiters::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Missed, PATIENCE, Until, with_buffer};
+use crate::core::{Core, Lent, Missed, PATIENCE, Until};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
 use crate::lane::Unpacked;
 use crate::queue::{Producer, Queue};
@@ -113,17 +113,16 @@ impl<T> Core<T> {
     where
         T: DeserializeOwned,
     {
-        with_buffer(|buffer| {
-            let (task, descriptors) = self.get_task_bytes(buffer, until)?;
-            match message::decode(buffer, descriptors) {
-                Ok(item) => Ok((item, task)),
-                Err(error) => {
-                    self.tasks().bury(task.slot);
-                    self.task_ended();
-                    Err(GetError::from(error).into())
-                }
+        let mut buffer = Lent::empty();
+        let (task, descriptors) = self.get_task_bytes(&mut buffer, until)?;
+        match message::decode(&buffer, descriptors) {
+            Ok(item) => Ok((item, task)),
+            Err(error) => {
+                self.tasks().bury(task.slot);
+                self.task_ended();
+                Err(GetError::from(error).into())
             }
-        })
+        }
     }
 
     fn get_task_bytes(
