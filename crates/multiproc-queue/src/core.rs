@@ -25,6 +25,9 @@ use crate::store::Store;
 /// microsecond by whoever runs, so after this long its holder is stopped.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The same for one who waits for many things, and not long for any of them.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// A buffer larger than this is not kept for the next item.
 const KEEP: usize = 64 * 1024;
 
@@ -208,8 +211,13 @@ impl<T> Core<T> {
     }
 
     /// Whether anything can come any more, when nothing was there.
-    fn check_producers(&self, ring: &Ring<'_, Store>, look: Look) -> Result<(), Fault> {
-        if ring.control.is_shut_down() && ring.is_drained(|| Deadline::after(PATIENCE))? {
+    fn check_producers(
+        &self,
+        ring: &Ring<'_, Store>,
+        look: Look,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<(), Fault> {
+        if ring.control.is_shut_down() && ring.is_drained(deadline)? {
             return Err(Fault::Closed);
         }
         let closed = ring.control.seldom.closed_producers.load(Ordering::Relaxed);
@@ -251,10 +259,10 @@ impl<T> Core<T> {
         // then the last look.
         let is_over =
             |result: Result<(), Fault>| result.is_err_and(|fault| fault != Fault::Stalled);
-        if is_over(self.check_producers(&ring, Look::Recheck)) {
+        if is_over(self.check_producers(&ring, Look::Recheck, || Deadline::after(MOMENT))) {
             return Ok(true);
         }
-        ring.control.ask_for_bell();
+        ring.control.ask_for_bell(lane::now());
         Ok(ring.len() > 0 || ring.control.is_shut_down())
     }
 
@@ -276,30 +284,43 @@ impl<T> Core<T> {
                 Err(fault) => (0, Err(fault.into())),
             },
             Until::Deadline(deadline) => {
-                let check = |look| self.check_consumers(look == Look::Recheck);
+                let check = |look| {
+                    // A first part may have been put, and the rest waits until it is got.
+                    self.ring_bell();
+                    self.check_consumers(look == Look::Recheck)
+                };
                 let (count, result) = ring.put(items, parcel, deadline, check);
                 (count, result.map_err(Refused::from))
             }
         };
-        if count > 0
-            && ring.control.must_ring()
-            && let Some(end) = self.producer_end()
-        {
-            end.ring();
+        if count > 0 {
+            self.ring_bell();
         }
         (count, result)
     }
 
-    /// What every put begins with.
+    /// Wakes who waits with poll(2), if anybody wants to be.
     #[inline]
-    fn begin_put(&self) -> Result<(), Reason> {
+    fn ring_bell(&self) {
+        if self.store.region.control().must_ring()
+            && let Some(end) = self.producer_end()
+        {
+            end.ring();
+        }
+    }
+
+    /// What every put of so many items begins with.
+    #[inline]
+    fn begin_put(&self, items: usize) -> Result<(), Reason> {
         if self.is_closed() {
             return Err(Reason::Closed);
         }
         // A lost count does not matter.
-        let puts = self.puts.load(Ordering::Relaxed).wrapping_add(1);
+        let before = self.puts.load(Ordering::Relaxed);
+        let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_A_LOOK));
         self.puts.store(puts, Ordering::Relaxed);
-        self.check_consumers(puts.is_multiple_of(PUTS_A_LOOK)).map_err(|fault| match fault {
+        let is_time = puts / PUTS_A_LOOK != before / PUTS_A_LOOK;
+        self.check_consumers(is_time).map_err(|fault| match fault {
             Fault::Closed => Reason::Closed,
             _ => Reason::Disconnected,
         })
@@ -318,12 +339,12 @@ impl<T> Core<T> {
             Until::Now => {
                 let count = ring.try_get(sink, &mut lane, || Deadline::after(PATIENCE))?;
                 if count == 0 {
-                    self.check_producers(&ring, Look::Recheck)?;
+                    self.check_producers(&ring, Look::Recheck, || Deadline::after(PATIENCE))?;
                 }
                 count
             }
             Until::Deadline(deadline) => {
-                let check = |look| self.check_producers(&ring, look);
+                let check = |look| self.check_producers(&ring, look, || deadline);
                 ring.get(sink, &mut lane, deadline, check)?
             }
         };
@@ -338,7 +359,7 @@ impl<T: Serialize> Core<T> {
     /// Encodes an item, and puts it.
     #[inline]
     pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
-        self.begin_put().map_err(Refused::For)?;
+        self.begin_put(1).map_err(Refused::For)?;
         with_buffer(|buffer| {
             let descriptors = self.encode(item, buffer).map_err(Refused::For)?;
             let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
@@ -376,7 +397,7 @@ impl<T: Serialize> Core<T> {
 
     /// The same for the first few, which are encoded together.
     fn put_some(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
-        if let Err(reason) = self.begin_put() {
+        if let Err(reason) = self.begin_put(batch.len()) {
             return (0, Err(Refused::For(reason)));
         }
         with_buffer(|buffer| {

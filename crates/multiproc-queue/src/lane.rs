@@ -13,6 +13,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use multiproc_sync::fault;
 use multiproc_sync::primitives::Ordering;
@@ -110,8 +111,9 @@ impl End {
         self.look().contains(PollFlags::IN)
     }
 
-    /// Throws all packets away.
+    /// Throws all packets away. If the bell was among them, it will be rung again.
     pub(crate) fn drain(&self) {
+        self.region.control().ask_again(now());
         for _ in 0..ENOUGH {
             match self.throw_away() {
                 Ok(0) if self.is_hung_up() => return,
@@ -141,6 +143,12 @@ impl End {
         retry_on_intr(|| recv(self.socket(), &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
             .map(|(_, length)| length)
     }
+}
+
+/// The time, from any point on, the same for all members.
+pub(crate) fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 impl AsFd for End {
@@ -234,6 +242,9 @@ impl Incoming for Unpacked<'_> {
             }
             // A bell, or what a dead producer left. (Nothing at all is the end of all producers.)
             drop(control);
+            if found == BELL {
+                self.end.region.control().ask_again(now());
+            }
             if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
                 return Ok(());
             }

@@ -18,6 +18,7 @@ use multiproc_sync::primitives::{AtomicU32, Bytes, Ordering};
 use multiproc_sync::raw::members::{MemberId, Members};
 use multiproc_sync::region::{Control as RegionControl, Region};
 
+use crate::lane;
 use crate::raw::blocks::{BLOCK, Memory};
 use crate::raw::frame::size;
 use crate::raw::ring::{Control, Limits};
@@ -183,8 +184,7 @@ impl Memory for Store {
     }
 
     fn now(&self) -> Duration {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-        Duration::try_from(now).unwrap_or_default()
+        lane::now()
     }
 }
 

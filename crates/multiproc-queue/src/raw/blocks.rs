@@ -187,16 +187,17 @@ impl<M: Memory> Blocks<'_, M> {
         Ok(self.memory.blocks().copy_out(at))
     }
 
-    /// Makes sure that the stream has memory up to `end`. Whether any block was taken for it.
+    /// Makes sure that the stream has memory for `size` bytes behind `tail`.
     ///
-    /// Under the producers' lock. `head` is the consumers' position.
-    pub(crate) fn extend(&self, head: u64, end: u64) -> Result<bool, Fault> {
-        let mut took = false;
+    /// Under the producers' lock. `head` is the consumers' position, `tail` the producers'.
+    pub(crate) fn extend(&self, head: u64, tail: u64, size: u64) -> Result<(), Fault> {
+        let end = tail.wrapping_add(size);
+        self.reserve_again(tail, end)?;
         loop {
             let (epoch, words) = self.control.state.current();
             let mut state = State::from(words);
             if end <= state.frontier.wrapping_mul(BLOCK) {
-                return Ok(took);
+                return Ok(());
             }
             let block = if state.free_blocks(head) > 0 {
                 let block = u64::from(self.entry(state.free)?.load(Ordering::Relaxed));
@@ -222,8 +223,25 @@ impl<M: Memory> Blocks<'_, M> {
             fault::reached("put.block_prepared");
             self.control.state.commit(epoch);
             fault::reached("put.block_taken");
-            took = true;
         }
+    }
+
+    /// Makes sure of the blocks that were taken by an attempt to put that came to nothing: somebody
+    /// may have died who was giving their memory back. Most often there are none.
+    #[inline]
+    fn reserve_again(&self, tail: u64, end: u64) -> Result<(), Fault> {
+        let (_, words) = self.control.state.current();
+        let first = tail.div_ceil(BLOCK);
+        for block in first..State::from(words).frontier.min(end.div_ceil(BLOCK)) {
+            let place = u64::from(self.entry(block)?.load(Ordering::Relaxed));
+            if place >= self.count() {
+                return Err(Fault::Corrupted("the table of blocks"));
+            }
+            if !self.memory.reserve(place) {
+                return Err(Fault::OutOfMemory);
+            }
+        }
+        Ok(())
     }
 
     /// Whether it is time to [`trim`](Self::trim), when consumers have come to `head`, and the stream
@@ -311,6 +329,6 @@ fn has_too_many(state: State, head: u64) -> bool {
     state.free_blocks(head) > in_use.saturating_add(MANY)
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -35,7 +35,7 @@ use multiproc_sync::raw::lock::{Lock, Taken};
 use multiproc_sync::raw::members::Members;
 use multiproc_sync::raw::waiters::{Look, Waiters};
 
-use super::blocks::{self, BLOCK, Blocks, Memory};
+use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
 use super::side::{Mark, Side};
 
@@ -65,6 +65,8 @@ struct NotEmpty {
     waiters: Waiters,
     /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
     bell: AtomicU32,
+    /// When somebody last asked for that, in ms.
+    asked_at: AtomicU64,
 }
 
 /// Where producers wait, on a cache line of its own. For a place, any of them is the right one to
@@ -109,7 +111,7 @@ const DRAIN: u32 = 1;
 const NOW: u32 = 2;
 
 #[cfg(not(loom))]
-placed!(NotEmpty { waiters, bell });
+placed!(NotEmpty { waiters, bell, asked_at });
 #[cfg(not(loom))]
 placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
@@ -273,9 +275,20 @@ impl Control {
 
     /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
     /// sleep.
-    pub(crate) fn ask_for_bell(&self) {
+    pub(crate) fn ask_for_bell(&self, now: Duration) {
+        self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
         self.not_empty.bell.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+    }
+
+    /// Asks for it again, after what came of it was thrown away: somebody may sleep whom it was to
+    /// wake. Who sleeps has asked within the last recheck interval.
+    pub(crate) fn ask_again(&self, now: Duration) {
+        let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
+        if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
+            self.not_empty.bell.store(1, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Whether somebody wants the bell to be rung: it then is the caller's affair. To be called after
@@ -586,7 +599,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         match place {
             Place::Hot => self.reserve_hot(next.hot, size)?,
             Place::Overflow => {
-                self.blocks().extend(head.overflow, next.overflow.wrapping_add(size))?;
+                self.blocks().extend(head.overflow, next.overflow, size)?;
             }
             Place::Full(full) => return Ok(full),
         }
