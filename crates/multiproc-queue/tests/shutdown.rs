@@ -81,7 +81,7 @@ fn everybody_who_waits_is_woken() {
         children.extend((0..3).map(|_| Process::spawn(put, full.clone()).unwrap()));
         children.extend((0..2).map(|_| Process::spawn(put, heavy.clone()).unwrap()));
         until_asleep(&children);
-        [&empty, &full, &heavy].map(|queue| queue.shutdown(how));
+        [&empty, &full, &heavy].into_iter().for_each(|queue| queue.shutdown(how));
         within(SOON, || {
             for child in children {
                 let result = child.join().unwrap();
@@ -108,7 +108,7 @@ fn a_put_beside_a_drain_is_got_or_refused() {
         let get = |queue: Queue<u32>| queue.iter().map(Result::unwrap).count();
         let producers = [(); 2].map(|()| Process::spawn(put, queue.clone()).unwrap());
         let consumers = [(); 2].map(|()| Process::spawn(get, queue.clone()).unwrap());
-        until(|| queue.len() > 0);
+        until(|| !queue.is_empty());
         let end = Instant::now() + Duration::from_micros(random.u64(..2000));
         while Instant::now() < end {}
         queue.shutdown(Shutdown::Drain);
