@@ -270,10 +270,9 @@ impl Group {
     /// None, with a message, where there are no groups to be made.
     fn new(limit: usize) -> Option<Self> {
         let name = format!("multiproc-test-{}", process::id());
-        for (root, file) in [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            ("/sys/fs/cgroup", "memory.max"),
-        ] {
+        for (root, file) in
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+        {
             let group = Self(Path::new(root).join(&name));
             if Path::new(root).join("cgroup.procs").exists()
                 && fs::create_dir(&group.0).is_ok()

@@ -652,6 +652,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         *head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
         let place = self.room(self.used(*head, tail)?, size);
         producers.see(*head);
+        fault::reached("put.seen");
         Ok(place)
     }
 
@@ -687,6 +688,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(Fault::OutOfMemory);
         }
         self.control.blocks.reserved.store(end, Ordering::Relaxed);
+        fault::reached("put.hot_reserved");
         Ok(())
     }
 
@@ -713,6 +715,7 @@ impl<M: Members + Memory> Ring<'_, M> {
                 return Ok(Got { count: 0, trim: None });
             }
             consumers.see(tail);
+            fault::reached("get.seen");
         }
         let mut next = head;
         let mut count = 0;
