@@ -703,6 +703,10 @@ fn random_kills_of_all_kinds(random: &mut fastrand::Rng) {
             Ok(thing) => {
                 let n = check(thing);
                 assert!(got.insert(n), "{n} came twice");
+                // And one anywhere, beside those at the points.
+                if random.u32(..100) == 0 {
+                    relays[random.usize(..2)].0.kill().unwrap();
+                }
             }
             Err(error) => {
                 assert!(error.is_timeout(), "{error}");
