@@ -370,19 +370,21 @@ impl<T> Core<T> {
         let ring = self.ring();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = Unpacked { end, descriptors: Vec::new() };
-        let count = match until {
-            Until::Now => {
-                let count = ring.try_get(sink, &mut lane, || Deadline::after(PATIENCE))?;
-                if count == 0 {
-                    self.check_producers(&ring, Look::Recheck, || Deadline::after(PATIENCE))?;
-                }
-                count
-            }
+        let patience = || Deadline::after(PATIENCE);
+        let result = match until {
+            Until::Now => match ring.try_get(sink, &mut lane, patience) {
+                Ok(0) => self.check_producers(&ring, Look::Recheck, patience).and(Ok(0)),
+                result => result,
+            },
             Until::Deadline(deadline) => {
                 let check = |look| self.check_producers(&ring, look, || deadline);
-                ring.get(sink, &mut lane, deadline, check)?
+                ring.get(sink, &mut lane, deadline, check)
             }
         };
+        if result == Err(Fault::Closed) {
+            end.drain(); // what lies there belongs to items that nobody will get
+        }
+        let count = result?;
         if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }
     }
 }

@@ -289,7 +289,9 @@ impl<M: Memory> Blocks<'_, M> {
         let frontier = last + u64::from(skip != 0);
         let next = State { frontier, free: last, fresh: 0, skip };
         self.control.state.prepare(epoch, next.words());
+        fault::reached("get.trim_prepared");
         self.control.state.commit(epoch);
+        fault::reached("get.trim_committed");
         self.control.trimmed.store(frontier, Ordering::Relaxed);
         self.control.trimmed_at.store(millis(self.memory.now()), Ordering::Relaxed);
         Ok(())
@@ -319,6 +321,7 @@ impl<M: Memory> Blocks<'_, M> {
             run.end += 1;
         }
         self.give_back(run.start, run.end);
+        fault::reached("get.trimmed_some");
         self.control.trimmed.store(to.max(from), Ordering::Relaxed);
         Ok(())
     }
