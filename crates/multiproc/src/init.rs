@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use multiproc_sync::fault;
 use rustix::fs::{FileType, fstat};
 
 use crate::protocol::MARKER;
@@ -28,14 +29,28 @@ pub(crate) fn is_initialized() -> bool {
 ///
 /// What comes before it in `main` happens in every child, too.
 ///
+/// # Panics
+///
+/// If it is called twice: the first guard to be dropped would end the children of the other. So it
+/// belongs neither into libraries nor into tests: there [`enable_in_tests!`] takes its place.
+///
 /// ```
 /// fn main() {
 ///     let _runtime = multiproc::init();
 ///     // ... the program ...
 /// }
 /// ```
+#[track_caller]
 pub fn init() -> Runtime {
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    assert!(
+        !CALLED.swap(true, Ordering::Relaxed),
+        "multiproc::init() was called a second time: it belongs into `main`, once, as its first \
+         statement; in tests `multiproc::enable_in_tests!()` takes its place"
+    );
     INITIALIZED.store(true, Ordering::Relaxed);
+    #[cfg(multiproc_faults)]
+    arm_by_environment();
     if is_marked_child() {
         bootstrap::run();
     }
@@ -48,6 +63,9 @@ pub fn init() -> Runtime {
 /// Waited for as long as they take, also when `main` ends early with an error, which is shown only
 /// afterwards. So let workers that wait for work that may never come be daemons:
 /// [`Builder::daemon`](crate::Builder::daemon).
+///
+/// If the program ends without dropping it (by `std::process::exit`, a signal, an abort), daemon
+/// children end within a second all the same, and the others go on.
 #[derive(Debug)]
 #[must_use = "dropping it waits for the children: bind it, `let _runtime = multiproc::init();`"]
 pub struct Runtime {
@@ -95,6 +113,8 @@ macro_rules! enable_in_tests {
 /// What [`enable_in_tests!`] lets the loader call before `main`.
 pub extern "C" fn in_tests() {
     INITIALIZED.store(true, Ordering::Relaxed);
+    #[cfg(multiproc_faults)]
+    arm_by_environment();
     if is_marked_child() {
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
@@ -109,10 +129,19 @@ pub extern "C" fn in_tests() {
     }
 }
 
+/// Lets tests arm a point of a child's start, which no code of theirs comes before.
+#[cfg(multiproc_faults)]
+fn arm_by_environment() {
+    if let Ok(point) = env::var("MULTIPROC_FAULT") {
+        fault::arm(&point, 1);
+    }
+}
+
 /// Whether this process was started to run a function. Takes the mark away, so that no process that
 /// it starts by other means has it.
 fn is_marked_child() -> bool {
     let Some(mark) = env::var_os(MARKER) else { return false };
+    fault::reached("child.started");
     // SAFETY: before anything else in `main`, or before `main`: there are no other threads yet that
     // could look at the environment. (A program that starts threads before `init` breaks what the
     // documentation of `init` says.)

@@ -55,11 +55,14 @@
 #![allow(clippy::needless_doctest_main)]
 
 mod bootstrap;
+mod builder;
 mod children;
+mod current;
 mod error;
 mod init;
 mod process;
 mod protocol;
+mod scope;
 mod spawn;
 mod status;
 
@@ -75,15 +78,32 @@ pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };
 
+pub use builder::Builder;
 pub use children::{Child, active_children};
-pub use error::{JoinError, SpawnError};
+pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
+pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use init::{Runtime, init};
-pub use process::{Builder, Process};
+pub use process::Process;
+pub use scope::{Scope, scope};
 pub use status::ExitStatus;
 
 #[doc(hidden)]
 pub mod private {
     pub use crate::init::in_tests;
+
+    /// The points at which tests let a child die, in order.
+    pub const CHILD_POINTS: &[&str] = &[
+        "child.started",
+        "child.connected",
+        "child.told",
+        "child.decoding",
+        "child.running",
+        "child.returned",
+        "child.sent",
+    ];
+
+    /// The points at which tests let a parent die that starts a child.
+    pub const SPAWN_POINTS: &[&str] = &["spawn.started", "spawn.told"];
 }
 
 #[cfg(doctest)]

@@ -111,7 +111,7 @@ fn a_panic_comes_with_message_and_place() {
     let child = Process::spawn(fail, 5).unwrap();
     assert_eq!(child.wait(), ExitStatus::Exited(101));
     let error = child.join().unwrap_err();
-    let JoinError::Panicked { message, location } = &error else { panic!("{error}") };
+    let JoinError::Panicked { message, location, .. } = &error else { panic!("{error}") };
     assert_eq!(message, "no more than 5");
     assert!(location.contains("tests/process.rs:"), "{location}");
     assert!(error.to_string().contains("no more than 5"), "{error}");
