@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use multiproc::pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
 use multiproc::{Child, ExitStatus, JoinError, Process, Queue, SpawnError, active_children};
-use multiproc_testkit::{Census, alone, until, watchdog};
+use multiproc_testkit::{Census, alone, is_running, until, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -23,12 +23,6 @@ fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     let child = Process::builder().daemon(daemon).spawn(waits, theirs).unwrap();
     ours.recv().unwrap();
     (child, ours)
-}
-
-/// Whether a process runs. (Nobody may have collected one that has ended: its parent is dead.)
-fn exists(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
 }
 
 #[test]
@@ -324,15 +318,15 @@ fn daemons_end_with_their_parent_and_others_do_not() {
     let parent = Process::spawn(parent, (theirs, at_end)).unwrap();
     let (daemon, other) = ours.recv().unwrap();
     keep_alive.recv().unwrap();
-    assert!(exists(daemon) && exists(other));
+    assert!(is_running(daemon) && is_running(other));
     let start = Instant::now();
     parent.kill().unwrap();
     parent.wait();
-    until(|| !exists(daemon));
+    until(|| !is_running(daemon));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert!(exists(other), "it is no daemon: it goes on");
+    assert!(is_running(other), "it is no daemon: it goes on");
     drop(keep_alive);
-    until(|| !exists(other));
+    until(|| !is_running(other));
 }
 
 #[test]
@@ -350,7 +344,7 @@ fn a_child_that_waits_for_its_own_children_ends_after_them() {
     assert_eq!(parent.wait_timeout(Duration::from_millis(50)), None);
     drop(ours);
     let daemon = parent.join().unwrap();
-    assert!(!exists(daemon), "the daemon was ended first");
+    assert!(!is_running(daemon), "the daemon was ended first");
 }
 
 #[test]
