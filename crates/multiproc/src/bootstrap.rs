@@ -17,15 +17,14 @@ use std::time::Duration;
 use std::{panic, process, slice, thread};
 
 use multiproc_pipe::{Connection, RecvError, SendError};
-use multiproc_sync::fault;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::children;
 use crate::current::{Identity, become_child};
 use crate::protocol::{Encoded, Outcome, Panic, Start};
+use crate::{children, fault};
 
 /// How long a daemon whose parent died may take to end by SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);

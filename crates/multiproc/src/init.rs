@@ -8,11 +8,10 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use multiproc_sync::fault;
 use rustix::fs::{FileType, fstat};
 
 use crate::protocol::MARKER;
-use crate::{bootstrap, children};
+use crate::{bootstrap, children, fault};
 
 /// Whether a child of this program would know what to do.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -49,8 +48,6 @@ pub fn init() -> Runtime {
          statement; in tests `multiproc::enable_in_tests!()` takes its place"
     );
     INITIALIZED.store(true, Ordering::Relaxed);
-    #[cfg(multiproc_faults)]
-    arm_by_environment();
     if is_marked_child() {
         bootstrap::run();
     }
@@ -113,8 +110,6 @@ macro_rules! enable_in_tests {
 /// What [`enable_in_tests!`] lets the loader call before `main`.
 pub extern "C" fn in_tests() {
     INITIALIZED.store(true, Ordering::Relaxed);
-    #[cfg(multiproc_faults)]
-    arm_by_environment();
     if is_marked_child() {
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
@@ -126,14 +121,6 @@ pub extern "C" fn in_tests() {
         let run = main.spawn(|| bootstrap::run());
         let _ = run.map(std::thread::JoinHandle::join);
         std::process::abort();
-    }
-}
-
-/// Lets tests arm a point of a child's start, which no code of theirs comes before.
-#[cfg(multiproc_faults)]
-fn arm_by_environment() {
-    if let Ok(point) = env::var("MULTIPROC_FAULT") {
-        fault::arm(&point, 1);
     }
 }
 

@@ -59,6 +59,7 @@ mod builder;
 mod children;
 mod current;
 mod error;
+mod fault;
 mod init;
 mod process;
 mod protocol;
@@ -89,21 +90,8 @@ pub use status::ExitStatus;
 
 #[doc(hidden)]
 pub mod private {
+    pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
     pub use crate::init::in_tests;
-
-    /// The points at which tests let a child die, in order.
-    pub const CHILD_POINTS: &[&str] = &[
-        "child.started",
-        "child.connected",
-        "child.told",
-        "child.decoding",
-        "child.running",
-        "child.returned",
-        "child.sent",
-    ];
-
-    /// The points at which tests let a parent die that starts a child.
-    pub const SPAWN_POINTS: &[&str] = &["spawn.started", "spawn.told"];
 }
 
 #[cfg(doctest)]

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use multiproc_sync::fault;
 use rustix::fs::fstat;
 
 use crate::builder::Builder;
@@ -14,7 +13,7 @@ use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
 use crate::process::Process;
 use crate::protocol::{Encoded, MARKER, Outcome, Start};
-use crate::{bootstrap, init};
+use crate::{bootstrap, fault, init};
 
 /// This executable, also if its file was replaced or removed meanwhile.
 pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use multiproc::pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
 use multiproc::{Child, ExitStatus, JoinError, Process, Queue, SpawnError, active_children};
-use multiproc_testkit::{Census, alone, is_running, until, watchdog};
+use multiproc_testkit::{Census, alone, is_asleep, is_running, until, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc::enable_in_tests!();
 
@@ -166,6 +166,56 @@ fn what_does_not_serialise_starts_nothing() {
         assert!(matches!(error, JoinError::ResultLost(_)));
         assert!(error.to_string().contains("not today"), "{error}");
     });
+}
+
+/// Dies when it is sent, or when it is received, as it says.
+struct Deadly {
+    when_sent: bool,
+}
+
+impl Deadly {
+    fn die() -> ! {
+        kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
+        unreachable!("the signal is there before the call returns")
+    }
+}
+
+impl Serialize for Deadly {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.when_sent {
+            Self::die();
+        }
+        ().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Deadly {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Self::die()
+    }
+}
+
+#[test]
+fn a_child_that_is_killed_on_its_way_is_reported() {
+    let _dog = watchdog();
+    let killed = JoinError::Signaled(9, false);
+    let child = Process::spawn(|_: Deadly| (), Deadly { when_sent: false }).unwrap();
+    assert_eq!(child.join().unwrap_err(), killed, "while it took its arguments");
+    let child = Process::spawn(|()| Deadly { when_sent: true }, ()).unwrap();
+    let Err(error) = child.join() else { panic!("it cannot have come") };
+    assert_eq!(error, killed, "while it made a message of its result");
+
+    // While it sends: half of its result is there, and the other half will never come.
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let large = |parent: Connection<(), ()>| {
+        parent.send(()).unwrap();
+        Bytes(vec![1; 10_000_000])
+    };
+    let child = Process::spawn(large, theirs).unwrap();
+    ours.recv().unwrap();
+    until(|| is_asleep(child.pid()));
+    child.kill().unwrap();
+    assert_eq!(child.join().unwrap_err(), killed, "while it sent its result");
 }
 
 #[test]
