@@ -150,3 +150,20 @@ fn is_marked_child() -> bool {
     }
     is_ours
 }
+
+/// Unit tests are one of the places where `enable_in_tests!` is needed.
+#[cfg(test)]
+mod tests {
+    use crate::Process;
+
+    crate::enable_in_tests!();
+
+    fn private(n: u32) -> u32 {
+        n + 1
+    }
+
+    #[test]
+    fn a_private_function_runs_in_a_process() {
+        assert_eq!(Process::spawn(private, 1).unwrap().join().unwrap(), 2);
+    }
+}

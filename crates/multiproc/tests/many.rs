@@ -1,5 +1,8 @@
 //! Many processes: at once, one after the other, from several threads.
 
+// A program without unsafe code of its own can say so.
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::thread;
 
