@@ -54,6 +54,7 @@
 // The examples show whole programs, `main` and all: that is where `init` belongs.
 #![allow(clippy::needless_doctest_main)]
 
+mod aside;
 mod bootstrap;
 mod builder;
 mod children;

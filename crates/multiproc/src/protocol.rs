@@ -5,22 +5,20 @@
 //! end. The socket is the child's lifeline, too: when the parent's end is closed, the parent is dead.
 
 use std::any::type_name;
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::{io, mem};
 
-use multiproc_pipe::{Bytes, DecodeError, Descriptor, EncodeError, message};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Resource, getrlimit};
+use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::aside::{Received, Sending};
 use crate::current::Identity;
 
 /// Set in a child's environment, to the inode number of the socket that is its standard input: so a
 /// variable that was set by hand, or is a left-over, is known as such.
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 
-/// What the socket takes at once, as a rule: more would keep the parent waiting for the child.
+/// What any socket takes at once: more could keep the parent waiting for the child.
 const AT_ONCE: usize = 64 * 1024;
 
 /// A value that is encoded already, so that who carries it need not know its type.
@@ -33,8 +31,11 @@ pub(crate) struct Encoded {
 #[derive(Serialize, Deserialize)]
 enum Body {
     Here(Bytes),
-    /// In a memfd.
-    Aside(Descriptor),
+    /// So many on a socket of their own: see [`crate::aside`].
+    Aside {
+        end: Descriptor,
+        length: usize,
+    },
 }
 
 impl Encoded {
@@ -47,34 +48,30 @@ impl Encoded {
         })
     }
 
-    /// Lays many bytes aside, so that the message with this in it can be sent without waiting for
-    /// its receiver.
-    pub(crate) fn lay_aside(&mut self) -> io::Result<()> {
-        let Body::Here(Bytes(bytes)) = &self.bytes else { return Ok(()) };
-        // A memfd that grows beyond the limit of file sizes would kill this process (SIGXFSZ).
-        let is_too_large =
-            getrlimit(Resource::Fsize).current.is_some_and(|n| n < bytes.len() as u64);
-        if bytes.len() <= AT_ONCE || is_too_large {
-            return Ok(());
+    /// Lays many bytes aside, so that the message with this in it can be sent at once, and they
+    /// after it.
+    pub(crate) fn lay_aside(&mut self) -> io::Result<Option<Sending>> {
+        let Body::Here(Bytes(bytes)) = &mut self.bytes else { return Ok(None) };
+        let length = bytes.len();
+        if length <= AT_ONCE {
+            return Ok(None);
         }
-        let mut file = File::from(memfd_create("multiproc:arguments", MemfdFlags::CLOEXEC)?);
-        file.write_all(bytes)?;
-        file.rewind()?;
-        self.bytes = Body::Aside(file.into());
-        Ok(())
+        let (sending, end) = Sending::new(mem::take(bytes))?;
+        self.bytes = Body::Aside { end: end.into(), length };
+        Ok(Some(sending))
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, String> {
-        let bytes = match self.bytes {
-            Body::Here(Bytes(bytes)) => bytes,
-            Body::Aside(file) => {
-                let mut bytes = Vec::new();
-                File::from(file).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-                bytes
+        let descriptors = self.descriptors.into_iter().map(Into::into).collect();
+        let value = match self.bytes {
+            Body::Here(Bytes(bytes)) => message::decode(&bytes, descriptors),
+            Body::Aside { end, length } => {
+                let bytes =
+                    Received::read(end.into(), length).map_err(|error| error.to_string())?;
+                message::decode(&bytes, descriptors)
             }
         };
-        let descriptors = self.descriptors.into_iter().map(Into::into).collect();
-        message::decode(&bytes, descriptors).map_err(|error: DecodeError| error.reason().to_owned())
+        value.map_err(|error| error.reason().to_owned())
     }
 }
 

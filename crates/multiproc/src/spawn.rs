@@ -34,7 +34,7 @@ pub(crate) fn spawn<R>(
     // Collects those that have ended, so that nobody has to ask for it.
     drop(active_children());
 
-    args.lay_aside()?;
+    let aside = args.lay_aside()?;
     let parent = Parent::myself()?;
     let (mine, theirs) = multiproc_pipe::duplex::<Start, Outcome>()?;
     let theirs = OwnedFd::from(theirs);
@@ -58,7 +58,8 @@ pub(crate) fn spawn<R>(
         let _ = process.wait();
     })?;
     let identity = Identity { name, daemon, parent };
-    if let Err(error) = child.start(Start { entry, identity, args }) {
+    let told = child.start(Start { entry, identity, args });
+    if let Err(error) = told.and_then(|()| aside.map_or(Ok(()), |bytes| bytes.finish(&child))) {
         // It would wait for ever for something to do.
         let _ = child.kill();
         child.wait();

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use multiproc::pipe::Bytes;
 use multiproc::{JoinError, Process, SpawnError, active_children};
 use multiproc_testkit::{Census, alone, example, until, watchdog};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -91,21 +90,6 @@ fn without_processes_nothing_is_started_and_later_spawns_work() {
             assert_eq!(Census::take(), before);
             assert!(active_children().is_empty());
             assert_eq!(Process::spawn(|()| 7, ()).unwrap().join().unwrap(), 7);
-        }
-    });
-}
-
-/// A memfd larger than the limit of file sizes would be the end of the process: the arguments go
-/// another way then.
-#[test]
-fn many_bytes_go_in_under_a_limit_of_file_sizes() {
-    alone(|()| {
-        let limits = getrlimit(Resource::Fsize);
-        let bytes = Bytes((0..1_000_000u32).map(|n| n.to_le_bytes()[1]).collect());
-        for current in [Some(0), Some(999_999), Some(2_000_000), None] {
-            setrlimit(Resource::Fsize, Rlimit { current, ..limits }).unwrap();
-            let child = Process::spawn(|bytes: Bytes| bytes, bytes.clone()).unwrap();
-            assert!(child.join().unwrap() == bytes, "{current:?}");
         }
     });
 }
