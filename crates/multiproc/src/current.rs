@@ -1,5 +1,6 @@
 //! What a process knows about itself: its name, its parent, its CPUs.
 
+use std::ffi::CString;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use std::{process, thread};
 
 use multiproc_pipe::{Deadline, Descriptor};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::thread::{gettid, set_name};
 use serde::{Deserialize, Serialize};
 
 use crate::children::wait_readable;
@@ -33,16 +36,23 @@ static IDENTITY: OnceLock<Identity> = OnceLock::new();
 
 /// Called once, before the function runs.
 pub(crate) fn become_child(identity: Identity) -> &'static Identity {
-    // For ps and top; they show 15 bytes. This file, and not prctl(PR_SET_NAME), because the caller
-    // need not be the main thread. Without /proc, the name is what it was.
-    let _ = std::fs::write("/proc/self/comm", &identity.name);
+    show_name(&identity.name);
     IDENTITY.get_or_init(|| identity)
+}
+
+/// For ps and top, which show 15 bytes, and what the main thread is called.
+fn show_name(name: &str) {
+    if gettid() == getpid() {
+        let _ = CString::new(name).map(|name| set_name(&name));
+    } else {
+        // In a test program. Without /proc, the name is what it was.
+        let _ = std::fs::write("/proc/self/comm", name);
+    }
 }
 
 impl Parent {
     /// This process, as its children are to see it.
     pub(crate) fn myself() -> std::io::Result<Self> {
-        use rustix::process::{PidfdFlags, getpid, pidfd_open};
         let pidfd = Descriptor(pidfd_open(getpid(), PidfdFlags::empty())?);
         let current = current_process();
         Ok(Self { pid: current.pid(), name: current.name().to_owned(), pidfd })

@@ -184,3 +184,10 @@ fn a_child_has_the_command_line_of_its_parent() {
         expected.map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_child_is_called_by_its_name() {
+    let _dog = watchdog();
+    let output = Command::new(example("programs")).arg("names").output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "Process-1\na long name ind\n");
+}

@@ -21,6 +21,7 @@ fn main() {
     let program = env::args_os().nth(1).expect("the name of a program");
     match program.to_str() {
         Some("arguments") => arguments(),
+        Some("names") => names(),
         Some("ends") => start_one_of_each(),
         Some("panics") => {
             start_one_of_each();
@@ -72,6 +73,13 @@ fn arguments() {
         }
     };
     Process::spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Prints what the kernel calls a child.
+fn names() {
+    let look = |()| say(fs::read_to_string("/proc/self/comm").unwrap().trim_end());
+    Process::spawn(look, ()).unwrap().join().unwrap();
+    Process::builder().name("a long name indeed").spawn(look, ()).unwrap().join().unwrap();
 }
 
 /// Starts, from a thread that ends: a daemon; one that is stopped, and so does not mind SIGTERM; a
