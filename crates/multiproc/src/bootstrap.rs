@@ -35,7 +35,8 @@ const PANICKED: i32 = 101;
 /// Runs a function of types that are known here alone; see [`entry`].
 type Entry = fn(Encoded) -> Outcome;
 
-/// Whether `entry`, from [`entry_of`], is in the executable, and not in a library that it has loaded.
+/// Whether `entry`, from [`entry_of`], is in `/proc/self/exe`: not in a library that was loaded, and
+/// not in a program that was loaded by running the loader itself.
 pub(crate) fn is_in_executable(entry: usize) -> bool {
     struct Search {
         addresses: [usize; 2],
@@ -57,7 +58,12 @@ pub(crate) fn is_in_executable(entry: usize) -> bool {
                 address.wrapping_sub(start) < size(header.p_memsz)
             })
         };
-        search.found = search.addresses.iter().all(is_inside);
+        // The kernel loads the loader that the executable names (PT_INTERP), and says where
+        // (AT_BASE), unless it was told to run the loader.
+        let wants_loader = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+        // SAFETY: it looks up a number that the kernel gave to this program at its start.
+        let has_loader = unsafe { libc::getauxval(libc::AT_BASE) } != 0;
+        search.found = wants_loader == has_loader && search.addresses.iter().all(is_inside);
         1 // ends the search: the first object is the executable
     }
 

@@ -15,8 +15,9 @@ pub enum SpawnError {
     /// [`init`](crate::init) was not called: a child of this program would not know what to do, and
     /// start the program anew.
     NotInitialized,
-    /// The function is not in the executable of this process, but in a library that the executable
-    /// has loaded: the child is that executable started anew, where the library need not be.
+    /// The function is not in the executable of this process, but in a library that it has loaded:
+    /// the child would be that executable started anew, where the library need not be. Or the
+    /// program was started through the loader (`ld.so PROGRAM`), which is the executable then.
     NotInExecutable,
     /// The arguments could not be turned into a message.
     Encode(EncodeError),
@@ -33,9 +34,10 @@ impl fmt::Display for SpawnError {
                  `multiproc::enable_in_tests!();` at its top level)",
             ),
             Self::NotInExecutable => f.write_str(
-                "a process cannot be started from here: the function is in a library, and a child is \
-                 the executable of this process (/proc/self/exe), started anew; move the function \
-                 into the program, or let the library start a program of its own by \
+                "a process cannot be started from here: a child is the executable of this process \
+                 (/proc/self/exe), started anew, and the function is not in it, but in a library, or \
+                 in a program that was started through the loader (`ld.so PROGRAM`); move the \
+                 function into the program, or let the library start a program of its own by \
                  `std::process::Command`",
             ),
             Self::Encode(error) => write!(f, "a process was not started: {error}"),

@@ -107,7 +107,7 @@ macro_rules! enable_in_tests {
     };
 }
 
-/// What [`enable_in_tests!`] lets the loader call before `main`.
+/// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
 pub extern "C" fn in_tests() {
     INITIALIZED.store(true, Ordering::Relaxed);
     if is_marked_child() {

@@ -135,13 +135,30 @@ fn a_library_cannot_start_processes() {
         let before = Census::take().children;
         for with_init in [false, true] {
             let error = spawn_from(&path, with_init).expect("an error");
-            assert!(error.contains("the function is in a library"), "{error}");
+            assert!(error.contains("in a library"), "{error}");
         }
         assert_eq!(Census::take().children, before);
         // The program itself still can.
         Process::spawn(|()| (), ()).unwrap().join().unwrap();
         until(|| active_children().is_empty());
     });
+}
+
+/// Then `/proc/self/exe` is the loader.
+#[test]
+fn a_program_that_was_started_through_the_loader_cannot_either() {
+    let _dog = watchdog();
+    let Some(loader) = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        eprintln!("skipped: there is no loader where it is expected");
+        return;
+    };
+    let output = Command::new(loader).arg(example("queue")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("NotInExecutable"), "{text}");
 }
 
 fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
