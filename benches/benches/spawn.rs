@@ -32,6 +32,11 @@ fn time(action: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
 /// The times of something and of its reference, taken in turn: what disturbs one disturbs the other.
 fn print_ratio(
     name: &str,
@@ -48,10 +53,7 @@ fn print_ratio(
             times.iter_mut().zip(pair).for_each(|(times, time)| times.push(time));
         }
     }
-    let [this, reference] = times.map(|mut times| {
-        times.sort();
-        1e6 * times[times.len() / 2].as_secs_f64()
-    });
+    let [this, reference] = times.map(|times| 1e6 * median(times).as_secs_f64());
     println!("| {name} | {this:.0} | {reference:.0} | {:.2} | {bound} |", this / reference);
 }
 
@@ -112,17 +114,17 @@ fn ratios() {
         1.15,
     );
     // A whole gibibyte each time, so not as often.
-    let many = |times: u32| (0..times).map(|_| time(spawn_and_join)).sum::<Duration>() / times;
+    let many = || median((0..20).map(|_| time(spawn_and_join)).collect());
     print_ratio(
         "with 1 GiB resident, of the same with little",
-        20,
+        30,
         || {
             let gibibyte = black_box(vec![1u8; 1 << 30]);
-            let time = many(20);
+            let time = many();
             drop(black_box(gibibyte));
             time
         },
-        || many(20),
+        many,
         1.1,
     );
     print_ratio(

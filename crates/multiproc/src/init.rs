@@ -31,7 +31,8 @@ pub(crate) fn is_initialized() -> bool {
 /// # Panics
 ///
 /// If it is called twice: the first guard to be dropped would end the children of the other. So it
-/// belongs neither into libraries nor into tests: there [`enable_in_tests!`] takes its place.
+/// belongs neither into libraries nor into tests: there
+/// [`enable_in_tests!`](crate::enable_in_tests) takes its place.
 ///
 /// ```
 /// fn main() {
