@@ -119,8 +119,10 @@ pub extern "C" fn in_tests() {
         // It names the main thread. A thread of our own has a name, the usual stack of a main
         // thread, and a panic in it cannot unwind into the loader.
         let main = std::thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        let run = main.spawn(|| bootstrap::run());
-        let _ = run.map(std::thread::JoinHandle::join);
+        match main.spawn(|| bootstrap::run()) {
+            Ok(main) => _ = main.join(),
+            Err(error) => eprintln!("multiproc: a child process has no main thread: {error}"),
+        }
         std::process::abort();
     }
 }

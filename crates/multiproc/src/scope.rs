@@ -15,6 +15,9 @@ use crate::process::Process;
 /// Those that `f` has not joined are joined when it returns. If it panics, they are terminated
 /// (SIGTERM, and SIGKILL if they are still there a second later), and then the panic goes on.
 ///
+/// An early return is no panic: the scope waits then, too. So what its processes wait for has to come,
+/// or to be closed, on every way out.
+///
 /// Unlike threads in a scope, processes cannot borrow: they get their arguments as a message.
 ///
 /// ```

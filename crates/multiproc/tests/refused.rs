@@ -4,10 +4,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use multiproc::{JoinError, Process, SpawnError, active_children};
@@ -91,15 +92,46 @@ fn without_processes_nothing_is_started_and_later_spawns_work() {
             assert!(active_children().is_empty());
             assert_eq!(Process::spawn(|()| 7, ()).unwrap().join().unwrap(), 7);
         }
+
+        // With a few more it starts, and then lacks a thread: the one it runs in, or the one that
+        // watches its parent. It says so, and runs nothing.
+        let [mut refused, mut ended] = [0; 2];
+        for current in 1.. {
+            setrlimit(Resource::Nproc, Rlimit { current: Some(current), ..limits }).unwrap();
+            let builder = Process::builder().daemon(true).stderr(Stdio::piped());
+            let child = builder.spawn(|()| 7, ());
+            setrlimit(Resource::Nproc, limits).unwrap();
+            match child {
+                Err(SpawnError::Io(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+                Ok(mut child) => {
+                    let mut text = String::new();
+                    child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+                    match child.join() {
+                        Ok(seven) => {
+                            assert_eq!(seven, 7);
+                            break;
+                        }
+                        Err(JoinError::Signaled(6, _) | JoinError::Exited(101)) => {
+                            assert!(text.starts_with("multiproc: a "), "{text}");
+                            ended += 1;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            assert_eq!(Census::take(), before);
+        }
+        assert!(refused > 0 && ended >= 2, "{refused} refused, {ended} ended");
     });
 }
 
 /// A copy of this test program takes its own file away, and starts processes all the same.
 #[test]
 fn the_executable_may_be_removed_or_replaced() {
-    let _dog = watchdog();
     let me = env::current_exe().unwrap();
     if let Some(how) = env::var_os("INNER") {
+        let _dog = watchdog();
         if how == "replaced" {
             let other = me.with_extension("other");
             fs::write(&other, "no program").unwrap();
@@ -111,19 +143,24 @@ fn the_executable_may_be_removed_or_replaced() {
         assert_eq!(Process::spawn(nested, 1).unwrap().join().unwrap(), 3);
         return;
     }
-    let folder = env::temp_dir().join(format!("multiproc-refused-{}", std::process::id()));
-    fs::create_dir(&folder).unwrap();
-    for how in ["replaced", "removed"] {
-        let copy = folder.join("copy");
-        fs::copy(&me, &copy).unwrap();
-        let mut command = Command::new(&copy);
-        command.args(["--exact", "the_executable_may_be_removed_or_replaced"]).env("INNER", how);
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{how}: {output:?}");
-        assert_eq!(copy.exists(), how == "replaced");
-    }
-    fs::remove_dir_all(&folder).unwrap();
+    // Alone: a process that another test starts just then would hold the copy open for writing, for
+    // a moment, and a file that is open for writing cannot be run.
+    alone(|()| {
+        let me = env::current_exe().unwrap();
+        let folder = env::temp_dir().join(format!("multiproc-refused-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        for how in ["replaced", "removed"] {
+            let copy = folder.join("copy");
+            fs::copy(&me, &copy).unwrap();
+            let mut command = Command::new(&copy);
+            command.args(["--exact", "the_executable_may_be_removed_or_replaced"]);
+            let output = command.env("INNER", how).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{how}: {output:?}");
+            assert_eq!(copy.exists(), how == "replaced");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    });
 }
 
 /// A library says that it cannot: what it would start anew is the program that has loaded it.
