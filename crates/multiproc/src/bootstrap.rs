@@ -220,7 +220,9 @@ fn keep_panics(name: &'static str) {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
-        LAST_PANIC.set(Some((message_of(info.payload()), location, Backtrace::capture())));
+        let last = (message_of(info.payload()), location, Backtrace::capture());
+        // A thread that is ending has none any more.
+        let _ = LAST_PANIC.try_with(|kept| kept.replace(Some(last)));
         // Not `eprintln`, which panics if nobody reads.
         let _ = writeln!(io::stderr(), "process '{name}' ({}):", process::id());
         usual(info);

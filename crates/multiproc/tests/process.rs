@@ -39,6 +39,18 @@ fn arguments_go_in_and_a_result_comes_out() {
     assert_eq!(child.join().unwrap(), (u64::MAX, pid));
 }
 
+/// Whatever the result is: a handle does not hold it.
+#[test]
+fn handles_can_be_shared_between_threads() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<Process<std::rc::Rc<()>>>();
+    check::<Child>();
+    check::<multiproc::Scope>();
+    check::<multiproc::ParentProcess>();
+    check::<multiproc::JoinTimeoutError<std::rc::Rc<()>>>();
+    check::<SpawnError>();
+}
+
 #[test]
 fn functions_that_the_compiler_merges_are_no_problem() {
     // The same machine code: their addresses may well be one.
