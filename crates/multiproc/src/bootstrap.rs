@@ -7,12 +7,13 @@
 #![allow(unsafe_code)]
 
 use std::any::Any;
-use std::backtrace::{Backtrace, BacktraceStatus};
+use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{panic, process, slice, thread};
 
@@ -146,6 +147,7 @@ pub(crate) fn run() -> ! {
         eprintln!("multiproc: a daemon process cannot watch its parent: {error}");
         process::exit(PANICKED);
     }
+    *PARENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     keep_panics(&identity.name);
     fault::reached("child.told");
 
@@ -159,20 +161,32 @@ pub(crate) fn run() -> ! {
     fault::reached("child.returned");
     // What was printed comes before the parent learns that it is done.
     let _ = io::stdout().flush();
-    match connection.send(outcome) {
-        // Without descriptors for the handles in it, say.
-        Err(SendError::Encode(_, error)) => {
-            let _ = connection.send(Outcome::ResultLost(error.reason().to_owned()));
-        }
-        Err(SendError::Io(_, error)) => {
-            let _ = connection.send(Outcome::ResultLost(error.to_string()));
-        }
-        // If nobody wants to know, that is no reason to fail.
-        _ => {}
-    }
+    tell(outcome);
     fault::reached("child.sent");
     children::finish();
     process::exit(code)
+}
+
+/// The connection to the parent, until it was told what became of the function.
+static PARENT: Mutex<Option<Connection<Outcome, Start>>> = Mutex::new(None);
+
+/// Tells the parent what became of the function. If it does not want to know, that is no reason to
+/// fail.
+fn tell(outcome: Outcome) {
+    // Whoever has the lock is telling already. (To wait for it could be to wait for oneself: the
+    // hook of panics comes here, too.)
+    let Ok(mut parent) = PARENT.try_lock() else { return };
+    let Some(connection) = &*parent else { return };
+    let failed = match connection.send(outcome) {
+        // Without descriptors for the handles in it, say.
+        Err(SendError::Encode(_, error)) => Some(error.reason().to_owned()),
+        Err(SendError::Io(_, error)) => Some(error.to_string()),
+        _ => None,
+    };
+    if let Some(reason) = failed {
+        let _ = connection.send(Outcome::ResultLost(reason));
+    }
+    *parent = None;
 }
 
 /// Takes the socket from standard input, and puts `/dev/null` there.
@@ -221,12 +235,33 @@ fn keep_panics(name: &'static str) {
     panic::set_hook(Box::new(move |info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
         let last = (message_of(info.payload()), location, Backtrace::capture());
+        let is_fatal = is_fatal(&last.0);
         // A thread that is ending has none any more.
-        let _ = LAST_PANIC.try_with(|kept| kept.replace(Some(last)));
+        let _ = LAST_PANIC.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            // What is fatal about it is not the reason.
+            if !is_fatal || kept.is_none() {
+                *kept = Some(last);
+            }
+        });
         // Not `eprintln`, which panics if nobody reads.
         let _ = writeln!(io::stderr(), "process '{name}' ({}):", process::id());
         usual(info);
+        // Nobody will catch it, so this is the end.
+        if (is_fatal || cfg!(panic = "abort"))
+            && let Ok(Some((message, location, backtrace))) = LAST_PANIC.try_with(RefCell::take)
+        {
+            tell(Outcome::Panicked(Panic::new(message, location, &backtrace)));
+        }
     }));
+}
+
+/// Whether std says by this message that a panic ends the process, although the program is built to
+/// unwind: it would have to unwind where that cannot be. (Should it find other words, the parent
+/// learns the signal alone.)
+fn is_fatal(message: &str) -> bool {
+    ["panic in a function that cannot unwind", "panic in a destructor during cleanup"]
+        .contains(&message)
 }
 
 fn message_of(payload: &(dyn Any + Send)) -> String {
@@ -241,8 +276,7 @@ fn panic_of(payload: &(dyn Any + Send)) -> Panic {
     let message = message_of(payload);
     match LAST_PANIC.take() {
         Some((last, location, backtrace)) if last == message => {
-            let is_captured = backtrace.status() == BacktraceStatus::Captured;
-            Panic { message, location, backtrace: is_captured.then(|| backtrace.to_string()) }
+            Panic::new(message, location, &backtrace)
         }
         _ => Panic { message, location: "an unknown place".to_owned(), backtrace: None },
     }

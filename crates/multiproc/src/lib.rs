@@ -53,9 +53,9 @@
 //! its result sent, is reported at once. Whatever it held of the layers below is recovered there,
 //! see their pages. When the parent dies, however it dies, its daemon children end within a second.
 //!
-//! A panic in a child is printed on its standard error, after the name of the process. It ends the
-//! process with exit code 101, if the program is built to unwind, and else by SIGABRT; then `join`
-//! has the signal, and the message is on standard error alone.
+//! A panic in a child is printed on its standard error, after the name of the process, and `join` has
+//! its message and place. The process ends with exit code 101; or by SIGABRT, if the program is built
+//! to abort on panics, or the panic comes where nothing can unwind.
 //!
 //! # What it does not do
 //!

@@ -5,6 +5,7 @@
 //! end. The socket is the child's lifeline, too: when the parent's end is closed, the parent is dead.
 
 use std::any::type_name;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::{io, mem};
 
 use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
@@ -114,4 +115,11 @@ pub(crate) struct Panic {
     pub(crate) message: String,
     pub(crate) location: String,
     pub(crate) backtrace: Option<String>,
+}
+
+impl Panic {
+    pub(crate) fn new(message: String, location: String, backtrace: &Backtrace) -> Self {
+        let is_captured = backtrace.status() == BacktraceStatus::Captured;
+        Self { message, location, backtrace: is_captured.then(|| backtrace.to_string()) }
+    }
 }

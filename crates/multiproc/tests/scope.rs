@@ -181,6 +181,36 @@ fn a_backtrace_comes_if_it_is_switched_on() {
     }
 }
 
+/// It cannot unwind into C, so it ends the process, and its message comes all the same.
+#[test]
+fn a_panic_that_cannot_unwind_comes_with_its_message() {
+    let _dog = watchdog();
+    extern "C" fn called_by_c() {
+        panic!("far from home");
+    }
+    struct Worse;
+    impl Drop for Worse {
+        fn drop(&mut self) {
+            panic!("worse");
+        }
+    }
+    let while_unwinding = |()| -> () {
+        let _worse = Worse;
+        panic!("bad");
+    };
+    for (child, text) in [
+        (Process::spawn(|()| called_by_c(), ()), "far from home"),
+        (Process::spawn(while_unwinding, ()), "worse"),
+    ] {
+        let child = child.unwrap();
+        assert_eq!(child.wait().signal(), Some(6));
+        let error = child.join().unwrap_err();
+        let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+        assert_eq!(message, text);
+        assert!(location.contains("scope.rs"), "{location}");
+    }
+}
+
 /// With a hook of its own, or without any, a panic still comes with its message.
 #[test]
 fn a_panic_comes_whatever_hook_there_is() {
