@@ -32,11 +32,6 @@ fn time(action: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
 /// The times of something and of its reference, taken in turn: what disturbs one disturbs the other.
 fn print_ratio(
     name: &str,
@@ -53,7 +48,10 @@ fn print_ratio(
             times.iter_mut().zip(pair).for_each(|(times, time)| times.push(time));
         }
     }
-    let [this, reference] = times.map(|times| 1e6 * median(times).as_secs_f64());
+    let [this, reference] = times.map(|mut times| {
+        times.sort();
+        1e6 * times[times.len() / 2].as_secs_f64()
+    });
     println!("| {name} | {this:.0} | {reference:.0} | {:.2} | {bound} |", this / reference);
 }
 
@@ -103,6 +101,32 @@ fn kill_and_poll() -> Duration {
     })
 }
 
+/// A process that starts others when it is told to.
+struct Parent {
+    connection: Connection<(), Duration>,
+}
+
+impl Parent {
+    /// One that has so much memory resident.
+    fn start(bytes: usize) -> Self {
+        let (connection, theirs) = duplex().unwrap();
+        let serve = |(bytes, parent): (usize, Connection<Duration, ()>)| {
+            let resident = black_box(vec![1u8; bytes]);
+            while parent.recv().is_ok() {
+                parent.send(time(spawn_and_join)).unwrap();
+            }
+            drop(black_box(resident));
+        };
+        drop(Process::spawn(serve, (bytes, theirs)).unwrap());
+        Self { connection }
+    }
+
+    fn spawn_and_join(&self) -> Duration {
+        self.connection.send(()).unwrap();
+        self.connection.recv().unwrap()
+    }
+}
+
 fn ratios() {
     println!("\n| work | µs | reference, µs | ratio | at most |\n|---|---|---|---|---|");
     let spawn = || time(spawn_and_join);
@@ -113,18 +137,12 @@ fn ratios() {
         || time(command_and_wait),
         1.15,
     );
-    // A whole gibibyte each time, so not as often.
-    let many = || median((0..20).map(|_| time(spawn_and_join)).collect());
+    let [large, little] = [1 << 30, 1 << 20].map(Parent::start);
     print_ratio(
         "with 1 GiB resident, of the same with little",
-        30,
-        || {
-            let gibibyte = black_box(vec![1u8; 1 << 30]);
-            let time = many();
-            drop(black_box(gibibyte));
-            time
-        },
-        many,
+        1000,
+        || large.spawn_and_join(),
+        || little.spawn_and_join(),
         1.1,
     );
     print_ratio(
