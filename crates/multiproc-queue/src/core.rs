@@ -30,8 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for one who waits for many things, and not long for any of them.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// A buffer larger than this is not kept for the next item.
-const KEEP: usize = 64 * 1024;
+/// A buffer larger than this is not kept for the next item. (Fresh memory costs more than a copy.)
+const KEEP: usize = 4 * 1024 * 1024;
 
 /// So many items are put or got under one lock, at most,
 const BATCH: usize = 128;
