@@ -96,6 +96,22 @@ fn loom_end_a_batch_makes_room_for_two() {
     });
 }
 
+/// Two gets, one after the other, make room for two who wait, though the second one may find the first
+/// one's notification under way: who is woken passes it on.
+#[test]
+fn loom_end_two_places() {
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put_batch(Member(3), &[10, 20]);
+        let producers = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put(Member(n), 7))
+        });
+        assert_eq!((shared.get(Member(3)), shared.get(Member(3))), (10, 20));
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+    });
+}
+
 /// A batch longer than the queue goes through in parts, in order.
 #[test]
 fn loom_end_a_long_batch() {

@@ -175,14 +175,15 @@ fn loom_overflow_an_heir_of_a_producer() {
     for &point in PUT {
         explore(move || {
             let shared = queue(8);
-            shared.put(Member(1), 1);
+            // One in the hot ring, and two that fill a block.
+            (0..3).for_each(|item| shared.put(Member(1), item));
             dies_beside_an_heir(
                 &shared,
                 point,
                 |shared| shared.put_all(Member(DOOMED), &[2; 9]),
                 |heir| shared.put_all(heir, &[3; 9]),
             );
-            assert_eq!(shared.get(Member(2)), 1);
+            (0..3).for_each(|item| assert_eq!(shared.get(Member(2)), item, "{point}"));
             let was_put = point == "put.committed";
             let mut got = vec![shared.get_all(Member(2))[0]];
             if was_put {
