@@ -201,8 +201,8 @@ impl<M: Memory> Blocks<'_, M> {
                 return Ok(());
             }
             // Most often it has been used just now, and its memory is still there.
-            let is_warm = state.free >= load_locked(&self.control.trimmed);
             let has_free = state.free_blocks(head) > 0;
+            let is_warm = has_free && state.free >= load_locked(&self.control.trimmed);
             let block = if has_free {
                 let block = u64::from(self.entry(state.free)?.load(Ordering::Relaxed));
                 state.free += 1;
@@ -216,7 +216,7 @@ impl<M: Memory> Blocks<'_, M> {
                 // There is one for every byte that may be in use.
                 return Err(Fault::Corrupted("the blocks of the overflow ring"));
             }
-            if !(has_free && is_warm) && !self.memory.reserve(block) {
+            if !is_warm && !self.memory.reserve(block) {
                 return Err(Fault::OutOfMemory);
             }
             fault::reached("put.block_reserved");
