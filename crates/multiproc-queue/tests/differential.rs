@@ -73,7 +73,7 @@ enum How {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Op {
-    Adopt(u32, Handle),
+    Adopt(u32, Box<Handle>),
     Give(u32),
     Drop(u32),
     /// The first one is made of the second one: the same, or one that puts, or gets.
@@ -193,7 +193,7 @@ macro_rules! any {
 /// Does it, with the handles of one process.
 fn act(handles: &mut BTreeMap<u32, Handle>, op: Op) -> Outcome {
     match op {
-        Op::Adopt(id, handle) => drop(handles.insert(id, handle)),
+        Op::Adopt(id, handle) => drop(handles.insert(id, *handle)),
         Op::Give(id) => return Outcome::Given(handles.remove(&id).unwrap()),
         Op::Drop(id) => drop(handles.remove(&id).unwrap()),
         Op::Clone(id, of) => {
@@ -486,7 +486,7 @@ impl Stage {
                         panic!("not given")
                     };
                     let to = random.usize(..=HERE);
-                    self.act(to, Op::Adopt(id, handle));
+                    self.act(to, Op::Adopt(id, Box::new(handle)));
                     model.handles.insert(id, Entry { owner: to, ..entry });
                 }
                 80..85 => {
