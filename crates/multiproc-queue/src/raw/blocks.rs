@@ -197,8 +197,13 @@ impl<M: Memory> Blocks<'_, M> {
         loop {
             let (epoch, words) = self.control.state.current();
             let mut state = State::from(words);
-            if end <= state.frontier.wrapping_mul(BLOCK) {
+            let missing = end.div_ceil(BLOCK).saturating_sub(state.frontier);
+            if missing == 0 {
                 return Ok(());
+            }
+            if missing > self.count() {
+                // It would take them round and round.
+                return Err(Fault::Corrupted("the blocks of the overflow ring"));
             }
             // Most often it has been used just now, and its memory is still there.
             let has_free = state.free_blocks(head) > 0;
