@@ -6,6 +6,7 @@
 
 mod loom_death;
 mod loom_ring;
+mod loom_tasks;
 
 use std::sync::Arc;
 use std::time::Duration;
