@@ -28,7 +28,7 @@ macro_rules! common {
             /// room for another one before that.)
             #[must_use]
             pub fn is_full(&self) -> bool {
-                self.capacity() == Some(self.len())
+                self.capacity() == Some(self.core.items())
             }
 
             /// How many items the queue holds; `None`: as many as there is room for in

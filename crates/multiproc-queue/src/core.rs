@@ -6,7 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub(crate) struct Core<T> {
     closed_producers: AtomicU32,
     /// How often a task had come back, when last none was there.
     pub(crate) returned: AtomicU32,
+    /// When it was last looked for tasks of the dead, in ms.
+    pub(crate) reclaimed_at: AtomicU64,
     puts: AtomicU32,
     name: Option<Arc<str>>,
     items: PhantomData<fn(T) -> T>,
@@ -164,6 +166,7 @@ impl<T> Core<T> {
             closed_consumers,
             closed_producers,
             returned: AtomicU32::new(0),
+            reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             name,
             items: PhantomData,
@@ -194,8 +197,15 @@ impl<T> Core<T> {
 
     /// How many items can be got.
     pub(crate) fn len(&self) -> usize {
-        let items = usize::try_from(self.ring().len()).unwrap_or(usize::MAX);
-        items.saturating_add(self.ready_tasks())
+        match self.store.tasks {
+            None => self.items(),
+            Some(_) => self.tasks_len(),
+        }
+    }
+
+    /// How many take a place of the queue's capacity: tasks that have come back do not.
+    pub(crate) fn items(&self) -> usize {
+        usize::try_from(self.ring().len()).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -250,9 +260,20 @@ impl<T> Core<T> {
         look: Look,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<(), Fault> {
-        if self.may_tasks_come_back(ring) {
-            return Ok(());
+        match self.check_puts(ring, look, deadline) {
+            // In this order: what was got since is in work.
+            Err(Fault::Closed | Fault::Disconnected) if self.may_tasks_come_back() => Ok(()),
+            result => result,
         }
+    }
+
+    /// Whether anything can be put any more, or is there.
+    fn check_puts(
+        &self,
+        ring: &Ring<'_, Store>,
+        look: Look,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<(), Fault> {
         if ring.control.is_shut_down() && ring.is_drained(deadline)? {
             return Err(Fault::Closed);
         }
@@ -280,7 +301,10 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn watch_consumer<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
-        if let Some(end) = &self.consumer {
+        // A lane that is hung up is always ready, though tasks may still come back: they are looked
+        // for now and then.
+        let may_hang_up = self.store.tasks.is_some();
+        if let Some(end) = self.consumer.as_ref().filter(|end| !(may_hang_up && end.is_hung_up())) {
             add(end.as_fd());
         }
     }
@@ -289,7 +313,8 @@ impl<T> Core<T> {
     /// over, or the lane be hung up.
     pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
         let ring = self.ring();
-        if ring.len() > 0 {
+        self.reclaim();
+        if self.len() > 0 {
             return Ok(true);
         }
         // Takes what lies in the lane away, if it belongs to nothing. Only then comes the bell, and
@@ -300,7 +325,7 @@ impl<T> Core<T> {
             return Ok(true);
         }
         ring.control.ask_for_bell(lane::now());
-        Ok(ring.len() > 0 || ring.control.is_shut_down())
+        Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
     }
 
     /// Puts what is encoded, and says how many items.

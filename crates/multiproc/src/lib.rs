@@ -96,9 +96,7 @@ pub use multiproc_queue as queue;
 #[doc(no_inline)]
 pub use multiproc_sync as sync;
 
-pub use multiproc_queue::{
-    Consumer, DeadLetter, JoinableQueue, Producer, Queue, Shutdown, Task,
-};
+pub use multiproc_queue::{Consumer, DeadLetter, JoinableQueue, Producer, Queue, Shutdown, Task};
 pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };

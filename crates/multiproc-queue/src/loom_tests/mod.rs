@@ -9,6 +9,7 @@ mod loom_end;
 mod loom_lane;
 mod loom_overflow;
 mod loom_ring;
+mod loom_tasks;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

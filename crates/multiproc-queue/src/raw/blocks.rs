@@ -342,6 +342,6 @@ fn has_too_many(state: State, head: u64) -> bool {
     state.free_blocks(head) > in_use.saturating_add(MANY)
 }
 
-pub(super) fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
