@@ -96,7 +96,7 @@ enum Op {
 #[derive(Serialize, Deserialize)]
 enum Outcome {
     Done,
-    Given(Handle),
+    Given(Box<Handle>),
     /// How many were put, and the name of the error.
     Put(usize, String),
     Got(Vec<Plan>, String),
@@ -195,7 +195,7 @@ macro_rules! any {
 fn act(handles: &mut BTreeMap<u32, Handle>, op: Op) -> Outcome {
     match op {
         Op::Adopt(id, handle) => drop(handles.insert(id, *handle)),
-        Op::Give(id) => return Outcome::Given(handles.remove(&id).unwrap()),
+        Op::Give(id) => return Outcome::Given(Box::new(handles.remove(&id).unwrap())),
         Op::Drop(id) => drop(handles.remove(&id).unwrap()),
         Op::Clone(id, of) => {
             let clone = match &handles[&of] {
@@ -490,7 +490,7 @@ impl Stage {
                     // Who gave it has not let go of it before the next answer.
                     self.act(owner, Op::Nothing);
                     let to = random.usize(..=HERE);
-                    self.act(to, Op::Adopt(id, Box::new(handle)));
+                    self.act(to, Op::Adopt(id, handle));
                     model.handles.insert(id, Entry { owner: to, ..entry });
                 }
                 80..85 => {
