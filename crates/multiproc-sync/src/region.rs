@@ -132,7 +132,7 @@ macro_rules! made_of_atomics {
 
 made_of_atomics! {
     AtomicU8 AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
-    raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
+    raw::latch::Latch raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
 }
 
 // SAFETY: as its elements.

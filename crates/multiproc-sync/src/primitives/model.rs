@@ -137,6 +137,16 @@ pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
 }
 
+/// As the real one: a full fence, which is what the two sides are for one another.
+pub fn fence_light() {
+    fence(Ordering::SeqCst);
+}
+
+/// As the real one.
+pub fn fence_heavy() {
+    fence(Ordering::SeqCst);
+}
+
 /// Runs a model in every interleaving within the preemption bound, and says how many there were.
 pub fn explore(model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
