@@ -33,7 +33,7 @@ use multiproc_sync::primitives::{
 use multiproc_sync::raw::Busy;
 use multiproc_sync::raw::latch::Latch;
 use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::{Look, Waiters};
+use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
@@ -339,6 +339,8 @@ pub(crate) struct Ring<'a, M> {
     pub(crate) limits: Limits,
     /// A power of two, so that a position's offset is a mask away.
     pub(crate) hot: Bytes<'a>,
+    /// How long this handle pauses between two looks for an item.
+    pub(crate) pause: &'a std::sync::atomic::AtomicU32,
     pub(crate) members: &'a M,
 }
 
@@ -397,7 +399,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         loop {
             // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited = waiters.wait_heavily(deadline, RECHECK, |look| {
+            let waited = waiters.wait_heavily(PAUSE, deadline, RECHECK, |look| {
                 let rest = items.after(done);
                 let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
                 match self.try_put(rest, parcel, || deadline) {
@@ -488,10 +490,16 @@ impl<M: Members + Memory> Ring<'_, M> {
         attempt: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_heavily(deadline, RECHECK, attempt);
-        if waited.slept && self.len() > 0 {
+        let pause = self.pause.load(Ordering::Relaxed);
+        let waited = empty.wait_heavily(pause, deadline, RECHECK, attempt);
+        let is_more = self.len() > 0;
+        if waited.slept && is_more {
             empty.notify_one();
         }
+        // Where items stream in, a longer pause finds several at a time; where each is waited for,
+        // a shorter one is quicker.
+        let next = if is_more { pause * 2 } else { pause / 2 };
+        self.pause.store(next.clamp(1, 4 * PAUSE), Ordering::Relaxed);
         waited.outcome
     }
 

@@ -130,7 +130,7 @@ pub fn load_locked(word: &AtomicU64) -> u64 {
 }
 
 /// Time does not pass in a model.
-pub fn pause() {}
+pub fn pause(_: u32) {}
 
 /// As the real one, on every machine.
 pub fn fence_after_rmw() {

@@ -104,11 +104,11 @@ pub fn fence_heavy() {
     fence(Ordering::SeqCst);
 }
 
-/// Spins for some hundred nanoseconds: enough for another processor to do several operations on a
-/// cache line that this one keeps its hands off.
+/// Spins: 16 times is some hundred nanoseconds, enough for another processor to do several operations
+/// on a cache line that this one keeps its hands off.
 #[inline]
-pub fn pause() {
-    for _ in 0..16 {
+pub fn pause(times: u32) {
+    for _ in 0..times {
         std::hint::spin_loop();
     }
 }

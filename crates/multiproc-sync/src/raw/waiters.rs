@@ -35,6 +35,9 @@ const NOTIFICATION: u32 = 2;
 /// More than there can be (the kernel counts them in an `i32`).
 const ALL: u32 = i32::MAX.unsigned_abs();
 
+/// How long a pause is between two looks: see [`pause`].
+pub const PAUSE: u32 = 16;
+
 /// A place where processes sleep until a condition becomes true.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -78,22 +81,25 @@ impl Waiters {
         recheck: Duration,
         attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
-        self.wait_with(|| fence(Ordering::SeqCst), deadline, recheck, attempt)
+        self.wait_with(PAUSE, || fence(Ordering::SeqCst), deadline, recheck, attempt)
     }
 
-    /// The same, where those who notify have light fences.
+    /// The same, where those who notify have light fences; with a pause of one's own between two looks
+    /// (see [`pause`]).
     pub fn wait_heavily<T>(
         &self,
+        pause: u32,
         deadline: Deadline,
         recheck: Duration,
         attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
-        self.wait_with(fence_heavy, deadline, recheck, attempt)
+        self.wait_with(pause, fence_heavy, deadline, recheck, attempt)
     }
 
     #[inline]
     fn wait_with<T>(
         &self,
+        times: u32,
         fence: fn(),
         deadline: Deadline,
         recheck: Duration,
@@ -110,7 +116,7 @@ impl Waiters {
             }
             // Leaves the other side alone with its cache lines for a moment. Who looks all the time
             // takes one away for every single item; who waits a little finds several, for one.
-            pause();
+            pause(times);
             backoff.snooze();
         }
         self.sleep_until(fence, deadline, recheck, &mut attempt)
