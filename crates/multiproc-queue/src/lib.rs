@@ -47,10 +47,15 @@
 //! getting (of what is left) and putting end with `Disconnected`. Or say that it is over, by
 //! [`shutdown`](Queue::shutdown).
 //!
+//! # Work
+//!
+//! What a consumer has taken from a `Queue` is its own: if it is killed before it is done, the item is
+//! gone. From a [`JoinableQueue`] it takes a [`Task`], which goes to another one then; and
+//! [`join`](JoinableQueue::join) waits until all are done.
+//!
 //! # What it does not do
 //!
-//! What a consumer has taken is its own: if it is killed before it is done, the item is gone. A
-//! queue does not outlive its last handle, and whoever can open one can spoil it (the others get
+//! A queue does not outlive its last handle, and whoever can open one can spoil it (the others get
 //! `Corrupted`). A process that is stopped (SIGSTOP) in the middle of a put or a get is not robbed
 //! of its lock: others wait for it, with their timeouts.
 
