@@ -395,6 +395,10 @@ fn loom_an_untaken_slot_is_no_task() {
         explore(move || {
             let jobs = jobs(9);
             let here = handle(&jobs, Member(1));
+            // The slot has been used before.
+            here.put(5);
+            let (_, task) = here.get();
+            here.done(task);
             here.put(10);
             let doomed = handle(&jobs, Member(DOOMED));
             assert!(die_at(point, || _ = doomed.get()));
