@@ -17,9 +17,10 @@ use multiproc::sync::{
     Semaphore, Shared,
 };
 use multiproc::{Lock, Process};
+use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::posix::{Memory, Posix};
 use multiproc_testkit::{Census, is_asleep, until};
-use rustix::thread::{CpuSet, futex, sched_getaffinity, sched_setaffinity};
+use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 fn lock_once(lock: &Lock) {
@@ -202,27 +203,6 @@ fn semaphore_alone(criterion: &mut Criterion) {
         });
     });
     group.finish();
-}
-
-/// While this lives, this thread and the processes that it starts share one CPU.
-struct OneCpu {
-    before: CpuSet,
-}
-
-impl OneCpu {
-    fn pin() -> Self {
-        let before = sched_getaffinity(None).unwrap();
-        let mut one = CpuSet::new();
-        one.set((0..CpuSet::MAX_CPU).find(|&cpu| before.is_set(cpu)).unwrap());
-        sched_setaffinity(None, &one).unwrap();
-        Self { before }
-    }
-}
-
-impl Drop for OneCpu {
-    fn drop(&mut self) {
-        sched_setaffinity(None, &self.before).unwrap();
-    }
 }
 
 /// Nanoseconds on a clock that all processes share.

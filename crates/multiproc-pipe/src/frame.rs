@@ -29,6 +29,9 @@ const READ_AHEAD: usize = 64 * 1024;
 /// How far memory may run ahead of the bytes that really came.
 const GROWTH: usize = 1024 * 1024;
 
+/// A buffer larger than this is not kept for the next message.
+pub(crate) const KEEP: usize = 4 * 1024 * 1024;
+
 #[derive(Clone, Copy)]
 pub(crate) struct Header {
     pub(crate) length: usize,
@@ -89,6 +92,8 @@ pub(crate) struct Assembler {
     has_lost: bool,
     /// The frame in progress, when it does not fit into `ahead`.
     large: Option<(Header, Vec<u8>)>,
+    /// The body of an earlier one, empty: memory for the next. Fresh memory costs more than a copy.
+    spare: Vec<u8>,
 }
 
 impl Assembler {
@@ -100,6 +105,7 @@ impl Assembler {
             descriptors: VecDeque::new(),
             has_lost: false,
             large: None,
+            spare: Vec::new(),
         }
     }
 
@@ -177,6 +183,14 @@ impl Assembler {
         Ok(Some(Frame { body, descriptors }))
     }
 
+    /// Takes the body of a frame back, for the next one.
+    pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
+        if body.capacity() <= KEEP {
+            body.clear();
+            self.spare = body;
+        }
+    }
+
     /// The place for the next read. Never empty.
     pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
         self.set_large_apart();
@@ -207,7 +221,9 @@ impl Assembler {
             && let Ok(header) = Header::parse(*header)
             && header.length + HEADER > self.ahead.len()
         {
-            self.large = Some((header, body.to_vec()));
+            let mut large = std::mem::take(&mut self.spare);
+            large.extend_from_slice(body);
+            self.large = Some((header, large));
             (self.start, self.end) = (0, 0);
         }
     }

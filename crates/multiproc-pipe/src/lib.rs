@@ -27,6 +27,9 @@
 //! `…_timeout` for a time and `…_deadline` until one; `…_bytes` sends and receives bytes as they are.
 //! [`wait`] waits for the first of many connections, listeners, processes and descriptors.
 //!
+//! Large data has two types of its own: [`Bytes`] are copied into the message, [`SharedBytes`] cross in
+//! shared memory.
+//!
 //! # Ends are unique
 //!
 //! [`Connection`], [`Sender`] and [`Receiver`] are neither `Clone` nor `Sync`: one end has one
@@ -54,9 +57,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
-
 #[cfg(multiproc_faults)]
 pub mod fault;
 pub mod message;
@@ -74,6 +74,8 @@ mod nesting;
 mod pipe;
 mod reader;
 mod reason;
+mod shared_bytes;
+mod shared_pool;
 mod stream;
 mod system;
 mod travel;
@@ -92,4 +94,6 @@ pub use error::{
 pub use iter::{IntoIter, Iter};
 pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
 pub use pipe::{duplex, simplex};
+pub use shared_bytes::{SharedBytes, SharedBytesWriter};
+pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};
 pub use wait::{Source, wait};

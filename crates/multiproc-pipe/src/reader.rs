@@ -1,5 +1,6 @@
 //! The receiving half of the machinery: reads as much as is there, keeps what is not complete.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -59,9 +60,17 @@ impl Reader {
         stream: &Stream,
         deadline: Deadline,
     ) -> Result<Option<T>, RecvError> {
+        let mut used = None;
         let decoded = self.next_with(stream, deadline, |Frame { body, descriptors }| {
-            message::decode(&body, descriptors).map_err(RecvError::Decode)
+            let value = message::decode(&body, descriptors).map_err(RecvError::Decode);
+            if let Cow::Owned(body) = body {
+                used = Some(body);
+            }
+            value
         })?;
+        if let Some(body) = used {
+            self.assembler.borrow_mut().recycle(body);
+        }
         decoded.transpose()
     }
 
@@ -142,6 +151,7 @@ impl Reader {
             if has_read && deadline.is_past() {
                 return Ok(None);
             }
+            stream.let_some_gather();
             if !self.read_more(stream, &mut assembler, deadline)? {
                 return Ok(None);
             }

@@ -8,12 +8,9 @@ use serde::Serialize;
 
 use crate::deadline::Deadline;
 use crate::error::{EncodeError, SendFault};
-use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
+use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header, KEEP};
 use crate::message::{self, Handles};
 use crate::stream::Stream;
-
-/// A buffer larger than this is not kept for the next message.
-const KEEP: usize = 1024 * 1024;
 
 #[derive(Default)]
 pub(crate) struct Writer {

@@ -15,7 +15,7 @@ use multiproc_sync::raw::waiters::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Missed, PATIENCE, Until, with_buffer};
+use crate::core::{Core, Lent, Missed, PATIENCE, Until};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
 use crate::lane::{self, Unpacked};
 use crate::queue::{Producer, Queue};
@@ -74,16 +74,15 @@ impl<T> Core<T> {
     where
         T: DeserializeOwned,
     {
-        with_buffer(|buffer| {
-            let (task, descriptors) = self.get_task_bytes(buffer, until)?;
-            match message::decode(buffer, descriptors) {
-                Ok(item) => Ok((item, task)),
-                Err(error) => {
-                    self.work().bury(task.slot);
-                    Err(Missed::For(error.into()))
-                }
+        let mut buffer = Lent::empty();
+        let (task, descriptors) = self.get_task_bytes(&mut buffer, until)?;
+        match message::decode(&buffer, descriptors) {
+            Ok(item) => Ok((item, task)),
+            Err(error) => {
+                self.work().bury(task.slot);
+                Err(GetError::from(error).into())
             }
-        })
+        }
     }
 
     fn get_task_bytes(
@@ -406,7 +405,7 @@ impl<T: DeserializeOwned> DeadLetter<T> {
 
 fn as_get_error(missed: Missed) -> GetError {
     match missed {
-        Missed::For(error) => error,
+        Missed::For(error) => *error,
         Missed::NotNow | Missed::Stalled => unreachable!("nobody waits"),
     }
 }

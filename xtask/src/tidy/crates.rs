@@ -11,7 +11,8 @@ use crate::shell::{Error, Result};
 /// The published crates, and the crates of this workspace that each may use. Dev-dependencies
 /// are free: they are not part of what users build.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("multiproc-pipe", &[]),
+    ("multiproc-memory", &[]),
+    ("multiproc-pipe", &["multiproc-memory"]),
     ("multiproc-sync", &["multiproc-pipe"]),
     ("multiproc-queue", &["multiproc-pipe", "multiproc-sync"]),
     ("multiproc", &["multiproc-pipe", "multiproc-sync", "multiproc-queue"]),
@@ -21,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const TESTKIT: &str = "multiproc-testkit";
 
 /// The lowest layer refuses to build elsewhere, and with it every crate above.
-const LINUX_ONLY: &str = "crates/multiproc-pipe/src/lib.rs";
+const LINUX_ONLY: &str = "crates/multiproc-memory/src/lib.rs";
 
 /// A crate of this workspace.
 pub(super) struct Crate {
@@ -172,7 +173,8 @@ mod tests {
 
     fn workspace() -> Vec<Crate> {
         vec![
-            one("multiproc-pipe", true, &["libc", "dev:multiproc-testkit"]),
+            one("multiproc-memory", true, &["libc"]),
+            one("multiproc-pipe", true, &["multiproc-memory", "dev:multiproc-testkit"]),
             one("multiproc-sync", true, &["multiproc-pipe", "rustix"]),
             one("multiproc-queue", true, &["multiproc-pipe", "multiproc-sync"]),
             one("multiproc", true, &["multiproc-queue", "dev:multiproc-testkit", "serde"]),

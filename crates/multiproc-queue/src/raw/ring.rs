@@ -727,6 +727,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         *head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
         let place = self.room(self.used(*head, tail)?, size);
         producers.see(*head);
+        fault::reached("put.seen");
         Ok(place)
     }
 
@@ -762,6 +763,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(Fault::OutOfMemory);
         }
         self.control.blocks.reserved.store(end, Ordering::Relaxed);
+        fault::reached("put.hot_reserved");
         Ok(())
     }
 
@@ -787,6 +789,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
             used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             consumers.see(tail);
+            fault::reached("get.seen");
         }
         let Some(mut used) = used else { return Ok(Got { count: 0, trim: None }) };
         let mut next = head;
