@@ -21,6 +21,7 @@ use multiproc_sync::raw::members::{MemberId, Members};
 use multiproc_sync::raw::waiters::Look;
 
 use crate::raw::blocks::{BLOCK, Memory};
+use crate::raw::frame::Header;
 use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Outgoing, Put, Ring, Sink};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
@@ -257,8 +258,9 @@ impl Sink for Batch {
         &mut self.bytes
     }
 
-    fn ended(&mut self) {
+    fn ended(&mut self, _: &Header) -> Result<(), Fault> {
         self.count += 1;
+        Ok(())
     }
 }
 
