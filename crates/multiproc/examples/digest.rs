@@ -1,14 +1,16 @@
 //! The BLAKE3 digests of files, computed by several processes, printed as `b3sum` does.
 //!
 //! ```text
-//! cargo run --release --example digest -- [--workers N] [--no-progress] PATH…
+//! cargo run --release --example digest -- [--workers N] [--kill] [--no-progress] PATH…
 //! ```
 //!
 //! Folders are walked. One queue takes the files to the workers, another one the digests back. If a
-//! worker is killed, the file that it had is lost, and not the run.
+//! worker is killed, another one is started, and the file that it had is delivered again. To see it,
+//! `--kill` kills a random worker every 200 ms; the output is the same.
 //!
 //! The exit status is 0, or 1 if a digest is missing, or 2 if the arguments make no sense.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -20,23 +22,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, mem, thread};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use multiproc::pipe::Bytes;
-use multiproc::queue::GetTimeoutError;
-use multiproc::{Process, Queue};
+use multiproc::{JoinableQueue, Process, Queue, Shutdown, SpawnError};
 
-const USAGE: &str = "usage: digest [--workers N] [--no-progress] PATH…";
+const USAGE: &str = "usage: digest [--workers N] [--kill] [--no-progress] PATH…";
 
 /// How many tasks, and how many answers, may wait.
 const WAITING: usize = 256;
 
-/// How long there is no answer before we look whether anybody is left to give one.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How often we look whether all workers live.
+const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The number of a file, and its path, which need not be UTF-8. `None` is the end, for one worker.
-type Task = Option<(usize, Bytes)>;
+/// How often one is killed, with `--kill`.
+const KILL: Duration = Duration::from_millis(200);
+
+/// A file that so many workers have not outlived is given up. (With `--kill`, it is not its fault.)
+const ATTEMPTS: u32 = 3;
+
+/// The number of a file, and its path, which need not be UTF-8.
+type Task = (usize, Bytes);
 
 /// The number of a file, and what became of it.
 type Answer = (usize, Outcome);
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
 
 struct Options {
     workers: usize,
+    kill: bool,
     progress: bool,
     paths: Vec<PathBuf>,
 }
@@ -72,7 +80,7 @@ struct Options {
 impl Options {
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
         let mut workers = multiproc::cpu_count();
-        let mut progress = true;
+        let (mut kill, mut progress) = (false, true);
         let mut paths = Vec::new();
         while let Some(arg) = args.next() {
             match arg.as_bytes() {
@@ -81,6 +89,7 @@ impl Options {
                     workers =
                         number.map(NonZero::get).ok_or("--workers takes a number from 1 on")?;
                 }
+                b"--kill" => kill = true,
                 b"--no-progress" => progress = false,
                 b"--" => paths.extend(args.by_ref().map(PathBuf::from)),
                 [b'-', _, ..] => return Err(format!("there is no option {}", arg.display())),
@@ -90,7 +99,7 @@ impl Options {
         if paths.is_empty() {
             return Err("no path is given".to_owned());
         }
-        Ok(Self { workers, progress, paths })
+        Ok(Self { workers, kill, progress, paths })
     }
 }
 
@@ -100,29 +109,31 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
     let (files, mut missing) = walk(options.paths);
     let files = Arc::new(files);
 
-    let tasks = Queue::bounded(WAITING)?;
+    let attempts = if options.kill { u32::MAX } else { ATTEMPTS };
+    let tasks = JoinableQueue::builder().capacity(WAITING).max_attempts(attempts).build()?;
     let answers = Queue::bounded(WAITING)?;
-    // Daemons: they end with this process, however it ends.
-    let workers = (0..options.workers.min(files.len()))
-        .map(|_| Process::builder().daemon(true).spawn(work, (tasks.clone(), answers.clone())))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut pool = Pool {
+        workers: Vec::new(),
+        tasks: tasks.clone(),
+        answers: answers.clone(),
+        lost: 0,
+        next_kill: options.kill.then(|| Instant::now() + KILL),
+    };
+    for _ in 0..options.workers.min(files.len()) {
+        pool.workers.push(pool.start()?);
+    }
 
     // A thread puts while this one gets. If one did first all of this and then all of that, both
     // queues would become full, and everybody would wait for everybody.
-    let (fed, ends) = (Arc::clone(&files), workers.len());
-    thread::spawn(move || feed(&fed, ends, &tasks));
+    let (fed, feeder) = (Arc::clone(&files), tasks.clone());
+    thread::spawn(move || feed(&fed, &feeder));
     let bar = if options.progress { progress_bar(&files) } else { ProgressBar::hidden() };
-    let outcomes = collect(&files, &workers, &answers, &bar)?;
+    let outcomes = pool.collect(&files, &bar)?;
     bar.finish_and_clear();
-
-    let mut lost = 0;
-    for worker in workers {
-        let pid = worker.pid();
-        if let Err(error) = worker.join() {
-            eprintln!("digest: worker {pid}: {error}");
-            lost += 1;
-        }
-    }
+    // What a worker may still have was delivered again though its answer had come.
+    tasks.shutdown(Shutdown::Now);
+    answers.shutdown(Shutdown::Now);
+    pool.workers.iter().try_for_each(|worker| worker.kill())?;
     let seconds = start.elapsed().as_secs_f64();
 
     let mut digests = Vec::new();
@@ -135,7 +146,7 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
                 continue;
             }
             Some(Err(why)) => complain(&file.path, why),
-            None => eprintln!("digest: lost with its worker: {}", file.path.display()),
+            None => complain(&file.path, format_args!("{attempts} workers have not outlived it")),
         }
         missing += 1;
     }
@@ -145,9 +156,12 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
         printed => printed?,
     }
     eprintln!(
-        "files: {}, bytes: {bytes}, bytes per second: {:.0}, workers lost: {lost}",
+        "files: {}, bytes: {bytes}, bytes per second: {:.0}, workers lost: {}, \
+         tasks delivered again: {}",
         digests.len(),
         bytes as f64 / seconds,
+        pool.lost,
+        tasks.redelivered(),
     );
     Ok(missing)
 }
@@ -195,19 +209,22 @@ fn complain(path: &Path, why: impl Display) {
     eprintln!("digest: {}: {why}", path.display());
 }
 
-fn feed(files: &[Found], ends: usize, tasks: &Queue<Task>) {
+fn feed(files: &[Found], tasks: &JoinableQueue<Task>) {
     let paths = files.iter().map(|file| Bytes(file.path.as_os_str().as_bytes().to_vec()));
-    for task in paths.enumerate().map(Some).chain((0..ends).map(|_| None)) {
+    for task in paths.enumerate() {
         tasks.put(task).expect("a path fits into the queue");
     }
 }
 
 /// What a worker does.
-fn work((tasks, answers): (Queue<Task>, Queue<Answer>)) {
-    while let Some((number, Bytes(path))) = tasks.get().expect("tasks are tasks") {
-        let outcome = digest(Path::new(OsStr::from_bytes(&path)));
-        let outcome = outcome.map_err(|error| error.to_string());
-        answers.put((number, outcome)).expect("an answer fits into the queue");
+fn work((tasks, answers): (JoinableQueue<Task>, Queue<Answer>)) {
+    for task in tasks.iter() {
+        let task = task.expect("tasks are tasks");
+        let (number, Bytes(path)) = &*task;
+        let outcome = digest(Path::new(OsStr::from_bytes(path)));
+        let answer = (*number, outcome.map_err(|error| error.to_string()));
+        // Nobody wants an answer any more when all are there.
+        let _ = task.finish_with(&answers, answer);
     }
 }
 
@@ -217,30 +234,82 @@ fn digest(path: &Path) -> io::Result<(u64, [u8; 32])> {
     Ok((hasher.count(), hasher.finalize().into()))
 }
 
-/// Gets an answer for each file, or as many as there will be. The others died with their workers.
-fn collect(
-    files: &[Found],
-    workers: &[Process],
-    answers: &Queue<Answer>,
-    bar: &ProgressBar,
-) -> Result<Vec<Option<Outcome>>, GetTimeoutError> {
-    let mut outcomes = vec![None; files.len()];
-    let mut missing = files.len();
-    let mut all_ended = false;
-    while missing > 0 {
-        match answers.get_timeout(PATIENCE) {
-            Ok((number, outcome)) => {
-                outcomes[number] = Some(outcome);
-                missing -= 1;
-                bar.inc(files[number].size);
-            }
-            Err(error) if !error.is_timeout() => return Err(error),
-            // They had ended before we waited once more, so nothing else can come.
-            Err(_) if all_ended => break,
-            Err(_) => all_ended = workers.iter().all(|worker| !worker.is_alive()),
-        }
+/// The workers, and what they talk through.
+struct Pool {
+    workers: Vec<Process>,
+    tasks: JoinableQueue<Task>,
+    answers: Queue<Answer>,
+    lost: usize,
+    next_kill: Option<Instant>,
+}
+
+impl Pool {
+    /// A daemon: it ends with this process, however that ends.
+    fn start(&self) -> Result<Process, SpawnError> {
+        let args = (self.tasks.clone(), self.answers.clone());
+        Process::builder().daemon(true).spawn(work, args)
     }
-    Ok(outcomes)
+
+    /// Gets an answer for each file, but for those that were given up.
+    fn collect(
+        &mut self,
+        files: &[Found],
+        bar: &ProgressBar,
+    ) -> Result<Vec<Option<Outcome>>, Box<dyn Error>> {
+        let mut outcomes = vec![None; files.len()];
+        let mut missing: BTreeSet<usize> = (0..files.len()).collect();
+        let mut next_look = Instant::now();
+        // An answer may lie there though its task was given up.
+        while !missing.is_empty() || !self.answers.is_empty() {
+            match self.answers.get_deadline(next_look) {
+                // Whoever is killed after the answer, and before the end of the task, leaves both.
+                Ok((number, _)) if outcomes[number].is_some() => {}
+                Ok((number, outcome)) => {
+                    outcomes[number] = Some(outcome);
+                    missing.remove(&number);
+                    bar.inc(files[number].size);
+                }
+                Err(error) if error.is_timeout() => {}
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() >= next_look {
+                next_look = Instant::now() + PATIENCE;
+                self.look()?;
+                for letter in self.tasks.dead_letters()? {
+                    if let Some((number, _)) = letter.take() {
+                        missing.remove(&number);
+                    }
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Starts another worker for each that has died. And kills one, if it is time to.
+    fn look(&mut self) -> Result<(), Box<dyn Error>> {
+        for place in 0..self.workers.len() {
+            if !self.workers[place].is_alive() {
+                let dead = self.replace(place)?;
+                let pid = dead.pid();
+                if let Err(error) = dead.join() {
+                    eprintln!("digest: worker {pid}: {error}");
+                }
+            }
+        }
+        if self.next_kill.is_some_and(|next| Instant::now() >= next) {
+            self.next_kill = Some(Instant::now() + KILL);
+            let place = fastrand::usize(..self.workers.len());
+            self.workers[place].kill()?;
+            self.replace(place)?.wait();
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, place: usize) -> Result<Process, SpawnError> {
+        self.lost += 1;
+        let worker = self.start()?;
+        Ok(mem::replace(&mut self.workers[place], worker))
+    }
 }
 
 /// Shown on standard error, if that is a terminal.

@@ -238,20 +238,31 @@ impl Drop for Folder {
 
 /// Takes the summary, which is the last line: how many files, bytes, and workers lost.
 fn take_summary(err: &mut String) -> (u64, u64, u64) {
+    let (files, bytes, lost, _) = take_whole_summary(err);
+    (files, bytes, lost)
+}
+
+/// The same, and how many tasks were delivered again.
+fn take_whole_summary(err: &mut String) -> (u64, u64, u64, u64) {
+    const LABELS: [&str; 5] = [
+        "files: ",
+        ", bytes: ",
+        ", bytes per second: ",
+        ", workers lost: ",
+        ", tasks delivered again: ",
+    ];
     let start = err.rfind("files: ").unwrap_or_else(|| panic!("no summary: {err}"));
     let summary = err.split_off(start);
-    let mut numbers = ["files: ", ", bytes: ", ", bytes per second: ", ", workers lost: "]
-        .into_iter()
-        .scan(&*summary, |left, label| {
-            *left = left.strip_prefix(label)?;
-            let end = left.find([',', '\n']).unwrap();
-            let number: u64 = left[..end].parse().unwrap();
-            *left = &left[end..];
-            Some(number)
-        });
+    let mut numbers = LABELS.into_iter().scan(&*summary, |left, label| {
+        *left = left.strip_prefix(label)?;
+        let end = left.find([',', '\n']).unwrap();
+        let number: u64 = left[..end].parse().unwrap();
+        *left = &left[end..];
+        Some(number)
+    });
     let mut next = || numbers.next().unwrap_or_else(|| panic!("{summary}"));
-    let (files, bytes, _, lost) = (next(), next(), next(), next());
-    (files, bytes, lost)
+    let (files, bytes, _, lost, again) = (next(), next(), next(), next(), next());
+    (files, bytes, lost, again)
 }
 
 #[test]
@@ -363,7 +374,7 @@ fn digest_says_what_it_may_not_read() {
 #[test]
 fn digest_refuses_other_arguments() {
     let here = Folder::new();
-    let usage = "usage: digest [--workers N] [--no-progress] PATH…";
+    let usage = "usage: digest [--workers N] [--kill] [--no-progress] PATH…";
     for (args, why) in [
         (&[][..], "no path is given"),
         (&["--"], "no path is given"),
@@ -394,7 +405,7 @@ fn digest_ends_quietly_when_nobody_reads() {
 /// killed while it does.
 #[test]
 fn digest_outlives_its_workers() {
-    for (workers, last_is_lost) in [("1", true), ("2", false)] {
+    for workers in ["1", "2"] {
         let here = Folder::new();
         let first = here.file("1", b"first") + "1\n";
         let hole = here.0.join("2");
@@ -404,29 +415,91 @@ fn digest_outlives_its_workers() {
         let mut command = here.digest(&["--workers", workers, "1", "2", "3"]);
         let mut running = Running::start(command.stdout(Stdio::piped()));
         let digest = running.child.as_mut().unwrap();
-        let mut worker = None;
-        until(|| {
-            assert_eq!(digest.try_wait().unwrap(), None, "it ended without a digest of 2");
-            worker = children(digest.id()).into_iter().find(|&pid| has_open(pid, &hole));
-            worker.is_some()
-        });
-        kill_process(worker.and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+        let mut killed = Vec::new();
+        // Another worker gets it, and another one; then it is given up.
+        for _ in 0..3 {
+            until(|| {
+                assert_eq!(digest.try_wait().unwrap(), None, "it ended without a digest of 2");
+                let reader = children(digest.id())
+                    .into_iter()
+                    .find(|pid| !killed.contains(pid) && has_open(*pid, &hole));
+                killed.extend(reader);
+                reader.is_some()
+            });
+            let worker = killed.last().copied().and_then(Pid::from_raw).unwrap();
+            kill_process(worker, Signal::KILL).unwrap();
+        }
 
         let Ended { code, out, mut err } = running.finish().into();
-        let (lines, files) = if last_is_lost { (first, 1) } else { (first + &last, 2) };
-        assert_eq!(out, lines, "{err}");
-        let (digests, _, lost) = take_summary(&mut err);
-        assert_eq!((code, digests, lost), (Some(1), files, 1), "{err}");
-        let mut expected = format!(
-            "digest: worker {}: the process gave no result: it was killed by SIGKILL (9)\n\
-             digest: lost with its worker: 2\n",
-            worker.unwrap()
-        );
-        if last_is_lost {
-            expected += "digest: lost with its worker: 3\n";
+        assert_eq!(out, first + &last, "{err}");
+        let (digests, _, lost, again) = take_whole_summary(&mut err);
+        assert_eq!((code, digests, lost, again), (Some(1), 2, 3, 2), "{err}");
+        let mut expected = String::new();
+        for pid in killed {
+            writeln!(
+                expected,
+                "digest: worker {pid}: the process gave no result: it was killed by SIGKILL (9)"
+            )
+            .unwrap();
         }
+        expected += "digest: 2: 3 workers have not outlived it\n";
         assert_eq!(err, expected);
     }
+}
+
+/// Holes, so that it takes long enough for some deaths.
+#[test]
+fn digest_kills_its_workers_and_prints_the_same() {
+    let here = Folder::new();
+    here.folder("data");
+    for i in 0..500u32 {
+        here.file(format!("data/{i}"), &i.to_le_bytes().repeat(1000));
+    }
+    for i in 0..40 {
+        let hole = File::create(here.0.join(format!("data/hole {i}"))).unwrap();
+        hole.set_len((16 << 20) + i).unwrap();
+    }
+    let calm = run(&mut here.digest(&["--workers", "2", "data"]));
+    assert_eq!((calm.code, calm.out.lines().count()), (Some(0), 540), "{}", calm.err);
+    let mut deaths = 0;
+    while deaths == 0 {
+        let Ended { code, out, mut err } =
+            run(&mut here.digest(&["--workers", "2", "--kill", "data"]));
+        let (files, _, lost, _) = take_whole_summary(&mut err);
+        assert_eq!((code, files, &*err), (Some(0), 540, ""));
+        assert!(out == calm.out);
+        deaths += lost;
+    }
+}
+
+#[test]
+fn joinable_queue() {
+    let out = output_of("joinable_queue", &[]);
+    let lines: Vec<_> = out.lines().collect();
+    let (end, lines) = lines.split_last().unwrap();
+    assert_eq!(*end, "finished");
+    for what in ["add data ", "minus data "] {
+        let numbers: Vec<_> =
+            lines.iter().filter_map(|line| line.strip_prefix(what)?.parse::<u32>().ok()).collect();
+        assert_eq!(numbers, (0..10).collect::<Vec<_>>());
+    }
+    assert_eq!(lines.len(), 20);
+    let place = |line: &str| lines.iter().position(|other| *other == line).unwrap();
+    for i in 0..10 {
+        assert!(place(&format!("add data {i}")) < place(&format!("minus data {i}")), "{out}");
+    }
+}
+
+#[test]
+fn crash_proof() {
+    let out = output_of("crash_proof", &[]);
+    let line = |start: &str| {
+        out.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_else(|| panic!("{out}"))
+    };
+    assert!(line("workers killed: ").parse::<u32>().unwrap() > 0, "{out}");
+    assert!(line("tasks: ").starts_with("4000, "));
+    assert_eq!(line("tasks done: "), "4000, unfinished: 0");
+    assert_eq!(line("primes: "), "148933");
 }
 
 /// The children of a process, over all its threads.

@@ -243,24 +243,56 @@ fn loom_join_waits_for_what_follows() {
     });
 }
 
-/// A task that comes back reaches one who sleeps, beside an item that is put at the same time, for
-/// which another one sleeps: nobody sleeps on, without a clock.
+/// Two sleep, and two tasks come, back or for the first time: nobody sleeps on, without a clock. A
+/// notification wakes one, which passes it on if more is there.
+fn two_sleep(is_one_new: bool) {
+    let jobs = jobs(9);
+    let here = handle(&jobs, Member(1));
+    let [first, second] = [10, 20].map(|item| {
+        here.put(item);
+        here.get().1
+    });
+    if is_one_new {
+        here.done(first);
+    }
+    let others = [2, 3].map(|slot| {
+        let other = handle(&jobs, Member(slot));
+        thread::spawn(move || other.get().0)
+    });
+    if is_one_new {
+        // It has its turn before the other, and takes the notification along.
+        here.put(30);
+    } else {
+        here.put_back(first);
+    }
+    here.put_back(second);
+    others.into_iter().for_each(|other| assert!(other.join().unwrap() >= 10));
+    assert_eq!(here.see(|work| work.len()), 0);
+}
+
 #[test]
-fn loom_what_comes_back_wakes() {
+fn loom_two_that_come_back_wake_two() {
+    explore(|| two_sleep(false));
+}
+
+#[test]
+fn loom_an_item_and_one_that_comes_back_wake_two() {
+    explore(|| two_sleep(true));
+}
+
+/// The same when nothing else happens.
+#[test]
+fn loom_what_comes_back_wakes_by_itself() {
     explore(|| {
         let jobs = jobs(9);
         let here = handle(&jobs, Member(1));
         here.put(10);
         let (_, task) = here.get();
-        let others = [2, 3].map(|slot| {
-            let other = handle(&jobs, Member(slot));
-            thread::spawn(move || other.get().0)
-        });
+        let other = handle(&jobs, Member(2));
+        let other = thread::spawn(move || other.get());
         here.put_back(task);
-        here.put(20);
-        let items: u64 = others.into_iter().map(|other| other.join().unwrap()).sum();
-        assert_eq!(items, 30);
-        assert_eq!(here.unfinished(), 2);
+        let (item, task) = other.join().unwrap();
+        assert_eq!((item, task.attempt), (10, 2));
     });
 }
 
@@ -395,6 +427,10 @@ fn loom_an_untaken_slot_is_no_task() {
         explore(move || {
             let jobs = jobs(9);
             let here = handle(&jobs, Member(1));
+            // The slot has been used before.
+            here.put(5);
+            let (_, task) = here.get();
+            here.done(task);
             here.put(10);
             let doomed = handle(&jobs, Member(DOOMED));
             assert!(die_at(point, || _ = doomed.get()));

@@ -1,0 +1,51 @@
+//! Work that is waited for: a producer puts ten tasks and joins, a daemon does them.
+//!
+//! ```text
+//! cargo run --example joinable_queue
+//! ```
+//!
+//! The consumer never ends by itself. When the producer has ended, so does the program, and the
+//! daemon with it. On a terminal, what is added is green, and what is done is red.
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+
+use multiproc::{JoinableQueue, Process};
+
+const GREEN: u8 = 32;
+const RED: u8 = 31;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let _runtime = multiproc::init();
+    let tasks = JoinableQueue::bounded(3)?;
+    let _consumer = Process::builder().daemon(true).spawn(consume, tasks.clone())?;
+    Process::spawn(produce, tasks)?.join()?;
+    println!("finished");
+    Ok(())
+}
+
+fn produce(tasks: JoinableQueue<u32>) {
+    for i in 0..10 {
+        // Said before: the consumer may be quick.
+        say(GREEN, &format!("add data {i}"));
+        tasks.put(i).unwrap();
+    }
+    tasks.join().unwrap();
+}
+
+fn consume(tasks: JoinableQueue<u32>) {
+    for task in tasks.iter() {
+        let task = task.unwrap();
+        say(RED, &format!("minus data {}", *task));
+        task.task_done();
+    }
+}
+
+/// A line, in colour on a terminal.
+fn say(colour: u8, line: &str) {
+    if io::stdout().is_terminal() {
+        println!("\x1b[{colour}m{line}\x1b[0m");
+    } else {
+        println!("{line}");
+    }
+}
