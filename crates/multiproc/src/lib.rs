@@ -58,6 +58,7 @@ mod bootstrap;
 mod children;
 mod error;
 mod init;
+mod manager;
 mod process;
 mod protocol;
 mod spawn;
@@ -70,7 +71,7 @@ pub use multiproc_queue as queue;
 #[doc(no_inline)]
 pub use multiproc_sync as sync;
 
-pub use multiproc_queue::Queue;
+pub use multiproc_queue::{JoinableQueue, Queue};
 pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };
@@ -78,6 +79,7 @@ pub use multiproc_sync::{
 pub use children::{Child, active_children};
 pub use error::{JoinError, SpawnError};
 pub use init::{Runtime, init};
+pub use manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
 pub use process::{Builder, Process};
 pub use status::ExitStatus;
 
