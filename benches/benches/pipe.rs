@@ -7,80 +7,26 @@
 use std::env;
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
-use multiproc::Process;
 use multiproc::pipe::{
-    Bytes, Connection, Descriptor, Receiver, Sender, SharedBytes, SharedPool, duplex, simplex,
+    Bytes, Connection, Descriptor, Sender, SharedBytes, SharedPool, duplex, simplex,
 };
+use multiproc_benches::item::Item;
 use multiproc_benches::one_cpu::OneCpu;
+use multiproc_benches::other::{Other, obey};
 use multiproc_benches::rounds::Contest;
 use rustix::io::{read, write};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 const MIB: usize = 1024 * 1024;
 
 /// What a pool keeps, if not told otherwise.
 const POOL: usize = 8;
-
-/// 64 bytes, as a program would have them: an id, some numbers, some flags.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Item {
-    id: u64,
-    values: [u64; 6],
-    kind: u32,
-    flags: u32,
-}
-
-const _: () = assert!(size_of::<Item>() == 64);
-
-impl Item {
-    fn new(id: u64) -> Self {
-        Self { id, values: [id, 1, 2, 3, 4, 5], kind: 6, flags: 7 }
-    }
-}
-
-/// A process that does something as often as it is told to.
-struct Other {
-    order: Sender<u64>,
-    process: Process,
-}
-
-impl Other {
-    fn start<A: Serialize + DeserializeOwned>(
-        run: impl FnOnce((Receiver<u64>, A)) + 'static,
-        argument: A,
-    ) -> Self {
-        let (orders, order) = simplex().unwrap();
-        Self { order, process: Process::spawn(run, (orders, argument)).unwrap() }
-    }
-
-    /// `once` is called `count` times, from the order on.
-    fn time(&self, count: u64, mut once: impl FnMut(u64)) -> Duration {
-        let start = Instant::now();
-        self.order.send(count).unwrap();
-        (0..count).for_each(&mut once);
-        start.elapsed()
-    }
-
-    fn stop(self) {
-        drop(self.order);
-        self.process.join().unwrap();
-    }
-}
-
-/// What the other process does with its orders.
-fn obey(orders: &Receiver<u64>, mut once: impl FnMut(u64)) {
-    while let Ok(count) = orders.recv() {
-        (0..count).for_each(&mut once);
-    }
-}
 
 fn sockets() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()

@@ -4,6 +4,8 @@
 // What cannot be measured ends the bench.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod item;
 pub mod one_cpu;
+pub mod other;
 pub mod posix;
 pub mod rounds;

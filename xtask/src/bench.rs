@@ -1,19 +1,63 @@
 //! `cargo xtask bench`: the benchmarks.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use crate::shell::{self, Error, Result};
+
+/// What the peers in Python need, beside Python.
+const PEERS: &[&str] = &["faster-fifo"];
 
 pub(crate) fn run(args: &[String]) -> Result {
     let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
-    let (names, rest) = args.split_at(split);
+    let (own, rest) = args.split_at(split);
+    let (flags, names): (Vec<_>, Vec<_>) = own.iter().partition(|arg| arg.starts_with('-'));
+    let with_peers = match flags.as_slice() {
+        [] => false,
+        [flag] if *flag == "--peers" => true,
+        _ => return Err(Error::Usage("bench knows one flag, --peers".to_owned())),
+    };
     let mut command = shell::cargo_locked("bench", &["-p", "multiproc-benches"]);
-    match names {
+    match names.as_slice() {
+        // Peers there are of queues only.
+        [] if with_peers => {
+            command.args(["--bench", "queue"]);
+        }
         [] => {}
-        [name] if !name.starts_with('-') => {
+        [name] => {
             command.args(["--bench", name]);
         }
-        _ => return Err(Error::Usage(format!("bench takes one name, not `{}`", names.join(" ")))),
+        _ => {
+            let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+            return Err(Error::Usage(format!("bench takes one name, not `{}`", names.join(" "))));
+        }
     }
     command.args(rest);
+    if with_peers {
+        if rest.is_empty() {
+            command.arg("--");
+        }
+        command.arg("--peers");
+        command.env("MULTIPROC_PEERS_PYTHON", install_peers());
+    }
     println!("bench: {}", shell::show(&command));
     shell::run(&mut command)
+}
+
+/// A Python with the peers, in a folder of its own under `target`. If they cannot be installed, the
+/// bench says what it leaves out.
+fn install_peers() -> PathBuf {
+    let folder = Path::new("target/peers");
+    let python = folder.join("bin/python3");
+    let made = python.exists()
+        || shell::run(Command::new("python3").args(["-m", "venv"]).arg(folder)).is_ok();
+    if !made {
+        return PathBuf::from("python3");
+    }
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PEERS);
+    if shell::run(&mut pip).is_err() {
+        println!("bench: not all of {PEERS:?} could be installed");
+    }
+    std::env::current_dir().map_or(python.clone(), |here| here.join(&python))
 }

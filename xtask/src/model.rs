@@ -39,7 +39,7 @@ const LOOM: Suite = Suite {
 const FAULTS: Suite = Suite {
     name: "faults",
     cfg: "multiproc_faults",
-    crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue"],
+    crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue", "multiproc"],
     // tests/*faults.rs of each crate; cargo fails if a crate has none.
     targets: &["--test", "*faults"],
     filter: None,

@@ -21,7 +21,7 @@
 //! ```
 
 use std::any::type_name;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -56,10 +56,12 @@ const NOTHING: State = State { doing: Doing::Nothing, has_table: false };
 
 thread_local! {
     static STATE: Cell<State> = const { Cell::new(NOTHING) };
-    static TABLE: RefCell<Table> = const { RefCell::new(Table::EMPTY) };
+    /// In a box, because a message without handles has to move it, too.
+    static TABLE: Cell<Option<Box<Table>>> = const { Cell::new(None) };
 }
 
 /// The descriptors of one message while it is being encoded or decoded.
+#[derive(Default)]
 struct Table {
     /// Decoding takes them out one by one: `None` is one that was claimed.
     descriptors: Vec<Option<OwnedFd>>,
@@ -69,12 +71,8 @@ struct Table {
     reason: Option<String>,
 }
 
-impl Table {
-    const EMPTY: Self = Self { descriptors: Vec::new(), sent: Vec::new(), reason: None };
-}
-
 /// The handles in a value that was encoded: see [`encode_unsent`].
-pub struct Handles(Table);
+pub struct Handles(Box<Table>);
 
 impl Handles {
     /// Their descriptors, to be sent with the bytes.
@@ -101,7 +99,7 @@ impl fmt::Debug for Handles {
 /// `Serialize` panics.
 struct Scope {
     outer: State,
-    outer_table: Option<Table>,
+    outer_table: Option<Box<Table>>,
 }
 
 impl Scope {
@@ -114,7 +112,7 @@ impl Scope {
 
     /// What handles have put into the table, if any did.
     #[inline]
-    fn table(&self) -> Option<Table> {
+    fn table(&self) -> Option<Box<Table>> {
         let state = STATE.get();
         if !state.has_table {
             return None;
@@ -129,30 +127,31 @@ impl Drop for Scope {
     fn drop(&mut self) {
         let has_table = STATE.replace(self.outer).has_table;
         if has_table || self.outer.has_table {
-            let outer_table = self.outer_table.take();
-            drop(TABLE.replace(outer_table.unwrap_or(Table::EMPTY)));
+            drop(TABLE.replace(self.outer_table.take()));
         }
     }
 }
 
 #[cold]
-fn take_table() -> Table {
-    TABLE.replace(Table::EMPTY)
+fn take_table() -> Box<Table> {
+    TABLE.take().unwrap_or_default()
 }
 
 fn doing() -> Doing {
     STATE.get().doing
 }
 
-fn set_table(table: Table) {
-    TABLE.set(table);
+fn set_table(table: Box<Table>) {
+    TABLE.set(Some(table));
     STATE.set(State { has_table: true, ..STATE.get() });
 }
 
 /// The table of what is being done, which has one from now on.
 fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
-    STATE.set(State { has_table: true, ..STATE.get() });
-    TABLE.with_borrow_mut(use_it)
+    let mut table = take_table();
+    let result = use_it(&mut table);
+    set_table(table);
+    result
 }
 
 /// Appends to a vector, in pieces as large as the value gives them.
@@ -169,18 +168,26 @@ impl Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Numbers come in up to ten bytes, most in one: a call of memcpy for each costs more than the
-        // bytes.
+        // Most numbers are one byte, and there is most often room for it.
         match bytes {
-            [byte] => self.0.push(*byte),
-            [.., _] if bytes.len() <= 10 => bytes.iter().for_each(|&byte| self.0.push(byte)),
-            _ => self.0.extend_from_slice(bytes),
+            [byte] if self.0.len() < self.0.capacity() => self.0.push(*byte),
+            _ => extend(self.0, bytes),
         }
         Ok(())
     }
 
     fn finalize(self) -> postcard::Result<()> {
         Ok(())
+    }
+}
+
+#[inline(never)]
+fn extend(target: &mut Vec<u8>, bytes: &[u8]) {
+    // Other numbers come in up to ten bytes: a call of memcpy for each costs more than the bytes.
+    if bytes.len() <= 10 {
+        bytes.iter().for_each(|&byte| target.push(byte));
+    } else {
+        target.extend_from_slice(bytes);
     }
 }
 
@@ -267,10 +274,10 @@ pub fn decode<T: DeserializeOwned>(
 ) -> Result<T, DecodeError> {
     let scope = Scope::enter(Doing::Decoding);
     if !descriptors.is_empty() {
-        set_table(Table {
+        set_table(Box::new(Table {
             descriptors: descriptors.into_iter().map(Some).collect(),
-            ..Table::EMPTY
-        });
+            ..Table::default()
+        }));
     }
     if bytes.len() <= SHORT {
         decode_from(Slice::new(bytes), bytes.len(), &scope)

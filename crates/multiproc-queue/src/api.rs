@@ -28,7 +28,7 @@ macro_rules! common {
             /// room for another one before that.)
             #[must_use]
             pub fn is_full(&self) -> bool {
-                self.capacity() == Some(self.len())
+                self.capacity() == Some(self.core.items())
             }
 
             /// How many items the queue holds; `None`: as many as there is room for in
@@ -153,7 +153,7 @@ macro_rules! puts {
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
                 match self.core.put(&item, Until::Deadline(Deadline::NEVER)) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(PutError::new(item, reason)),
+                    Err(Refused::For(reason)) => Err(PutError::new(item, *reason)),
                     Err(Refused::NotNow | Refused::Stalled) => only_a_deadline_gives_up(),
                 }
             }
@@ -166,7 +166,7 @@ macro_rules! puts {
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
                 match self.core.put(&item, Until::Now) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(TryPutError::new(item, reason)),
+                    Err(Refused::For(reason)) => Err(TryPutError::new(item, *reason)),
                     Err(Refused::NotNow) => Err(TryPutError::Full(item)),
                     Err(Refused::Stalled) => Err(TryPutError::Stalled(item)),
                 }
@@ -202,7 +202,7 @@ macro_rules! puts {
             fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
                 match self.core.put(&item, Until::Deadline(deadline)) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, reason)),
+                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, *reason)),
                     Err(Refused::NotNow | Refused::Stalled) => Err(PutTimeoutError::Timeout(item)),
                 }
             }
@@ -239,7 +239,7 @@ macro_rules! puts {
                     let Refused::For(reason) = refused else { only_a_deadline_gives_up() };
                     let rest = step.split_off(count + 1);
                     let Some(item) = step.pop() else { unreachable!("one was refused") };
-                    return Err(PutManyError { put, error: PutError::new(item, reason), rest });
+                    return Err(PutManyError { put, error: PutError::new(item, *reason), rest });
                 }
             }
         }
@@ -256,11 +256,10 @@ macro_rules! gets {
             ///
             /// See [`GetError`].
             pub fn get(&self) -> Result<T, GetError> {
-                match self.core.get(Until::Deadline(Deadline::NEVER)) {
-                    Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(error),
-                    Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
-                }
+                self.core.get(Until::Deadline(Deadline::NEVER), |missed| match missed {
+                    Missed::For(error) => *error,
+                    Missed::NotNow | Missed::Stalled => only_a_deadline_gives_up(),
+                })
             }
 
             /// Takes the next item if there is one, without waiting for it.
@@ -269,12 +268,11 @@ macro_rules! gets {
             ///
             /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                match self.core.get(Until::Now) {
-                    Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(error.into()),
-                    Err(Missed::NotNow) => Err(TryGetError::Empty),
-                    Err(Missed::Stalled) => Err(TryGetError::Stalled),
-                }
+                self.core.get(Until::Now, |missed| match missed {
+                    Missed::For(error) => (*error).into(),
+                    Missed::NotNow => TryGetError::Empty,
+                    Missed::Stalled => TryGetError::Stalled,
+                })
             }
 
             /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
@@ -297,11 +295,10 @@ macro_rules! gets {
             }
 
             fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                match self.core.get(Until::Deadline(deadline)) {
-                    Ok(item) => Ok(item),
-                    Err(Missed::For(error)) => Err(error.into()),
-                    Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
-                }
+                self.core.get(Until::Deadline(deadline), |missed| match missed {
+                    Missed::For(error) => (*error).into(),
+                    Missed::NotNow | Missed::Stalled => GetTimeoutError::Timeout,
+                })
             }
 
             /// Takes up to `max` items at once, waiting for the first one as long as it takes.
@@ -316,7 +313,7 @@ macro_rules! gets {
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
                 match self.core.get_batch(max, Until::Deadline(Deadline::NEVER)) {
                     (items, Ok(())) => Ok(items),
-                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error: *error }),
                     (_, Err(Missed::NotNow | Missed::Stalled)) => only_a_deadline_gives_up(),
                 }
             }
@@ -348,7 +345,7 @@ macro_rules! gets {
             fn get_many_until(&self, max: usize, until: Until) -> Result<Vec<T>, GetManyError<T>> {
                 match self.core.get_batch(max, until) {
                     (items, Ok(()) | Err(Missed::NotNow | Missed::Stalled)) => Ok(items),
-                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error }),
+                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error: *error }),
                 }
             }
 

@@ -1,16 +1,17 @@
 //! What all handles of a queue are made of: the region, the ends of the lane, and the calls between
 //! values and bytes.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::message::{self, Handles};
-use multiproc_pipe::{Deadline, Descriptor, EncodeError};
+use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
 use multiproc_sync::raw::waiters::Look;
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
@@ -29,8 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for one who waits for many things, and not long for any of them.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// A buffer larger than this is not kept for the next item.
-const KEEP: usize = 64 * 1024;
+/// A buffer larger than this is not kept for the next item. (Fresh memory costs more than a copy.)
+const KEEP: usize = 4 * 1024 * 1024;
 
 /// So many items are put or got under one lock, at most,
 const BATCH: usize = 128;
@@ -56,6 +57,8 @@ pub(crate) struct Core<T> {
     closed_producers: AtomicU32,
     /// How often a task had come back, when last none was there.
     pub(crate) returned: AtomicU32,
+    /// When it was last looked for tasks of the dead, in ms.
+    pub(crate) reclaimed_at: AtomicU64,
     puts: AtomicU32,
     name: Option<Arc<str>>,
     items: PhantomData<fn(T) -> T>,
@@ -73,19 +76,36 @@ pub(crate) enum Until {
 pub(crate) enum Refused {
     NotNow,
     Stalled,
-    For(Reason),
+    /// In a box, because it is large and seldom.
+    For(Box<Reason>),
 }
 
 /// Why no item was got.
 pub(crate) enum Missed {
     NotNow,
     Stalled,
-    For(GetError),
+    /// In a box, because it is large and seldom.
+    For(Box<GetError>),
+}
+
+impl From<Reason> for Refused {
+    #[cold]
+    fn from(reason: Reason) -> Self {
+        Self::For(Box::new(reason))
+    }
+}
+
+impl From<GetError> for Missed {
+    #[cold]
+    fn from(error: GetError) -> Self {
+        Self::For(Box::new(error))
+    }
 }
 
 impl From<Fault> for Refused {
+    #[cold]
     fn from(fault: Fault) -> Self {
-        Self::For(match fault {
+        Self::from(match fault {
             Fault::Stalled => return Self::Stalled,
             Fault::Closed => Reason::Closed,
             Fault::Disconnected => Reason::Disconnected,
@@ -98,8 +118,9 @@ impl From<Fault> for Refused {
 }
 
 impl From<Fault> for Missed {
+    #[cold]
     fn from(fault: Fault) -> Self {
-        Self::For(match fault {
+        Self::from(match fault {
             Fault::Stalled => return Self::Stalled,
             Fault::Closed => GetError::Closed,
             Fault::Disconnected => GetError::Disconnected,
@@ -145,6 +166,7 @@ impl<T> Core<T> {
             closed_consumers,
             closed_producers,
             returned: AtomicU32::new(0),
+            reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             name,
             items: PhantomData,
@@ -175,8 +197,15 @@ impl<T> Core<T> {
 
     /// How many items can be got.
     pub(crate) fn len(&self) -> usize {
-        let items = usize::try_from(self.ring().len()).unwrap_or(usize::MAX);
-        items.saturating_add(self.ready_tasks())
+        match self.store.tasks {
+            None => self.items(),
+            Some(_) => self.tasks_len(),
+        }
+    }
+
+    /// How many take a place of the queue's capacity: tasks that have come back do not.
+    pub(crate) fn items(&self) -> usize {
+        usize::try_from(self.ring().len()).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -231,9 +260,20 @@ impl<T> Core<T> {
         look: Look,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<(), Fault> {
-        if self.may_tasks_come_back(ring) {
-            return Ok(());
+        match self.check_puts(ring, look, deadline) {
+            // In this order: what was got since is in work.
+            Err(Fault::Closed | Fault::Disconnected) if self.may_tasks_come_back() => Ok(()),
+            result => result,
         }
+    }
+
+    /// Whether anything can be put any more, or is there.
+    fn check_puts(
+        &self,
+        ring: &Ring<'_, Store>,
+        look: Look,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<(), Fault> {
         if ring.control.is_shut_down() && ring.is_drained(deadline)? {
             return Err(Fault::Closed);
         }
@@ -261,7 +301,10 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn watch_consumer<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
-        if let Some(end) = &self.consumer {
+        // A lane that is hung up is always ready, though tasks may still come back: they are looked
+        // for now and then.
+        let may_hang_up = self.store.tasks.is_some();
+        if let Some(end) = self.consumer.as_ref().filter(|end| !(may_hang_up && end.is_hung_up())) {
             add(end.as_fd());
         }
     }
@@ -270,7 +313,8 @@ impl<T> Core<T> {
     /// over, or the lane be hung up.
     pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
         let ring = self.ring();
-        if ring.len() > 0 {
+        self.reclaim();
+        if self.len() > 0 {
             return Ok(true);
         }
         // Takes what lies in the lane away, if it belongs to nothing. Only then comes the bell, and
@@ -281,10 +325,11 @@ impl<T> Core<T> {
             return Ok(true);
         }
         ring.control.ask_for_bell(lane::now());
-        Ok(ring.len() > 0 || ring.control.is_shut_down())
+        Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
     }
 
     /// Puts what is encoded, and says how many items.
+    #[inline]
     fn put_items(
         &self,
         items: Items<'_>,
@@ -350,19 +395,21 @@ impl<T> Core<T> {
         let ring = self.ring();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = Unpacked { end, descriptors: Vec::new() };
-        let count = match until {
-            Until::Now => {
-                let count = ring.try_get(sink, &mut lane, || Deadline::after(PATIENCE))?;
-                if count == 0 {
-                    self.check_producers(&ring, Look::Recheck, || Deadline::after(PATIENCE))?;
-                }
-                count
-            }
+        let patience = || Deadline::after(PATIENCE);
+        let result = match until {
+            Until::Now => match ring.try_get(sink, &mut lane, patience) {
+                Ok(0) => self.check_producers(&ring, Look::Recheck, patience).and(Ok(0)),
+                result => result,
+            },
             Until::Deadline(deadline) => {
                 let check = |look| self.check_producers(&ring, look, || deadline);
-                ring.get(sink, &mut lane, deadline, check)?
+                ring.get(sink, &mut lane, deadline, check)
             }
         };
+        if result == Err(Fault::Closed) {
+            end.drain(); // what lies there belongs to items that nobody will get
+        }
+        let count = result?;
         if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }
     }
 }
@@ -371,15 +418,14 @@ impl<T: Serialize> Core<T> {
     /// Encodes an item, and puts it.
     #[inline]
     pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
-        self.begin_put(1).map_err(Refused::For)?;
-        with_buffer(|buffer| {
-            let handles = self.encode(item, buffer).map_err(Refused::For)?;
-            let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
-            match handles {
-                None => self.put_items(items, None, until).1,
-                Some(handles) => self.put_with(items, handles, until),
-            }
-        })
+        self.begin_put(1)?;
+        let mut buffer = Lent::empty();
+        let handles = self.encode(item, &mut buffer)?;
+        let items = Items { bytes: &buffer, start: 0, ends: &[buffer.len()] };
+        match handles {
+            None => self.put_items(items, None, until).1,
+            Some(handles) => self.put_with(items, handles, until),
+        }
     }
 
     /// Puts the only one of the items, with its handles. They count as sent only if it is put.
@@ -394,13 +440,13 @@ impl<T: Serialize> Core<T> {
         let result = if descriptors.is_empty() {
             self.put_items(items, None, until).1
         } else if descriptors.len() > MAX_DESCRIPTORS {
-            Err(Refused::For(Reason::Encode(EncodeError::new::<T>(format!(
+            Err(Refused::from(Reason::Encode(EncodeError::new::<T>(format!(
                 "it has {} descriptors, and an item of a queue can have {MAX_DESCRIPTORS}; a \
                  `duplex` connection takes more",
                 descriptors.len()
             )))))
         } else {
-            let Some(end) = self.producer_end() else { return Err(Refused::For(Reason::Closed)) };
+            let Some(end) = self.producer_end() else { return Err(Reason::Closed.into()) };
             self.put_items(items, Some(&mut Parcel { end: &end, descriptors }), until).1
         };
         if result.is_ok() {
@@ -425,30 +471,30 @@ impl<T: Serialize> Core<T> {
     /// The same for the first few, which are encoded together.
     fn put_some(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
         if let Err(reason) = self.begin_put(batch.len()) {
-            return (0, Err(Refused::For(reason)));
+            return (0, Err(reason.into()));
         }
-        with_buffer(|buffer| {
-            let mut ends = Vec::with_capacity(batch.len());
-            for item in batch {
-                match self.encode(item, buffer) {
-                    Ok(None) => {}
-                    // One with handles goes alone; and one that fails is an error only when it is
-                    // the first.
-                    Ok(Some(handles)) if ends.is_empty() => {
-                        let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
-                        let result = self.put_with(items, handles, until);
-                        return (usize::from(result.is_ok()), result);
-                    }
-                    Err(reason) if ends.is_empty() => return (0, Err(Refused::For(reason))),
-                    Ok(_) | Err(_) => break,
+        let mut lent = Lent::empty();
+        let buffer = &mut *lent;
+        let mut ends = Vec::with_capacity(batch.len());
+        for item in batch {
+            match self.encode(item, buffer) {
+                Ok(None) => {}
+                // One with handles goes alone; and one that fails is an error only when it is
+                // the first.
+                Ok(Some(handles)) if ends.is_empty() => {
+                    let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
+                    let result = self.put_with(items, handles, until);
+                    return (usize::from(result.is_ok()), result);
                 }
-                ends.push(buffer.len());
-                if buffer.len() > BATCH_BYTES || ends.len() == BATCH {
-                    break;
-                }
+                Err(reason) if ends.is_empty() => return (0, Err(reason.into())),
+                Ok(_) | Err(_) => break,
             }
-            self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
-        })
+            ends.push(buffer.len());
+            if buffer.len() > BATCH_BYTES || ends.len() == BATCH {
+                break;
+            }
+        }
+        self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
     }
 
     /// Appends the bytes of an item.
@@ -466,13 +512,19 @@ impl<T: Serialize> Core<T> {
 }
 
 impl<T: DeserializeOwned> Core<T> {
-    /// Gets the bytes of an item, and decodes them.
+    /// Gets the bytes of an item, and decodes them. (The error is made in place: to turn one kind of
+    /// result into another would move the item.)
     #[inline]
-    pub(crate) fn get(&self, until: Until) -> Result<T, Missed> {
-        with_buffer(|buffer| {
-            let descriptors = self.get_items(buffer, until)?;
-            message::decode(buffer, descriptors).map_err(|error| Missed::For(error.into()))
-        })
+    pub(crate) fn get<E: From<DecodeError>>(
+        &self,
+        until: Until,
+        missed: impl FnOnce(Missed) -> E,
+    ) -> Result<T, E> {
+        let mut buffer = Lent::empty();
+        match self.get_items(&mut *buffer, until) {
+            Ok(descriptors) => message::decode(&buffer, descriptors).map_err(E::from),
+            Err(reason) => Err(missed(reason)),
+        }
     }
 
     /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
@@ -482,8 +534,9 @@ impl<T: DeserializeOwned> Core<T> {
         if max == 0 {
             return (items, Ok(()));
         }
-        let result = with_buffer(|buffer| {
-            let mut batch = Batch { buffer, ends: Vec::new(), max: max.min(BATCH) };
+        let mut buffer = Lent::empty();
+        let mut get = || {
+            let mut batch = Batch { buffer: &mut buffer, ends: Vec::new(), max: max.min(BATCH) };
             let mut descriptors = self.get_items(&mut batch, until)?;
             let Batch { buffer, ends, .. } = batch;
             let mut start = 0;
@@ -492,14 +545,15 @@ impl<T: DeserializeOwned> Core<T> {
                 match message::decode(&buffer[start..end], std::mem::take(&mut descriptors)) {
                     Ok(item) => items.push(item),
                     Err(error) if failure.is_ok() => {
-                        failure = Err(Missed::For(GetError::Decode(error)));
+                        failure = Err(GetError::Decode(error).into());
                     }
                     Err(_) => {}
                 }
                 start = end;
             }
             failure
-        });
+        };
+        let result = get();
         (items, result)
     }
 }
@@ -526,23 +580,45 @@ impl Sink for Batch<'_> {
     }
 }
 
-/// Lends an empty buffer of this thread. What runs in it may ask for another one.
-#[inline]
-pub(crate) fn with_buffer<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// A buffer of this thread, empty, for one operation. While it is lent, another one is made.
+pub(crate) struct Lent(Vec<u8>);
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Lent {
+    #[inline]
+    pub(crate) fn empty() -> Self {
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        Self(buffer)
     }
-    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
-        Ok(mut buffer) => {
-            buffer.clear();
-            let result = run(&mut buffer);
-            if buffer.capacity() > KEEP {
-                *buffer = Vec::new();
-            }
-            result
+}
+
+impl Drop for Lent {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.capacity() <= KEEP {
+            BUFFER.set(std::mem::take(&mut self.0));
         }
-        Err(_) => run(&mut Vec::new()),
-    })
+    }
+}
+
+impl Deref for Lent {
+    type Target = Vec<u8>;
+
+    #[inline]
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Lent {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
 }
 
 /// How a handle travels.

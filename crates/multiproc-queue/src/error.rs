@@ -378,6 +378,12 @@ macro_rules! widen {
                 }
             }
         }
+
+        impl From<DecodeError> for $name {
+            fn from(error: DecodeError) -> Self {
+                Self::Decode(error)
+            }
+        }
     )*};
 }
 widen!(TryGetError GetTimeoutError);

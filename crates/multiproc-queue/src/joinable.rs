@@ -197,7 +197,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     pub fn get(&self) -> Result<Task<T>, GetError> {
         match self.core.get_task(Until::Deadline(Deadline::NEVER)) {
             Ok(task) => Ok(Task::new(&self.core, task)),
-            Err(Missed::For(error)) => Err(error),
+            Err(Missed::For(error)) => Err(*error),
             Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
         }
     }
@@ -210,7 +210,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
         match self.core.get_task(Until::Now) {
             Ok(task) => Ok(Task::new(&self.core, task)),
-            Err(Missed::For(error)) => Err(error.into()),
+            Err(Missed::For(error)) => Err((*error).into()),
             Err(Missed::NotNow) => Err(TryGetError::Empty),
             Err(Missed::Stalled) => Err(TryGetError::Stalled),
         }
@@ -237,7 +237,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
         match self.core.get_task(Until::Deadline(deadline)) {
             Ok(task) => Ok(Task::new(&self.core, task)),
-            Err(Missed::For(error)) => Err(error.into()),
+            Err(Missed::For(error)) => Err((*error).into()),
             Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
         }
     }

@@ -100,6 +100,17 @@ pub const GET_POINTS: &[&str] =
 pub const OVERFLOW_POINTS: &[&str] =
     &["put.block_reserved", "put.block_prepared", "put.block_taken", "get.trimmed"];
 
+/// The same, of what is done now and then.
+#[doc(hidden)]
+pub const SELDOM_POINTS: &[&str] = &[
+    "put.hot_reserved",
+    "put.seen",
+    "get.seen",
+    "get.trim_prepared",
+    "get.trim_committed",
+    "get.trimmed_some",
+];
+
 /// The same, beside those, of items that have descriptors.
 #[doc(hidden)]
 pub const LANE_POINTS: &[&str] = &["put.tagged", "put.sent", "get.received", "get.removed"];

@@ -12,7 +12,7 @@
 //! all together, it has no more than that.
 
 use std::io;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -254,6 +254,20 @@ impl Store {
     fn place(&self, class: usize, slot: usize) -> usize {
         self.layout.places[class] + slot * CLASSES[class].bytes
     }
+
+    /// Makes sure of the small slots up to this one, and some more.
+    #[cold]
+    fn reserve_more(&self, class: usize, slot: usize) -> bool {
+        const STEP: usize = 64 << 10;
+        let Class { bytes, slots } = CLASSES[class];
+        let from = self.reserved[class].load(Ordering::Relaxed);
+        let to = (slot + 1).next_multiple_of(STEP / bytes).min(slots);
+        let is_done = self.region.reserve(self.place(class, from), (to - from) * bytes).is_ok();
+        if is_done {
+            self.reserved[class].fetch_max(to, Ordering::Relaxed);
+        }
+        is_done
+    }
 }
 
 /// A class of slots larger than this gives its memory back.
@@ -279,14 +293,13 @@ impl Places for Store {
         let reserved = &self.reserved[class];
         let is_large = CLASSES[class].bytes >= LARGE;
         if is_large || slot >= reserved.load(Ordering::Relaxed) {
-            let (from, len) = match is_large {
-                true => (at, bytes.len()),
-                false => (self.layout.places[class], (slot + 1) * CLASSES[class].bytes),
-            };
-            if self.region.reserve(from, len).is_err() {
+            if is_large {
+                if self.region.reserve(at, bytes.len()).is_err() {
+                    return false;
+                }
+            } else if !self.reserve_more(class, slot) {
                 return false;
             }
-            reserved.fetch_max(slot + 1, Ordering::Relaxed);
         }
         self.region.data().copy_in(at, bytes);
         true
@@ -296,9 +309,10 @@ impl Places for Store {
         self.region.data().append_to(self.place(class, slot), length, target);
     }
 
-    fn give_back(&self, class: usize, slots: usize) {
-        let len = slots * CLASSES[class].bytes;
-        let _ = self.region.give_back(self.layout.places[class], len);
+    fn give_back(&self, class: usize, slots: Range<usize>) {
+        let len = slots.len() * CLASSES[class].bytes;
+        // If the kernel should refuse, the memory stays taken: no more.
+        let _ = self.region.give_back(self.place(class, slots.start), len);
     }
 }
 

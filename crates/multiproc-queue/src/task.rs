@@ -15,13 +15,14 @@ use multiproc_sync::raw::waiters::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Missed, PATIENCE, Until, with_buffer};
+use crate::core::{Core, Lent, Missed, PATIENCE, Until};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
-use crate::lane::Unpacked;
+use crate::lane::{self, Unpacked};
 use crate::queue::{Producer, Queue};
-use crate::raw::frame::Header;
-use crate::raw::ring::{Fault, Ring, Sink};
-use crate::raw::tasks::{Delivered, Kind, LetterEnd, Tasks};
+use crate::raw::blocks::millis;
+use crate::raw::ring::Ring;
+use crate::raw::tasks::{Delivered, LetterEnd};
+use crate::raw::work::{Getting, Work};
 use crate::store::Store;
 
 /// Tells the threads of this process apart.
@@ -36,75 +37,35 @@ fn this_thread() -> u64 {
     THIS.get()
 }
 
-/// An item on its way into a slot.
-struct TaskSink<'a> {
-    buffer: &'a mut Vec<u8>,
-    tasks: Tasks<'a, Store>,
-    task: Option<Delivered>,
-}
-
-impl Sink for TaskSink<'_> {
-    fn takes_more(&self) -> bool {
-        false
-    }
-
-    fn buffer(&mut self) -> &mut Vec<u8> {
-        self.buffer
-    }
-
-    fn ended(&mut self, header: &Header) -> Result<(), Fault> {
-        let had_descriptors = header.tag != 0;
-        let task = self.tasks.take(header.number, self.buffer, had_descriptors, this_thread())?;
-        self.task = Some(task);
-        Ok(())
-    }
-}
-
 impl<T> Core<T> {
-    fn tasks(&self) -> Tasks<'_, Store> {
-        Tasks {
-            control: &self.store.region.control().tasks,
-            members: &self.store,
+    /// The queue's tasks, as this process sees them.
+    fn work(&self) -> Work<'_, Store> {
+        Work {
+            ring: self.ring(),
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
+            returned: &self.returned,
+            is_closed: self.is_closed(),
         }
     }
 
-    /// How many tasks wait to be delivered again.
-    pub(crate) fn ready_tasks(&self) -> usize {
-        if self.store.tasks.is_none() || self.ring().is_thrown_away() {
-            return 0;
-        }
-        self.tasks().count(|state| state.kind == Kind::Ready)
+    /// How many tasks can be got.
+    pub(crate) fn tasks_len(&self) -> usize {
+        self.work().len()
     }
 
-    /// Whether there will be tasks to get although none is left to be put: what another process has
-    /// may come back.
-    pub(crate) fn may_tasks_come_back(&self, ring: &Ring<'_, Store>) -> bool {
+    /// Whether there will be tasks to get although none is left to be put: what others have may come
+    /// back.
+    pub(crate) fn may_tasks_come_back(&self) -> bool {
+        let work = self.work();
         self.store.tasks.is_some()
-            && !ring.is_thrown_away()
-            && self.tasks().unfinished_elsewhere() > 0
+            && !work.ring.is_thrown_away()
+            && work.tasks().may_come_back(this_thread())
     }
 
-    /// Puts the tasks of the dead back.
-    fn reclaim(&self, ring: &Ring<'_, Store>) {
-        let Some((produced, _)) = ring.counts() else { return };
-        let consumed = || ring.counts().map(|(_, consumed)| consumed);
-        if self.tasks().reclaim(consumed, produced) {
-            self.task_came_back(ring);
-            self.task_ended();
-        }
-    }
-
-    fn task_came_back(&self, ring: &Ring<'_, Store>) {
-        ring.notify_consumer();
-        self.ring_bell();
-    }
-
-    /// To be called when a task has ended.
-    fn task_ended(&self) {
-        let all_done = self.store.region.control().tasks.all_done();
-        if all_done.has_sleepers() && self.unfinished() == 0 {
-            all_done.notify_all();
+    /// Puts the tasks of the dead back, if this is a queue of tasks.
+    pub(crate) fn reclaim(&self) {
+        if self.store.tasks.is_some() {
+            self.work().reclaim();
         }
     }
 
@@ -113,17 +74,15 @@ impl<T> Core<T> {
     where
         T: DeserializeOwned,
     {
-        with_buffer(|buffer| {
-            let (task, descriptors) = self.get_task_bytes(buffer, until)?;
-            match message::decode(buffer, descriptors) {
-                Ok(item) => Ok((item, task)),
-                Err(error) => {
-                    self.tasks().bury(task.slot);
-                    self.task_ended();
-                    Err(Missed::For(error.into()))
-                }
+        let mut buffer = Lent::empty();
+        let (task, descriptors) = self.get_task_bytes(&mut buffer, until)?;
+        match message::decode(&buffer, descriptors) {
+            Ok(item) => Ok((item, task)),
+            Err(error) => {
+                self.work().bury(task.slot);
+                Err(GetError::from(error).into())
             }
-        })
+        }
     }
 
     fn get_task_bytes(
@@ -131,19 +90,28 @@ impl<T> Core<T> {
         buffer: &mut Vec<u8>,
         until: Until,
     ) -> Result<(Delivered, Vec<OwnedFd>), Missed> {
-        let ring = self.ring();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = Unpacked { end, descriptors: Vec::new() };
+        let work = self.work();
+        let mut getting = Getting { thread: this_thread(), buffer, lane: &mut lane };
         let deadline = match until {
             Until::Now => Deadline::after(PATIENCE),
             Until::Deadline(deadline) => deadline,
         };
-        let mut sink = TaskSink { buffer, tasks: self.tasks(), task: None };
-        let mut attempt = |look| self.attempt_task(&ring, &mut sink, &mut lane, look, deadline);
-        let task = match attempt(Look::Again) {
+        let mut attempt = |look| {
+            let check = |look| self.check_producers(&work.ring, look, || deadline);
+            let task = work.attempt(&mut getting, look, deadline, check);
+            if look == Look::Recheck {
+                self.ring_bell();
+            }
+            task
+        };
+        // Who always finds something looks for the dead, too.
+        let look = if self.is_time_to_reclaim() { Look::Recheck } else { Look::Again };
+        let task = match attempt(look) {
             Some(result) => Some(result),
             None if matches!(until, Until::Now) => attempt(Look::Recheck),
-            None => ring.wait_for_item(deadline, attempt),
+            None => work.ring.wait_for_item(deadline, attempt),
         };
         match task {
             Some(Ok(task)) => Ok((task, lane.descriptors)),
@@ -152,112 +120,63 @@ impl<T> Core<T> {
         }
     }
 
-    fn attempt_task(
-        &self,
-        ring: &Ring<'_, Store>,
-        sink: &mut TaskSink<'_>,
-        lane: &mut Unpacked<'_>,
-        look: Look,
-        deadline: Deadline,
-    ) -> Option<Result<Delivered, Fault>> {
-        if look == Look::Recheck {
-            self.reclaim(ring);
+    /// Whether a recheck interval has passed since this was last so.
+    fn is_time_to_reclaim(&self) -> bool {
+        let now = millis(lane::now());
+        let is_time =
+            now.wrapping_sub(self.reclaimed_at.load(Ordering::Relaxed)) >= millis(RECHECK);
+        if is_time {
+            self.reclaimed_at.store(now, Ordering::Relaxed);
         }
-        // What has come back, if its turn has come; and whatever has, if there is nothing else.
-        let mut task = self.take_returned(ring, sink, false);
-        if let Ok(None) = task {
-            task = match ring.try_get(sink, lane, || deadline) {
-                Ok(0) => self.take_returned(ring, sink, true),
-                Ok(_) => Ok(sink.task.take()),
-                Err(fault) => Err(fault),
-            };
-        }
-        match task {
-            Ok(Some(task)) => Some(Ok(task)),
-            Ok(None) => self.check_producers(ring, look, || deadline).err().map(Err),
-            Err(fault) => Some(Err(fault)),
-        }
-    }
-
-    fn take_returned(
-        &self,
-        ring: &Ring<'_, Store>,
-        sink: &mut TaskSink<'_>,
-        is_empty: bool,
-    ) -> Result<Option<Delivered>, Fault> {
-        let tasks = self.tasks();
-        let returned = tasks.control.returned.load(Ordering::Acquire);
-        if returned == self.returned.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        if ring.is_thrown_away() {
-            return Err(Fault::Closed);
-        }
-        let consumed = if is_empty { Some(u64::MAX) } else { ring.counts().map(|counts| counts.1) };
-        let Some(consumed) = consumed else { return Ok(None) };
-        let task = tasks.take_returned(consumed, this_thread(), sink.buffer)?;
-        if task.is_none() && is_empty {
-            self.returned.store(returned, Ordering::Relaxed);
-        } else if task.is_some() && self.ready_tasks() > 0 {
-            ring.notify_consumer();
-        }
-        Ok(task)
+        is_time
     }
 
     /// How many tasks are not done: exact at one moment during the call.
     pub(crate) fn unfinished(&self) -> usize {
-        let ring = self.ring();
-        if ring.is_thrown_away() {
-            return self.tasks().count(|state| state.owner.is_some());
-        }
-        let (items, tasks) = ring.while_still(|| self.tasks().unfinished());
-        usize::try_from(items).unwrap_or(usize::MAX).saturating_add(tasks)
+        self.work().unfinished()
     }
 
     /// Waits until all tasks are done.
     pub(crate) fn join(&self, deadline: Deadline) -> Result<(), JoinTasksTimeoutError> {
-        let tasks = self.tasks();
-        if tasks.is_in_task(this_thread()) {
+        let work = self.work();
+        if work.tasks().is_in_task(this_thread()) {
             return Err(JoinTasksTimeoutError::InTask);
         }
-        let waited = tasks.control.all_done().wait_until(deadline, RECHECK, |look| {
-            if look == Look::Recheck {
-                self.reclaim(&self.ring());
-            }
-            (self.unfinished() == 0).then_some(())
-        });
-        waited.outcome.ok_or(JoinTasksTimeoutError::Timeout)
+        if !work.join(deadline, || self.ring_bell()) {
+            return Err(JoinTasksTimeoutError::Timeout);
+        }
+        self.trim_tasks(&work.ring);
+        Ok(())
     }
 
     /// The process has finished one of the tasks that it detached.
     pub(crate) fn detached_done(&self) -> bool {
-        let tasks = self.tasks();
-        // Another thread may be quicker: then there may be another one.
-        while let Some(slot) = tasks.first_detached() {
-            if tasks.done(slot) {
-                self.task_ended();
-                return true;
-            }
-        }
-        false
+        self.work().detached_done()
     }
 
     pub(crate) fn redelivered(&self) -> u64 {
-        self.tasks().control.redelivered.load(Ordering::Relaxed)
+        self.work().tasks().control.redelivered.load(Ordering::Relaxed)
     }
 
     pub(crate) fn died(&self) -> u64 {
-        self.tasks().control.died.load(Ordering::Relaxed)
+        self.work().tasks().control.died.load(Ordering::Relaxed)
     }
 
     pub(crate) fn dead(&self) -> usize {
-        self.tasks().dead()
+        self.work().tasks().dead()
     }
 
-    /// Gives the memory of finished tasks back.
+    /// Gives the memory of finished tasks back, in pieces: others may want the lock.
     pub(crate) fn trim_tasks(&self, ring: &Ring<'_, Store>) {
-        if self.store.tasks.is_some() {
-            ring.as_consumer(|| self.tasks().trim());
+        let work = self.work();
+        let now = lane::now();
+        if self.store.tasks.is_none() || !work.tasks().is_time_to_trim(now) {
+            return;
+        }
+        let mut is_more = true;
+        while is_more {
+            is_more = false;
+            ring.as_consumer(|| is_more = work.tasks().trim(now));
         }
     }
 }
@@ -297,8 +216,7 @@ impl<T> Task<T> {
 
     fn end(&mut self) -> Option<T> {
         let item = self.item.take();
-        self.core.tasks().done(self.task.slot);
-        self.core.task_ended();
+        self.core.work().done(self.task.slot);
         item
     }
 
@@ -331,7 +249,7 @@ impl<T> Task<T> {
     /// Until then, it goes back only if this process dies.
     #[must_use]
     pub fn detach(mut self) -> T {
-        self.core.tasks().detach(self.task.slot);
+        self.core.work().tasks().detach(self.task.slot);
         match self.item.take() {
             Some(item) => item,
             None => unreachable!("taken only when it ends"),
@@ -369,12 +287,8 @@ impl<T> DerefMut for Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if self.item.take().is_some() {
-            let ring = self.core.ring();
-            let due = ring.counts().map_or(0, |(produced, _)| produced);
-            self.core.tasks().put_back(self.task.slot, due);
-            self.core.task_came_back(&ring);
-            // It may have become a dead letter, and have been the last one.
-            self.core.task_ended();
+            self.core.work().put_back(self.task.slot);
+            self.core.ring_bell();
         }
     }
 }
@@ -462,7 +376,7 @@ pub struct DeadLetter<T> {
 impl<T: DeserializeOwned> DeadLetter<T> {
     /// All there are, from the oldest on.
     pub(crate) fn all(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let tasks = core.tasks();
+        let tasks = core.work().tasks();
         let mut letters: Vec<Self> = Vec::new();
         loop {
             let after = letters.last().map(|letter| letter.task.number);
@@ -491,7 +405,7 @@ impl<T: DeserializeOwned> DeadLetter<T> {
 
 fn as_get_error(missed: Missed) -> GetError {
     match missed {
-        Missed::For(error) => error,
+        Missed::For(error) => *error,
         Missed::NotNow | Missed::Stalled => unreachable!("nobody waits"),
     }
 }
@@ -531,17 +445,14 @@ impl<T> DeadLetter<T> {
     /// Delivers it again, at the end, as if it had never been delivered. It counts as unfinished
     /// again. (If its descriptors are lost, it cannot be decoded, and will be a dead letter again.)
     pub fn put_again(mut self) {
-        let due = self.core.ring().counts().map_or(0, |(produced, _)| produced);
-        self.end = LetterEnd::Revive { due };
+        self.end = LetterEnd::Revive { due: self.core.work().end() };
     }
 }
 
 impl<T> Drop for DeadLetter<T> {
     fn drop(&mut self) {
-        self.core.tasks().end_letter(self.task.slot, self.end);
-        if let LetterEnd::Revive { .. } = self.end {
-            self.core.task_came_back(&self.core.ring());
-        }
+        self.core.work().end_letter(self.task.slot, self.end);
+        self.core.ring_bell();
     }
 }
 

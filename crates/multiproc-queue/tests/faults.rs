@@ -2,13 +2,23 @@
 //! points in.
 #![cfg(multiproc_faults)]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::env;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
+use multiproc::pipe::{Bytes, Receiver, Sender, simplex};
 use multiproc::{JoinError, Process};
-use multiproc_queue::{GET_POINTS, PUT_POINTS, Queue};
-use multiproc_testkit::{die_at, is_asleep, until, watchdog};
+use multiproc_queue::{
+    GET_POINTS, LANE_POINTS, OVERFLOW_POINTS, PUT_POINTS, PutError, Queue, SELDOM_POINTS,
+};
+use multiproc_sync::fault::refuse;
+use multiproc_testkit::{Census, alone, die_at, is_asleep, until, watchdog};
+
+use common::memory;
 
 multiproc::enable_in_tests!();
 
@@ -164,18 +174,402 @@ fn faults_wake_ups_are_lost_with_the_dead() {
     assert_eq!(doomed.join().unwrap_err(), KILLED);
 }
 
+/// In which ring the items are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Hot,
+    Overflow,
+}
+
+/// An item: its number, so many bytes, and the way back to who looks whether it came.
+type Item = (u32, Bytes, Option<Sender<u32>>);
+
+/// What fills the hot ring, so that other items have no room there; not more than two of them.
+const FILLERS: u32 = 2;
+
+fn filler(n: u32) -> Item {
+    (1000 + n, Bytes(vec![9; 120_000]), None)
+}
+
+fn item(n: u32, place: Place, sender: Option<Sender<u32>>) -> Item {
+    let len = if place == Place::Hot { 10 } else { 400_000 };
+    (n, Bytes(vec![n.to_le_bytes()[0]; len]), sender)
+}
+
+/// Each is what it was, and its descriptor belongs to it.
+fn check(item: Item, expected: u32, place: Place, receivers: &[Option<Receiver<u32>>], what: &str) {
+    let (number, bytes, sender) = item;
+    assert_eq!(number, expected, "{what}");
+    let same = self::item(number, place, None).1;
+    assert!(bytes.0 == same.0, "{what}");
+    let receiver = &receivers[number as usize];
+    assert_eq!(sender.is_some(), receiver.is_some(), "{what}");
+    if let (Some(sender), Some(receiver)) = (sender, receiver) {
+        sender.send(number).unwrap();
+        assert_eq!(receiver.recv().unwrap(), number, "{what}");
+    }
+}
+
+/// So many pairs, if there are to be any.
+#[allow(clippy::type_complexity)]
+fn channels(
+    count: usize,
+    with_descriptors: bool,
+) -> (Vec<Option<Sender<u32>>>, Vec<Option<Receiver<u32>>>) {
+    let pair = |_| with_descriptors.then(|| simplex().unwrap());
+    (0..count)
+        .map(pair)
+        .map(|pair| pair.map(|(receiver, sender)| (sender, receiver)).unzip())
+        .unzip()
+}
+
+/// The points of one side that are reached by every such item.
+fn points(side: &str, place: Place, with_descriptors: bool) -> Vec<&'static str> {
+    let mut lists = vec![PUT_POINTS, GET_POINTS];
+    if place == Place::Overflow {
+        lists.push(OVERFLOW_POINTS);
+    }
+    if with_descriptors {
+        lists.push(LANE_POINTS);
+    }
+    lists.concat().into_iter().filter(|point| point.starts_with(side)).collect()
+}
+
+fn put_and_die((queue, items, point): (Queue<Item>, Vec<Item>, String)) {
+    for (n, item) in items.into_iter().enumerate() {
+        // The first put that reserves is the first one of all.
+        if n == 2 || point == "put.hot_reserved" {
+            die_at(&point, 1);
+        }
+        queue.put(item).unwrap();
+    }
+}
+
+fn a_producer_dies(point: &str, place: Place, with_descriptors: bool) {
+    let what = &format!("{point}, {place:?}, descriptors: {with_descriptors}");
+    let before = Census::take();
+    let fillers = if place == Place::Hot { 0 } else { FILLERS };
+    let capacity = 6 + fillers as usize;
+    let queue = Queue::bounded(capacity).unwrap();
+    (0..fillers).for_each(|n| queue.put(filler(n)).unwrap());
+    let (senders, receivers) = channels(6, with_descriptors);
+    let mut items: Vec<_> = (0..).zip(senders).map(|(n, sender)| item(n, place, sender)).collect();
+    let rest = items.split_off(3);
+    let args = (queue.clone(), items, point.to_owned());
+    let child = Process::spawn(put_and_die, args).unwrap();
+    assert_eq!(child.join().unwrap_err(), KILLED, "{what} was not reached");
+
+    let there = match point {
+        "put.hot_reserved" => 0,
+        "put.committed" | "put.unlocked" => 3,
+        _ => 2,
+    };
+    assert_eq!(queue.len(), (fillers + there) as usize, "{what}");
+    // The capacity is what it was.
+    let mut all: Vec<u32> = (0..there).collect();
+    for item in rest {
+        all.push(item.0);
+        within_recovery(|| queue.try_put(item).unwrap());
+    }
+    while queue.len() < capacity {
+        queue.try_put(filler(0)).unwrap();
+        all.push(1000);
+    }
+    assert!(queue.try_put(filler(0)).unwrap_err().is_full(), "{what}");
+    for n in 0..fillers {
+        assert_eq!(queue.try_get().unwrap().0, 1000 + n, "{what}");
+    }
+    for expected in all {
+        let item = within_recovery(|| queue.try_get().unwrap());
+        if expected == 1000 {
+            assert_eq!(item.0, 1000, "{what}");
+        } else {
+            check(item, expected, place, &receivers, what);
+        }
+    }
+    nothing_is_left(queue, receivers, what);
+    assert_eq!(Census::take(), before, "{what}");
+}
+
+/// Neither items nor descriptors.
+fn nothing_is_left(queue: Queue<Item>, receivers: Vec<Option<Receiver<u32>>>, what: &str) {
+    // This look throws away what the dead have left.
+    assert!(within_recovery(|| queue.try_get().unwrap_err()).is_empty(), "{what}");
+    for receiver in receivers.into_iter().flatten() {
+        let error = receiver.recv_timeout(RECOVERY).unwrap_err();
+        assert!(error.is_disconnected(), "{what}: {error}");
+    }
+    assert_eq!(queue.len(), 0, "{what}");
+}
+
+fn get_and_die((queue, skipped, point): (Queue<Item>, u32, String)) {
+    (0..skipped).for_each(|_| drop(queue.get().unwrap()));
+    die_at(&point, 1);
+    drop(queue.get());
+}
+
+fn a_consumer_dies(point: &str, place: Place, with_descriptors: bool) {
+    let what = &format!("{point}, {place:?}, descriptors: {with_descriptors}");
+    let before = Census::take();
+    let fillers = if place == Place::Hot { 0 } else { FILLERS };
+    // Memory is given back when the last one is got; who looks at the other side, looks first of all.
+    let is_trim = point.starts_with("get.trim");
+    let count = if is_trim { 3 } else { 5 };
+    let skipped = if point == "get.seen" { 0 } else { fillers + 2 };
+    let queue = Queue::bounded((fillers + count) as usize).unwrap();
+    (0..fillers).for_each(|n| queue.put(filler(n)).unwrap());
+    let (senders, receivers) = channels(count as usize, with_descriptors);
+    for (n, sender) in (0..).zip(senders) {
+        queue.put(item(n, place, sender)).unwrap();
+    }
+    let child = Process::spawn(get_and_die, (queue.clone(), skipped, point.to_owned())).unwrap();
+    assert_eq!(child.join().unwrap_err(), KILLED, "{what} was not reached");
+
+    let was_taken = is_trim || matches!(point, "get.committed" | "get.removed" | "get.unlocked");
+    let left = fillers + count - skipped - u32::from(was_taken);
+    assert_eq!(queue.len(), left as usize, "{what}");
+    let fresh = queue.capacity().unwrap() - queue.len();
+    (0..fresh).for_each(|_| within_recovery(|| queue.try_put(filler(0)).unwrap()));
+    assert!(queue.try_put(filler(0)).unwrap_err().is_full(), "{what}");
+    for expected in fillers + count - left..fillers + count {
+        let item = within_recovery(|| queue.try_get().unwrap());
+        match expected.checked_sub(fillers) {
+            None => assert_eq!(item.0, 1000 + expected, "{what}"),
+            Some(n) => check(item, n, place, &receivers, what),
+        }
+    }
+    (0..fresh).for_each(|_| assert_eq!(queue.try_get().unwrap().0, 1000, "{what}"));
+    nothing_is_left(queue, receivers, what);
+    assert_eq!(Census::take(), before, "{what}");
+}
+
+/// Both rings, with and without descriptors, both sides: nothing is lost that was put, nothing comes
+/// twice or with what belongs to another, length and capacity are right, and no descriptor stays.
+#[test]
+fn faults_each_point_of_both_rings_and_the_lane() {
+    alone(|()| {
+        for place in [Place::Hot, Place::Overflow] {
+            for with_descriptors in [false, true] {
+                for point in points("put.", place, with_descriptors) {
+                    a_producer_dies(point, place, with_descriptors);
+                }
+                for point in points("get.", place, with_descriptors) {
+                    a_consumer_dies(point, place, with_descriptors);
+                }
+            }
+        }
+        for with_descriptors in [false, true] {
+            a_producer_dies("put.hot_reserved", Place::Hot, with_descriptors);
+            a_producer_dies("put.seen", Place::Overflow, with_descriptors);
+            a_consumer_dies("get.seen", Place::Hot, with_descriptors);
+            a_consumer_dies("get.seen", Place::Overflow, with_descriptors);
+            a_consumer_dies("get.trim_prepared", Place::Overflow, with_descriptors);
+            a_consumer_dies("get.trim_committed", Place::Overflow, with_descriptors);
+        }
+    });
+}
+
+/// Some memory is given back in the middle of a long backlog.
+#[test]
+fn faults_a_consumer_dies_while_it_gives_back() {
+    const COUNT: u32 = 150;
+    let _dog = watchdog();
+    let queue = Queue::<(u32, Bytes)>::unbounded().unwrap();
+    let item = |n: u32| (n, Bytes(vec![n.to_le_bytes()[0]; 1 << 20]));
+    (0..COUNT).for_each(|n| queue.put(item(n)).unwrap());
+    let get = |queue: Queue<(u32, Bytes)>| -> () {
+        die_at("get.trimmed_some", 1);
+        while queue.try_get().is_ok() {}
+    };
+    let child = Process::spawn(get, queue.clone()).unwrap();
+    assert_eq!(child.join().unwrap_err(), KILLED);
+    let got = COUNT - u32::try_from(queue.len()).unwrap();
+    assert!((10..COUNT).contains(&got), "{got}");
+    (0..50).for_each(|n| within_recovery(|| queue.put(item(n)).unwrap()));
+    for n in (got..COUNT).chain(0..50) {
+        assert!(queue.get().unwrap() == item(n));
+    }
+}
+
+/// A step of a batch is there as a whole, or not at all.
+#[test]
+fn faults_batches() {
+    let _dog = watchdog();
+    for &point in PUT_POINTS {
+        for visit in 1..=2 {
+            let queue = Queue::bounded(10).unwrap();
+            queue.put(0).unwrap();
+            let put = |(queue, point, visit): (Queue<u32>, String, u32)| {
+                die_at(&point, visit);
+                // Two steps: `chain` knows how many it has.
+                (0..2).for_each(|_| queue.put_many(1..4).unwrap());
+            };
+            let args = (queue.clone(), point.to_owned(), visit);
+            let child = Process::spawn(put, args).unwrap();
+            assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
+            let was_put = matches!(point, "put.committed" | "put.unlocked");
+            // An item is half written three times in a step.
+            let steps = if point == "put.half_written" { 0 } else { visit - 1 };
+            let steps = steps + u32::from(was_put);
+            assert_eq!(queue.len(), 1 + 3 * steps as usize, "{point}, {visit}");
+            within_recovery(|| queue.put(100).unwrap());
+            let got: Vec<_> = std::iter::from_fn(|| queue.try_get().ok()).collect();
+            let expected = [0].into_iter().chain((0..steps).flat_map(|_| 1..4)).chain([100]);
+            assert!(got.iter().copied().eq(expected), "{point}, {visit}: {got:?}");
+        }
+    }
+    for &point in GET_POINTS {
+        let queue = Queue::bounded(10).unwrap();
+        queue.put_many(0..10).unwrap();
+        let get = |(queue, point): (Queue<u32>, String)| {
+            assert_eq!(queue.get_many(3).unwrap(), [0, 1, 2]);
+            die_at(&point, 1);
+            queue.get_many(4).unwrap()
+        };
+        let child = Process::spawn(get, (queue.clone(), point.to_owned())).unwrap();
+        assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
+        let was_taken = matches!(point, "get.committed" | "get.unlocked");
+        let left = if was_taken { 7..10 } else { 3..10 };
+        assert_eq!(queue.len(), left.len(), "{point}");
+        within_recovery(|| queue.put_many(10..left.start + 10).unwrap());
+        assert!(queue.is_full());
+        let got: Vec<_> = std::iter::from_fn(|| queue.try_get().ok()).collect();
+        assert!(got.into_iter().eq(left.start..left.start + 10), "{point}");
+    }
+}
+
+/// The kernel has no memory: the item comes back, and nothing else changes.
+#[test]
+fn faults_no_memory() {
+    alone(|()| {
+        let queue = Queue::<Bytes>::builder().max_bytes(64 << 20).build().unwrap();
+        let small = || Bytes(vec![1; 100]);
+        let large = || Bytes(vec![2; 1 << 20]);
+        // Neither of the rings has any.
+        for item in [small, large] {
+            refuse("put.reserve", true);
+            let error = queue.put(item()).unwrap_err();
+            assert!(error.to_string().contains("no memory"), "{error}");
+            assert!(matches!(&error, PutError::OutOfMemory(bytes) if *bytes == item()));
+            assert!(queue.try_put(item()).unwrap_err().to_string().contains("no memory"));
+            assert!(queue.put_timeout(item(), Duration::MAX).is_err());
+            let error = queue.put_many([item(), item()]).unwrap_err();
+            assert_eq!((error.put(), error.into_items().len()), (0, 2));
+            assert!(queue.is_empty());
+            refuse("put.reserve", false);
+            queue.put(item()).unwrap();
+            refuse("put.reserve", true);
+            assert!(queue.get().unwrap() == item());
+        }
+        // A batch that begins in memory and ends in none.
+        refuse("put.reserve", false);
+        (0..2).for_each(|_| queue.put(Bytes(vec![3; 100_000])).unwrap());
+        (0..2).for_each(|_| drop(queue.get().unwrap()));
+        refuse("put.reserve", true);
+        let error = queue.put_many((0..4).map(|_| Bytes(vec![3; 100_000]))).unwrap_err();
+        assert!(matches!(error.error(), PutError::OutOfMemory(_)));
+        assert_eq!(error.put(), queue.len());
+        assert!(error.put() < 4 && error.put() + error.into_items().len() == 4);
+    });
+}
+
+/// A producer dies with memory that it has taken, a consumer dies while it gives that back: what is
+/// put next is not written to memory that nobody has made sure of.
+#[test]
+fn faults_memory_is_made_sure_of_again() {
+    alone(|()| {
+        let queue = Queue::<Item>::unbounded().unwrap();
+        (0..FILLERS).for_each(|n| queue.put(filler(n)).unwrap());
+        queue.put(item(0, Place::Overflow, None)).unwrap();
+        let put = |queue: Queue<Item>| {
+            die_at("put.block_taken", 20);
+            queue.put((1, Bytes(vec![1; 3 << 20]), None)).unwrap();
+        };
+        let child = Process::spawn(put, queue.clone()).unwrap();
+        assert_eq!(child.join().unwrap_err(), KILLED);
+        let child = Process::spawn(get_and_die, (queue.clone(), 2, "get.trimmed".to_owned()));
+        assert_eq!(child.unwrap().join().unwrap_err(), KILLED);
+        let large = || (2, Bytes(vec![2; 1 << 20]), None);
+        refuse("put.reserve", true);
+        assert!(matches!(queue.put(large()), Err(PutError::OutOfMemory(_))));
+        refuse("put.reserve", false);
+        queue.put(large()).unwrap();
+        assert!(queue.get().unwrap().1 == large().1);
+        // The memory of the dead comes back as any other.
+        assert!(queue.get_timeout(Duration::from_millis(300)).is_err());
+        assert!(taken(&memory(&queue)) < 2 << 20);
+    });
+}
+
+fn taken(memory: &File) -> u64 {
+    memory.metadata().unwrap().blocks() * 512
+}
+
+/// The lane takes nothing: that is a full queue.
+#[test]
+fn faults_the_lane_is_full() {
+    alone(|()| {
+        let queue = Queue::<Item>::bounded(4).unwrap();
+        refuse("put.send", true);
+        let (receiver, sender) = simplex().unwrap();
+        let error = queue.try_put(item(1, Place::Hot, Some(sender))).unwrap_err();
+        assert!(error.is_full());
+        queue.try_put(item(2, Place::Hot, None)).unwrap();
+        let timeout = Duration::from_millis(300);
+        let error = queue.put_timeout(error.into_inner(), timeout).unwrap_err();
+        assert!(error.is_timeout());
+        refuse("put.send", false);
+        queue.put(error.into_inner()).unwrap();
+        assert_eq!(queue.get().unwrap().0, 2);
+        queue.get().unwrap().2.unwrap().send(5).unwrap();
+        assert_eq!(receiver.recv().unwrap(), 5);
+    });
+}
+
+/// A poller is woken although the producer was killed before it could ring.
+#[test]
+fn faults_the_bell_is_lost_with_the_dead() {
+    let _dog = watchdog();
+    for point in ["put.committed", "put.unlocked"] {
+        let queue = Queue::<u32>::bounded(4).unwrap();
+        let wait = |queue: Queue<u32>| {
+            multiproc::pipe::wait([&queue], None).unwrap();
+            queue.try_get().unwrap()
+        };
+        let waiter = Process::spawn(wait, queue.clone()).unwrap();
+        until(|| is_asleep(waiter.pid()));
+        let put = |(queue, point): (Queue<u32>, String)| {
+            die_at(&point, 1);
+            queue.put(5).unwrap();
+        };
+        let child = Process::spawn(put, (queue.clone(), point.to_owned())).unwrap();
+        assert_eq!(child.join().unwrap_err(), KILLED);
+        assert_eq!(within_recovery(|| waiter.join().unwrap()), 5);
+    }
+}
+
 /// The lists of points are those that the code has, in any order.
 #[test]
 fn faults_the_lists_are_complete() {
-    let _dog = watchdog();
-    let queue = Queue::bounded(4).unwrap();
-    queue.put(1u32).unwrap();
-    queue.get().unwrap();
-    let reached: BTreeSet<_> = multiproc_sync::fault::seen()
-        .into_iter()
-        .filter(|point| point.starts_with("put.") || point.starts_with("get."))
-        .collect();
-    assert_eq!(reached, PUT_POINTS.iter().chain(GET_POINTS).copied().collect());
+    alone(|()| {
+        let queue = Queue::<Item>::unbounded().unwrap();
+        for place in [Place::Hot, Place::Overflow] {
+            for sender in [None, Some(simplex().unwrap().1)] {
+                (0..FILLERS).for_each(|n| queue.put(filler(n)).unwrap());
+                queue.put(item(1, place, sender)).unwrap();
+                (0..150).for_each(|_| queue.put((0, Bytes(vec![1; 1 << 20]), None)).unwrap());
+                (0..151 + FILLERS).for_each(|_| drop(queue.get().unwrap()));
+                // Until memory may be given back once more.
+                let _ = queue.get_timeout(Duration::from_millis(300));
+            }
+        }
+        let reached: BTreeSet<_> = multiproc_sync::fault::seen()
+            .into_iter()
+            .filter(|point| point.starts_with("put.") || point.starts_with("get."))
+            .collect();
+        let lists = [PUT_POINTS, GET_POINTS, OVERFLOW_POINTS, LANE_POINTS, SELDOM_POINTS];
+        assert_eq!(reached, lists.concat().into_iter().collect());
+    });
 }
 
 /// Producers and consumers are killed at random, for a second, or as long as the environment says
@@ -191,6 +585,7 @@ fn faults_soak() {
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         random_kills(&mut random);
+        random_kills_of_all_kinds(&mut random);
         if Instant::now() >= end {
             break;
         }
@@ -248,4 +643,101 @@ fn random_kills(random: &mut fastrand::Rng) {
     assert!(deaths > 20, "the point of it is that they die");
     let lost = 50_000 - got.len();
     assert!(lost <= deaths, "{lost} items are lost, and only {deaths} relays died");
+}
+
+/// The same with items of all sizes, in both rings, with and without descriptors, in batches and one
+/// by one.
+fn random_kills_of_all_kinds(random: &mut fastrand::Rng) {
+    const COUNT: u32 = 3_000;
+    type Things = (u32, Bytes, Option<Receiver<u32>>);
+    /// What is in an item follows from its number.
+    fn length(n: u32) -> usize {
+        if n.is_multiple_of(7) { (n % 1000) as usize * 90 } else { (n % 50) as usize }
+    }
+    fn thing(n: u32) -> Things {
+        let receiver = n.is_multiple_of(3).then(|| {
+            let (receiver, sender) = simplex().unwrap();
+            sender.send(n).unwrap();
+            receiver
+        });
+        (n, Bytes(vec![n.to_le_bytes()[0]; length(n)]), receiver)
+    }
+    fn check((n, bytes, receiver): Things) -> u32 {
+        assert!(bytes.0 == vec![n.to_le_bytes()[0]; length(n)], "{n}");
+        assert_eq!(receiver.is_some(), n.is_multiple_of(3), "{n}");
+        if let Some(receiver) = receiver {
+            assert_eq!(receiver.recv().unwrap(), n);
+        }
+        n
+    }
+    fn relay((from, to, point, visit): (Queue<Things>, Queue<Things>, String, u32)) {
+        die_at(&point, visit);
+        loop {
+            if visit.is_multiple_of(2) {
+                to.put_many(from.get_many(1 + visit as usize % 5).unwrap()).unwrap();
+            } else {
+                to.put(from.get().unwrap()).unwrap();
+            }
+        }
+    }
+
+    let _dog = watchdog();
+    let queue = Queue::<Things>::builder().capacity(60).max_bytes(1 << 20).build().unwrap();
+    let survivors = Queue::<Things>::builder().capacity(60).max_bytes(1 << 20).build().unwrap();
+    let points: Vec<_> =
+        [PUT_POINTS, GET_POINTS, OVERFLOW_POINTS, LANE_POINTS, SELDOM_POINTS].concat();
+    let put = |queue: Queue<Things>| (0..COUNT).for_each(|n| queue.put(thing(n)).unwrap());
+    let producer = Process::spawn(put, queue.clone()).unwrap();
+    let start_relay = |random: &mut fastrand::Rng| {
+        let point = points[random.usize(..points.len())].to_owned();
+        let visit = random.u32(1..60);
+        let child =
+            Process::spawn(relay, (queue.clone(), survivors.clone(), point, visit)).unwrap();
+        (child, if visit.is_multiple_of(2) { 1 + visit as usize % 5 } else { 1 })
+    };
+    let mut relays = [start_relay(random), start_relay(random)];
+    let mut got = BTreeSet::new();
+    let (mut deaths, mut in_their_hands) = (0, 0);
+    loop {
+        match survivors.get_timeout(Duration::from_millis(5)) {
+            Ok(thing) => {
+                let n = check(thing);
+                assert!(got.insert(n), "{n} came twice");
+                // And one anywhere, beside those at the points.
+                if random.u32(..100) == 0 {
+                    relays[random.usize(..2)].0.kill().unwrap();
+                }
+            }
+            Err(error) => {
+                assert!(error.is_timeout(), "{error}");
+                let is_idle = |relay: &Process| !relay.is_alive() || is_asleep(relay.pid());
+                if !producer.is_alive() && queue.is_empty() && relays.iter().all(|r| is_idle(&r.0))
+                {
+                    break;
+                }
+            }
+        }
+        for relay in &mut relays {
+            if !relay.0.is_alive() {
+                assert_eq!(relay.0.exit_status().unwrap().signal(), Some(9));
+                deaths += 1;
+                in_their_hands += relay.1;
+                *relay = start_relay(random);
+            }
+        }
+    }
+    producer.join().unwrap();
+    while let Ok(thing) = survivors.try_get() {
+        let n = check(thing);
+        assert!(got.insert(n), "{n} came twice");
+    }
+    for (relay, most) in &relays {
+        relay.kill().unwrap();
+        relay.wait();
+        in_their_hands += most;
+    }
+    let lost = COUNT as usize - got.len();
+    eprintln!("{deaths} deaths, {lost} of {COUNT} items lost, of all kinds");
+    assert!(deaths > 3, "the point of it is that they die");
+    assert!(lost <= in_their_hands, "{lost} are lost, and the dead had {in_their_hands} at most");
 }

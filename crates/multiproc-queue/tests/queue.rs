@@ -1,27 +1,19 @@
 //! The queue between processes, and what happens when they die.
 
+mod common;
+
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use multiproc::pipe::{Bytes, Connection, Descriptor, duplex};
+use multiproc::pipe::{Bytes, Connection, duplex};
 use multiproc::{Lock, Process};
-use multiproc_queue::{GetError, PutError, Queue, TryGetError, TryPutError};
+use multiproc_queue::{GetError, PutError, Queue, TryPutError};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 use serde::{Deserialize, Serialize, Serializer};
 
+use common::{RECOVERY, retype};
+
 multiproc::enable_in_tests!();
-
-/// The bound of the promise: nobody waits longer for the dead.
-const RECOVERY: Duration = Duration::from_secs(1);
-
-/// The same queue, for items of another type.
-fn retype<T, U>(queue: &Queue<T>) -> Queue<U> {
-    let (left, right) = duplex::<Queue<T>, ()>().unwrap();
-    left.send(queue.clone()).unwrap();
-    right.retype::<(), Queue<U>>().recv().unwrap()
-}
 
 /// A process that waits in `get`, asleep.
 fn waiting_consumer(queue: &Queue<u32>) -> Process<u32> {
@@ -370,80 +362,4 @@ fn what_is_no_queue_is_refused() {
     left.send(Lock::new().unwrap()).unwrap();
     let text = right.retype::<(), Queue<u8>>().recv().unwrap_err().to_string();
     assert!(text.contains("expected a multiproc queue, got"), "{text}");
-}
-
-/// The shared memory of a queue, as a file: writing into it is what a hostile process can do.
-fn memory<T>(queue: &Queue<T>) -> File {
-    let (left, right) = duplex::<Queue<T>, ()>().unwrap();
-    left.send(queue.clone()).unwrap();
-    type Wire = (Descriptor, Option<Descriptor>, Option<Descriptor>, Option<String>);
-    File::from(right.retype::<(), Wire>().recv().unwrap().0)
-}
-
-/// Where the control block, the hot ring and the table of blocks are in it.
-const CONTROL: u64 = 128;
-const HOT: u64 = 12_288;
-const TABLE: u64 = HOT + 256 * 1024;
-
-#[test]
-fn a_forged_frame_is_corrupted() {
-    let queue = Queue::bounded(10).unwrap();
-    queue.put(1u64).unwrap();
-    let memory = memory(&queue);
-    let ring = HOT;
-    memory.write_all_at(&77u64.to_le_bytes(), ring).unwrap();
-    let error = queue.get().unwrap_err();
-    assert!(error.to_string().contains("sequence number"), "{error}");
-    memory.write_all_at(&0u64.to_le_bytes(), ring).unwrap();
-    memory.write_all_at(&u32::MAX.to_le_bytes(), ring + 8).unwrap();
-    assert!(matches!(queue.try_get(), Err(TryGetError::Corrupted(_))));
-    memory.write_all_at(&1u32.to_le_bytes(), ring + 8).unwrap();
-    assert_eq!(queue.get().unwrap(), 1, "a failed get has changed nothing");
-}
-
-#[test]
-fn a_forged_capacity_is_refused_by_who_comes_and_ignored_by_who_is_there() {
-    let queue = Queue::<u8>::bounded(2).unwrap();
-    let memory = memory(&queue);
-    memory.write_all_at(&0u64.to_le_bytes(), CONTROL + 896 + 8).unwrap();
-    assert_eq!(queue.max_bytes(), 8 << 30);
-    let child = Process::spawn(|queue: Queue<u8>| drop(queue), queue).unwrap();
-    let text = child.join().unwrap_err().to_string();
-    assert!(text.contains("says it holds Some(2) items in 0 bytes"), "{text}");
-}
-
-#[test]
-fn scribbling_gives_errors_and_nothing_else() {
-    let _dog = watchdog();
-    let seed = fastrand::u64(..);
-    eprintln!("seed {seed}");
-    let child = Process::spawn(
-        |seed: u64| {
-            let mut random = fastrand::Rng::with_seed(seed);
-            for _ in 0..200 {
-                let queue = Queue::bounded(5).unwrap();
-                let memory = memory(&queue);
-                (0..3).for_each(|n| queue.put(Bytes(vec![n; 40])).unwrap());
-                for _ in 0..10 {
-                    let mut bytes = [0; 8];
-                    random.fill(&mut bytes[..random.clone().usize(1..=8)]);
-                    // The control block, the first frames of the ring, or of the table.
-                    let at = match random.usize(..4) {
-                        0 | 1 => CONTROL + random.u64(..1024),
-                        2 => HOT + random.u64(..300),
-                        _ => TABLE + random.u64(..30),
-                    };
-                    memory.write_all_at(&bytes, at).unwrap();
-                    let moment = Duration::from_millis(1);
-                    let long = random.usize(..10) * 50_000;
-                    let _ = queue.put_timeout(Bytes(vec![1; 40 + long]), moment);
-                    let _ = queue.get_timeout(moment);
-                    let _ = (queue.len(), queue.is_full(), queue.is_empty());
-                    assert!(queue.len() <= 5);
-                }
-            }
-        },
-        seed,
-    );
-    child.unwrap().join().unwrap();
 }

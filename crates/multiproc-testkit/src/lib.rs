@@ -100,6 +100,14 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process runs. One that has ended does not, also if nobody has collected it.
+#[must_use]
+pub fn is_running(pid: u32) -> bool {
+    // "ID (NAME) STATE …", and the name may have anything in it.
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
+}
+
 /// Whether a process sleeps in the kernel (waits for a futex, a pipe, a timer), with all its threads.
 #[must_use]
 pub fn is_asleep(pid: u32) -> bool {

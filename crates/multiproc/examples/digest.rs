@@ -71,7 +71,7 @@ struct Options {
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let mut workers = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut workers = multiproc::cpu_count();
         let mut progress = true;
         let mut paths = Vec::new();
         while let Some(arg) = args.next() {

@@ -6,13 +6,16 @@
 //! Opens `unsafe` to make a function of a distance, and a value of a type without bytes.
 #![allow(unsafe_code)]
 
+use std::any::Any;
+use std::backtrace::Backtrace;
 use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use std::{panic, process, thread};
+use std::{panic, process, slice, thread};
 
 use multiproc_pipe::{Connection, RecvError, SendError};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,11 +23,12 @@ use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::children;
-use crate::protocol::{Encoded, Outcome, Start};
+use crate::current::{Identity, become_child};
+use crate::protocol::{Encoded, Outcome, Panic, Start};
+use crate::{children, fault};
 
 /// How long a daemon whose parent died may take to end by SIGTERM.
-pub(crate) const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The exit code after a panic, as Rust has it.
 const PANICKED: i32 = 101;
@@ -32,11 +36,42 @@ const PANICKED: i32 = 101;
 /// Runs a function of types that are known here alone; see [`entry`].
 type Entry = fn(Encoded) -> Outcome;
 
-/// The name of this process, if it is a child.
-static NAME: OnceLock<String> = OnceLock::new();
+/// Whether `entry`, from [`entry_of`], is in `/proc/self/exe`: not in a library that was loaded, and
+/// not in a program that was loaded by running the loader itself.
+pub(crate) fn is_in_executable(entry: usize) -> bool {
+    struct Search {
+        addresses: [usize; 2],
+        found: bool,
+    }
 
-pub(crate) fn name() -> Option<&'static str> {
-    NAME.get().map(String::as_str)
+    extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
+        // SAFETY: the loader gives a valid one, for as long as this call takes.
+        let info = unsafe { &*info };
+        // SAFETY: the loader passes on the pointer from below, and nobody else uses what is there.
+        let search = unsafe { &mut *search.cast::<Search>() };
+        // SAFETY: the program headers of a loaded object stay in memory with it.
+        let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        // They have the size of an address, in a type of their own.
+        let size = |number| usize::try_from(number).unwrap_or(0);
+        let is_inside = |address: &usize| {
+            headers.iter().filter(|header| header.p_type == libc::PT_LOAD).any(|header| {
+                let start = size(info.dlpi_addr.wrapping_add(header.p_vaddr));
+                address.wrapping_sub(start) < size(header.p_memsz)
+            })
+        };
+        // The kernel loads the loader that the executable names (PT_INTERP), and says where
+        // (AT_BASE), unless it was told to run the loader.
+        let wants_loader = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+        // SAFETY: it looks up a number that the kernel gave to this program at its start.
+        let has_loader = unsafe { libc::getauxval(libc::AT_BASE) } != 0;
+        search.found = wants_loader == has_loader && search.addresses.iter().all(is_inside);
+        1 // ends the search: the first object is the executable
+    }
+
+    let mut search = Search { addresses: [anchor(), anchor().wrapping_add(entry)], found: false };
+    // SAFETY: `look` has the type that is called, and takes the pointer for what it is.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    search.found
 }
 
 /// The function `F` in a form that a parent can send: what [`run`] calls in the child.
@@ -70,20 +105,19 @@ where
     A: DeserializeOwned,
     R: Serialize,
 {
+    fault::reached("child.decoding");
     let args = match args.decode::<A>() {
         Ok(args) => args,
-        Err(error) => return Outcome::arguments_lost::<A>(&error),
+        Err(reason) => return Outcome::arguments_lost::<A>(&reason),
     };
     // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
     // address is one of a value. The parent had such a value, and gave it up for this one.
     let function: F = unsafe { std::ptr::NonNull::dangling().read() };
+    fault::reached("child.running");
     // Unwind safe: nothing that the function has touched is used afterwards.
     match catch_unwind(AssertUnwindSafe(|| Outcome::returned(&function(args)))) {
         Ok(outcome) => outcome,
-        Err(_) => {
-            let (message, location) = LAST_PANIC.take().unwrap_or_default();
-            Outcome::Panicked { message, location }
-        }
+        Err(payload) => Outcome::Panicked(panic_of(&*payload)),
     }
 }
 
@@ -96,7 +130,8 @@ pub(crate) fn run() -> ! {
             process::exit(PANICKED);
         }
     };
-    let start = match connection.recv() {
+    fault::reached("child.connected");
+    let Start { entry, identity, args } = match connection.recv() {
         Ok(start) => start,
         // The parent died, or gave up, before it had said what to do.
         Err(RecvError::Disconnected) => process::exit(PANICKED),
@@ -105,34 +140,53 @@ pub(crate) fn run() -> ! {
             process::exit(PANICKED);
         }
     };
-    NAME.get_or_init(|| start.name);
-    if start.daemon {
-        watch_parent(&connection);
+    let identity = become_child(identity);
+    if identity.daemon
+        && let Err(error) = watch_parent(&connection, identity)
+    {
+        eprintln!("multiproc: a daemon process cannot watch its parent: {error}");
+        process::exit(PANICKED);
     }
-    keep_panics();
+    *PARENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    keep_panics(&identity.name);
+    fault::reached("child.told");
 
-    let address = anchor().wrapping_add(start.entry);
+    let address = anchor().wrapping_add(entry);
     // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same executable
     // (`entry_of`), and the socket is the one it made for this process (`is_marked_child`).
     let entry: Entry = unsafe { std::mem::transmute(address) };
-    let outcome = entry(start.args);
+    let outcome = entry(args);
 
-    let code = if matches!(outcome, Outcome::Panicked { .. }) { PANICKED } else { 0 };
+    let code = if matches!(outcome, Outcome::Panicked(_)) { PANICKED } else { 0 };
+    fault::reached("child.returned");
     // What was printed comes before the parent learns that it is done.
     let _ = io::stdout().flush();
-    match connection.send(outcome) {
-        // Without descriptors for the handles in it, say.
-        Err(SendError::Encode(_, error)) => {
-            let _ = connection.send(Outcome::ResultLost(error.reason().to_owned()));
-        }
-        Err(SendError::Io(_, error)) => {
-            let _ = connection.send(Outcome::ResultLost(error.to_string()));
-        }
-        // If nobody wants to know, that is no reason to fail.
-        _ => {}
-    }
+    tell(outcome);
+    fault::reached("child.sent");
     children::finish();
     process::exit(code)
+}
+
+/// The connection to the parent, until it was told what became of the function.
+static PARENT: Mutex<Option<Connection<Outcome, Start>>> = Mutex::new(None);
+
+/// Tells the parent what became of the function. If it does not want to know, that is no reason to
+/// fail.
+fn tell(outcome: Outcome) {
+    // Whoever has the lock is telling already. (To wait for it could be to wait for oneself: the
+    // hook of panics comes here, too.)
+    let Ok(mut parent) = PARENT.try_lock() else { return };
+    let Some(connection) = &*parent else { return };
+    let failed = match connection.send(outcome) {
+        // Without descriptors for the handles in it, say.
+        Err(SendError::Encode(_, error)) => Some(error.reason().to_owned()),
+        Err(SendError::Io(_, error)) => Some(error.to_string()),
+        _ => None,
+    };
+    if let Some(reason) = failed {
+        let _ = connection.send(Outcome::ResultLost(reason));
+    }
+    *parent = None;
 }
 
 /// Takes the socket from standard input, and puts `/dev/null` there.
@@ -142,41 +196,88 @@ fn take_connection() -> io::Result<Connection<Outcome, Start>> {
     Connection::from_socket(socket)
 }
 
-/// Ends this process when the parent's end of the socket is closed.
-fn watch_parent(connection: &Connection<Outcome, Start>) {
-    // Without a thread there is no watch; whoever has so few resources has other worries.
-    let Ok(lifeline) = connection.as_fd().try_clone_to_owned() else { return };
-    let _ = thread::Builder::new()
-        .name("multiproc-lifeline".to_owned())
+/// Ends this process when its parent has ended.
+fn watch_parent(
+    connection: &Connection<Outcome, Start>,
+    identity: &'static Identity,
+) -> io::Result<()> {
+    let lifeline = connection.as_fd().try_clone_to_owned()?;
+    thread::Builder::new()
+        .name("multiproc-watch".to_owned())
         .stack_size(64 * 1024)
-        .spawn(move || end_with_parent(&lifeline));
+        .spawn(move || end_with_parent(&lifeline, identity))
+        .map(drop)
 }
 
-fn end_with_parent(lifeline: &OwnedFd) {
-    // Not readable, but hung up: what is there to be read is not for this thread.
-    while poll(&mut [PollFd::new(lifeline, PollFlags::RDHUP)], None).is_err() {}
+fn end_with_parent(lifeline: &OwnedFd, identity: &Identity) {
+    let mut ends = [
+        // Hung up: the parent has ended, or runs another program now. What there is to be read is
+        // not for this thread.
+        PollFd::new(lifeline, PollFlags::RDHUP),
+        // The parent has ended, and somebody that it forked still holds its end of the lifeline.
+        PollFd::new(&identity.parent.pidfd, PollFlags::IN),
+    ];
+    while poll(&mut ends, None).is_err() {}
     let _ = kill_process(getpid(), Signal::TERM);
     thread::sleep(GRACE);
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
 thread_local! {
-    /// Message and location of the last panic of this thread.
-    static LAST_PANIC: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
+    /// The last panic of this thread.
+    static LAST_PANIC: RefCell<Option<(String, String, Backtrace)>> = const { RefCell::new(None) };
 }
 
-/// Keeps each panic for the parent, and reports it on standard error as usual.
-fn keep_panics() {
+/// Keeps each panic for the parent, and reports it on standard error as usual, after the name of the
+/// process.
+fn keep_panics(name: &'static str) {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let payload = info.payload();
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic with a payload that is no text".to_owned());
         let location = info.location().map(ToString::to_string).unwrap_or_default();
-        LAST_PANIC.set(Some((message, location)));
+        let last = (message_of(info.payload()), location, Backtrace::capture());
+        let is_fatal = is_fatal(&last.0);
+        // A thread that is ending has none any more.
+        let _ = LAST_PANIC.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            // What is fatal about it is not the reason.
+            if !is_fatal || kept.is_none() {
+                *kept = Some(last);
+            }
+        });
+        // Not `eprintln`, which panics if nobody reads.
+        let _ = writeln!(io::stderr(), "process '{name}' ({}):", process::id());
         usual(info);
+        // Nobody will catch it, so this is the end.
+        if (is_fatal || cfg!(panic = "abort"))
+            && let Ok(Some((message, location, backtrace))) = LAST_PANIC.try_with(RefCell::take)
+        {
+            tell(Outcome::Panicked(Panic::new(message, location, &backtrace)));
+        }
     }));
+}
+
+/// Whether std says by this message that a panic ends the process, although the program is built to
+/// unwind: it would have to unwind where that cannot be. (Should it find other words, the parent
+/// learns the signal alone.)
+fn is_fatal(message: &str) -> bool {
+    ["panic in a function that cannot unwind", "panic in a destructor during cleanup"]
+        .contains(&message)
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic with a payload that is no text".to_owned())
+}
+
+/// What is known about a panic that was caught: the hook saw more of it, unless the function has set
+/// another hook.
+fn panic_of(payload: &(dyn Any + Send)) -> Panic {
+    let message = message_of(payload);
+    match LAST_PANIC.take() {
+        Some((last, location, backtrace)) if last == message => {
+            Panic::new(message, location, &backtrace)
+        }
+        _ => Panic { message, location: "an unknown place".to_owned(), backtrace: None },
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use rustix::process::{
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
 
-/// How long a daemon may take to end by SIGTERM at the end of the program.
+/// How long a process may take to end by SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The children that have not been seen to end. They keep their socket here, which is their
@@ -58,19 +59,26 @@ pub fn active_children() -> Vec<Child> {
 
 /// What happens to the children at the end of a program.
 pub(crate) fn finish() {
-    for child in active_children().iter().filter(|child| child.is_daemon()) {
+    let (daemons, others): (Vec<_>, Vec<_>) =
+        active_children().into_iter().partition(Child::is_daemon);
+    end(&daemons);
+    for child in others {
+        child.wait();
+    }
+}
+
+/// Ends processes: SIGTERM, and after a grace time SIGKILL. Returns when all have ended.
+pub(crate) fn end(children: &[Child]) {
+    for child in children {
         // It has ended meanwhile, or it does not matter.
         let _ = child.terminate();
     }
     let grace = Deadline::after(GRACE);
-    for child in active_children().iter().filter(|child| child.is_daemon()) {
+    for child in children {
         if child.wait_until(grace).is_none() {
             let _ = child.kill();
             child.wait();
         }
-    }
-    for child in active_children() {
-        child.wait();
     }
 }
 
@@ -88,6 +96,8 @@ struct State {
     /// The socket of `inbox` once more, to wait on and to shut down without its lock.
     socket: OwnedFd,
     status: Mutex<Option<ExitStatus>>,
+    /// A user of this handle was told how it ended, or asked it to end.
+    is_noticed: AtomicBool,
     inbox: Mutex<Inbox>,
 }
 
@@ -138,6 +148,7 @@ impl Child {
             pidfd,
             socket,
             status: Mutex::default(),
+            is_noticed: AtomicBool::new(false),
             inbox: Mutex::new(inbox),
         };
         Ok(Self { this: Arc::new(state) })
@@ -165,12 +176,28 @@ impl Child {
     /// Whether it has not ended yet. One that is stopped is alive.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.exit_status().is_none()
+        self.collect().is_none()
     }
 
     /// How it ended; `None` while it is alive.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.noticed(self.collect())
+    }
+
+    pub(crate) fn is_noticed(&self) -> bool {
+        self.this.is_noticed.load(Ordering::Relaxed)
+    }
+
+    fn noticed(&self, status: Option<ExitStatus>) -> Option<ExitStatus> {
+        if status.is_some() {
+            self.this.is_noticed.store(true, Ordering::Relaxed);
+        }
+        status
+    }
+
+    /// Collects its status, if it has ended.
+    fn collect(&self) -> Option<ExitStatus> {
         let mut status = self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.is_none() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -188,14 +215,14 @@ impl Child {
     }
 
     fn has_ended(&self) -> bool {
-        is_readable(&self.this.pidfd)
+        wait_readable(&self.this.pidfd, Deadline::after(Duration::ZERO))
     }
 
     /// Waits until it has ended. Returns at once if it has.
     #[allow(clippy::must_use_candidate)] // waiting is something by itself
     pub fn wait(&self) -> ExitStatus {
         loop {
-            if let Some(status) = self.wait_until(Deadline::NEVER) {
+            if let Some(status) = self.noticed(self.wait_until(Deadline::NEVER)) {
                 return status;
             }
         }
@@ -204,12 +231,12 @@ impl Child {
     /// Waits for at most `timeout` until it has ended; `None` if it is still alive then.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
-        self.wait_until(Deadline::after(timeout))
+        self.noticed(self.wait_until(Deadline::after(timeout)))
     }
 
     fn wait_until(&self, deadline: Deadline) -> Option<ExitStatus> {
         loop {
-            if let Some(status) = self.exit_status() {
+            if let Some(status) = self.collect() {
                 return Some(status);
             }
             // A result that is larger than the socket's buffer keeps the child from ending until
@@ -224,7 +251,7 @@ impl Child {
             let _ = poll(&mut { fds }[..watched], timeout.as_ref());
             self.inbox().look();
             if deadline.is_past() {
-                return self.exit_status();
+                return self.collect();
             }
         }
     }
@@ -237,7 +264,8 @@ impl Child {
     /// it sent is there then.
     pub(crate) fn take_outcome(&self) -> Result<Outcome, Option<String>> {
         let mut inbox = self.inbox();
-        while !inbox.closed && is_readable(&self.this.socket) {
+        let now = Deadline::after(Duration::ZERO);
+        while !inbox.closed && wait_readable(&self.this.socket, now) {
             inbox.look();
         }
         let lost = inbox.lost.take();
@@ -294,6 +322,7 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.this.is_noticed.store(true, Ordering::Relaxed);
         match pidfd_send_signal(&self.this.pidfd, signal) {
             Err(Errno::SRCH) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
@@ -301,9 +330,18 @@ impl Child {
     }
 }
 
-fn is_readable(descriptor: &OwnedFd) -> bool {
-    let now = Timespec::default();
-    poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&now)) == Ok(1)
+/// Waits until there is something to read, or nothing will ever come: for a pidfd, until its process
+/// has ended. False: not in time.
+pub(crate) fn wait_readable(descriptor: &impl AsFd, deadline: Deadline) -> bool {
+    loop {
+        let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
+        if poll(&mut [PollFd::new(descriptor, PollFlags::IN)], timeout.as_ref()) == Ok(1) {
+            return true;
+        }
+        if deadline.is_past() {
+            return false;
+        }
+    }
 }
 
 /// The sentinel: a pidfd, which becomes readable when the process has ended.
@@ -334,7 +372,7 @@ impl fmt::Debug for Child {
             .field("name", &self.name())
             .field("pid", &self.pid())
             .field("daemon", &self.is_daemon())
-            .field("status", &self.exit_status())
+            .field("status", &self.collect())
             .finish()
     }
 }

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::{fmt, io};
 
-use multiproc_pipe::{DecodeError, EncodeError};
+use multiproc_pipe::EncodeError;
 
+use crate::process::Process;
 use crate::status::SignalName;
 
 /// A process was not started.
@@ -14,6 +15,10 @@ pub enum SpawnError {
     /// [`init`](crate::init) was not called: a child of this program would not know what to do, and
     /// start the program anew.
     NotInitialized,
+    /// The function is not in the executable of this process, but in a library that it has loaded:
+    /// the child would be that executable started anew, where the library need not be. Or the
+    /// program was started through the loader (`ld.so PROGRAM`), which is the executable then.
+    NotInExecutable,
     /// The arguments could not be turned into a message.
     Encode(EncodeError),
     /// The operating system refused.
@@ -28,6 +33,13 @@ impl fmt::Display for SpawnError {
                  statement of `main`: `let _runtime = multiproc::init();` (in a test program: put \
                  `multiproc::enable_in_tests!();` at its top level)",
             ),
+            Self::NotInExecutable => f.write_str(
+                "a process cannot be started from here: a child is the executable of this process \
+                 (/proc/self/exe), started anew, and the function is not in it, but in a library, or \
+                 in a program that was started through the loader (`ld.so PROGRAM`); move the \
+                 function into the program, or let the library start a program of its own by \
+                 `std::process::Command`",
+            ),
             Self::Encode(error) => write!(f, "a process was not started: {error}"),
             Self::Io(error) => write!(f, "a process could not be started: {error}"),
         }
@@ -37,7 +49,7 @@ impl fmt::Display for SpawnError {
 impl Error for SpawnError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::NotInitialized => None,
+            Self::NotInitialized | Self::NotInExecutable => None,
             Self::Encode(error) => Some(error),
             Self::Io(error) => Some(error),
         }
@@ -69,6 +81,9 @@ pub enum JoinError {
         message: String,
         /// Where: file, line and column.
         location: String,
+        /// The way there, if `RUST_BACKTRACE` (or `RUST_LIB_BACKTRACE`) switches it on, as
+        /// [`Backtrace::capture`](std::backtrace::Backtrace::capture) has it.
+        backtrace: Option<String>,
     },
     /// It ended by itself before its function returned, with this exit code.
     Exited(i32),
@@ -82,17 +97,11 @@ pub enum JoinError {
     Unknown,
 }
 
-impl From<DecodeError> for JoinError {
-    fn from(error: DecodeError) -> Self {
-        Self::ResultLost(error.to_string())
-    }
-}
-
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the process gave no result: ")?;
         match self {
-            Self::Panicked { message, location } => {
+            Self::Panicked { message, location, .. } => {
                 write!(f, "it panicked at {location}: {message}")
             }
             Self::Exited(code) => {
@@ -115,3 +124,51 @@ impl fmt::Display for JoinError {
 }
 
 impl Error for JoinError {}
+
+/// [`Process::join_timeout`] gave no result.
+#[non_exhaustive]
+pub enum JoinTimeoutError<R> {
+    /// The process is still alive. Here it is.
+    Timeout(Process<R>),
+    /// It has ended, and gave no result.
+    Failed(JoinError),
+}
+
+impl<R> JoinTimeoutError<R> {
+    /// Whether the process is still alive.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    /// The process, if it is still alive.
+    #[must_use]
+    pub fn into_process(self) -> Option<Process<R>> {
+        match self {
+            Self::Timeout(process) => Some(process),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+impl<R> fmt::Debug for JoinTimeoutError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(process) => f.debug_tuple("Timeout").field(process).finish(),
+            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+        }
+    }
+}
+
+impl<R> fmt::Display for JoinTimeoutError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(process) => {
+                write!(f, "{} (pid {}) has not ended in time", process.name(), process.pid())
+            }
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<R> Error for JoinTimeoutError<R> {}

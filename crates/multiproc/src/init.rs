@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FileType, fstat};
 
 use crate::protocol::MARKER;
-use crate::{bootstrap, children};
+use crate::{bootstrap, children, fault};
 
 /// Whether a child of this program would know what to do.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -28,13 +28,26 @@ pub(crate) fn is_initialized() -> bool {
 ///
 /// What comes before it in `main` happens in every child, too.
 ///
+/// # Panics
+///
+/// If it is called twice: the first guard to be dropped would end the children of the other. So it
+/// belongs neither into libraries nor into tests: there
+/// [`enable_in_tests!`](crate::enable_in_tests) takes its place.
+///
 /// ```
 /// fn main() {
 ///     let _runtime = multiproc::init();
 ///     // ... the program ...
 /// }
 /// ```
+#[track_caller]
 pub fn init() -> Runtime {
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    assert!(
+        !CALLED.swap(true, Ordering::Relaxed),
+        "multiproc::init() was called a second time: it belongs into `main`, once, as its first \
+         statement; in tests `multiproc::enable_in_tests!()` takes its place"
+    );
     INITIALIZED.store(true, Ordering::Relaxed);
     if is_marked_child() {
         bootstrap::run();
@@ -48,6 +61,9 @@ pub fn init() -> Runtime {
 /// Waited for as long as they take, also when `main` ends early with an error, which is shown only
 /// afterwards. So let workers that wait for work that may never come be daemons:
 /// [`Builder::daemon`](crate::Builder::daemon).
+///
+/// If the program ends without dropping it (by `std::process::exit`, a signal, an abort), daemon
+/// children end within a second all the same, and the others go on.
 #[derive(Debug)]
 #[must_use = "dropping it waits for the children: bind it, `let _runtime = multiproc::init();`"]
 pub struct Runtime {
@@ -92,7 +108,7 @@ macro_rules! enable_in_tests {
     };
 }
 
-/// What [`enable_in_tests!`] lets the loader call before `main`.
+/// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
 pub extern "C" fn in_tests() {
     INITIALIZED.store(true, Ordering::Relaxed);
     if is_marked_child() {
@@ -103,8 +119,10 @@ pub extern "C" fn in_tests() {
         // It names the main thread. A thread of our own has a name, the usual stack of a main
         // thread, and a panic in it cannot unwind into the loader.
         let main = std::thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        let run = main.spawn(|| bootstrap::run());
-        let _ = run.map(std::thread::JoinHandle::join);
+        match main.spawn(|| bootstrap::run()) {
+            Ok(main) => _ = main.join(),
+            Err(error) => eprintln!("multiproc: a child process has no main thread: {error}"),
+        }
         std::process::abort();
     }
 }
@@ -113,6 +131,7 @@ pub extern "C" fn in_tests() {
 /// it starts by other means has it.
 fn is_marked_child() -> bool {
     let Some(mark) = env::var_os(MARKER) else { return false };
+    fault::reached("child.started");
     // SAFETY: before anything else in `main`, or before `main`: there are no other threads yet that
     // could look at the environment. (A program that starts threads before `init` breaks what the
     // documentation of `init` says.)
@@ -133,4 +152,21 @@ fn is_marked_child() -> bool {
         );
     }
     is_ours
+}
+
+/// Unit tests are one of the places where `enable_in_tests!` is needed.
+#[cfg(test)]
+mod tests {
+    use crate::Process;
+
+    crate::enable_in_tests!();
+
+    fn private(n: u32) -> u32 {
+        n + 1
+    }
+
+    #[test]
+    fn a_private_function_runs_in_a_process() {
+        assert_eq!(Process::spawn(private, 1).unwrap().join().unwrap(), 2);
+    }
 }

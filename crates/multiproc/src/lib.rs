@@ -28,20 +28,42 @@
 //! children at the end of `main`. Test programs have no `main` of their own: put
 //! [`enable_in_tests!`] into them once.
 //!
-//! Nothing is forked: a child has fresh memory, one thread, and no descriptor but standard output
-//! and standard error, and those in its arguments.
+//! Nothing is forked: a child has fresh memory and one thread (a daemon has a second one, which
+//! watches its parent). Its descriptors are standard output and standard error, those in its
+//! arguments, and two that tie it to its parent. (What the program opened itself without
+//! close-on-exec is inherited, as by any program that it starts.) It has the parent's command line,
+//! environment and working directory, unless [`Builder`] says otherwise.
+//!
+//! # What is where
+//!
+//! | | |
+//! |---|---|
+//! | start | [`Process::spawn`]; with name, daemon, environment, directory, output: [`Process::builder`] |
+//! | for a piece of code | [`scope`]: all its processes have ended when it returns |
+//! | the result, or why there is none | [`Process::join`], [`join_timeout`](Process::join_timeout) |
+//! | wait, look | [`wait`](Child::wait), [`wait_timeout`](Child::wait_timeout), [`is_alive`](Child::is_alive), [`exit_status`](Child::exit_status); a [`Process`] is its own sentinel (`AsFd`) |
+//! | end | [`interrupt`](Child::interrupt), [`terminate`](Child::terminate), [`kill`](Child::kill) |
+//! | for programs that start apart | [`Manager`]: queues, locks and the rest by name |
+//! | who is there | [`active_children`], [`current_process`], [`parent_process`], [`cpu_count`] |
 //!
 //! # When a process dies
 //!
 //! [`Process::join`] gives the result of the function, or says how the child ended: its panic
-//! message, its exit code, the signal that killed it. Whatever it held of the layers below is
-//! recovered there, see their pages. When the parent dies, however it dies, its daemon children end
-//! within a second.
+//! message, its exit code, the signal that killed it. That holds from the first instruction of the
+//! child to its last: one that dies before [`init`], or while it takes its arguments, or with half
+//! its result sent, is reported at once. Whatever it held of the layers below is recovered there,
+//! see their pages. When the parent dies, however it dies, its daemon children end within a second.
+//!
+//! A panic in a child is printed on its standard error, after the name of the process, and `join` has
+//! its message and place. The process ends with exit code 101; or by SIGABRT, if the program is built
+//! to abort on panics, or the panic comes where nothing can unwind.
 //!
 //! # What it does not do
 //!
 //! Linux only (5.10 or newer; x86-64 is tested, aarch64 should work). Parent and child must be the
-//! same executable: the function cannot live in a shared library that was loaded at run time.
+//! same executable: a library that is loaded at run time cannot start processes
+//! ([`SpawnError::NotInExecutable`]), nor can a program that was started by naming the loader
+//! (`ld.so program`).
 //!
 //! # The layers
 //!
@@ -54,13 +76,18 @@
 // The examples show whole programs, `main` and all: that is where `init` belongs.
 #![allow(clippy::needless_doctest_main)]
 
+mod aside;
 mod bootstrap;
+mod builder;
 mod children;
+mod current;
 mod error;
+mod fault;
 mod init;
 mod manager;
 mod process;
 mod protocol;
+mod scope;
 mod spawn;
 mod status;
 
@@ -71,23 +98,31 @@ pub use multiproc_queue as queue;
 #[doc(no_inline)]
 pub use multiproc_sync as sync;
 
-pub use multiproc_queue::{JoinableQueue, Queue};
+pub use multiproc_queue::{Consumer, DeadLetter, JoinableQueue, Producer, Queue, Shutdown, Task};
 pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };
 
+pub use builder::Builder;
 pub use children::{Child, active_children};
-pub use error::{JoinError, SpawnError};
+pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
+pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use init::{Runtime, init};
 pub use manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
-pub use process::{Builder, Process};
+pub use process::Process;
+pub use scope::{Scope, scope};
 pub use status::ExitStatus;
 
 #[doc(hidden)]
 pub mod private {
+    pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
     pub use crate::init::in_tests;
 }
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/from-python.md")]
+struct FromPython;

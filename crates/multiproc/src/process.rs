@@ -5,15 +5,17 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{fmt, io};
 
+use std::process::{ChildStderr, ChildStdout};
+use std::time::Duration;
+
 use multiproc_pipe::Source;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bootstrap;
+use crate::builder::Builder;
 use crate::children::Child;
-use crate::error::{JoinError, SpawnError};
-use crate::protocol::{Encoded, Outcome};
-use crate::spawn;
+use crate::error::{JoinError, JoinTimeoutError, SpawnError};
+use crate::protocol::{Outcome, Panic};
 use crate::status::ExitStatus;
 
 /// A process that runs a function of this program, and will give an `R`.
@@ -42,6 +44,8 @@ use crate::status::ExitStatus;
 /// ```
 pub struct Process<R = ()> {
     child: Child,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
     result: PhantomData<fn() -> R>,
 }
 
@@ -105,27 +109,89 @@ impl Process {
         Self::builder().spawn(f, args)
     }
 
-    /// Sets more than the function and its arguments.
-    #[must_use]
+    /// Sets more than the function and its arguments: its name, whether it is a daemon, its
+    /// environment, working directory, standard output and error. See [`Builder`].
     pub fn builder() -> Builder {
-        Builder::default()
+        Builder::new()
+    }
+}
+
+impl<R> Process<R> {
+    pub(crate) fn new(
+        child: Child,
+        stdout: Option<ChildStdout>,
+        stderr: Option<ChildStderr>,
+    ) -> Self {
+        Self { child, stdout, stderr, result: PhantomData }
+    }
+
+    /// The end of the pipe from which this process reads what the child prints. `None` if
+    /// [`Builder::stdout`] did not ask for a pipe, or if it was taken before.
+    ///
+    /// It ends (gives 0 bytes) when the child has ended, and whoever inherited its standard output.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.stdout.take()
+    }
+
+    /// The same for standard error: see [`Builder::stderr`].
+    pub fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.stderr.take()
     }
 }
 
 impl<R: DeserializeOwned> Process<R> {
     /// Waits for the end of the process, and gives what the function returned.
     ///
-    /// It waits for the process itself, which waits for its own children that are no daemons.
+    /// It waits for the process itself, which waits for its own children that are no daemons. If it
+    /// is killed, this returns at once; its grandchildren that go on, or hold its descriptors, are
+    /// not waited for.
     ///
     /// # Errors
     ///
     /// See [`JoinError`]: how it ended, if the function did not return.
     pub fn join(self) -> Result<R, JoinError> {
         let status = self.child.wait();
+        self.result(status)
+    }
+
+    /// Waits for the end of the process for at most `timeout`, and gives what the function returned.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, JoinTimeoutError, Process};
+    /// use std::time::Duration;
+    ///
+    /// let slow = Process::spawn(|()| std::thread::park(), ())?;
+    /// let Err(JoinTimeoutError::Timeout(slow)) = slow.join_timeout(Duration::from_millis(50)) else {
+    ///     panic!("it cannot have ended");
+    /// };
+    /// slow.terminate()?;
+    /// assert_eq!(slow.join(), Err(JoinError::Signaled(15, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](JoinTimeoutError::Timeout) with the process, if it is alive when the time is over;
+    /// [`Failed`](JoinTimeoutError::Failed) if it gave no result.
+    pub fn join_timeout(self, timeout: Duration) -> Result<R, JoinTimeoutError<R>> {
+        match self.child.wait_timeout(timeout) {
+            Some(status) => self.result(status).map_err(JoinTimeoutError::Failed),
+            None => Err(JoinTimeoutError::Timeout(self)),
+        }
+    }
+
+    /// What has come from one that has ended.
+    fn result(&self, status: ExitStatus) -> Result<R, JoinError> {
         match self.child.take_outcome() {
-            Ok(Outcome::Returned(result)) => Ok(result.decode()?),
-            Ok(Outcome::Panicked { message, location }) => {
-                Err(JoinError::Panicked { message, location })
+            Ok(Outcome::Returned(result)) => result.decode().map_err(|reason| {
+                let name = std::any::type_name::<R>();
+                JoinError::ResultLost(format!("what came is no `{name}`: {reason}"))
+            }),
+            Ok(Outcome::Panicked(Panic { message, location, backtrace })) => {
+                Err(JoinError::Panicked { message, location, backtrace })
             }
             Ok(Outcome::ArgumentsLost(reason)) => Err(JoinError::ArgumentsLost(reason)),
             Ok(Outcome::ResultLost(reason)) => Err(JoinError::ResultLost(reason)),
@@ -177,61 +243,5 @@ impl<R> Source for Process<R> {
 impl<R> fmt::Debug for Process<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.child.fmt(f)
-    }
-}
-
-/// Sets up a process. Made by [`Process::builder`].
-///
-/// ```
-/// # multiproc::enable_in_tests!();
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use multiproc::Process;
-///
-/// let child = Process::builder().name("adder").daemon(true).spawn(|(a, b)| a + b, (2, 3))?;
-/// assert_eq!(child.name(), "adder");
-/// assert_eq!(child.join()?, 5);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Builder {
-    name: Option<String>,
-    daemon: bool,
-}
-
-impl Builder {
-    /// Its name, for people; without one it is `Process-1` and so on, and `Process-1:1` for the
-    /// first child of that one.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Whether it ends with its parent: at the end of `main` it is terminated instead of waited for,
-    /// and if the parent dies, however, it ends within a second. Without this it is not.
-    #[must_use]
-    pub fn daemon(mut self, daemon: bool) -> Self {
-        self.daemon = daemon;
-        self
-    }
-
-    /// Starts the process: see [`Process::spawn`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Process::spawn`].
-    pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
-    where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
-    {
-        // Its type is all there is to it. The value is the child's now, so it is not dropped here.
-        std::mem::forget(f);
-        let entry = bootstrap::entry_of::<F, A, R>();
-        let args = Encoded::new(&args).map_err(SpawnError::Encode)?;
-        let child = spawn::spawn(self.name, self.daemon, entry, args)?;
-        Ok(Process { child, result: PhantomData })
     }
 }

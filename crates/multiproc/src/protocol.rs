@@ -5,20 +5,38 @@
 //! end. The socket is the child's lifeline, too: when the parent's end is closed, the parent is dead.
 
 use std::any::type_name;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::{io, mem};
 
-use multiproc_pipe::{Bytes, DecodeError, Descriptor, EncodeError, message};
+use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::aside::{Received, Sending};
+use crate::current::Identity;
 
 /// Set in a child's environment, to the inode number of the socket that is its standard input: so a
 /// variable that was set by hand, or is a left-over, is known as such.
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 
+/// What any socket takes at once: more could keep the parent waiting for the child.
+const AT_ONCE: usize = 64 * 1024;
+
 /// A value that is encoded already, so that who carries it need not know its type.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Encoded {
-    bytes: Bytes,
+    bytes: Body,
     descriptors: Vec<Descriptor>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Body {
+    Here(Bytes),
+    /// So many on a socket of their own: see [`crate::aside`].
+    Aside {
+        end: Descriptor,
+        length: usize,
+    },
 }
 
 impl Encoded {
@@ -26,13 +44,35 @@ impl Encoded {
         let mut bytes = Vec::new();
         let descriptors = message::encode(value, &mut bytes)?;
         Ok(Self {
-            bytes: Bytes(bytes),
+            bytes: Body::Here(Bytes(bytes)),
             descriptors: descriptors.into_iter().map(Descriptor).collect(),
         })
     }
 
-    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, DecodeError> {
-        message::decode(&self.bytes.0, self.descriptors.into_iter().map(Into::into).collect())
+    /// Lays many bytes aside, so that the message with this in it can be sent at once, and they
+    /// after it.
+    pub(crate) fn lay_aside(&mut self) -> io::Result<Option<Sending>> {
+        let Body::Here(Bytes(bytes)) = &mut self.bytes else { return Ok(None) };
+        let length = bytes.len();
+        if length <= AT_ONCE {
+            return Ok(None);
+        }
+        let (sending, end) = Sending::new(mem::take(bytes))?;
+        self.bytes = Body::Aside { end: end.into(), length };
+        Ok(Some(sending))
+    }
+
+    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, String> {
+        let descriptors = self.descriptors.into_iter().map(Into::into).collect();
+        let value = match self.bytes {
+            Body::Here(Bytes(bytes)) => message::decode(&bytes, descriptors),
+            Body::Aside { end, length } => {
+                let bytes =
+                    Received::read(end.into(), length).map_err(|error| error.to_string())?;
+                message::decode(&bytes, descriptors)
+            }
+        };
+        value.map_err(|error| error.reason().to_owned())
     }
 }
 
@@ -41,8 +81,7 @@ impl Encoded {
 pub(crate) struct Start {
     /// The function, as a distance within the executable: see [`crate::bootstrap`].
     pub(crate) entry: usize,
-    pub(crate) name: String,
-    pub(crate) daemon: bool,
+    pub(crate) identity: Identity,
     pub(crate) args: Encoded,
 }
 
@@ -50,10 +89,7 @@ pub(crate) struct Start {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Outcome {
     Returned(Encoded),
-    Panicked {
-        message: String,
-        location: String,
-    },
+    Panicked(Panic),
     /// The arguments could not be decoded in the child.
     ArgumentsLost(String),
     /// The result could not be encoded in the child.
@@ -68,7 +104,22 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn arguments_lost<A>(error: &DecodeError) -> Self {
-        Self::ArgumentsLost(format!("`{}`: {}", type_name::<A>(), error.reason()))
+    pub(crate) fn arguments_lost<A>(reason: &str) -> Self {
+        Self::ArgumentsLost(format!("`{}`: {reason}", type_name::<A>()))
+    }
+}
+
+/// What is known about a panic.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) location: String,
+    pub(crate) backtrace: Option<String>,
+}
+
+impl Panic {
+    pub(crate) fn new(message: String, location: String, backtrace: &Backtrace) -> Self {
+        let is_captured = backtrace.status() == BacktraceStatus::Captured;
+        Self { message, location, backtrace: is_captured.then(|| backtrace.to_string()) }
     }
 }

@@ -142,6 +142,28 @@ fn full_queue() {
 }
 
 #[test]
+fn producer_consumer() {
+    let out = output_of("producer_consumer", &[]);
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), Some("active children: producer, consumer"));
+    for _ in 0..6 {
+        let number: u8 = lines.next().unwrap().strip_prefix("add data ").unwrap().parse().unwrap();
+        assert_eq!(lines.next(), Some(&*format!("minus data {number}")));
+    }
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn pool() {
+    let mut expected = String::new();
+    for n in 1..=20 {
+        let sum: u32 = (1..=n).filter(|i| n % i == 0).sum();
+        writeln!(expected, "the divisors of {n} add up to {sum}").unwrap();
+    }
+    assert_eq!(output_of("pool", &[]), expected);
+}
+
+#[test]
 fn bounded_queue() {
     for (args, items) in
         [(&[][..], 50), (&["1"], 1), (&["2"], 2), (&["9"], 9), (&["10"], 10), (&["203"], 203)]

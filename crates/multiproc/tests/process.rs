@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use multiproc::pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
 use multiproc::{Child, ExitStatus, JoinError, Process, Queue, SpawnError, active_children};
-use multiproc_testkit::{Census, alone, until, watchdog};
+use multiproc_testkit::{Census, alone, is_asleep, is_running, until, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc::enable_in_tests!();
 
@@ -25,12 +25,6 @@ fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     (child, ours)
 }
 
-/// Whether a process runs. (Nobody may have collected one that has ended: its parent is dead.)
-fn exists(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
-}
-
 #[test]
 fn arguments_go_in_and_a_result_comes_out() {
     fn repeat((text, times): (String, usize)) -> Vec<String> {
@@ -43,6 +37,18 @@ fn arguments_go_in_and_a_result_comes_out() {
     let pid = child.pid();
     assert_ne!(pid, std::process::id());
     assert_eq!(child.join().unwrap(), (u64::MAX, pid));
+}
+
+/// Whatever the result is: a handle does not hold it.
+#[test]
+fn handles_can_be_shared_between_threads() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<Process<std::rc::Rc<()>>>();
+    check::<Child>();
+    check::<multiproc::Scope>();
+    check::<multiproc::ParentProcess>();
+    check::<multiproc::JoinTimeoutError<std::rc::Rc<()>>>();
+    check::<SpawnError>();
 }
 
 #[test]
@@ -111,7 +117,7 @@ fn a_panic_comes_with_message_and_place() {
     let child = Process::spawn(fail, 5).unwrap();
     assert_eq!(child.wait(), ExitStatus::Exited(101));
     let error = child.join().unwrap_err();
-    let JoinError::Panicked { message, location } = &error else { panic!("{error}") };
+    let JoinError::Panicked { message, location, .. } = &error else { panic!("{error}") };
     assert_eq!(message, "no more than 5");
     assert!(location.contains("tests/process.rs:"), "{location}");
     assert!(error.to_string().contains("no more than 5"), "{error}");
@@ -172,6 +178,56 @@ fn what_does_not_serialise_starts_nothing() {
         assert!(matches!(error, JoinError::ResultLost(_)));
         assert!(error.to_string().contains("not today"), "{error}");
     });
+}
+
+/// Dies when it is sent, or when it is received, as it says.
+struct Deadly {
+    when_sent: bool,
+}
+
+impl Deadly {
+    fn die() -> ! {
+        kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
+        unreachable!("the signal is there before the call returns")
+    }
+}
+
+impl Serialize for Deadly {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.when_sent {
+            Self::die();
+        }
+        ().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Deadly {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Self::die()
+    }
+}
+
+#[test]
+fn a_child_that_is_killed_on_its_way_is_reported() {
+    let _dog = watchdog();
+    let killed = JoinError::Signaled(9, false);
+    let child = Process::spawn(|_: Deadly| (), Deadly { when_sent: false }).unwrap();
+    assert_eq!(child.join().unwrap_err(), killed, "while it took its arguments");
+    let child = Process::spawn(|()| Deadly { when_sent: true }, ()).unwrap();
+    let Err(error) = child.join() else { panic!("it cannot have come") };
+    assert_eq!(error, killed, "while it made a message of its result");
+
+    // While it sends: half of its result is there, and the other half will never come.
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let large = |parent: Connection<(), ()>| {
+        parent.send(()).unwrap();
+        Bytes(vec![1; 10_000_000])
+    };
+    let child = Process::spawn(large, theirs).unwrap();
+    ours.recv().unwrap();
+    until(|| is_asleep(child.pid()));
+    child.kill().unwrap();
+    assert_eq!(child.join().unwrap_err(), killed, "while it sent its result");
 }
 
 #[test]
@@ -324,15 +380,15 @@ fn daemons_end_with_their_parent_and_others_do_not() {
     let parent = Process::spawn(parent, (theirs, at_end)).unwrap();
     let (daemon, other) = ours.recv().unwrap();
     keep_alive.recv().unwrap();
-    assert!(exists(daemon) && exists(other));
+    assert!(is_running(daemon) && is_running(other));
     let start = Instant::now();
     parent.kill().unwrap();
     parent.wait();
-    until(|| !exists(daemon));
+    until(|| !is_running(daemon));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert!(exists(other), "it is no daemon: it goes on");
+    assert!(is_running(other), "it is no daemon: it goes on");
     drop(keep_alive);
-    until(|| !exists(other));
+    until(|| !is_running(other));
 }
 
 #[test]
@@ -350,7 +406,7 @@ fn a_child_that_waits_for_its_own_children_ends_after_them() {
     assert_eq!(parent.wait_timeout(Duration::from_millis(50)), None);
     drop(ours);
     let daemon = parent.join().unwrap();
-    assert!(!exists(daemon), "the daemon was ended first");
+    assert!(!is_running(daemon), "the daemon was ended first");
 }
 
 #[test]
@@ -410,4 +466,56 @@ fn a_sentinel_can_be_polled() {
     drop(parent);
     assert_eq!(poll(&mut [PollFd::new(&child, PollFlags::IN)], None).unwrap(), 1);
     child.join().unwrap();
+}
+
+/// A grandchild that somebody else has started lives on, with the child's output in its hands.
+#[test]
+fn join_does_not_wait_for_grandchildren() {
+    let _dog = watchdog();
+    let start = |()| std::process::Command::new("sleep").arg("1000").spawn().unwrap().id();
+    let child = Process::builder().stdout(std::process::Stdio::piped()).spawn(start, ()).unwrap();
+    let sleeper = child.join().unwrap();
+    assert!(is_running(sleeper));
+    let sleeper = Pid::from_raw(i32::try_from(sleeper).unwrap()).unwrap();
+    kill_process(sleeper, Signal::KILL).unwrap();
+}
+
+#[test]
+fn join_comes_before_the_queue_is_empty() {
+    let _dog = watchdog();
+    let queue: Queue<Bytes> = Queue::bounded(100).unwrap();
+    let put = |queue: Queue<Bytes>| {
+        (0..20).for_each(|_| queue.put(Bytes(vec![7; 10_000])).unwrap());
+    };
+    Process::spawn(put, queue.clone()).unwrap().join().unwrap();
+    assert_eq!(queue.len(), 20);
+    assert!((0..20).all(|_| queue.get().unwrap().0.len() == 10_000));
+}
+
+/// Whether there is a core dump depends on the machine; so std is asked how it is here.
+#[test]
+fn a_core_dump_is_reported_as_std_reports_it() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    use std::os::unix::process::ExitStatusExt;
+    alone(|()| {
+        let mut limits = getrlimit(Resource::Core);
+        let folder = std::env::temp_dir().join(format!("multiproc-core-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let mut seen = Vec::new();
+        for current in [Some(0), limits.maximum] {
+            limits.current = current;
+            setrlimit(Resource::Core, limits).unwrap();
+            let mut shell = std::process::Command::new("sh");
+            let status = shell.args(["-c", "kill -ABRT $$"]).current_dir(&folder).status().unwrap();
+            let abort = |()| -> () { std::process::abort() };
+            let child = Process::builder().current_dir(&folder).spawn(abort, ()).unwrap();
+            assert_eq!(child.join().unwrap_err(), JoinError::Signaled(6, status.core_dumped()));
+            seen.push(status.core_dumped());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!seen[0], "none was allowed");
+        if !seen[1] {
+            eprintln!("half of it skipped: there are no core dumps here");
+        }
+    });
 }

@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/multiproc-sync/src/member.rs", "OFD locks are not in rustix"),
     ("crates/multiproc-sync/src/primitives/bytes.rs", "copies bytes in and out of shared memory"),
     ("crates/multiproc-sync/src/primitives/model.rs", "loom's cells give raw pointers"),
-    ("crates/multiproc/src/bootstrap.rs", "calls the spawned function"),
+    ("crates/multiproc/src/aside.rs", "maps memory for large arguments"),
+    ("crates/multiproc/src/bootstrap.rs", "finds and calls the spawned function"),
     ("crates/multiproc/src/init.rs", "constructor, signal disposition, environment marker"),
 ];
 

@@ -9,7 +9,7 @@ use super::{DOOMED, Member, Shared};
 use crate::{GET_POINTS, PUT_POINTS};
 
 /// Takes the next item without sleeping, and lets the recheck intervals of all others end meanwhile.
-fn get_as_clock(shared: &Shared) -> u64 {
+pub(super) fn get_as_clock(shared: &Shared) -> u64 {
     loop {
         if let Some(item) = shared.try_get(Member(1)) {
             return item;
@@ -111,7 +111,7 @@ fn loom_a_released_slot_frees_both_locks() {
 }
 
 /// Member 1, who sees the doomed one as alive until the flag is up.
-struct Heir(Arc<AtomicBool>);
+pub(super) struct Heir(Arc<AtomicBool>);
 
 impl Members for &Heir {
     fn me(&self) -> MemberId {
@@ -124,7 +124,7 @@ impl Members for &Heir {
 }
 
 /// One member runs `life`, and dies at `point`, while another one runs `heir` on the same side.
-fn dies_beside_an_heir(
+pub(super) fn dies_beside_an_heir(
     shared: &std::sync::Arc<Shared>,
     point: &'static str,
     life: fn(&Shared),

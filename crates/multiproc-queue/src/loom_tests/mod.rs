@@ -5,17 +5,23 @@
 //! a lost wake-up is a deadlock, which loom reports.
 
 mod loom_death;
+mod loom_end;
+mod loom_lane;
+mod loom_overflow;
 mod loom_ring;
+mod loom_tasks;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 use multiproc_sync::primitives::{AtomicU32, Bytes};
 use multiproc_sync::raw::members::{MemberId, Members};
+use multiproc_sync::raw::waiters::Look;
 
 use crate::raw::blocks::{BLOCK, Memory};
-use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Put, Ring};
+use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Outgoing, Put, Ring, Sink};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
 struct Shared {
@@ -24,6 +30,8 @@ struct Shared {
     table: Vec<AtomicU32>,
     blocks: Bytes<'static>,
     limits: Limits,
+    /// The descriptor lane: tags, and a number in place of descriptors.
+    lane: loom::sync::Mutex<VecDeque<(u32, u64)>>,
 }
 
 impl Shared {
@@ -46,6 +54,7 @@ impl Shared {
             table: (0..blocks).map(|_| AtomicU32::new(0)).collect(),
             blocks: Bytes::zeroed(blocks * usize::try_from(BLOCK).unwrap()),
             limits: Limits { capacity, bytes },
+            lane: loom::sync::Mutex::new(VecDeque::new()),
         })
     }
 
@@ -94,6 +103,62 @@ impl Shared {
         assert_eq!(result, (items.len(), Ok(())));
     }
 
+    /// Puts an item with a descriptor, which is the same number.
+    fn put_with_descriptor(&self, member: impl Members + Copy, item: u64) {
+        let bytes = item.to_le_bytes();
+        let parcel = &mut Packet { shared: self, item };
+        let result = self.seen_by(member, |ring| {
+            ring.put(one(&bytes, &[8]), Some(parcel), Deadline::NEVER, |_| Ok(()))
+        });
+        assert_eq!(result, (1, Ok(())));
+    }
+
+    /// Gets an item, and checks that its descriptor, if it has one, is its own.
+    fn get_with_descriptor(&self, member: impl Members + Copy) -> u64 {
+        let mut lane = Packet { shared: self, item: 0 };
+        let mut item = Vec::new();
+        let got = self
+            .seen_by(member, |ring| ring.get(&mut item, &mut lane, Deadline::NEVER, |_| Ok(())));
+        assert_eq!(got, Ok(1));
+        let item = u64::from_le_bytes(item.try_into().unwrap());
+        assert_eq!(lane.item, item);
+        item
+    }
+
+    /// The same, if there is one.
+    fn try_get_with_descriptor(&self, member: Member) -> Option<u64> {
+        let mut lane = Packet { shared: self, item: 0 };
+        let mut item = Vec::new();
+        let got =
+            self.seen_by(member, |ring| ring.try_get(&mut item, &mut lane, || Deadline::NEVER));
+        (got == Ok(1)).then(|| {
+            let item = u64::from_le_bytes(item.try_into().unwrap());
+            assert_eq!(lane.item, item);
+            item
+        })
+    }
+
+    /// Gets up to `max` items at once.
+    fn get_batch(&self, member: Member, max: usize) -> Vec<u64> {
+        let mut batch = Batch { bytes: Vec::new(), count: 0, max };
+        let got = self
+            .seen_by(member, |ring| ring.get(&mut batch, &mut NoLane, Deadline::NEVER, |_| Ok(())));
+        assert_eq!(got, Ok(batch.count));
+        batch.bytes.chunks(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
+    }
+
+    /// Gets the next item; `Closed` after a shutdown.
+    fn get_to_the_end(&self, member: Member) -> Result<u64, Fault> {
+        let mut item = Vec::new();
+        self.seen_by(member, |ring| {
+            let check = |_: Look| {
+                if ring.is_drained(|| Deadline::NEVER)? { Err(Fault::Closed) } else { Ok(()) }
+            };
+            ring.get(&mut item, &mut NoLane, Deadline::NEVER, check)
+        })?;
+        Ok(u64::from_le_bytes(item.try_into().unwrap()))
+    }
+
     /// Gets an item of several numbers.
     fn get_all(&self, member: impl Members + Copy) -> Vec<u64> {
         let mut item = Vec::new();
@@ -107,6 +172,15 @@ impl Shared {
         let item = self.get_all(member);
         assert_eq!(item.len(), 1);
         item[0]
+    }
+
+    /// Gets an item of several numbers, if there is one.
+    fn try_get_into(&self, member: Member, numbers: &mut Vec<u64>) -> bool {
+        let mut item = Vec::new();
+        let got =
+            self.seen_by(member, |ring| ring.try_get(&mut item, &mut NoLane, || Deadline::NEVER));
+        numbers.extend(item.chunks(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())));
+        got == Ok(1)
     }
 
     fn try_get(&self, member: Member) -> Option<u64> {
@@ -134,6 +208,58 @@ impl Incoming for NoLane {
     }
 
     fn remove(&mut self) {}
+}
+
+/// The descriptor of an item, on its way.
+struct Packet<'a> {
+    shared: &'a Shared,
+    item: u64,
+}
+
+impl Outgoing for Packet<'_> {
+    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+        self.shared.lane.lock().unwrap().push_back((tag, self.item));
+        Ok(true)
+    }
+}
+
+impl Incoming for Packet<'_> {
+    fn copy(&mut self, tag: u32) -> Result<(), Fault> {
+        let mut lane = self.shared.lane.lock().unwrap();
+        while lane.front().is_some_and(|&(found, _)| found < tag) {
+            lane.pop_front();
+        }
+        let &(found, item) = lane.front().expect("sent before the item");
+        assert_eq!(found, tag);
+        self.item = item;
+        Ok(())
+    }
+
+    fn remove(&mut self) {
+        let removed = self.shared.lane.lock().unwrap().pop_front();
+        assert_eq!(removed.map(|(_, item)| item), Some(self.item));
+    }
+}
+
+/// Several items.
+struct Batch {
+    bytes: Vec<u8>,
+    count: usize,
+    max: usize,
+}
+
+impl Sink for Batch {
+    fn takes_more(&self) -> bool {
+        self.count < self.max
+    }
+
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    fn ended(&mut self) {
+        self.count += 1;
+    }
 }
 
 /// A queue, as one member sees it.

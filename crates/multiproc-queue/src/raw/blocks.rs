@@ -82,7 +82,8 @@ pub(crate) trait Memory {
 #[repr(C)]
 pub(crate) struct Control {
     state: Committed<4>,
-    /// Blocks of the stream below it have been given back, if they are free. A hint.
+    /// Blocks of the stream below it may have been given back, if they are free: it grows before they
+    /// are.
     trimmed: AtomicU64,
     /// When the queue last ran empty and gave memory back, in ms. A hint.
     trimmed_at: AtomicU64,
@@ -196,10 +197,18 @@ impl<M: Memory> Blocks<'_, M> {
         loop {
             let (epoch, words) = self.control.state.current();
             let mut state = State::from(words);
-            if end <= state.frontier.wrapping_mul(BLOCK) {
+            let missing = end.div_ceil(BLOCK).saturating_sub(state.frontier);
+            if missing == 0 {
                 return Ok(());
             }
-            let block = if state.free_blocks(head) > 0 {
+            if missing > self.count() {
+                // It would take them round and round.
+                return Err(Fault::Corrupted("the blocks of the overflow ring"));
+            }
+            // Most often it has been used just now, and its memory is still there.
+            let has_free = state.free_blocks(head) > 0;
+            let is_warm = has_free && state.free >= load_locked(&self.control.trimmed);
+            let block = if has_free {
                 let block = u64::from(self.entry(state.free)?.load(Ordering::Relaxed));
                 state.free += 1;
                 block
@@ -212,7 +221,7 @@ impl<M: Memory> Blocks<'_, M> {
                 // There is one for every byte that may be in use.
                 return Err(Fault::Corrupted("the blocks of the overflow ring"));
             }
-            if !self.memory.reserve(block) {
+            if !is_warm && !self.memory.reserve(block) {
                 return Err(Fault::OutOfMemory);
             }
             fault::reached("put.block_reserved");
@@ -282,15 +291,17 @@ impl<M: Memory> Blocks<'_, M> {
         }
         // One more than was taken: a producer may have died with it.
         let end = state.fresh.saturating_add(1).max(state.skip).max(skip).min(self.count());
+        let frontier = last + u64::from(skip != 0);
+        self.control.trimmed.store(last + 1, Ordering::Relaxed);
         let kept = if skip == 0 { end } else { skip - 1 };
         self.give_back(RESERVE, kept.min(end));
         self.give_back(skip.max(RESERVE), if skip == 0 { 0 } else { end });
         fault::reached("get.trimmed");
-        let frontier = last + u64::from(skip != 0);
         let next = State { frontier, free: last, fresh: 0, skip };
         self.control.state.prepare(epoch, next.words());
+        fault::reached("get.trim_prepared");
         self.control.state.commit(epoch);
-        self.control.trimmed.store(frontier, Ordering::Relaxed);
+        fault::reached("get.trim_committed");
         self.control.trimmed_at.store(millis(self.memory.now()), Ordering::Relaxed);
         Ok(())
     }
@@ -306,6 +317,7 @@ impl<M: Memory> Blocks<'_, M> {
     fn trim_oldest(&self, state: State, head: u64) -> Result<(), Fault> {
         let from = load_locked(&self.control.trimmed).max(state.free);
         let to = from.saturating_add(PIECE).min(head / BLOCK);
+        self.control.trimmed.store(to.max(from), Ordering::Relaxed);
         let mut run = 0..0;
         for block in from..to {
             let place = u64::from(self.entry(block)?.load(Ordering::Relaxed));
@@ -319,6 +331,7 @@ impl<M: Memory> Blocks<'_, M> {
             run.end += 1;
         }
         self.give_back(run.start, run.end);
+        fault::reached("get.trimmed_some");
         self.control.trimmed.store(to.max(from), Ordering::Relaxed);
         Ok(())
     }
@@ -329,6 +342,6 @@ fn has_too_many(state: State, head: u64) -> bool {
     state.free_blocks(head) > in_use.saturating_add(MANY)
 }
 
-pub(super) fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,3 +5,4 @@ pub(crate) mod frame;
 pub(crate) mod ring;
 pub(crate) mod side;
 pub(crate) mod tasks;
+pub(crate) mod work;

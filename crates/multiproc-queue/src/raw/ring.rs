@@ -477,6 +477,12 @@ impl<M: Members + Memory> Ring<'_, M> {
         self.control.not_empty.waiters.notify_one();
     }
 
+    /// Wakes all who wait for an item: they may wait in vain.
+    #[cold]
+    pub(crate) fn wake_consumers(&self) {
+        self.control.not_empty.waiters.wake_all();
+    }
+
     /// Does `act` under the consumers' lock, if that can be had soon.
     #[cold]
     pub(crate) fn as_consumer(&self, act: impl FnOnce()) {
@@ -570,11 +576,12 @@ impl<M: Members + Memory> Ring<'_, M> {
     }
 
     /// What `count` gives, if it did so while nothing was put or got; and how many items there were.
-    pub(crate) fn while_still<R>(&self, count: impl Fn() -> R) -> (u64, R) {
+    /// It is told how many were got.
+    pub(crate) fn while_still<R>(&self, count: impl Fn(u64) -> R) -> (u64, R) {
         let mut before = self.marks();
         // As below; but each try takes longer, so an impossible case is left in the end.
         for _ in 0..100 {
-            let counted = count();
+            let counted = count(before.0.count);
             let after = self.marks();
             if before == after {
                 let (head, tail) = after;
@@ -582,7 +589,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             }
             before = after;
         }
-        (before.1.count.wrapping_sub(before.0.count), count())
+        (before.1.count.wrapping_sub(before.0.count), count(before.0.count))
     }
 
     /// Whether what is there is thrown away.
@@ -720,6 +727,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         *head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
         let place = self.room(self.used(*head, tail)?, size);
         producers.see(*head);
+        fault::reached("put.seen");
         Ok(place)
     }
 
@@ -755,6 +763,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(Fault::OutOfMemory);
         }
         self.control.blocks.reserved.store(end, Ordering::Relaxed);
+        fault::reached("put.hot_reserved");
         Ok(())
     }
 
@@ -780,6 +789,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
             used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             consumers.see(tail);
+            fault::reached("get.seen");
         }
         let Some(mut used) = used else { return Ok(Got { count: 0, trim: None }) };
         let mut next = head;

@@ -17,23 +17,28 @@
 //! # Invariants
 //!
 //! 1. A free slot is taken under the consumers' lock, and its number is [`NO_NUMBER`] until its bytes
-//!    are complete; then the item is retired from the ring by the consumer's commit. So a slot of a
-//!    dead member with a number from the consumers' count on was never taken: the item is still in
-//!    the ring, and the slot is free.
-//! 2. Every other change is one compare-exchange of the state, by its owner or, once that is dead, by
-//!    anybody. So each happens once, and there is nothing in between.
+//!    are complete; then the item is retired from the ring by the consumer's commit. So a slot with
+//!    a number from the consumers' count on was not taken yet, and if its member is dead, never will
+//!    be: the item is still in the ring, and the slot is free. Only the slot that was taken last can
+//!    be one, and it is freed before the item is taken by somebody else: there is no item twice.
+//! 2. Every other change is one compare-exchange of the state, by its owner or, if none lives, by
+//!    anybody. So each happens once, and there is nothing in between. What it compares with is the
+//!    whole word as it was found, whatever is in it.
 //! 3. A task goes from the ring into a slot, and never back. So there is none left when there was
 //!    none in the ring, then none in the slots, and meanwhile nothing was put or got.
 
 use std::cell::Cell;
+use std::ops::Range;
+use std::time::Duration;
 
 use multiproc_sync::fault;
 #[cfg(not(loom))]
 use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw};
+use multiproc_sync::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 use multiproc_sync::raw::members::{MemberId, Members};
 use multiproc_sync::raw::waiters::Waiters;
 
+use super::blocks::millis;
 use super::ring::Fault;
 
 /// Words of a slot.
@@ -79,13 +84,28 @@ pub(crate) struct Control {
     pub(crate) redelivered: AtomicU64,
     /// How many tasks have become dead letters.
     pub(crate) died: AtomicU64,
+    taking: Taking,
+}
+
+/// On a line of its own: it changes with each task, the others seldom.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+struct Taking {
+    /// The slot that was taken last, plus 1, of all slots. Under the consumers' lock.
+    slot: AtomicU64,
+    /// When memory was last given back, in ms. Under the consumers' lock.
+    trimmed_at: AtomicU64,
 }
 
 #[cfg(not(loom))]
-placed!(Control { all_done, returned, highs, max_attempts, rest, redelivered, died });
+placed!(Taking { slot, trimmed_at });
+#[cfg(not(loom))]
+placed!(Control { all_done, returned, highs, max_attempts, rest, redelivered, died, taking });
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Control>() == 128);
+const _: () = {
+    assert!(size_of::<Control>() == 128 && std::mem::offset_of!(Control, taking) == 64);
+};
 
 impl Control {
     #[cfg(loom)]
@@ -113,70 +133,55 @@ pub(crate) enum Kind {
     Dead,
 }
 
-/// A slot's first word.
+/// A slot's first word. Anything may be in it, if somebody has scribbled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) kind: Kind,
-    /// Whose it is: `Held` and `Detached` have an owner, unless somebody has scribbled.
-    pub(crate) owner: Option<MemberId>,
-    pub(crate) attempt: u32,
-}
+pub(crate) struct State(u64);
 
 const OWNER: u64 = (1 << MemberId::BITS) - 1;
-const PLAIN: u64 = 0 << 30;
+const HELD: u64 = 0 << 30;
 const DETACHED: u64 = 1 << 30;
 const READY: u64 = 2 << 30;
 const DEAD: u64 = 3 << 30;
 
 impl State {
-    const FREE: u64 = 0;
+    const FREE: Self = Self(0);
 
-    fn from_bits(bits: u64) -> Self {
-        let owner = u32::try_from(bits & OWNER).ok().and_then(MemberId::from_bits);
-        let attempt = u32::try_from(bits >> 32).unwrap_or(0);
-        let kind = match bits & DEAD {
-            _ if bits == Self::FREE => Kind::Free,
-            PLAIN => Kind::Held,
+    fn new(kind: u64, owner: Option<MemberId>, attempt: u32) -> Self {
+        let owner = owner.map_or(0, |owner| u64::from(owner.bits()));
+        Self(u64::from(attempt) << 32 | kind | owner)
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        match self.0 & DEAD {
+            _ if self == Self::FREE => Kind::Free,
+            HELD => Kind::Held,
             DETACHED => Kind::Detached,
             READY => Kind::Ready,
             _ => Kind::Dead,
-        };
-        Self { kind, owner, attempt }
+        }
     }
 
-    fn bits(self) -> u64 {
-        let kind = match self.kind {
-            Kind::Free => return Self::FREE,
-            Kind::Held => PLAIN,
-            Kind::Detached => DETACHED,
-            Kind::Ready => READY,
-            Kind::Dead => DEAD,
-        };
-        let owner = self.owner.map_or(0, |owner| u64::from(owner.bits()));
-        u64::from(self.attempt) << 32 | kind | owner
+    /// Whose it is: `Held` and `Detached` have an owner.
+    fn owner(self) -> Option<MemberId> {
+        u32::try_from(self.0 & OWNER).ok().and_then(MemberId::from_bits)
     }
 
-    fn held(me: MemberId, attempt: u32) -> Self {
-        Self { kind: Kind::Held, owner: Some(me), attempt }
+    fn attempt(self) -> u32 {
+        u32::try_from(self.0 >> 32).unwrap_or(0)
     }
 
-    fn dead(attempt: u32) -> Self {
-        Self { kind: Kind::Dead, owner: None, attempt }
-    }
-
-    /// Whether it is neither done nor dead.
-    fn is_unfinished(self) -> bool {
-        matches!(self.kind, Kind::Held | Kind::Detached | Kind::Ready)
+    fn is_in_work(self) -> bool {
+        matches!(self.kind(), Kind::Held | Kind::Detached)
     }
 
     /// Whether it is a task that this member works on.
     fn is_of(self, member: MemberId) -> bool {
-        matches!(self.kind, Kind::Held | Kind::Detached) && self.owner == Some(member)
+        self.is_in_work() && self.owner() == Some(member)
     }
 
     /// Whether it is a dead letter that this member looks at.
     fn is_letter_of(self, member: MemberId) -> bool {
-        self.kind == Kind::Dead && self.owner == Some(member)
+        self.kind() == Kind::Dead && self.owner() == Some(member)
     }
 }
 
@@ -194,8 +199,8 @@ pub(crate) trait Places {
     /// Appends what is in the place of a slot.
     fn append_to(&self, class: usize, slot: usize, length: usize, target: &mut Vec<u8>);
 
-    /// Gives the memory of the first slots of a class back.
-    fn give_back(&self, class: usize, slots: usize);
+    /// Gives the memory of some slots of a class back.
+    fn give_back(&self, class: usize, slots: Range<usize>);
 }
 
 /// A slot, by its class and place in it.
@@ -232,22 +237,23 @@ pub(crate) struct Tasks<'a, M> {
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
-    fn words(&self, Slot { class, place }: Slot) -> &[AtomicU64] {
+    /// Where a slot is among all slots.
+    fn index(&self, Slot { class, place }: Slot) -> usize {
         let before: usize = self.members.classes()[..class].iter().map(|class| class.slots).sum();
-        &self.members.slots()[(before + place) * WORDS..][..WORDS]
+        before + place
+    }
+
+    fn words(&self, slot: Slot) -> &[AtomicU64] {
+        &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
 
     fn state(&self, slot: Slot) -> State {
-        State::from_bits(self.words(slot)[STATE].load(Ordering::Acquire))
+        State(self.words(slot)[STATE].load(Ordering::Acquire))
     }
 
     /// From one state to another, if nobody was quicker.
     fn change(&self, slot: Slot, from: State, to: State) -> bool {
-        let state = &self.words(slot)[STATE];
-        let changed =
-            state.compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Relaxed);
-        fence_after_rmw();
-        changed.is_ok()
+        change(&self.words(slot)[STATE], from, to)
     }
 
     /// All slots that have ever been in use since their class was empty.
@@ -270,23 +276,44 @@ impl<M: Members + Places> Tasks<'_, M> {
         had_descriptors: bool,
         thread: u64,
     ) -> Result<Delivered, Fault> {
+        self.free_untaken(number);
         let slot = self.find_free(bytes.len())?;
         let words = self.words(slot);
         let attempt = 1;
+        self.control.taking.slot.store(self.index(slot) as u64 + 1, Ordering::Relaxed);
         words[NUMBER].store(NO_NUMBER, Ordering::Relaxed);
-        words[STATE].store(State::held(self.members.me(), attempt).bits(), Ordering::Release);
+        let held = State::new(HELD, Some(self.members.me()), attempt);
+        words[STATE].store(held.0, Ordering::Release);
         fault::reached("task.taken");
         if !self.members.fill(slot.class, slot.place, bytes) {
-            words[STATE].store(State::FREE, Ordering::Release);
+            words[STATE].store(State::FREE.0, Ordering::Release);
             return Err(Fault::OutOfMemory);
         }
         words[LENGTH].store(bytes.len() as u64, Ordering::Relaxed);
         words[FLAGS].store(u64::from(had_descriptors) * HAD_DESCRIPTORS, Ordering::Relaxed);
-        words[THREAD].store(thread, Ordering::Relaxed);
+        words[THREAD].store(self.signature(thread), Ordering::Relaxed);
         fault::reached("task.filled");
         words[NUMBER].store(number, Ordering::Release);
         fault::reached("task.numbered");
         Ok(Delivered { slot, number, attempt })
+    }
+
+    /// If the consumer before died with a slot, and before its commit, frees that slot. `number` is
+    /// the next item's.
+    fn free_untaken(&self, number: u64) {
+        let last = usize::try_from(load_locked(&self.control.taking.slot)).unwrap_or(0);
+        let slots = self.members.slots();
+        let words = last.checked_sub(1).and_then(|at| slots.chunks_exact(WORDS).nth(at));
+        let Some(words) = words else { return };
+        let state = State(words[STATE].load(Ordering::Acquire));
+        if state.kind() == Kind::Held && words[NUMBER].load(Ordering::Acquire) >= number {
+            change(&words[STATE], state, State::FREE);
+        }
+    }
+
+    /// Tells a thread from all those of all members.
+    fn signature(&self, thread: u64) -> u64 {
+        u64::from(self.members.me().bits()) << 32 | thread & u64::from(u32::MAX)
     }
 
     /// A free slot for so many bytes: the first one, so that few are in use.
@@ -298,7 +325,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             let high = self.high(class);
             for place in 0..high {
                 let slot = Slot { class, place };
-                if self.state(slot).kind == Kind::Free {
+                if self.state(slot).kind() == Kind::Free {
                     return Ok(slot);
                 }
             }
@@ -311,15 +338,15 @@ impl<M: Members + Places> Tasks<'_, M> {
         Err(Fault::TooManyTasks)
     }
 
-    /// The task is done. False: it was not this member's.
+    /// The task that this member works on is done. False: it was not this member's.
     pub(crate) fn done(&self, slot: Slot) -> bool {
         let state = self.state(slot);
-        if !state.is_of(self.members.me()) {
-            return false;
-        }
+        state.kind() == Kind::Held && state.is_of(self.members.me()) && self.end(slot, state)
+    }
+
+    fn end(&self, slot: Slot, state: State) -> bool {
         fault::reached("task.doing");
-        let free = State::from_bits(State::FREE);
-        let is_done = self.change(slot, state, free);
+        let is_done = self.change(slot, state, State::FREE);
         fault::reached("task.done");
         is_done
     }
@@ -328,18 +355,27 @@ impl<M: Members + Places> Tasks<'_, M> {
     pub(crate) fn detach(&self, slot: Slot) {
         let state = self.state(slot);
         if state.is_of(self.members.me()) {
-            self.change(slot, state, State { kind: Kind::Detached, ..state });
+            self.change(slot, state, State::new(DETACHED, state.owner(), state.attempt()));
         }
     }
 
-    /// The detached task of this member that was put first.
-    pub(crate) fn first_detached(&self) -> Option<Slot> {
+    /// One of the detached tasks of this member is done: the one that was put first. False: there is
+    /// none.
+    pub(crate) fn detached_done(&self) -> bool {
         let me = self.members.me();
-        let is_mine = |&slot: &Slot| {
+        let mine = |slot| {
             let state = self.state(slot);
-            state.kind == Kind::Detached && state.is_of(me)
+            (state.kind() == Kind::Detached && state.is_of(me)).then_some((slot, state))
         };
-        self.all().filter(is_mine).min_by_key(|&slot| self.number(slot))
+        // Another thread may be quicker: then there may be another one.
+        while let Some((slot, state)) =
+            self.all().filter_map(mine).min_by_key(|&(slot, _)| self.number(slot))
+        {
+            if self.end(slot, state) {
+                return true;
+            }
+        }
+        false
     }
 
     fn number(&self, slot: Slot) -> u64 {
@@ -350,7 +386,11 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// put will have: what is there now comes first.
     pub(crate) fn put_back(&self, slot: Slot, due: u64) -> bool {
         let state = self.state(slot);
-        state.is_of(self.members.me()) && self.give_up(slot, state, due)
+        if !state.is_of(self.members.me()) {
+            return false;
+        }
+        self.words(slot)[THREAD].store(0, Ordering::Relaxed);
+        self.give_up(slot, state, due)
     }
 
     /// Puts the tasks of dead members back. `consumed` is the consumers' count, and was read before.
@@ -372,11 +412,11 @@ impl<M: Members + Places> Tasks<'_, M> {
         let mut any = false;
         for slot in self.all() {
             let state = self.state(slot);
-            match (state.kind, state.owner) {
+            match (state.kind(), state.owner()) {
                 (Kind::Free | Kind::Ready, _) | (Kind::Dead, None) => continue,
                 (_, Some(owner)) if is_alive(owner) => continue,
                 (Kind::Dead, Some(_)) => {
-                    self.change(slot, state, State::dead(state.attempt));
+                    self.change(slot, state, State::new(DEAD, None, state.attempt()));
                     continue;
                 }
                 (Kind::Held | Kind::Detached, _) => {}
@@ -388,7 +428,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             fault::reached("task.reclaiming");
             any |= match number < consumed {
                 true => self.give_up(slot, state, due),
-                false => self.change(slot, state, State::from_bits(State::FREE)),
+                false => self.change(slot, state, State::FREE),
             };
         }
         any
@@ -398,15 +438,15 @@ impl<M: Members + Places> Tasks<'_, M> {
     fn give_up(&self, slot: Slot, state: State, due: u64) -> bool {
         let words = self.words(slot);
         let had_descriptors = words[FLAGS].load(Ordering::Relaxed) & HAD_DESCRIPTORS != 0;
-        let next = if had_descriptors || state.attempt >= self.max_attempts {
-            State::dead(state.attempt)
+        let next = if had_descriptors || state.attempt() >= self.max_attempts {
+            State::new(DEAD, None, state.attempt())
         } else {
             words[DUE].store(due, Ordering::Relaxed);
-            State { kind: Kind::Ready, owner: None, attempt: state.attempt.saturating_add(1) }
+            State::new(READY, None, state.attempt().saturating_add(1))
         };
         let changed = self.change(slot, state, next);
         fault::reached("task.given_up");
-        if changed && next.kind == Kind::Ready {
+        if changed && next.kind() == Kind::Ready {
             self.control.returned.fetch_add(1, Ordering::AcqRel);
             fence_after_rmw();
         } else if changed {
@@ -418,7 +458,8 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// This member does not deliver the task again: it cannot be decoded.
     pub(crate) fn bury(&self, slot: Slot) {
         let state = self.state(slot);
-        if state.is_of(self.members.me()) && self.change(slot, state, State::dead(state.attempt)) {
+        let dead = State::new(DEAD, None, state.attempt());
+        if state.is_of(self.members.me()) && self.change(slot, state, dead) {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -434,11 +475,11 @@ impl<M: Members + Places> Tasks<'_, M> {
             let due = |slot: Slot| self.words(slot)[DUE].load(Ordering::Relaxed);
             let first = self
                 .all()
-                .filter(|&slot| self.state(slot).kind == Kind::Ready && due(slot) <= consumed)
+                .filter(|&slot| self.state(slot).kind() == Kind::Ready && due(slot) <= consumed)
                 .min_by_key(|&slot| (due(slot), self.number(slot)));
             let Some(slot) = first else { return Ok(None) };
-            if let Some(task) = self.seize(slot, Kind::Ready, Kind::Held, bytes)? {
-                self.words(slot)[THREAD].store(thread, Ordering::Relaxed);
+            if let Some(task) = self.seize(slot, Kind::Ready, HELD, bytes)? {
+                self.words(slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
                 self.control.redelivered.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(task));
             }
@@ -451,19 +492,22 @@ impl<M: Members + Places> Tasks<'_, M> {
         &self,
         slot: Slot,
         from: Kind,
-        to: Kind,
+        to: u64,
         bytes: &mut Vec<u8>,
     ) -> Result<Option<Delivered>, Fault> {
         let state = self.state(slot);
-        let attempt = state.attempt;
-        let mine = State { kind: to, owner: Some(self.members.me()), attempt };
-        if state.kind != from || state.owner.is_some() || !self.change(slot, state, mine) {
+        let attempt = state.attempt();
+        let mine = State::new(to, Some(self.members.me()), attempt);
+        let is_anybodys = from == Kind::Ready || state.owner().is_none();
+        if state.kind() != from || !is_anybodys || !self.change(slot, state, mine) {
             return Ok(None);
         }
         fault::reached("task.seized");
         let length = usize::try_from(self.words(slot)[LENGTH].load(Ordering::Relaxed));
         let most = self.members.classes()[slot.class].bytes;
         let Some(length) = length.ok().filter(|&length| length <= most) else {
+            // Nobody can do anything with it. As a dead letter, it is in nobody's way.
+            self.change(slot, mine, State::new(DEAD, None, attempt));
             return Err(Fault::Corrupted("the length of a task"));
         };
         self.members.append_to(slot.class, slot.place, length, bytes);
@@ -480,12 +524,12 @@ impl<M: Members + Places> Tasks<'_, M> {
         loop {
             let is_next = |slot: &Slot| {
                 let state = self.state(*slot);
-                let is_dead = state.kind == Kind::Dead && state.owner.is_none();
+                let is_dead = state.kind() == Kind::Dead && state.owner().is_none();
                 is_dead && after.is_none_or(|after| self.number(*slot) > after)
             };
             let first = self.all().filter(is_next).min_by_key(|&slot| self.number(slot));
             let Some(slot) = first else { return Ok(None) };
-            if let Some(task) = self.seize(slot, Kind::Dead, Kind::Dead, bytes)? {
+            if let Some(task) = self.seize(slot, Kind::Dead, DEAD, bytes)? {
                 let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
                 return Ok(Some((task, flags & HAD_DESCRIPTORS != 0)));
             }
@@ -499,62 +543,109 @@ impl<M: Members + Places> Tasks<'_, M> {
             return;
         }
         let next = match end {
-            LetterEnd::Discard => State::from_bits(State::FREE),
-            LetterEnd::LayBack => State::dead(state.attempt),
+            LetterEnd::Discard => State::FREE,
+            LetterEnd::LayBack => State::new(DEAD, None, state.attempt()),
             LetterEnd::Revive { due } => {
                 self.words(slot)[DUE].store(due, Ordering::Relaxed);
-                State { kind: Kind::Ready, owner: None, attempt: 1 }
+                State::new(READY, None, 1)
             }
         };
         self.change(slot, state, next);
-        self.control.returned.fetch_add(1, Ordering::AcqRel);
-        fence_after_rmw();
+        if next.kind() == Kind::Ready {
+            self.control.returned.fetch_add(1, Ordering::AcqRel);
+            fence_after_rmw();
+        }
     }
 
-    /// How many slots there are of which `is_one` holds.
-    pub(crate) fn count(&self, is_one: impl Fn(State) -> bool) -> usize {
-        self.all().filter(|&slot| is_one(self.state(slot))).count()
+    fn count(&self, is_one: impl Fn(Slot, State) -> bool) -> usize {
+        self.all().filter(|&slot| is_one(slot, self.state(slot))).count()
     }
 
-    /// How many tasks were got and are neither done nor dead.
-    pub(crate) fn unfinished(&self) -> usize {
-        self.count(State::is_unfinished)
-    }
-
-    /// The same, without those of this process.
-    pub(crate) fn unfinished_elsewhere(&self) -> usize {
-        let me = self.members.me();
-        self.count(|state| state.is_unfinished() && !state.is_of(me))
+    /// How many tasks wait to be delivered again.
+    pub(crate) fn ready(&self) -> usize {
+        self.count(|_, state| state.kind() == Kind::Ready)
     }
 
     /// How many dead letters there are.
     pub(crate) fn dead(&self) -> usize {
-        self.count(|state| state.kind == Kind::Dead)
+        self.count(|_, state| state.kind() == Kind::Dead)
+    }
+
+    /// How many tasks are in work. Those that the consumers' count does not cover are being taken,
+    /// and are in the ring as yet.
+    pub(crate) fn in_work(&self, consumed: u64) -> usize {
+        self.count(|slot, state| state.is_in_work() && self.number(slot) < consumed)
+    }
+
+    /// How many tasks were got and are neither done nor dead.
+    pub(crate) fn unfinished(&self, consumed: u64) -> usize {
+        self.count(|slot, state| {
+            state.kind() == Kind::Ready || state.is_in_work() && self.number(slot) < consumed
+        })
+    }
+
+    /// Whether any task may come back while this thread waits for it: not those that it has itself,
+    /// and not those that end with the process.
+    pub(crate) fn may_come_back(&self, thread: u64) -> bool {
+        self.all().any(|slot| {
+            let state = self.state(slot);
+            match state.kind() {
+                Kind::Ready => true,
+                Kind::Held => !self.is_held_by(slot, state, thread),
+                Kind::Detached => !state.is_of(self.members.me()),
+                Kind::Free | Kind::Dead => false,
+            }
+        })
+    }
+
+    fn is_held_by(&self, slot: Slot, state: State, thread: u64) -> bool {
+        state.kind() == Kind::Held
+            && state.is_of(self.members.me())
+            && self.words(slot)[THREAD].load(Ordering::Relaxed) == self.signature(thread)
     }
 
     /// Whether this thread is in the middle of a task.
     pub(crate) fn is_in_task(&self, thread: u64) -> bool {
-        let me = self.members.me();
-        self.all().any(|slot| {
-            let state = self.state(slot);
-            state.kind == Kind::Held
-                && state.is_of(me)
-                && self.words(slot)[THREAD].load(Ordering::Relaxed) == thread
-        })
+        self.all().any(|slot| self.is_held_by(slot, self.state(slot), thread))
     }
 
-    /// Gives the memory of large slots back, if none of their class is in use. Under the consumers'
-    /// lock.
-    pub(crate) fn trim(&self) {
+    /// Gives the memory of large slots back that are not in use and have none behind them that is: a
+    /// piece of it. Whether there is more. Under the consumers' lock.
+    pub(crate) fn trim(&self, now: Duration) -> bool {
         /// Smaller ones stay: the memory of all of them is little.
         const LARGE: usize = 64 * 1024;
+        /// So much at a time.
+        const PIECE: usize = 16 << 20;
         for (class, &Class { bytes, .. }) in self.members.classes().iter().enumerate() {
+            if bytes < LARGE {
+                continue;
+            }
             let high = self.high(class);
-            let is_free = |place| self.state(Slot { class, place }).kind == Kind::Free;
-            if bytes >= LARGE && high > 0 && (0..high).all(is_free) {
-                self.control.highs[class].store(0, Ordering::Release);
-                self.members.give_back(class, high);
+            let is_free = |&place: &usize| self.state(Slot { class, place }).kind() == Kind::Free;
+            let most = PIECE.div_ceil(bytes);
+            let free = (0..high).rev().take(most).take_while(is_free).count();
+            if free > 0 {
+                let low = high - free;
+                self.control.highs[class].store(u32::try_from(low).unwrap_or(0), Ordering::Release);
+                self.members.give_back(class, low..high);
+                self.control.taking.trimmed_at.store(millis(now), Ordering::Relaxed);
+                return true;
             }
         }
+        false
     }
+
+    /// Whether memory has not been given back for a while: taking it again costs more than filling
+    /// it.
+    pub(crate) fn is_time_to_trim(&self, now: Duration) -> bool {
+        const INTERVAL: u64 = 100;
+        let before = self.control.taking.trimmed_at.load(Ordering::Relaxed);
+        millis(now).wrapping_sub(before) >= INTERVAL
+    }
+}
+
+fn change(word: &AtomicU64, from: State, to: State) -> bool {
+    let changed = word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
+    fence_after_rmw();
+    changed.is_ok()
 }

@@ -141,7 +141,10 @@ pub fn fence_after_rmw() {
 pub fn explore(model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&executions);
-    loom::model(move || {
+    let mut builder = loom::model::Builder::new();
+    // Setting the scene takes steps, too.
+    builder.max_branches = 10_000;
+    builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         model();
     });

@@ -1,5 +1,6 @@
 //! The real ones.
 
+use std::cell::Cell;
 use std::ops::Deref;
 
 use multiproc_pipe::Deadline;
@@ -81,8 +82,19 @@ pub fn pause() {
 }
 
 /// Whether this thread may run on one processor alone: then spinning keeps the other side from
-/// running.
+/// running. Asks the kernel now and then: it can change, and asking takes as long as some spinning.
 #[must_use]
 pub fn has_one_cpu() -> bool {
-    rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() == 1)
+    const CALLS_A_LOOK: u32 = 64;
+    thread_local! {
+        static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    }
+    let (calls_left, is_one) = KNOWN.get();
+    if calls_left > 0 {
+        KNOWN.set((calls_left - 1, is_one));
+        return is_one;
+    }
+    let is_one = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() == 1);
+    KNOWN.set((CALLS_A_LOOK, is_one));
+    is_one
 }

@@ -1,0 +1,222 @@
+use std::time::Duration;
+
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+use multiproc_pipe::Deadline;
+use multiproc_sync::primitives::explore;
+
+use super::{Member, Shared, one};
+use crate::raw::ring::Fault;
+
+/// A put beside a shutdown: it is got, or it is refused.
+#[test]
+fn loom_end_a_drain_beside_a_put() {
+    explore(|| {
+        let shared = Shared::new(2);
+        let producer = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.seen_by(Member(1), |ring| {
+                    let item = 7u64.to_le_bytes();
+                    ring.put(one(&item, &[8]), None, Deadline::NEVER, |_| Ok(())).1
+                })
+            })
+        };
+        let consumer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.get_to_the_end(Member(2)))
+        };
+        shared.control.shut_down(true);
+        let put = producer.join().unwrap();
+        let got = consumer.join().unwrap();
+        match put {
+            Ok(()) => assert_eq!(got, Ok(7)),
+            Err(fault) => assert_eq!((fault, got), (Fault::Closed, Err(Fault::Closed))),
+        }
+    });
+}
+
+/// A shutdown wakes who waits for room, and who waits for an item.
+#[test]
+fn loom_end_everybody_is_woken() {
+    for drain in [true, false] {
+        explore(move || {
+            let full = Shared::new(1);
+            full.put(Member(1), 1);
+            let empty = Shared::new(1);
+            let producer = {
+                let full = full.clone();
+                thread::spawn(move || {
+                    full.seen_by(Member(1), |ring| {
+                        let item = 7u64.to_le_bytes();
+                        ring.put(one(&item, &[8]), None, Deadline::NEVER, |_| Ok(())).1
+                    })
+                })
+            };
+            let consumer = {
+                let empty = empty.clone();
+                thread::spawn(move || empty.get_to_the_end(Member(2)))
+            };
+            full.control.shut_down(drain);
+            empty.control.shut_down(drain);
+            assert_eq!(producer.join().unwrap(), Err(Fault::Closed));
+            assert_eq!(consumer.join().unwrap(), Err(Fault::Closed));
+        });
+    }
+}
+
+/// One batch wakes everybody it has something for.
+#[test]
+fn loom_end_a_batch_wakes_two() {
+    explore(|| {
+        let shared = Shared::new(4);
+        let consumers = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.get(Member(n)))
+        });
+        shared.put_batch(Member(3), &[10, 20]);
+        let got = consumers.map(|consumer| consumer.join().unwrap());
+        assert_eq!(got.iter().sum::<u64>(), 30);
+    });
+}
+
+/// A batch that is got makes room for two who wait.
+#[test]
+fn loom_end_a_batch_makes_room_for_two() {
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put_batch(Member(3), &[10, 20]);
+        let producers = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put(Member(n), 7))
+        });
+        assert_eq!(shared.get_batch(Member(3), 5), [10, 20]);
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+        assert_eq!(shared.get_batch(Member(3), 5), [7, 7]);
+    });
+}
+
+/// Two gets, one after the other, make room for two who wait, though the second one may find the first
+/// one's notification under way: who is woken passes it on.
+#[test]
+fn loom_end_two_places() {
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put_batch(Member(3), &[10, 20]);
+        let producers = [1, 2].map(|n| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put(Member(n), 7))
+        });
+        assert_eq!((shared.get(Member(3)), shared.get(Member(3))), (10, 20));
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+    });
+}
+
+/// A batch longer than the queue goes through in parts, in order.
+#[test]
+fn loom_end_a_long_batch() {
+    explore(|| {
+        let shared = Shared::new(2);
+        let producer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.put_batch(Member(1), &[1, 2, 3]))
+        };
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            got.extend(shared.get_batch(Member(2), 2));
+        }
+        assert_eq!(got, [1, 2, 3]);
+        producer.join().unwrap();
+    });
+}
+
+/// A bell, as poll(2) sees it.
+#[derive(Default)]
+struct Bell {
+    rings: Mutex<u32>,
+    rang: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rings.lock().unwrap() += 1;
+        self.rang.notify_all();
+    }
+
+    fn take(&self) {
+        *self.rings.lock().unwrap() = 0;
+    }
+
+    fn wait(&self) {
+        let mut rings = self.rings.lock().unwrap();
+        while *rings == 0 {
+            rings = self.rang.wait(rings).unwrap();
+        }
+    }
+}
+
+const NOW: Duration = Duration::from_secs(1);
+
+fn put_and_ring(shared: &Shared, bell: &Bell, member: Member, item: u64) {
+    shared.put(member, item);
+    if shared.control.must_ring() {
+        bell.ring();
+    }
+}
+
+/// Throws away the rings that are there while the queue is empty, as consumers do who find some.
+fn drain(shared: &Shared, bell: &Bell, member: Member) {
+    let drain = || {
+        shared.control.ask_again(NOW);
+        bell.take();
+    };
+    let _ = shared.seen_by(member, |ring| ring.while_empty(drain));
+}
+
+/// As `prepare_to_get` and poll(2): returns when there is an item.
+fn wait_until_ready(shared: &Shared, bell: &Bell, member: Member) {
+    while shared.len() == 0 {
+        drain(shared, bell, member);
+        shared.control.ask_for_bell(NOW);
+        if shared.len() > 0 {
+            return;
+        }
+        bell.wait();
+    }
+}
+
+/// A put and one who goes to sleep: one of the two sees the other.
+#[test]
+fn loom_end_the_bell_is_rung() {
+    explore(|| {
+        let (shared, bell) = (Shared::new(2), Arc::new(Bell::default()));
+        let producer = {
+            let (shared, bell) = (shared.clone(), bell.clone());
+            thread::spawn(move || put_and_ring(&shared, &bell, Member(1), 7))
+        };
+        wait_until_ready(&shared, &bell, Member(2));
+        assert_eq!(shared.try_get(Member(2)), Some(7));
+        producer.join().unwrap();
+    });
+}
+
+/// Another consumer takes the first item, and the ring with it: the second put rings again.
+#[test]
+fn loom_end_a_ring_that_was_taken_is_rung_again() {
+    explore(|| {
+        let (shared, bell) = (Shared::new(2), Arc::new(Bell::default()));
+        shared.control.ask_for_bell(NOW);
+        let waiter = {
+            let (shared, bell) = (shared.clone(), bell.clone());
+            thread::spawn(move || {
+                bell.wait();
+                wait_until_ready(&shared, &bell, Member(1));
+            })
+        };
+        put_and_ring(&shared, &bell, Member(2), 7);
+        assert_eq!(shared.get(Member(2)), 7);
+        drain(&shared, &bell, Member(2));
+        put_and_ring(&shared, &bell, Member(2), 8);
+        waiter.join().unwrap();
+    });
+}

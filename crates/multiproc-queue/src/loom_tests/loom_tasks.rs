@@ -1,0 +1,475 @@
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+use multiproc_pipe::Deadline;
+use multiproc_sync::fault::die_at;
+use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, explore};
+use multiproc_sync::raw::members::{MemberId, Members};
+use multiproc_sync::raw::waiters::Look;
+
+use super::{DOOMED, Member, NoLane, Shared, View};
+use crate::raw::blocks::Memory;
+use crate::raw::ring::Ring;
+use crate::raw::tasks::{Class, Delivered, Places, WORDS};
+use crate::raw::work::{Getting, Work};
+
+const SLOTS: usize = 3;
+const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
+
+/// A joinable queue as its members share it. Items are numbers of eight bytes.
+struct Jobs {
+    shared: Arc<Shared>,
+    slots: Vec<AtomicU64>,
+    /// The place of each slot: loom watches who writes and who reads.
+    places: Vec<Bytes<'static>>,
+    max_attempts: u32,
+}
+
+/// It, as one member sees it.
+struct Seen<'a, L> {
+    view: View<'a, L>,
+    jobs: &'a Jobs,
+}
+
+impl<L: Members> Members for Seen<'_, L> {
+    fn me(&self) -> MemberId {
+        self.view.me()
+    }
+
+    fn is_alive(&self, member: MemberId) -> bool {
+        self.view.is_alive(member)
+    }
+}
+
+impl<L: Members> Memory for Seen<'_, L> {
+    fn reserve_hot(&self, len: u64) -> bool {
+        self.view.reserve_hot(len)
+    }
+
+    fn table(&self) -> &[AtomicU32] {
+        self.view.table()
+    }
+
+    fn blocks(&self) -> Bytes<'_> {
+        self.view.blocks()
+    }
+
+    fn blocks_len(&self) -> u64 {
+        self.view.blocks_len()
+    }
+
+    fn reserve(&self, block: u64) -> bool {
+        self.view.reserve(block)
+    }
+
+    fn give_back(&self, first: u64, count: u64) {
+        Memory::give_back(&self.view, first, count);
+    }
+
+    fn now(&self) -> Duration {
+        self.view.now()
+    }
+}
+
+impl<L: Members> Places for Seen<'_, L> {
+    fn slots(&self) -> &[AtomicU64] {
+        &self.jobs.slots
+    }
+
+    fn classes(&self) -> &[Class] {
+        &[CLASS]
+    }
+
+    fn fill(&self, _: usize, slot: usize, bytes: &[u8]) -> bool {
+        self.jobs.places[slot].copy_in(0, bytes);
+        true
+    }
+
+    fn append_to(&self, _: usize, slot: usize, length: usize, target: &mut Vec<u8>) {
+        self.jobs.places[slot].append_to(0, length, target);
+    }
+
+    fn give_back(&self, _: usize, _: Range<usize>) {
+        unreachable!("small slots stay")
+    }
+}
+
+/// What a thread knows of a queue.
+struct Handle<L> {
+    member: L,
+    jobs: Arc<Jobs>,
+    returned: AtomicU32,
+}
+
+impl<L: Members + Copy> Handle<L> {
+    fn see<R>(&self, act: impl FnOnce(Work<'_, Seen<'_, L>>) -> R) -> R {
+        let jobs = &*self.jobs;
+        let view = View { member: self.member, shared: &jobs.shared };
+        let members = &Seen { view, jobs };
+        let Shared { control, hot, limits, .. } = &*jobs.shared;
+        let ring = Ring { control, limits: *limits, hot: hot.clone(), members };
+        let (max_attempts, returned) = (jobs.max_attempts, &self.returned);
+        act(Work { ring, max_attempts, returned, is_closed: false })
+    }
+
+    fn put(&self, item: u64) {
+        self.jobs.shared.put(self.member, item);
+    }
+
+    /// Takes a task and its item, waiting for it.
+    fn get(&self) -> (u64, Delivered) {
+        self.see(|work| {
+            let mut bytes = Vec::new();
+            let mut getting = Getting { thread: 1, buffer: &mut bytes, lane: &mut NoLane };
+            let attempt = |look| work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()));
+            let task = work.ring.wait_for_item(Deadline::NEVER, attempt).unwrap().unwrap();
+            (u64::from_le_bytes(bytes.try_into().unwrap()), task)
+        })
+    }
+
+    /// Takes a task if there is one.
+    fn try_get(&self, look: Look) -> Option<(u64, Delivered)> {
+        self.see(|work| {
+            let mut bytes = Vec::new();
+            let mut getting = Getting { thread: 1, buffer: &mut bytes, lane: &mut NoLane };
+            let task = work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()))?.unwrap();
+            Some((u64::from_le_bytes(bytes.try_into().unwrap()), task))
+        })
+    }
+
+    fn done(&self, task: Delivered) {
+        self.see(|work| work.done(task.slot));
+    }
+
+    fn put_back(&self, task: Delivered) {
+        self.see(|work| work.put_back(task.slot));
+    }
+
+    fn join(&self) {
+        assert!(self.see(|work| work.join(Deadline::NEVER, || ())));
+    }
+
+    fn unfinished(&self) -> usize {
+        self.see(|work| work.unfinished())
+    }
+}
+
+fn jobs(max_attempts: u32) -> Arc<Jobs> {
+    Arc::new(Jobs {
+        shared: Shared::new(2),
+        slots: (0..SLOTS * WORDS).map(|_| AtomicU64::new(0)).collect(),
+        places: (0..SLOTS).map(|_| Bytes::zeroed(CLASS.bytes)).collect(),
+        max_attempts,
+    })
+}
+
+fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
+    Handle { member, jobs: jobs.clone(), returned: AtomicU32::new(0) }
+}
+
+/// Two members take what there is: each task comes to one of them, whole.
+#[test]
+fn loom_each_task_is_taken_once() {
+    explore(|| {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        here.put(20);
+        let other = handle(&jobs, Member(2));
+        let other = thread::spawn(move || {
+            let (item, task) = other.get();
+            other.done(task);
+            item
+        });
+        let (item, task) = here.get();
+        here.done(task);
+        assert_eq!(item + other.join().unwrap(), 30);
+        assert_eq!(here.unfinished(), 0);
+    });
+}
+
+/// One who joins sleeps until the last task is done, whichever of two members ends it, and is woken:
+/// there is no clock.
+#[test]
+fn loom_the_last_one_wakes_who_joins() {
+    explore(|| {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        here.put(20);
+        let (_, first) = here.get();
+        let other = handle(&jobs, Member(2));
+        let (_, second) = other.get();
+        let other = thread::spawn(move || other.done(second));
+        let joiner = handle(&jobs, Member(3));
+        let joiner = thread::spawn(move || {
+            joiner.join();
+            assert_eq!(joiner.unfinished(), 0);
+        });
+        here.done(first);
+        other.join().unwrap();
+        joiner.join().unwrap();
+    });
+}
+
+/// A task that puts another one before it is done keeps those waiting who join.
+#[test]
+fn loom_join_waits_for_what_follows() {
+    explore(|| {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        let worker = handle(&jobs, Member(2));
+        let (_, task) = worker.get();
+        let done = Arc::new(AtomicBool::new(false));
+        let worker = {
+            let done = done.clone();
+            thread::spawn(move || {
+                worker.put(20);
+                worker.done(task);
+                let (item, task) = worker.try_get(Look::Again).unwrap();
+                assert_eq!(item, 20);
+                done.store(true, Ordering::Relaxed);
+                worker.done(task);
+            })
+        };
+        here.join();
+        // Joining also means to see what was done.
+        assert!(done.load(Ordering::Relaxed));
+        worker.join().unwrap();
+    });
+}
+
+/// A task that comes back reaches one who sleeps, beside an item that is put at the same time, for
+/// which another one sleeps: nobody sleeps on, without a clock.
+#[test]
+fn loom_what_comes_back_wakes() {
+    explore(|| {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        let (_, task) = here.get();
+        let others = [2, 3].map(|slot| {
+            let other = handle(&jobs, Member(slot));
+            thread::spawn(move || other.get().0)
+        });
+        here.put_back(task);
+        here.put(20);
+        let items: u64 = others.into_iter().map(|other| other.join().unwrap()).sum();
+        assert_eq!(items, 30);
+        assert_eq!(here.unfinished(), 2);
+    });
+}
+
+/// The task of a dead member goes to exactly one of two who look for it, whole.
+#[test]
+fn loom_a_dead_members_task_comes_once() {
+    explore(|| {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        handle(&jobs, Member(DOOMED)).get();
+        let other = handle(&jobs, Member(2));
+        let other = thread::spawn(move || other.try_get(Look::Recheck).map(|(item, _)| item));
+        let mine = here.try_get(Look::Recheck).map(|(item, _)| item);
+        let theirs = other.join().unwrap();
+        // Each may have come while the other one had it in the hand; nobody else takes it then.
+        let last = here.try_get(Look::Recheck).map(|(item, _)| item);
+        let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
+        assert_eq!(all, [10]);
+        assert_eq!(here.unfinished(), 1);
+    });
+}
+
+/// A member that is taken for dead by mistake, or has just died: it is done, or comes back, and not
+/// both.
+#[test]
+fn loom_done_or_back_but_not_both() {
+    explore(|| {
+        let jobs = jobs(9);
+        let doomed = handle(&jobs, Member(DOOMED));
+        doomed.put(10);
+        let (_, task) = doomed.get();
+        let ended = thread::spawn(move || doomed.see(|work| work.tasks().done(task.slot)));
+        let here = handle(&jobs, Member(1));
+        let came = here.try_get(Look::Recheck);
+        assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));
+        let is_done = ended.join().unwrap();
+        assert_eq!(is_done, came.is_none());
+        assert_eq!(here.unfinished(), usize::from(!is_done));
+    });
+}
+
+/// Those of [`TASK_POINTS`](crate::TASK_POINTS) and [`GET_POINTS`](crate::GET_POINTS) that a worker
+/// comes by: whether the item was taken from the ring when it dies there, and whether it is done.
+const LIFE: &[(&str, bool, bool)] = &[
+    ("get.locked", false, false),
+    ("task.taken", false, false),
+    ("task.filled", false, false),
+    ("task.numbered", false, false),
+    ("get.copied", false, false),
+    ("get.prepared", false, false),
+    ("get.committed", true, false),
+    ("get.unlocked", true, false),
+    ("task.doing", true, false),
+    ("task.done", true, true),
+];
+
+/// Member 1, who sees the doomed one as alive until the flag is up.
+struct Heir(Arc<AtomicBool>);
+
+impl Members for &Heir {
+    fn me(&self) -> MemberId {
+        Member(1).me()
+    }
+
+    fn is_alive(&self, member: MemberId) -> bool {
+        Member(1).is_alive(member) || !self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A worker dies at any point, while another one works: it does what is left, each task once, and
+/// joins.
+#[test]
+fn loom_an_heir_of_a_worker() {
+    for &(point, was_taken, was_done) in LIFE {
+        explore(move || {
+            let jobs = jobs(9);
+            let doomed = handle(&jobs, Member(DOOMED));
+            doomed.put(10);
+            let died = Arc::new(AtomicBool::new(false));
+            let over = Arc::new(AtomicBool::new(false));
+            let clock = {
+                let (died, over, jobs) = (died.clone(), over.clone(), jobs.clone());
+                thread::spawn(move || {
+                    let life = || {
+                        if let Some((_, task)) = doomed.try_get(Look::Again) {
+                            doomed.done(task);
+                        }
+                    };
+                    let has_died = die_at(point, life);
+                    died.store(true, Ordering::Release);
+                    while !over.load(Ordering::Acquire) {
+                        jobs.shared.control.time_out();
+                        thread::yield_now();
+                    }
+                    has_died
+                })
+            };
+            let heir = Heir(died);
+            let heir = handle(&jobs, &heir);
+            let mut done = Vec::new();
+            while heir.unfinished() > 0 {
+                match heir.try_get(Look::Recheck) {
+                    Some((item, task)) => {
+                        assert_eq!(item, 10);
+                        done.push(task.attempt);
+                        heir.done(task);
+                    }
+                    None => thread::yield_now(),
+                }
+            }
+            heir.join();
+            over.store(true, Ordering::Release);
+            let has_died = clock.join().unwrap();
+            let expected: &[u32] = match () {
+                // The heir was quicker.
+                () if done == [1] => &[1],
+                () if !has_died || was_done => &[],
+                () if was_taken => &[2],
+                () => &[1],
+            };
+            assert_eq!(done, expected, "{point}");
+        });
+    }
+}
+
+/// A worker dies before its commit, another one takes the same item: the slot of the first is no
+/// second task, whoever looks whenever.
+#[test]
+fn loom_an_untaken_slot_is_no_task() {
+    for point in ["task.taken", "task.filled", "task.numbered", "get.prepared"] {
+        explore(move || {
+            let jobs = jobs(9);
+            let here = handle(&jobs, Member(1));
+            here.put(10);
+            let doomed = handle(&jobs, Member(DOOMED));
+            assert!(die_at(point, || _ = doomed.get()));
+            assert_eq!(here.unfinished(), 1, "{point}");
+            let other = handle(&jobs, Member(2));
+            let other = thread::spawn(move || other.see(|work| work.reclaim()));
+            let (item, task) = here.try_get(Look::Again).unwrap();
+            assert_eq!((item, task.attempt), (10, 1));
+            here.done(task);
+            other.join().unwrap();
+            assert_eq!(here.unfinished(), 0, "{point}");
+            assert!(here.try_get(Look::Recheck).is_none(), "{point}");
+        });
+    }
+}
+
+/// Another member that is dead whenever it is asked about.
+#[derive(Clone, Copy)]
+struct Second;
+
+impl Members for Second {
+    fn me(&self) -> MemberId {
+        MemberId::new(DOOMED, 2)
+    }
+
+    fn is_alive(&self, member: MemberId) -> bool {
+        member.slot() != DOOMED
+    }
+}
+
+/// Whoever puts a dead member's task back, or takes it then, dies at any point, while another one
+/// does the same: the task comes once more.
+#[test]
+fn loom_an_heir_of_one_who_reclaims() {
+    for point in ["task.reclaiming", "task.given_up", "task.seized"] {
+        explore(move || {
+            let jobs = jobs(9);
+            let here = handle(&jobs, Member(1));
+            here.put(10);
+            handle(&jobs, Member(DOOMED)).get();
+            let second = handle(&jobs, Second);
+            let second = thread::spawn(move || {
+                let mut was_taken = false;
+                let died = die_at(point, || was_taken = second.try_get(Look::Recheck).is_some());
+                was_taken || died && point == "task.seized"
+            });
+            let mine = here.try_get(Look::Recheck);
+            let was_taken = second.join().unwrap();
+            let last = here.try_get(Look::Recheck);
+            let all: Vec<_> = [mine, last].into_iter().flatten().collect();
+            assert_eq!(all.len(), 1, "{point}");
+            // An attempt that nobody lived to make counts, if the task was taken.
+            let attempt = if was_taken { 3 } else { 2 };
+            assert_eq!((all[0].0, all[0].1.attempt), (10, attempt), "{point}");
+            assert_eq!(here.unfinished(), 1);
+        });
+    }
+}
+
+/// The same for one who puts its own task back, which another one waits for.
+#[test]
+fn loom_an_heir_of_one_who_gives_up() {
+    explore(|| {
+        let jobs = jobs(9);
+        let doomed = handle(&jobs, Member(DOOMED));
+        doomed.put(10);
+        let (_, task) = doomed.get();
+        // Another one may be quicker with it than itself.
+        let doomed = thread::spawn(move || die_at("task.given_up", || doomed.put_back(task)));
+        let here = handle(&jobs, Member(1));
+        let mine = here.try_get(Look::Recheck);
+        doomed.join().unwrap();
+        let last = here.try_get(Look::Recheck);
+        let all: Vec<_> = [mine, last].into_iter().flatten().collect();
+        assert_eq!(all.len(), 1);
+        assert_eq!((all[0].0, all[0].1.attempt), (10, 2));
+    });
+}

@@ -1,0 +1,309 @@
+//! The end of a queue: who is left, who closed, who was killed, and what the others see.
+
+mod common;
+
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_queue::{Consumer, GetError, Producer, PutError, Queue, TryGetError, TryPutError};
+use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
+
+use common::{RECOVERY, SOON, until_asleep, within};
+
+multiproc::enable_in_tests!();
+
+/// Puts some items, says so, and waits to be killed.
+fn hold_producer((producer, parent): (Producer<u32>, Connection<(), ()>)) {
+    producer.put_many(0..3).unwrap();
+    parent.send(()).unwrap();
+    let _ = parent.recv();
+}
+
+/// Says that it is there, and waits to be killed.
+fn hold_consumer((_consumer, parent): (Consumer<u32>, Connection<(), ()>)) {
+    parent.send(()).unwrap();
+    let _ = parent.recv();
+}
+
+/// What a `get` gives, as text: errors do not travel.
+fn get(consumer: Consumer<u32>) -> String {
+    format!("{:?}", consumer.get())
+}
+
+fn put(producer: Producer<u32>) -> String {
+    format!("{:?}", producer.put(7))
+}
+
+#[test]
+fn a_clean_end_of_producers_is_seen_at_once() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let (producer, consumer) = (queue.producer(), queue.consumer());
+    drop(queue);
+    producer.put_many([1, 2]).unwrap();
+    let clone = producer.clone();
+    drop(producer);
+    clone.put(3).unwrap();
+    // A message under way is as alive as what it holds.
+    let (left, right) = duplex::<Producer<u32>, ()>().unwrap();
+    left.send(clone).unwrap();
+    assert_eq!([(); 3].map(|()| consumer.get().unwrap()), [1, 2, 3]);
+    assert!(consumer.try_get().unwrap_err().is_empty());
+    right.recv().unwrap().put(4).unwrap();
+    assert_eq!(consumer.get().unwrap(), 4);
+    assert_eq!(consumer.get(), Err(GetError::Disconnected));
+    assert_eq!(consumer.try_get(), Err(TryGetError::Disconnected));
+    assert!(consumer.get_timeout(Duration::MAX).unwrap_err().is_disconnected());
+    assert_eq!(consumer.iter().count(), 0);
+    assert!(consumer.get_many(5).unwrap_err().error().is_disconnected());
+}
+
+#[test]
+fn sleeping_consumers_learn_of_a_clean_end() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let producer = queue.producer();
+    let consumers = [(); 3].map(|()| Process::spawn(get, queue.consumer()).unwrap());
+    drop(queue);
+    until_asleep(&consumers);
+    producer.put(1).unwrap();
+    // Closing is as good as dropping.
+    producer.close();
+    let mut results = consumers.map(|child| child.join().unwrap());
+    results.sort_unstable();
+    assert_eq!(results, ["Err(Disconnected)", "Err(Disconnected)", "Ok(1)"]);
+    assert!(matches!(producer.put(2), Err(PutError::Closed(2))));
+}
+
+#[test]
+fn the_end_comes_after_what_is_left() {
+    let _dog = watchdog();
+    let queue = Queue::unbounded().unwrap();
+    let put = |producer: Producer<u32>| producer.put_many(0..50_000).unwrap();
+    Process::spawn(put, queue.producer()).unwrap().join().unwrap();
+    let consumer = queue.consumer();
+    drop(queue);
+    assert!(consumer.iter().map(Result::unwrap).eq(0..50_000));
+}
+
+#[test]
+fn a_killed_producer_is_the_end_within_a_second() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let child = Process::spawn(hold_producer, (queue.producer(), theirs)).unwrap();
+    let consumer = queue.consumer();
+    let sleepers: Vec<_> = (0..2).map(|_| Process::spawn(get, queue.consumer()).unwrap()).collect();
+    drop(queue);
+    ours.recv().unwrap();
+    // One of the three for each of them; the third one is for us; then they come again.
+    for sleeper in sleepers {
+        assert!(sleeper.join().unwrap().starts_with("Ok("));
+    }
+    let rest = consumer.get().unwrap();
+    assert!(rest < 3);
+    let sleeper = Process::spawn(get, consumer.clone()).unwrap();
+    until(|| is_asleep(sleeper.pid()));
+    child.kill().unwrap();
+    child.wait();
+    within(RECOVERY, || {
+        assert_eq!(sleeper.join().unwrap(), "Err(Disconnected)");
+        assert_eq!(consumer.get(), Err(GetError::Disconnected));
+    });
+}
+
+#[test]
+fn what_a_killed_producer_put_comes_before_the_end() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let child = Process::spawn(hold_producer, (queue.producer(), theirs)).unwrap();
+    let consumer = queue.consumer();
+    drop(queue);
+    ours.recv().unwrap();
+    child.kill().unwrap();
+    child.wait();
+    within(RECOVERY, || assert!(consumer.iter().map(Result::unwrap).eq(0..3)));
+}
+
+#[test]
+fn a_clean_end_of_consumers_is_seen_at_once() {
+    let _dog = watchdog();
+    let queue = Queue::unbounded().unwrap();
+    let (producer, consumer) = (queue.producer(), queue.consumer());
+    drop(queue);
+    producer.put(1).unwrap();
+    drop(consumer);
+    assert!(matches!(producer.put(2), Err(PutError::Disconnected(2))));
+    assert!(matches!(producer.try_put(3), Err(TryPutError::Disconnected(3))));
+    assert!(producer.put_timeout(4, Duration::MAX).unwrap_err().is_disconnected());
+    let error = producer.put_many(5..8).unwrap_err();
+    assert!(error.put() == 0 && error.error().is_disconnected());
+    assert_eq!(error.into_items(), [5, 6, 7]);
+}
+
+#[test]
+fn blocked_producers_learn_of_the_end_of_consumers() {
+    let _dog = watchdog();
+    for clean in [true, false] {
+        let queue = Queue::bounded(1).unwrap();
+        queue.put(0).unwrap();
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let consumer = Process::spawn(hold_consumer, (queue.consumer(), theirs)).unwrap();
+        ours.recv().unwrap();
+        let producers = [(); 2].map(|()| Process::spawn(put, queue.producer()).unwrap());
+        drop(queue);
+        until_asleep(&producers);
+        if clean {
+            ours.send(()).unwrap();
+        } else {
+            consumer.kill().unwrap();
+        }
+        consumer.wait();
+        within(RECOVERY, || {
+            for producer in producers {
+                assert_eq!(producer.join().unwrap(), "Err(Disconnected(..))");
+            }
+        });
+    }
+}
+
+#[test]
+fn an_unbounded_queue_does_not_swallow_much_after_its_consumers_were_killed() {
+    let _dog = watchdog();
+    for batch in [1, 10, 128, 500] {
+        let queue = Queue::unbounded().unwrap();
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let consumer = Process::spawn(hold_consumer, (queue.consumer(), theirs)).unwrap();
+        ours.recv().unwrap();
+        let producer = queue.producer();
+        drop(queue);
+        producer.put(0).unwrap();
+        consumer.kill().unwrap();
+        consumer.wait();
+        let mut put = 0;
+        let error = loop {
+            match producer.put_many((0..batch).collect::<Vec<_>>()) {
+                Ok(()) => put += batch,
+                Err(error) => break error,
+            }
+            assert!(put <= 2048, "in batches of {batch}");
+        };
+        assert!(error.error().is_disconnected());
+        assert!(put as usize + error.put() <= 1024 + 128, "in batches of {batch}");
+    }
+}
+
+#[test]
+fn closing_one_handle_leaves_the_others() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(4).unwrap();
+    let other = queue.clone();
+    queue.close();
+    queue.close();
+    assert!(matches!(queue.put(1), Err(PutError::Closed(1))));
+    assert!(matches!(queue.try_put(1), Err(TryPutError::Closed(1))));
+    assert!(queue.put_timeout(1, Duration::ZERO).unwrap_err().is_closed());
+    assert_eq!(queue.put_many(1..3).unwrap_err().into_items(), [1, 2]);
+    // Neither a clone nor what is sent of it is more than it is.
+    assert!(queue.clone().put(1).unwrap_err().is_closed());
+    assert!(queue.producer().put(1).unwrap_err().is_closed());
+    let (left, right) = duplex::<Queue<u32>, ()>().unwrap();
+    left.send(queue.clone()).unwrap();
+    assert!(right.recv().unwrap().put(1).unwrap_err().is_closed());
+    other.put(2).unwrap();
+    assert_eq!(queue.get().unwrap(), 2);
+    assert!(!queue.is_shut_down());
+    assert!(queue.try_get().unwrap_err().is_empty());
+    other.put(3).unwrap();
+    drop(other);
+    assert_eq!(queue.get().unwrap(), 3);
+    assert_eq!(queue.get(), Err(GetError::Disconnected));
+}
+
+#[test]
+fn a_queue_is_no_end_of_itself() {
+    let _dog = watchdog();
+    let queue = Queue::<u32>::bounded(4).unwrap();
+    drop((queue.producer(), queue.consumer()));
+    assert!(queue.get_timeout(Duration::from_millis(600)).unwrap_err().is_timeout());
+    queue.put(1).unwrap();
+    assert_eq!(queue.get().unwrap(), 1);
+    // In one process all handles are the same ends.
+    let producer = queue.producer();
+    queue.close();
+    assert!(queue.try_get().unwrap_err().is_empty());
+    within(SOON, || {
+        drop(producer);
+        assert_eq!(queue.get(), Err(GetError::Disconnected));
+    });
+}
+
+#[test]
+fn handles_of_another_kind_are_refused() {
+    let queue = Queue::<u8>::bounded(4).unwrap();
+    let (left, right) = duplex::<Producer<u8>, ()>().unwrap();
+    left.send(queue.producer()).unwrap();
+    let text = right.retype::<(), Consumer<u8>>().recv().unwrap_err().to_string();
+    assert!(text.contains("expected a consumer of a queue"), "{text}");
+    let (left, right) = duplex::<Queue<u8>, ()>().unwrap();
+    left.send(queue).unwrap();
+    let text = right.retype::<(), Producer<u8>>().recv().unwrap_err().to_string();
+    assert!(text.contains("expected a producer of a queue"), "{text}");
+}
+
+#[test]
+fn one_sided_handles_know_the_queue() {
+    let queue = Queue::<u8>::builder().capacity(3).name("jobs").build().unwrap();
+    let (producer, consumer) = (queue.producer(), queue.consumer());
+    producer.put(1).unwrap();
+    assert_eq!((producer.len(), consumer.len()), (1, 1));
+    assert_eq!((producer.capacity(), consumer.name()), (Some(3), Some("jobs")));
+    assert!(producer.is_same(&queue.producer()) && consumer.is_same(&consumer.clone()));
+    assert!(!producer.is_same(&Queue::<u8>::bounded(3).unwrap().producer()));
+    let text = format!("{producer:?} {consumer:?}");
+    assert!(text.starts_with("Producer { name: Some(\"jobs\"), len: 1"), "{text}");
+    assert!(text.contains("Consumer {") && text.contains("is_shut_down: false"), "{text}");
+}
+
+#[test]
+fn who_waits_is_shown() {
+    let _dog = watchdog();
+    let queue = Queue::<u32>::bounded(1).unwrap();
+    let consumer = Process::spawn(get, queue.consumer()).unwrap();
+    until(|| is_asleep(consumer.pid()));
+    let text = format!("{queue:?}");
+    assert!(text.contains("consumers_wait: true, producers_wait: false"), "{text}");
+    assert!(text.contains("members: 2"), "{text}");
+    queue.put(1).unwrap();
+    consumer.join().unwrap();
+    queue.put(1).unwrap();
+    let producer = Process::spawn(put, queue.producer()).unwrap();
+    until(|| is_asleep(producer.pid()));
+    let text = format!("{queue:?}");
+    assert!(text.contains("consumers_wait: false, producers_wait: true"), "{text}");
+    assert!(text.contains("len: 1") && text.contains("bytes: 32"), "{text}");
+    queue.get().unwrap();
+    producer.join().unwrap();
+}
+
+#[test]
+fn handles_leave_nothing() {
+    alone(|()| {
+        let before = Census::take();
+        for n in 0..1000 {
+            let queue = Queue::unbounded().unwrap();
+            let (producer, consumer) = (queue.producer(), queue.consumer());
+            let (left, right) = duplex::<(Producer<u32>, Consumer<u32>), ()>().unwrap();
+            left.send((producer.clone(), consumer.clone())).unwrap();
+            drop(queue);
+            let (producer2, consumer2) = right.recv().unwrap();
+            producer2.put(n).unwrap();
+            drop((producer, producer2));
+            assert_eq!(consumer.get().unwrap(), n);
+            assert_eq!(consumer2.get(), Err(GetError::Disconnected));
+        }
+        assert_eq!(Census::take(), before);
+    });
+}

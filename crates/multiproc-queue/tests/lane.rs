@@ -1,0 +1,289 @@
+//! Items that carry descriptors.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc::pipe::{Descriptor, Receiver, Sender, simplex};
+use multiproc_queue::{GetError, PutError, Queue, Shutdown};
+use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use common::{RECOVERY, SOON, within};
+
+multiproc::enable_in_tests!();
+
+fn null() -> Descriptor {
+    Descriptor(OwnedFd::from(File::open("/dev/null").unwrap()))
+}
+
+#[test]
+fn a_request_brings_its_reply_channel() {
+    let _dog = watchdog();
+    let requests = Queue::<(u64, Sender<u64>)>::bounded(8).unwrap();
+    let square = |requests: Queue<(u64, Sender<u64>)>| {
+        requests.close();
+        for request in requests.iter() {
+            let (n, reply) = request.unwrap();
+            reply.send(n * n).unwrap();
+        }
+    };
+    let workers = [(); 3].map(|()| Process::spawn(square, requests.clone()).unwrap());
+    let replies: Vec<_> = (0..100)
+        .map(|n| {
+            let (receiver, reply) = simplex().unwrap();
+            requests.put((n, reply)).unwrap();
+            receiver
+        })
+        .collect();
+    for (n, reply) in (0..).zip(replies) {
+        assert_eq!(reply.recv().unwrap(), n * n);
+        assert!(reply.recv().is_err(), "the only sender is gone");
+    }
+    drop(requests);
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+}
+
+#[test]
+fn so_many_and_no_more() {
+    alone(|()| {
+        let queue = Queue::bounded(3).unwrap();
+        let before = Census::take();
+        queue.put((0..253).map(|_| null()).collect::<Vec<_>>()).unwrap();
+        let error = queue.put((0..254).map(|_| null()).collect::<Vec<_>>()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("254 descriptors") && text.contains("can have 253"), "{text}");
+        assert!(matches!(error, PutError::Encode(..)));
+        assert_eq!(error.into_inner().len(), 254);
+        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.get().unwrap().len(), 253);
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn an_item_waits_until_there_are_descriptors_for_it() {
+    alone(|()| {
+        let queue = Queue::bounded(3).unwrap();
+        queue.put((1, vec![null(), null(), null()])).unwrap();
+        queue.put((2, vec![])).unwrap();
+        let before = Census::take();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+        limit(Some(64));
+        let mut all: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        // Two may be opened, one, none.
+        for more in [2, 1, 0] {
+            all.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+            all.truncate(all.len() - more);
+            for _ in 0..3 {
+                let GetError::Os(error) = queue.get().unwrap_err() else { panic!("{more}") };
+                assert_eq!(error.raw_os_error(), 24, "EMFILE");
+            }
+            let text = queue.get_many(2).unwrap_err().to_string();
+            assert!(text.contains("cannot be opened here"), "{text}");
+        }
+        drop(all);
+        limit(current);
+        assert_eq!(Census::take(), before);
+        assert_eq!(queue.len(), 2);
+        let (n, files) = queue.get().unwrap();
+        assert_eq!((n, files.len()), (1, 3));
+        assert_eq!(queue.get().unwrap().0, 2);
+    });
+}
+
+/// The lane holds some hundred packets. Then a put waits, as on a full queue.
+#[test]
+fn a_full_lane_is_a_full_queue() {
+    alone(|()| {
+        let _dog = watchdog();
+        let queue = Queue::<(u32, Option<Descriptor>)>::bounded(100_000).unwrap();
+        let before = Census::take();
+        let mut put = 0;
+        let error = loop {
+            match queue.try_put((put, Some(null()))) {
+                Ok(()) => put += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_full());
+        drop(error);
+        assert!(put >= 50, "{put}");
+        assert_eq!((queue.len(), queue.is_full()), (put as usize, false));
+        let error = queue.put_timeout((put, Some(null())), Duration::from_millis(5)).unwrap_err();
+        assert!(error.is_timeout());
+        drop(error);
+        // Items without descriptors need no lane.
+        queue.try_put((put, None)).unwrap();
+        let other = queue.clone();
+        let put_more = move || (put + 1..put + 11).try_for_each(|n| other.put((n, Some(null()))));
+        let more = thread::spawn(put_more);
+        for n in 0..put + 11 {
+            let (number, file) = within(SOON, || queue.get().unwrap());
+            assert_eq!(number, n);
+            assert_eq!(file.is_some(), n != put);
+        }
+        more.join().unwrap().unwrap();
+        assert_eq!(Census::take(), before);
+    });
+}
+
+/// The same with another process that sleeps meanwhile.
+#[test]
+fn who_waits_for_room_in_the_lane_is_woken() {
+    let _dog = watchdog();
+    let queue = Queue::<(u32, Descriptor)>::unbounded().unwrap();
+    let put =
+        |queue: Queue<(u32, Descriptor)>| (0..1000).for_each(|n| queue.put((n, null())).unwrap());
+    let producer = Process::spawn(put, queue.clone()).unwrap();
+    until(|| is_asleep(producer.pid()));
+    assert!(queue.len() < 1000);
+    within(SOON, || {
+        for n in 0..1000 {
+            let (number, file) = queue.get().unwrap();
+            assert_eq!(number, n);
+            assert_eq!(File::from(file.0).read(&mut [0]).unwrap(), 0);
+        }
+    });
+    producer.join().unwrap();
+}
+
+#[test]
+fn nothing_leaks() {
+    alone(|()| {
+        let queue = Queue::<(u32, Receiver<u8>, Descriptor)>::bounded(2).unwrap();
+        queue.put((0, simplex().unwrap().0, null())).unwrap();
+        queue.get().unwrap();
+        let before = Census::take();
+        for n in 0..1000 {
+            queue.put((n, simplex().unwrap().0, null())).unwrap();
+            queue.get().unwrap();
+            // One that does not fit, and one that is thrown away with its queue.
+            let full = Queue::bounded(1).unwrap();
+            full.put((n, simplex::<u8>().unwrap().0, null())).unwrap();
+            assert!(full.try_put((n, simplex().unwrap().0, null())).unwrap_err().is_full());
+        }
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn what_is_under_way_ends_with_the_queue() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(2).unwrap();
+    let (receiver, sender) = simplex::<u8>().unwrap();
+    queue.put(sender).unwrap();
+    assert!(receiver.try_recv().unwrap_err().is_empty());
+    drop(queue);
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+
+    // So it does with the last one who could get.
+    let queue = Queue::bounded(2).unwrap();
+    let (producer, consumer) = (queue.producer(), queue.consumer());
+    drop(queue);
+    let (receiver, sender) = simplex::<u8>().unwrap();
+    producer.put(sender).unwrap();
+    drop(consumer);
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+    let (_receiver, sender) = simplex::<u8>().unwrap();
+    assert!(producer.put(sender).unwrap_err().is_disconnected());
+}
+
+#[test]
+fn a_queue_travels_through_a_queue() {
+    let _dog = watchdog();
+    let outer = Queue::<Queue<u32>>::bounded(2).unwrap();
+    let relay = |outer: Queue<Queue<u32>>| {
+        let inner = outer.get().unwrap();
+        inner.put(inner.get().unwrap() + 1).unwrap();
+    };
+    let inner = Queue::bounded(3).unwrap();
+    inner.put(1).unwrap();
+    outer.put(inner.clone()).unwrap();
+    Process::spawn(relay, outer).unwrap().join().unwrap();
+    assert_eq!(inner.get().unwrap(), 2);
+    // One whose sender is gone, before it is got.
+    let outer = Queue::<Queue<u32>>::bounded(2).unwrap();
+    let put = |outer: Queue<Queue<u32>>| {
+        let inner = Queue::bounded(3).unwrap();
+        inner.put(5).unwrap();
+        outer.put(inner).unwrap();
+    };
+    Process::spawn(put, outer.clone()).unwrap().join().unwrap();
+    let inner = outer.get().unwrap();
+    assert_eq!(inner.get().unwrap(), 5);
+    drop(outer);
+    inner.put(6).unwrap();
+    assert_eq!(inner.len(), 1);
+}
+
+/// A handle in itself, never got: the kernel finds the circle, and closes what was in it.
+#[test]
+fn a_queue_in_itself_is_given_up() {
+    #[derive(Serialize, Deserialize)]
+    struct Nest(Queue<Nest>, Sender<u8>);
+
+    alone(|()| {
+        let before = Census::take();
+        for _ in 0..20 {
+            let queue = Queue::bounded(3).unwrap();
+            let (receiver, sender) = simplex().unwrap();
+            queue.put(Nest(queue.clone(), sender)).unwrap();
+            assert_eq!(queue.len(), 1);
+            drop(queue);
+            within(SOON, || assert!(receiver.recv().unwrap_err().is_disconnected()));
+        }
+        assert_eq!(Census::take(), before);
+    });
+}
+
+/// Its items die with a consumer that is killed, those that it has not got do not.
+#[test]
+fn a_killed_consumer_takes_along_what_it_had() {
+    let _dog = watchdog();
+    let queue = Queue::<(u32, Sender<u32>)>::bounded(10).unwrap();
+    let take_one = |queue: Queue<(u32, Sender<u32>)>| {
+        let _item = queue.get().unwrap();
+        loop {
+            thread::park();
+        }
+    };
+    let receivers: Vec<_> = (0..3)
+        .map(|n| {
+            let (receiver, sender) = simplex().unwrap();
+            queue.put((n, sender)).unwrap();
+            receiver
+        })
+        .collect();
+    let doomed: Process<()> = Process::spawn(take_one, queue.clone()).unwrap();
+    until(|| queue.len() == 2 && is_asleep(doomed.pid()));
+    doomed.kill().unwrap();
+    within(RECOVERY, || {
+        assert!(receivers[0].recv().unwrap_err().is_disconnected());
+        for n in 1..3 {
+            let (number, sender) = queue.get().unwrap();
+            assert_eq!(number, n);
+            sender.send(n * 10).unwrap();
+            assert_eq!(receivers[n as usize].recv().unwrap(), n * 10);
+        }
+    });
+}
+
+/// What is thrown away by a shutdown is closed, as soon as somebody looks.
+#[test]
+fn a_shutdown_closes_what_is_under_way() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let (receiver, sender) = simplex::<u8>().unwrap();
+    queue.put(sender).unwrap();
+    queue.shutdown(Shutdown::Now);
+    assert!(queue.get().unwrap_err().is_closed());
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+}

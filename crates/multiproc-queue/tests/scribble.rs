@@ -1,0 +1,259 @@
+//! A process that writes what it likes, into the queue's memory and into its lane.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc::pipe::{Bytes, Descriptor, wait};
+use multiproc_queue::{GetError, Queue, Shutdown, TryGetError};
+use multiproc_testkit::{Census, alone, watchdog};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+
+use common::{CONTROL, HOT, SOON, TABLE, memory, parts, within};
+
+multiproc::enable_in_tests!();
+
+/// Where the blocks of a queue of 1 MiB are.
+const BLOCKS: u64 = TABLE + 4096;
+const BLOCK: u64 = 65_536;
+
+type Item = (u32, Bytes, Option<Descriptor>);
+
+fn null() -> Descriptor {
+    Descriptor(OwnedFd::from(File::open("/dev/null").unwrap()))
+}
+
+#[test]
+fn a_forged_frame_is_corrupted() {
+    let queue = Queue::bounded(10).unwrap();
+    queue.put(1u64).unwrap();
+    let memory = memory(&queue);
+    let ring = HOT;
+    memory.write_all_at(&77u64.to_le_bytes(), ring).unwrap();
+    let error = queue.get().unwrap_err();
+    assert!(error.to_string().contains("sequence number"), "{error}");
+    memory.write_all_at(&0u64.to_le_bytes(), ring).unwrap();
+    memory.write_all_at(&u32::MAX.to_le_bytes(), ring + 8).unwrap();
+    assert!(matches!(queue.try_get(), Err(TryGetError::Corrupted(_))));
+    memory.write_all_at(&1u32.to_le_bytes(), ring + 8).unwrap();
+    assert_eq!(queue.get().unwrap(), 1, "a failed get has changed nothing");
+}
+
+#[test]
+fn a_forged_capacity_is_refused_by_who_comes_and_ignored_by_who_is_there() {
+    let queue = Queue::<u8>::bounded(2).unwrap();
+    let memory = memory(&queue);
+    memory.write_all_at(&0u64.to_le_bytes(), CONTROL + 896 + 8).unwrap();
+    assert_eq!(queue.max_bytes(), 8 << 30);
+    let child = Process::spawn(|queue: Queue<u8>| drop(queue), queue).unwrap();
+    let text = child.join().unwrap_err().to_string();
+    assert!(text.contains("says it holds Some(2) items in 0 bytes"), "{text}");
+}
+
+/// Two items in the overflow ring, behind one that fills the hot ring.
+fn with_overflow() -> Queue<Item> {
+    let queue = Queue::builder().max_bytes(1 << 20).build().unwrap();
+    (0..3).for_each(|n| queue.put((n, Bytes(vec![7; 200_000]), None)).unwrap());
+    queue
+}
+
+#[test]
+fn a_forged_table_is_corrupted() {
+    let queue = with_overflow();
+    let memory = memory(&queue);
+    assert_eq!(queue.get().unwrap().0, 0);
+    let mut first = [0; 4];
+    memory.read_exact_at(&mut first, TABLE).unwrap();
+    memory.write_all_at(&u32::MAX.to_le_bytes(), TABLE).unwrap();
+    let error = queue.get().unwrap_err();
+    assert!(error.to_string().contains("the table of blocks"), "{error}");
+    // One that is there, and in which another frame lies.
+    memory.write_all_at(&4u32.to_le_bytes(), TABLE).unwrap();
+    assert!(matches!(queue.get(), Err(GetError::Corrupted(_))));
+    memory.write_all_at(&first, TABLE).unwrap();
+    assert_eq!(queue.get().unwrap().0, 1, "a failed get has changed nothing");
+    assert_eq!(queue.get().unwrap().0, 2);
+}
+
+#[test]
+fn forged_packets_give_nobody_what_is_not_his() {
+    let _dog = watchdog();
+    let queue = Queue::<Item>::bounded(20).unwrap();
+    let (_, producers, consumers, _) = parts(&queue);
+    let (producers, consumers) = (producers.unwrap().0, consumers.unwrap().0);
+    // Older ones, bells, and what is none.
+    for bytes in [&[0; 4][..], &[], &[1], &[0; 100], &u32::MAX.to_le_bytes()] {
+        for _ in 0..5 {
+            send(&producers, bytes, SendFlags::DONTWAIT).unwrap();
+            send(&consumers, bytes, SendFlags::DONTWAIT).unwrap();
+        }
+    }
+    queue.put((1, Bytes(vec![]), Some(null()))).unwrap();
+    queue.put((2, Bytes(vec![]), None)).unwrap();
+    let first = queue.get().unwrap();
+    assert!(first.0 == 1 && first.2.is_some());
+    assert_eq!(queue.get().unwrap().0, 2);
+    // A newer one is in the way: the item has no descriptor, which is an error; and then all is well.
+    let newer = 5u32.to_le_bytes();
+    send(&producers, &newer, SendFlags::DONTWAIT).unwrap();
+    queue.put((3, Bytes(vec![]), Some(null()))).unwrap();
+    queue.put((4, Bytes(vec![]), None)).unwrap();
+    let error = queue.get().unwrap_err();
+    assert!(matches!(error, GetError::Decode(_)), "{error}");
+    assert_eq!(queue.get().unwrap().0, 4);
+    assert!(queue.try_get().unwrap_err().is_empty());
+    queue.put((5, Bytes(vec![]), Some(null()))).unwrap();
+    assert!(queue.get().unwrap().2.is_some());
+}
+
+/// A packet that says it is an item's.
+fn forge(lane: &OwnedFd, tag: u32, descriptors: usize) {
+    let file = null();
+    let files = vec![file.0.as_fd(); descriptors];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(descriptors == 0 || control.push(SendAncillaryMessage::ScmRights(&files)));
+    let bytes = tag.to_le_bytes();
+    sendmsg(lane, &[IoSlice::new(&bytes)], &mut control, SendFlags::DONTWAIT).unwrap();
+}
+
+/// The right tag, and more or fewer descriptors than the item has: none is kept that no item has.
+#[test]
+fn forged_descriptors_are_closed() {
+    alone(|()| {
+        let queue = Queue::<Item>::bounded(20).unwrap();
+        let lane = parts(&queue).1.unwrap().0;
+        let before = Census::take();
+        for (tag, descriptors) in [(1, 0), (2, 1), (3, 3)] {
+            forge(&lane, tag, descriptors);
+            queue.put((9, Bytes(vec![]), Some(null()))).unwrap();
+            let result = queue.get();
+            assert_eq!(result.is_ok(), descriptors > 0, "{descriptors}");
+            drop(result);
+            assert!(queue.try_get().unwrap_err().is_empty());
+        }
+        assert_eq!(Census::take(), before);
+    });
+}
+
+/// Anything anywhere: in the control block, in frames, in the table, in the lane.
+fn scribble(random: &mut fastrand::Rng, memory: &File, lane: &[OwnedFd; 2]) {
+    let mut bytes = [0; 8];
+    random.fill(&mut bytes);
+    if random.bool() {
+        // Small numbers are more often nearly right.
+        bytes[1 + random.usize(..3)..].fill(0);
+    }
+    let bytes = &bytes[..random.usize(1..=8)];
+    let at = match random.usize(..8) {
+        0..3 => CONTROL + random.u64(..1024),
+        3 => HOT + random.u64(..300),
+        4 => TABLE + random.u64(..128),
+        5 => BLOCKS + BLOCK * random.u64(..6) + random.u64(..40),
+        6 => BLOCKS + random.u64(..6 * BLOCK),
+        _ => {
+            let file = null();
+            let files = [file.0.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if random.bool() {
+                control.push(SendAncillaryMessage::ScmRights(&files));
+            }
+            let end = &lane[random.usize(..2)];
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let _ = sendmsg(end, &[IoSlice::new(bytes)], &mut control, flags);
+            return;
+        }
+    };
+    memory.write_all_at(bytes, at).unwrap();
+}
+
+/// The most memory that this process has ever had, in KiB.
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn scribbling_gives_errors_and_nothing_else() {
+    const MOMENT: Duration = Duration::from_millis(2);
+    /// A hundred times as long as it takes, and more.
+    const LONG: Duration = Duration::from_secs(10);
+    let _dog = watchdog();
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let child = Process::spawn(
+        |seed: u64| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let before = Census::take();
+            for _ in 0..150 {
+                let mut builder = Queue::<Item>::builder().max_bytes(1 << 20);
+                if random.bool() {
+                    builder = builder.capacity(5);
+                }
+                let queue = builder.build().unwrap();
+                let (memory, producers, consumers, _) = parts(&queue);
+                let (memory, lane) =
+                    (File::from(memory.0), [producers.unwrap().0, consumers.unwrap().0]);
+                for n in 0..3 {
+                    let long = random.usize(..3) * 100_000;
+                    let file = random.bool().then(null);
+                    queue.put((n, Bytes(vec![1; 40 + long]), file)).unwrap();
+                }
+                for _ in 0..12 {
+                    scribble(&mut random, &memory, &lane);
+                    let long = random.usize(..10) * 50_000;
+                    let file = random.bool().then(null);
+                    let item = (7, Bytes(vec![1; 40 + long]), file);
+                    within(LONG, || drop(queue.put_timeout(item, MOMENT)));
+                    within(LONG, || drop(queue.get_timeout(MOMENT)));
+                    within(LONG, || drop(queue.get_many_timeout(3, MOMENT)));
+                    within(LONG, || drop(wait([&queue], Some(MOMENT))));
+                    within(LONG, || format!("{queue:?}"));
+                    assert!(queue.capacity().is_none_or(|most| queue.len() <= most));
+                }
+                if random.u32(..10) == 0 {
+                    within(SOON, || {
+                        drop(queue.try_put((1, Bytes(vec![]), None)));
+                        drop(queue.try_get());
+                    });
+                    queue.shutdown(Shutdown::Drain);
+                    within(LONG, || drop(queue.get_timeout(MOMENT)));
+                }
+            }
+            assert_eq!(Census::take(), before);
+            let peak = peak();
+            assert!(peak < 300 * 1024, "{peak} KiB");
+        },
+        seed,
+    );
+    child.unwrap().join().unwrap();
+}
+
+/// Positions that are far beyond the blocks that were taken: no blocks are taken round and round to get
+/// there.
+#[test]
+fn forged_positions_take_no_time() {
+    let _dog = watchdog();
+    let queue = with_overflow();
+    let memory = memory(&queue);
+    (0..2).for_each(|n| assert_eq!(queue.get().unwrap().0, n));
+    for side in [0, 256] {
+        for copy in [8, 32] {
+            let at = CONTROL + side + 128 + copy + 8;
+            let mut position = [0; 8];
+            memory.read_exact_at(&mut position, at).unwrap();
+            let far = u64::from_le_bytes(position) + (1 << 50);
+            memory.write_all_at(&far.to_le_bytes(), at).unwrap();
+        }
+    }
+    let error = within(SOON, || queue.put((9, Bytes(vec![1; 300_000]), None)).unwrap_err());
+    assert!(error.to_string().contains("the blocks of the overflow ring"), "{error}");
+}

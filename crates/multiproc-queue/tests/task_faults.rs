@@ -1,0 +1,342 @@
+//! Death at every named point of a task's life. Run by `cargo xtask faults`, which compiles the
+//! points in.
+#![cfg(multiproc_faults)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs::File;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::pipe::{Connection, Descriptor, duplex};
+use multiproc::{JoinError, Process};
+use multiproc_queue::{DeathReason, GET_POINTS, JoinableQueue, Queue, TASK_POINTS};
+use multiproc_testkit::{die_at, is_asleep, until, watchdog};
+
+multiproc::enable_in_tests!();
+
+const KILLED: JoinError = JoinError::Signaled(9, false);
+
+/// The bound of the promise.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// A number, and perhaps a file.
+type Item = (u32, Option<Descriptor>);
+
+fn item(n: u32, has_file: bool) -> Item {
+    (n, has_file.then(|| Descriptor(File::open("/dev/null").unwrap().into())))
+}
+
+fn within_recovery<R>(action: impl FnOnce() -> R) -> R {
+    let start = Instant::now();
+    let result = action();
+    assert!(start.elapsed() < RECOVERY, "it took {:?}", start.elapsed());
+    result
+}
+
+/// A process that takes tasks, ends each or puts each back, and dies at the `visit`th of `point`.
+fn doomed_worker(jobs: &JoinableQueue<Item>, point: &str, visit: u32, puts_back: bool) {
+    type Args = (JoinableQueue<Item>, String, u32, bool);
+    let work = |(jobs, point, visit, puts_back): Args| -> () {
+        die_at(&point, visit);
+        loop {
+            let task = jobs.get_timeout(Duration::from_secs(5)).unwrap();
+            if puts_back { task.put_back() } else { task.task_done() }
+        }
+    };
+    let args = (jobs.clone(), point.to_owned(), visit, puts_back);
+    let child = Process::spawn(work, args).unwrap();
+    assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
+}
+
+/// A process that is killed while it has one task.
+fn killed_with_a_task(jobs: &JoinableQueue<Item>) {
+    let take = |(jobs, parent): (JoinableQueue<Item>, Connection<(), ()>)| {
+        let _task = jobs.get().unwrap();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let (ours, theirs) = duplex().unwrap();
+    let child = Process::spawn(take, (jobs.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    child.kill().unwrap();
+    child.wait();
+}
+
+/// Does what is left, until somebody who joins is satisfied: which items came, at which attempt.
+fn do_the_rest(jobs: &JoinableQueue<Item>, has_file: bool) -> BTreeMap<u32, u32> {
+    thread::scope(|scope| {
+        let joiner = scope.spawn(|| jobs.join().unwrap());
+        let mut done = BTreeMap::new();
+        within_recovery(|| {
+            while !joiner.is_finished() {
+                let Ok(task) = jobs.get_timeout(Duration::from_millis(10)) else { continue };
+                assert_eq!(task.1.is_some(), has_file);
+                assert!(done.insert(task.0, task.attempt()).is_none(), "{} came twice", task.0);
+                task.task_done();
+            }
+        });
+        assert_eq!(jobs.unfinished(), 0);
+        assert!(jobs.try_get().unwrap_err().is_empty());
+        done
+    })
+}
+
+/// Whether a worker that dies there has taken its task, and ended it.
+fn has(point: &str) -> (bool, bool) {
+    let is_done = point == "task.done";
+    let is_taken = ["get.committed", "get.unlocked", "get.removed", "task.doing"].contains(&point);
+    (is_taken || is_done, is_done)
+}
+
+const TAKING: &[&str] = &["task.taken", "task.filled", "task.numbered", "task.doing", "task.done"];
+
+/// The second of three tasks is delivered for the first time.
+#[test]
+fn faults_at_each_point_of_a_first_delivery() {
+    for has_file in [false, true] {
+        for &point in GET_POINTS.iter().chain(TAKING).chain(has_file.then_some(&"get.removed")) {
+            let _dog = watchdog();
+            let jobs = JoinableQueue::bounded(4).unwrap();
+            (0..3).for_each(|n| jobs.put(item(n, has_file)).unwrap());
+            doomed_worker(&jobs, point, 2, false);
+            let (was_taken, was_done) = has(point);
+            assert_eq!(jobs.unfinished(), if was_done { 1 } else { 2 }, "{point}");
+            assert_eq!(jobs.len(), if was_taken { 1 } else { 2 }, "{point}");
+            // Its files have gone with the worker.
+            let is_dead = has_file && was_taken && !was_done;
+            let attempt = if was_taken { 2 } else { 1 };
+            let mut expected = BTreeMap::from([(2, 1)]);
+            if !was_done && !is_dead {
+                expected.insert(1, attempt);
+            }
+            assert_eq!(do_the_rest(&jobs, has_file), expected, "{point}");
+            let letters = jobs.dead_letters().unwrap();
+            assert_eq!(letters.len(), usize::from(is_dead), "{point}");
+            if let Some(letter) = letters.first() {
+                assert_eq!((letter.id(), letter.attempts()), (1, 1));
+                assert_eq!(*letter.reason(), DeathReason::DescriptorsLost);
+                assert!(letter.item().is_none());
+            }
+        }
+    }
+}
+
+/// The same of three tasks that have come back.
+#[test]
+fn faults_at_each_point_of_a_redelivery() {
+    for point in ["task.seized", "task.doing", "task.done"] {
+        let _dog = watchdog();
+        let jobs = JoinableQueue::bounded(4).unwrap();
+        (0..3).for_each(|n| jobs.put(item(n, false)).unwrap());
+        let tasks: Vec<_> = (0..3).map(|_| jobs.get().unwrap()).collect();
+        drop(tasks);
+        assert_eq!((jobs.len(), jobs.unfinished()), (3, 3));
+        doomed_worker(&jobs, point, 2, false);
+        let was_done = point == "task.done";
+        assert_eq!(jobs.unfinished(), if was_done { 1 } else { 2 }, "{point}");
+        let mut expected = BTreeMap::from([(2, 2)]);
+        if !was_done {
+            expected.insert(1, 3);
+        }
+        assert_eq!(do_the_rest(&jobs, false), expected, "{point}");
+    }
+}
+
+/// A worker dies while it puts a task back; and one dies while it puts a dead one's back: the hint
+/// that there is one is lost, and the task is not.
+#[test]
+fn faults_while_a_task_goes_back() {
+    for has_file in [false, true] {
+        let _dog = watchdog();
+        let jobs = JoinableQueue::bounded(4).unwrap();
+        // This handle knows that there is nothing.
+        assert!(jobs.try_get().unwrap_err().is_empty());
+        jobs.put(item(0, has_file)).unwrap();
+        doomed_worker(&jobs, "task.given_up", 1, true);
+        assert_eq!(jobs.unfinished(), usize::from(!has_file));
+        let expected: &[_] = if has_file { &[] } else { &[(0, 2)] };
+        assert_eq!(do_the_rest(&jobs, has_file), expected.iter().copied().collect());
+        assert_eq!(jobs.dead_letters_len(), usize::from(has_file));
+
+        for point in ["task.reclaiming", "task.given_up", "task.seized"] {
+            if has_file && point == "task.seized" {
+                continue;
+            }
+            let jobs = JoinableQueue::bounded(4).unwrap();
+            jobs.put(item(0, has_file)).unwrap();
+            killed_with_a_task(&jobs);
+            doomed_worker(&jobs, point, 1, false);
+            let attempt = if point == "task.seized" { 3 } else { 2 };
+            let expected: &[_] = if has_file { &[] } else { &[(0, attempt)] };
+            assert_eq!(do_the_rest(&jobs, has_file), expected.iter().copied().collect(), "{point}");
+            assert_eq!(jobs.dead_letters_len(), usize::from(has_file), "{point}");
+        }
+    }
+}
+
+/// Who joins sleeps while a worker dies at each point, and another one does the rest.
+#[test]
+fn faults_one_who_joins_outlives_workers() {
+    for &point in GET_POINTS.iter().chain(TAKING).chain(&["waiters.about_to_wake"]) {
+        let _dog = watchdog();
+        let jobs = JoinableQueue::bounded(4).unwrap();
+        jobs.put(item(0, false)).unwrap();
+        let join = |jobs: JoinableQueue<Item>| jobs.join().unwrap();
+        let joiner = Process::spawn(join, jobs.clone()).unwrap();
+        until(|| is_asleep(joiner.pid()));
+        doomed_worker(&jobs, point, 1, false);
+        do_the_rest(&jobs, false);
+        within_recovery(|| joiner.join().unwrap());
+    }
+}
+
+/// Who looks at a dead letter dies: it is one as before.
+#[test]
+fn faults_who_looks_at_a_dead_letter_dies() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
+    jobs.put(item(7, false)).unwrap();
+    drop(jobs.get().unwrap());
+    let look = |jobs: JoinableQueue<Item>| {
+        die_at("task.seized", 1);
+        let _ = jobs.dead_letters();
+    };
+    let child = Process::spawn(look, jobs.clone()).unwrap();
+    assert_eq!(child.join().unwrap_err(), KILLED);
+    let letters = within_recovery(|| {
+        loop {
+            // Whoever waits for a task notices.
+            let _ = jobs.try_get();
+            let letters = jobs.dead_letters().unwrap();
+            if !letters.is_empty() {
+                break letters;
+            }
+        }
+    });
+    assert_eq!(letters[0].item().map(|item| item.0), Some(7));
+}
+
+/// No memory for a task: an error, and the task stays in the queue.
+#[test]
+fn faults_no_memory_for_a_task() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::bounded(4).unwrap();
+    jobs.put(item(1, false)).unwrap();
+    multiproc_sync::fault::refuse("task.reserve", true);
+    jobs.try_get().unwrap_err();
+    multiproc_sync::fault::refuse("task.reserve", false);
+    assert_eq!((jobs.len(), jobs.unfinished()), (1, 1));
+    let task = jobs.get().unwrap();
+    assert_eq!((task.0, task.attempt()), (1, 1));
+    task.task_done();
+    jobs.join().unwrap();
+}
+
+/// The list of points is what the code has, in any order.
+#[test]
+fn faults_the_list_of_tasks_is_complete() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::bounded(4).unwrap();
+    jobs.put(item(1, false)).unwrap();
+    killed_with_a_task(&jobs);
+    drop(jobs.get().unwrap());
+    jobs.get().unwrap().task_done();
+    jobs.put(item(1, false)).unwrap();
+    jobs.get().unwrap().task_done();
+    let reached: BTreeSet<_> = multiproc_sync::fault::seen()
+        .into_iter()
+        .filter(|point| point.starts_with("task."))
+        .collect();
+    assert_eq!(reached, TASK_POINTS.iter().copied().collect());
+}
+
+/// Four workers are killed at random points, and others started, while tasks flow, for a second, or
+/// as long as the environment says: each task is done; and what is done more than once was
+/// delivered more than once.
+#[test]
+fn faults_soak_of_tasks() {
+    let seconds = env::var("MULTIPROC_SOAK_SECONDS").map_or(1, |text| text.parse().unwrap());
+    let seed =
+        env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
+    eprintln!("seed {seed}, for {seconds} s");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        random_kills(&mut random);
+        if Instant::now() >= end {
+            break;
+        }
+    }
+}
+
+fn random_kills(random: &mut fastrand::Rng) {
+    const TASKS: u32 = 20_000;
+    // One watchdog each, so that a long soak is not a hang.
+    let _dog = watchdog();
+    let jobs: JoinableQueue<u32> =
+        JoinableQueue::builder().capacity(64).max_attempts(1000).build().unwrap();
+    let results: Queue<(u32, u32)> = Queue::unbounded().unwrap();
+    type Args = (JoinableQueue<u32>, Queue<(u32, u32)>, String, u32);
+    let work = |(jobs, results, point, visit): Args| -> () {
+        die_at(&point, visit);
+        loop {
+            let task = jobs.get().unwrap();
+            let attempt = task.attempt();
+            if attempt == 1 && *task % 64 == 0 {
+                task.put_back();
+            } else {
+                let n = *task;
+                task.finish_with(&results, (n, attempt)).unwrap();
+            }
+        }
+    };
+    let points: Vec<_> = TASK_POINTS.iter().chain(GET_POINTS).copied().collect();
+    let start_worker = |random: &mut fastrand::Rng| {
+        let point = points[random.usize(..points.len())].to_owned();
+        let args = (jobs.clone(), results.clone(), point, random.u32(1..500));
+        Process::spawn(work, args).unwrap()
+    };
+    let mut workers: Vec<_> = (0..4).map(|_| start_worker(random)).collect();
+    let put = |jobs: JoinableQueue<u32>| (0..TASKS).for_each(|n| jobs.put(n).unwrap());
+    let producer = Process::spawn(put, jobs.clone()).unwrap();
+    let join = |jobs: JoinableQueue<u32>| jobs.join().unwrap();
+    let mut joiner = None;
+    let mut deaths = 0;
+    loop {
+        for worker in &mut workers {
+            if !worker.is_alive() {
+                assert_eq!(worker.exit_status().unwrap().signal(), Some(9));
+                deaths += 1;
+                *worker = start_worker(random);
+            }
+        }
+        match &joiner {
+            None if !producer.is_alive() => {
+                joiner = Some(Process::spawn(join, jobs.clone()).unwrap())
+            }
+            Some(joiner) if !joiner.is_alive() => break,
+            _ => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    producer.join().unwrap();
+    joiner.unwrap().join().unwrap();
+    assert_eq!((jobs.unfinished(), jobs.len(), jobs.died()), (0, 0, 0));
+    workers.iter().for_each(|worker| worker.kill().unwrap());
+    workers.iter().for_each(|worker| _ = worker.wait());
+    let mut attempts: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    while let Ok((n, attempt)) = results.try_get() {
+        attempts.entry(n).or_default().push(attempt);
+    }
+    eprintln!("{deaths} deaths, {} delivered again", jobs.redelivered());
+    assert!(deaths > 10, "the point of it is that they die");
+    assert_eq!(attempts.len(), TASKS as usize, "each is done");
+    for (n, attempts) in attempts {
+        let different: BTreeSet<_> = attempts.iter().collect();
+        assert_eq!(
+            different.len(),
+            attempts.len(),
+            "{n} was done twice in one attempt: {attempts:?}"
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! Processes as structs with a `run` method: one produces random numbers, the other consumes them.
+//!
+//! ```text
+//! cargo run --example producer_consumer
+//! ```
+
+use std::error::Error;
+
+use multiproc::{Process, Queue, Semaphore, active_children};
+use serde::{Deserialize, Serialize};
+
+const ITEMS: usize = 6;
+
+/// What a process has is a struct; what it does, a method. The struct is the argument.
+#[derive(Serialize, Deserialize)]
+struct Producer {
+    data: Queue<u8>,
+    may_add: Semaphore,
+}
+
+impl Producer {
+    fn run(self) {
+        for _ in 0..ITEMS {
+            // One after the other, so that the lines come in pairs.
+            self.may_add.acquire();
+            let number = fastrand::u8(..);
+            println!("add data {number}");
+            self.data.put(number).unwrap();
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Consumer {
+    data: Queue<u8>,
+    may_add: Semaphore,
+}
+
+impl Consumer {
+    fn run(self) {
+        for _ in 0..ITEMS {
+            println!("minus data {}", self.data.get().unwrap());
+            self.may_add.release(1).unwrap();
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let _runtime = multiproc::init();
+    let data = Queue::bounded(ITEMS)?;
+    let may_add = Semaphore::new(0)?;
+
+    let producer = Producer { data: data.clone(), may_add: may_add.clone() };
+    let producer = Process::builder().name("producer").spawn(Producer::run, producer)?;
+    let consumer = Consumer { data, may_add: may_add.clone() };
+    let consumer = Process::builder().name("consumer").spawn(Consumer::run, consumer)?;
+
+    let names: Vec<_> = active_children().iter().map(|child| child.name().to_owned()).collect();
+    println!("active children: {}", names.join(", "));
+    may_add.release(1)?;
+    producer.join()?;
+    consumer.join()?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! What can be set about a process before it starts.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::SpawnError;
+use crate::process::Process;
+use crate::protocol::Encoded;
+use crate::scope::Scope;
+use crate::{bootstrap, spawn};
+
+/// Sets up a process. Made by [`Process::builder`].
+///
+/// What is not set is as in this process: environment, working directory, standard output and
+/// standard error. Standard input is `/dev/null`, always.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::Process;
+/// use std::io::Read;
+/// use std::process::Stdio;
+///
+/// let mut child = Process::builder()
+///     .name("greeter")
+///     .env("GREETING", "hello")
+///     .current_dir("/")
+///     .stdout(Stdio::piped())
+///     .spawn(|who: String| println!("{}, {who}", std::env::var("GREETING").unwrap()), "you".to_owned())?;
+/// let mut text = String::new();
+/// child.take_stdout().unwrap().read_to_string(&mut text)?;
+/// assert_eq!(text, "hello, you\n");
+/// child.join()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "it starts nothing until `spawn` is called"]
+pub struct Builder {
+    pub(crate) name: Option<String>,
+    pub(crate) daemon: bool,
+    /// This executable, and what is set about it.
+    pub(crate) command: Command,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self { name: None, daemon: false, command: Command::new(spawn::THIS_EXECUTABLE) }
+    }
+
+    /// Its name, for people: in [`active_children`](crate::active_children), in its panic messages,
+    /// and (the first 15 bytes) in `ps` and `top`. Without one it is `Process-1` and so on, and
+    /// `Process-1:1` for the first child of that one.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Whether it ends with its parent: at the end of `main` it is terminated instead of waited for,
+    /// and if the parent dies, however, it ends within a second. Without this it is not.
+    ///
+    /// A daemon gets SIGTERM, and half a second later SIGKILL, if it is still there. It may have
+    /// children of its own: those that are daemons end after it in the same way.
+    pub fn daemon(mut self, daemon: bool) -> Self {
+        self.daemon = daemon;
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Sets environment variables.
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.command.envs(variables);
+        self
+    }
+
+    /// Removes an environment variable.
+    pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
+        self.command.env_remove(key);
+        self
+    }
+
+    /// Removes all environment variables, those included that were set here before.
+    pub fn env_clear(mut self) -> Self {
+        self.command.env_clear();
+        self
+    }
+
+    /// Its working directory. If it does not exist, `spawn` is an error.
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// Where its standard output goes: `Stdio::inherit()` (what it is without this), `Stdio::null()`,
+    /// a [`File`](std::fs::File), or `Stdio::piped()`: then this process reads it from
+    /// [`take_stdout`](Process::take_stdout).
+    ///
+    /// A pipe holds 64 KiB, and who writes to a full one waits. So read it to its end before `join`.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.command.stdout(stdout);
+        self
+    }
+
+    /// Where its standard error goes: as [`stdout`](Self::stdout), with
+    /// [`take_stderr`](Process::take_stderr).
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.command.stderr(stderr);
+        self
+    }
+
+    /// Starts the process: see [`Process::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::spawn`].
+    pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
+    where
+        F: FnOnce(A) -> R + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        // Its type is all there is to it. The value is the child's now, so it is not dropped here.
+        std::mem::forget(f);
+        let entry = bootstrap::entry_of::<F, A, R>();
+        let args = Encoded::new(&args).map_err(SpawnError::Encode)?;
+        spawn::spawn(self, entry, args)
+    }
+
+    /// Starts the process in a scope, whose end it does not outlive: see [`scope`](crate::scope).
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::spawn`].
+    pub fn spawn_scoped<F, A, R>(
+        self,
+        scope: &Scope,
+        f: F,
+        args: A,
+    ) -> Result<Process<R>, SpawnError>
+    where
+        F: FnOnce(A) -> R + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        let process = self.spawn(f, args)?;
+        scope.add(&process);
+        Ok(process)
+    }
+}

@@ -1,0 +1,32 @@
+//! Death at named points, for tests: compiled in by `--cfg multiproc_faults` and by nothing else.
+//!
+//! A child dies before any code of a test has run in it, so the environment arms the point.
+
+/// The points of a child's life, in order.
+pub const CHILD_POINTS: &[&str] = &[
+    "child.started",
+    "child.connected",
+    "child.told",
+    "child.decoding",
+    "child.running",
+    "child.returned",
+    "child.sent",
+];
+
+/// The points of a parent that starts a child, in order.
+pub const SPAWN_POINTS: &[&str] = &["spawn.started", "spawn.told"];
+
+/// Marks a point. Does nothing, unless `MULTIPROC_FAULT` names it: then the process is killed here,
+/// by a real SIGKILL.
+pub(crate) fn reached(point: &'static str) {
+    #[cfg(multiproc_faults)]
+    {
+        assert!(CHILD_POINTS.contains(&point) || SPAWN_POINTS.contains(&point), "{point}");
+        if std::env::var("MULTIPROC_FAULT").is_ok_and(|armed| armed == point) {
+            multiproc_sync::fault::arm(point, 1);
+            multiproc_sync::fault::reached(point);
+        }
+    }
+    #[cfg(not(multiproc_faults))]
+    let _ = point;
+}

@@ -1,0 +1,21 @@
+//! A library that another program loads, and that wants to start a process.
+
+// Whoever loads it finds the function by its name.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char};
+
+use multiproc::Process;
+
+/// Tries to start a process. The error, or null.
+// SAFETY: nothing else in the program that loads it has this name.
+#[unsafe(no_mangle)]
+pub extern "C" fn multiproc_test_spawn(with_init: bool) -> *mut c_char {
+    if with_init {
+        std::mem::forget(multiproc::init());
+    }
+    match Process::spawn(|()| (), ()) {
+        Ok(_) => std::ptr::null_mut(),
+        Err(error) => CString::new(error.to_string()).unwrap_or_default().into_raw(),
+    }
+}

@@ -1,0 +1,141 @@
+//! Programs for the tests, with a `main` of their own. The first argument says which; what they
+//! tell goes to standard output, one line each.
+
+// For a bare fork.
+#![allow(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::{env, fs, process, thread};
+
+use multiproc::pipe::{Connection, Descriptor, duplex};
+use multiproc::{Process, Runtime, active_children};
+use multiproc_testkit::until;
+use rustix::process::{Signal, getpid, kill_process};
+
+fn main() {
+    let runtime = multiproc::init();
+    let program = env::args_os().nth(1).expect("the name of a program");
+    match program.to_str() {
+        Some("arguments") => arguments(),
+        Some("names") => names(),
+        Some("ends") => start_one_of_each(),
+        Some("panics") => {
+            start_one_of_each();
+            panic!("main panics");
+        }
+        Some("exits") => {
+            start_one_of_each();
+            process::exit(3);
+        }
+        Some("runs") => {
+            start_one_of_each();
+            park()
+        }
+        Some("executes") => {
+            start_one_of_each();
+            wait_for_input();
+            panic!("{}", Command::new("sleep").arg("1000").exec());
+        }
+        Some("forks") => {
+            start_one_of_each();
+            fork();
+            park()
+        }
+        Some("inits_twice") => twice(runtime),
+        _ => panic!("there is no program {}", program.display()),
+    }
+}
+
+fn park() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
+}
+
+fn wait_for_input() {
+    let _ = io::stdin().read(&mut [0]);
+}
+
+/// Prints the arguments as a child has them, as hexadecimal numbers.
+fn arguments() {
+    let look = |()| {
+        for argument in env::args_os() {
+            say(&argument.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
+    };
+    Process::spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Prints what the kernel calls a child.
+fn names() {
+    let look = |()| say(fs::read_to_string("/proc/self/comm").unwrap().trim_end());
+    Process::spawn(look, ()).unwrap().join().unwrap();
+    Process::builder().name("a long name indeed").spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Starts, from a thread that ends: a daemon; one that is stopped, and so does not mind SIGTERM; a
+/// daemon with a daemon of its own; and one that is none, and lives as long as this program's
+/// standard input. Prints their pids.
+fn start_one_of_each() {
+    let start = || {
+        let plain = Process::builder().daemon(true).spawn(|()| -> () { park() }, ()).unwrap();
+        say(&plain.pid().to_string());
+
+        let stop = |()| kill_process(getpid(), Signal::STOP).unwrap();
+        let stopped = Process::builder().daemon(true).spawn(stop, ()).unwrap();
+        let stat = format!("/proc/{}/stat", stopped.pid());
+        until(|| fs::read_to_string(&stat).unwrap().contains(") T "));
+        say(&stopped.pid().to_string());
+
+        let (ours, theirs) = duplex::<(), u32>().unwrap();
+        let nest = |parent: Connection<u32, ()>| -> () {
+            let park = |()| -> () { park() };
+            let inner = Process::builder().daemon(true).spawn(park, ()).unwrap();
+            parent.send(inner.pid()).unwrap();
+            self::park()
+        };
+        let outer = Process::builder().daemon(true).spawn(nest, theirs).unwrap();
+        let inner = ours.recv().unwrap();
+        say(&outer.pid().to_string());
+        say(&inner.to_string());
+
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let wait = |(input, parent): (Descriptor, Connection<(), ()>)| {
+            parent.send(()).unwrap();
+            let _ = std::fs::File::from(input).read(&mut [0]);
+            say("the other one has ended by itself");
+        };
+        let input = Descriptor(io::stdin().as_fd().try_clone_to_owned().unwrap());
+        let other = Process::spawn(wait, (input, theirs)).unwrap();
+        ours.recv().unwrap();
+        assert_eq!(active_children().len(), 4);
+        say(&other.pid().to_string());
+    };
+    thread::spawn(start).join().unwrap();
+}
+
+/// A bare copy of this process, which has all its descriptors. Prints its pid.
+fn fork() {
+    // SAFETY: the child calls nothing but `pause`.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        loop {
+            // SAFETY: it has no preconditions.
+            unsafe { libc::pause() };
+        }
+    }
+    say(&pid.to_string());
+}
+
+fn twice(_first: Runtime) {
+    let _second = multiproc::init();
+}

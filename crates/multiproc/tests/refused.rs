@@ -1,0 +1,226 @@
+//! What is asked of the library that cannot be.
+
+// The loader's `dlopen`.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use multiproc::{JoinError, Process, SpawnError, active_children};
+use multiproc_testkit::{Census, alone, example, until, watchdog};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+multiproc::enable_in_tests!();
+
+/// Is nothing that can be received.
+#[derive(Serialize)]
+struct Unreadable;
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("it cannot be read"))
+    }
+}
+
+#[test]
+fn what_cannot_be_received_is_said_by_type() {
+    let _dog = watchdog();
+    let child = Process::spawn(|_: Unreadable| (), Unreadable).unwrap();
+    let error = child.join().unwrap_err();
+    assert!(matches!(error, JoinError::ArgumentsLost(_)), "{error}");
+    assert!(error.to_string().contains("Unreadable"), "{error}");
+
+    let child = Process::spawn(|()| Unreadable, ()).unwrap();
+    let Err(error) = child.join() else { panic!("it cannot have come") };
+    assert!(matches!(error, JoinError::ResultLost(_)), "{error}");
+    assert!(error.to_string().contains("Unreadable"), "{error}");
+}
+
+/// What panics while it is sent.
+#[derive(Deserialize)]
+struct Explosive;
+
+impl Serialize for Explosive {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("it goes off")
+    }
+}
+
+#[test]
+fn a_result_that_panics_while_it_is_sent_is_a_panic() {
+    let _dog = watchdog();
+    let Err(error) = Process::spawn(|()| Explosive, ()).unwrap().join() else { panic!() };
+    let JoinError::Panicked { message, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "it goes off");
+}
+
+/// As another user: root may start as many processes as it likes.
+#[test]
+fn without_processes_nothing_is_started_and_later_spawns_work() {
+    const NOBODY: u32 = 65_534;
+    let _dog = watchdog();
+    if env::var_os("INNER").is_none() {
+        if !rustix::process::getuid().is_root() {
+            eprintln!("skipped: this process cannot become another user's");
+            return;
+        }
+        // Its folders need not be open to everybody.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["without_processes", "--nocapture"]).env("INNER", "1").uid(NOBODY);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+        return;
+    }
+    alone(|()| {
+        let before = Census::take();
+        let limits = getrlimit(Resource::Nproc);
+        for _ in 0..3 {
+            setrlimit(Resource::Nproc, Rlimit { current: Some(1), ..limits }).unwrap();
+            let error = Process::spawn(|()| (), ()).unwrap_err();
+            setrlimit(Resource::Nproc, limits).unwrap();
+            assert!(matches!(error, SpawnError::Io(_)), "{error}");
+            assert!(error.to_string().contains("temporarily unavailable"), "{error}");
+            assert_eq!(Census::take(), before);
+            assert!(active_children().is_empty());
+            assert_eq!(Process::spawn(|()| 7, ()).unwrap().join().unwrap(), 7);
+        }
+
+        // With a few more it starts, and then lacks a thread: the one it runs in, or the one that
+        // watches its parent. It says so, and runs nothing.
+        let [mut refused, mut ended] = [0; 2];
+        for current in 1.. {
+            setrlimit(Resource::Nproc, Rlimit { current: Some(current), ..limits }).unwrap();
+            let builder = Process::builder().daemon(true).stderr(Stdio::piped());
+            let child = builder.spawn(|()| 7, ());
+            setrlimit(Resource::Nproc, limits).unwrap();
+            match child {
+                Err(SpawnError::Io(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+                Ok(mut child) => {
+                    let mut text = String::new();
+                    child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+                    match child.join() {
+                        Ok(seven) => {
+                            assert_eq!(seven, 7);
+                            break;
+                        }
+                        Err(JoinError::Signaled(6, _) | JoinError::Exited(101)) => {
+                            assert!(text.starts_with("multiproc: a "), "{text}");
+                            ended += 1;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            assert_eq!(Census::take(), before);
+        }
+        assert!(refused > 0 && ended >= 2, "{refused} refused, {ended} ended");
+    });
+}
+
+/// A copy of this test program takes its own file away, and starts processes all the same.
+#[test]
+fn the_executable_may_be_removed_or_replaced() {
+    let me = env::current_exe().unwrap();
+    if let Some(how) = env::var_os("INNER") {
+        let _dog = watchdog();
+        if how == "replaced" {
+            let other = me.with_extension("other");
+            fs::write(&other, "no program").unwrap();
+            fs::rename(&other, &me).unwrap();
+        } else {
+            fs::remove_file(&me).unwrap();
+        }
+        let nested = |n: u32| Process::spawn(|n: u32| n + 1, n).unwrap().join().unwrap() + 1;
+        assert_eq!(Process::spawn(nested, 1).unwrap().join().unwrap(), 3);
+        return;
+    }
+    // Alone: a process that another test starts just then would hold the copy open for writing, for
+    // a moment, and a file that is open for writing cannot be run.
+    alone(|()| {
+        let me = env::current_exe().unwrap();
+        let folder = env::temp_dir().join(format!("multiproc-refused-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        for how in ["replaced", "removed"] {
+            let copy = folder.join("copy");
+            fs::copy(&me, &copy).unwrap();
+            let mut command = Command::new(&copy);
+            command.args(["--exact", "the_executable_may_be_removed_or_replaced"]);
+            let output = command.env("INNER", how).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{how}: {output:?}");
+            assert_eq!(copy.exists(), how == "replaced");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    });
+}
+
+/// A library says that it cannot: what it would start anew is the program that has loaded it.
+#[test]
+fn a_library_cannot_start_processes() {
+    alone(|()| {
+        let path = example("programs").with_file_name("liblibrary.so");
+        assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+        let before = Census::take().children;
+        for with_init in [false, true] {
+            let error = spawn_from(&path, with_init).expect("an error");
+            assert!(error.contains("in a library"), "{error}");
+        }
+        assert_eq!(Census::take().children, before);
+        // The program itself still can.
+        Process::spawn(|()| (), ()).unwrap().join().unwrap();
+        until(|| active_children().is_empty());
+    });
+}
+
+/// Then `/proc/self/exe` is the loader.
+#[test]
+fn a_program_that_was_started_through_the_loader_cannot_either() {
+    let _dog = watchdog();
+    let Some(loader) = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        eprintln!("skipped: there is no loader where it is expected");
+        return;
+    };
+    let output = Command::new(loader).arg(example("queue")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("NotInExecutable"), "{text}");
+}
+
+fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
+    let path = CString::new(library.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a path with its final zero. What the library does when it is loaded is harmless.
+    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+    assert!(!handle.is_null());
+    // SAFETY: a handle that is valid, and a name with its final zero.
+    let symbol = unsafe { libc::dlsym(handle, c"multiproc_test_spawn".as_ptr()) };
+    assert!(!symbol.is_null());
+    // SAFETY: that is how the library declares it.
+    let spawn: extern "C" fn(bool) -> *mut c_char = unsafe { std::mem::transmute(symbol) };
+    let error = spawn(with_init);
+    // SAFETY: if not null, it is a string, which is left to us.
+    (!error.is_null()).then(|| unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
+}
+
+/// Children with a marker of their own: those that they start by other means do not take themselves
+/// for children of this library.
+#[test]
+fn a_marker_is_not_passed_on() {
+    let _dog = watchdog();
+    let run = |()| {
+        let output = Command::new(example("queue")).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(Process::spawn(run, ()).unwrap().join().unwrap(), (true, String::new()));
+}
