@@ -305,7 +305,7 @@ impl Manager {
     /// // `multiproc-manager serve @office` runs in another terminal.
     /// let manager = Manager::connect("@office")?;
     /// let printing = manager.lock("printer")?;
-    /// let guard = printing.lock()?;
+    /// let guard = printing.lock().expect("nobody died while printing");
     /// # drop(guard);
     /// # Ok(())
     /// # }

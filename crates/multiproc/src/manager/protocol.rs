@@ -87,6 +87,7 @@ pub(crate) enum Request {
 /// What it gets.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
+#[allow(clippy::large_enum_variant)] // as with what is in it
 pub(crate) enum Reply<T> {
     Opened(Object<T>),
     /// Some objects; and, if there may be more, after which to go on.
