@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use multiproc::pipe::Descriptor;
 use multiproc::{Manager, Process, Queue};
@@ -19,7 +19,7 @@ use rustix::net::{
 const CAPACITY: usize = 1024;
 
 /// A put and a get, in this process.
-fn put_and_get(queue: &Queue<Item>, count: u64) -> std::time::Duration {
+fn put_and_get(queue: &Queue<Item>, count: u64) -> Duration {
     let start = Instant::now();
     for id in 0..count {
         queue.put(Item::new(black_box(id))).unwrap();
@@ -79,50 +79,40 @@ fn echo() -> (OwnedFd, Process) {
     (here, Process::spawn(answers, Descriptor(there)).unwrap())
 }
 
+/// How long opening takes, without dropping what was opened. It is open nowhere else in this process.
+fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
+    let mut time = Duration::ZERO;
+    for _ in 0..count {
+        let start = Instant::now();
+        let object = black_box(open());
+        time += start.elapsed();
+        drop(object);
+    }
+    time
+}
+
 fn open_by_name(manager: &Manager) {
     let (socket, answers) = echo();
-    let keeps = manager.queue::<Item>("kept", CAPACITY).unwrap();
-    drop(manager.queue::<Item>("opened", CAPACITY).unwrap());
-    Contest::new("open and drop", "round trip over a bare socket", |count| {
-        let mut bytes = [0; 64];
-        let start = Instant::now();
-        for _ in 0..count {
+    let open_queue = || manager.queue::<Item>("opened", CAPACITY).unwrap();
+    let open_lock = || manager.lock("lock").unwrap();
+    Contest::new("open by name", "round trip over a bare socket", |count| {
+        opening(count, || {
+            let mut bytes = [0; 64];
             send(&socket, &bytes, SendFlags::empty()).unwrap();
             recv(&socket, &mut bytes[..], RecvFlags::empty()).unwrap();
-        }
-        start.elapsed()
+        })
     })
-    .with("a queue", |count| {
-        let start = Instant::now();
-        for _ in 0..count {
-            drop(black_box(manager.queue::<Item>("opened", CAPACITY).unwrap()));
-        }
-        start.elapsed()
-    })
-    .with("a queue that is open here", |count| {
-        let start = Instant::now();
-        for _ in 0..count {
-            drop(black_box(manager.queue::<Item>("kept", CAPACITY).unwrap()));
-        }
-        start.elapsed()
-    })
-    .with("a lock", |count| {
-        let start = Instant::now();
-        for _ in 0..count {
-            drop(black_box(manager.lock("lock").unwrap()));
-        }
-        start.elapsed()
-    })
-    .with("a queue, connecting anew", |count| {
-        let start = Instant::now();
-        for _ in 0..count {
+    .with("a lock", |count| opening(count, open_lock))
+    .with("a queue", |count| opening(count, open_queue))
+    .with("a queue, and drop it", |count| opening(count, || drop(open_queue())))
+    .with("a queue, and connect", |count| {
+        opening(count, || {
             let manager = Manager::connect(manager.address()).unwrap();
-            drop(black_box(manager.queue::<Item>("opened", CAPACITY).unwrap()));
-        }
-        start.elapsed()
+            manager.queue::<Item>("opened", CAPACITY).unwrap()
+        })
     })
     .run();
-    drop((keeps, socket));
+    drop(socket);
     answers.join().unwrap();
 }
 
