@@ -590,6 +590,19 @@ impl<C: Control> Region<C> {
         self.open.members().count()
     }
 
+    /// Makes this process a member that nobody counts, and whose death means nothing: for one that
+    /// keeps the region for others, and does not work with it.
+    pub fn stand_aside(&self) {
+        self.open.members().leave(self.open.member);
+    }
+
+    /// How many processes that are alive have the region open. Some system calls: one for each.
+    #[must_use]
+    pub fn live_members(&self) -> usize {
+        let Open { descriptor, member, .. } = &*self.open;
+        self.open.members().count_alive(descriptor, *member)
+    }
+
     /// Whether a process that had the region open has died without closing it, and its slot was not
     /// used anew. Some system calls: one for each member.
     #[must_use]
