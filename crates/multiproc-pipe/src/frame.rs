@@ -195,6 +195,7 @@ impl Assembler {
     pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
         self.set_large_apart();
         if let Some((header, body)) = &mut self.large {
+            // The capacity is never beyond the frame: a read may fill all of it.
             let missing = header.length - body.len();
             if body.capacity() == body.len() {
                 body.try_reserve_exact(missing.min(body.len().max(GROWTH)))?;
@@ -222,6 +223,11 @@ impl Assembler {
             && header.length + HEADER > self.ahead.len()
         {
             let mut large = std::mem::take(&mut self.spare);
+            if large.capacity() > header.length {
+                // A read fills all of it, and must not go beyond the frame.
+                large = Vec::new();
+            }
+            large.reserve_exact(body.len());
             large.extend_from_slice(body);
             self.large = Some((header, large));
             (self.start, self.end) = (0, 0);

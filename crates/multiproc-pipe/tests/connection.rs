@@ -388,3 +388,26 @@ fn nothing_stays_open() {
         assert_eq!(Census::take(), before);
     });
 }
+
+/// Large and small ones follow each other without a gap: the memory of a large one, which is used
+/// again, takes nothing of what comes behind it.
+#[test]
+fn messages_of_all_sizes_in_a_row() {
+    const SIZES: [usize; 9] =
+        [200_000, 5, 70_000, 70_001, 1_000_000, 66_000, 0, 3_000_000, 131_072];
+    let content = |n: usize| vec![n.to_le_bytes()[0]; SIZES[n % SIZES.len()] + n];
+    let (receiver, sender) = simplex::<Bytes>().unwrap();
+    let (ours, theirs) = duplex::<Bytes, ()>().unwrap();
+    let theirs = theirs.retype::<(), Bytes>();
+    let sending = std::thread::spawn(move || {
+        for n in 0..100 {
+            sender.send(Bytes(content(n))).unwrap();
+            ours.send(Bytes(content(n))).unwrap();
+        }
+    });
+    for n in 0..100 {
+        assert!(receiver.recv().unwrap().0 == content(n), "message {n}");
+        assert!(theirs.recv().unwrap().0 == content(n), "message {n}");
+    }
+    sending.join().unwrap();
+}
