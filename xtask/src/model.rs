@@ -18,6 +18,8 @@ struct Suite {
     crates: &'static [&'static str],
     /// Which targets cargo builds and tests.
     targets: &'static [&'static str],
+    /// Which more in a long run, of which crate.
+    long_targets: &'static [(&'static str, &'static [&'static str])],
     /// Selects the tests when the caller names none.
     filter: Option<&'static str>,
     test_args: &'static [&'static str],
@@ -30,6 +32,7 @@ const LOOM: Suite = Suite {
     // A model runs its code thousands of times, so --release. The models are unit tests, and
     // the other targets do not build on loom's atomics, so --lib.
     targets: &["--release", "--lib"],
+    long_targets: &[],
     // The models are in modules called `loom_tests`. Other unit tests panic on loom's atomics.
     filter: Some("loom"),
     // Shows loom's own report of how much it explored.
@@ -42,6 +45,8 @@ const FAULTS: Suite = Suite {
     crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue", "multiproc"],
     // tests/*faults.rs of each crate; cargo fails if a crate has none.
     targets: &["--test", "*faults"],
+    // Those that do more where they are given time.
+    long_targets: &[("multiproc-queue", &["--test", "differential", "--test", "memory"])],
     filter: None,
     test_args: &[],
 };
@@ -49,6 +54,9 @@ const FAULTS: Suite = Suite {
 /// Bugs in lock-free code rarely need more than three switches away from a running thread, and
 /// each further one multiplies the time.
 const PREEMPTIONS: u32 = 3;
+
+/// For how long the random tests go on.
+const SOAK: &str = "MULTIPROC_SOAK_SECONDS";
 
 /// How long output may stay open once the tests have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,7 +84,7 @@ pub(crate) fn faults(args: &[String]) -> Result {
     let mut args = args;
     while let [flag, rest @ ..] = args
         && let Some(variable) = match flag.as_str() {
-            "--soak" => Some("MULTIPROC_SOAK_SECONDS"),
+            "--soak" => Some(SOAK),
             "--seed" => Some("MULTIPROC_SEED"),
             _ => None,
         }
@@ -102,7 +110,9 @@ impl Suite {
         // One cargo call for each crate: from a common one the output would not tell which
         // crate ran how many tests.
         for package in self.crates {
-            let mut command = self.command(package, filters, test_args.get(1..).unwrap_or(&[]));
+            let is_long = envs.iter().any(|(variable, _)| *variable == SOAK);
+            let test_args = test_args.get(1..).unwrap_or(&[]);
+            let mut command = self.command(package, is_long, filters, test_args);
             command.envs(envs.iter().copied());
             println!("{}: {}", self.name, shell::show(&command));
             let passed = run_counting(&mut command)?;
@@ -119,9 +129,18 @@ impl Suite {
         Ok(())
     }
 
-    fn command(&self, package: &str, filters: &[String], test_args: &[String]) -> Command {
+    fn command(
+        &self,
+        package: &str,
+        is_long: bool,
+        filters: &[String],
+        test_args: &[String],
+    ) -> Command {
         let mut command = shell::cargo_locked("test", &["-p", package]);
-        command.args(self.targets).arg("--");
+        command.args(self.targets);
+        let more = self.long_targets.iter().filter(|(name, _)| is_long && *name == package);
+        more.for_each(|(_, targets)| _ = command.args(*targets));
+        command.arg("--");
         if filters.is_empty() {
             command.args(self.filter);
         }
@@ -214,12 +233,17 @@ mod tests {
     #[test]
     fn own_filters_replace_the_usual_one() {
         let args = |filters: &[String]| {
-            let command = LOOM.command("multiproc-sync", filters, &["--exact".to_string()]);
+            let command = LOOM.command("multiproc-sync", false, filters, &["--exact".to_string()]);
             let args: Vec<_> =
                 command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
             args.join(" ")
         };
         assert!(args(&[]).ends_with("--lib -- loom --nocapture --exact"));
+        let long = |package| {
+            let command = FAULTS.command(package, true, &[], &[]);
+            command.get_args().any(|arg| arg == "differential")
+        };
+        assert!(long("multiproc-queue") && !long("multiproc-sync"));
         assert!(args(&["ring".to_string()]).ends_with("--lib -- ring --nocapture --exact"));
     }
 }

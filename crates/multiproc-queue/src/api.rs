@@ -67,6 +67,22 @@ macro_rules! common {
                 self.core.store.region.control().is_shut_down()
             }
 
+            /// For a manager: how many living processes have it open, but those that stand aside; whether
+            /// consumers and producers wait; and how many items were put and got so far.
+            #[doc(hidden)]
+            #[must_use]
+            pub fn inspect(&self) -> (usize, (bool, bool), Option<(u64, u64)>) {
+                let ring = self.core.ring();
+                let members = self.core.store.region.live_members();
+                (members, ring.control.has_sleepers(), ring.counts())
+            }
+
+            /// For a manager, which keeps it for others: its death means nothing.
+            #[doc(hidden)]
+            pub fn stand_aside(&self) {
+                self.core.store.region.stand_aside();
+            }
+
             /// Whether both are handles of the same queue.
             #[must_use]
             pub fn is_same(&self, other: &Self) -> bool {

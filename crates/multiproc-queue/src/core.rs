@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use multiproc_pipe::message::{self, Handles};
 use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
-use multiproc_sync::raw::waiters::Look;
+use multiproc_sync::primitives::has_light_fences;
+use multiproc_sync::raw::waiters::{Look, PAUSE};
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -60,6 +61,7 @@ pub(crate) struct Core<T> {
     /// When it was last looked for tasks of the dead, in ms.
     pub(crate) reclaimed_at: AtomicU64,
     puts: AtomicU32,
+    pause: AtomicU32,
     name: Option<Arc<str>>,
     items: PhantomData<fn(T) -> T>,
 }
@@ -154,6 +156,9 @@ impl<T> Core<T> {
         name: Option<Arc<str>>,
     ) -> Self {
         let seldom = &store.region.control().seldom;
+        if !has_light_fences() {
+            seldom.needs_full_fences.store(1, Ordering::SeqCst);
+        }
         // One less, so that the first call looks.
         let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
         let closed_consumers = before(&seldom.closed_consumers);
@@ -168,6 +173,7 @@ impl<T> Core<T> {
             returned: AtomicU32::new(0),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
+            pause: AtomicU32::new(PAUSE),
             name,
             items: PhantomData,
         }
@@ -191,6 +197,7 @@ impl<T> Core<T> {
             control: self.store.region.control(),
             limits: self.store.limits,
             hot: self.store.hot(),
+            pause: &self.pause,
             members: &self.store,
         }
     }

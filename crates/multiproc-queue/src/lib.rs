@@ -1,4 +1,4 @@
-//! Bounded queues in shared memory, between processes, that lose nothing when one is killed.
+//! Queues in shared memory, between processes, that lose nothing when one is killed.
 //!
 //! A [`Queue`] can be cloned, sent to other processes (as an argument, through a connection), and
 //! used by all of them, each to put and to get. Items are values: anything that implements serde's
@@ -34,11 +34,30 @@
 //!
 //! First in, first out, over all producers: the order in which their `put` calls took effect.
 //!
+//! # What an item can be
+//!
+//! Any value, of up to [`max_bytes`](QueueBuilder::max_bytes) (and 4 GiB), also one that holds handles: a
+//! `Sender` for the reply, a file, another queue. One item can have 253 descriptors. They wait in
+//! the kernel, which takes those of some hundred items at a time: a `put` beyond that waits as on a full
+//! queue, until one of them is got.
+//!
+//! # The end
+//!
+//! Hand out [`Producer`]s and [`Consumer`]s: when nobody is left on the other side, killed or not,
+//! getting (of what is left) and putting end with `Disconnected`. Or say that it is over, by
+//! [`shutdown`](Queue::shutdown).
+//!
+//! # Work
+//!
+//! What a consumer has taken from a `Queue` is its own: if it is killed before it is done, the item is
+//! gone. From a [`JoinableQueue`] it takes a [`Task`], which goes to another one then; and
+//! [`join`](JoinableQueue::join) waits until all are done.
+//!
 //! # What it does not do
 //!
-//! Items cannot hold handles yet (connections, files, other queues), and all items that wait take
-//! 256 KiB together at most: a `put` beyond that waits as on a full queue. There is no end of a
-//! queue yet: `get` waits for an item also when nobody is left who could put one.
+//! A queue does not outlive its last handle, and whoever can open one can spoil it (the others get
+//! `Corrupted`). A process that is stopped (SIGSTOP) in the middle of a put or a get is not robbed
+//! of its lock: others wait for it, with their timeouts.
 
 #[cfg(not(loom))]
 mod api;

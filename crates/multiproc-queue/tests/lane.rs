@@ -276,6 +276,19 @@ fn a_killed_consumer_takes_along_what_it_had() {
     });
 }
 
+/// What was got is no longer in the lane, though other items still wait.
+#[test]
+fn what_was_got_is_nowhere_else() {
+    let _dog = watchdog();
+    let queue = Queue::bounded(10).unwrap();
+    let (receiver, sender) = simplex::<u8>().unwrap();
+    queue.put(Some(sender)).unwrap();
+    queue.put(None).unwrap();
+    drop(queue.get().unwrap());
+    assert!(receiver.recv_timeout(SOON).unwrap_err().is_disconnected());
+    assert_eq!(queue.len(), 1);
+}
+
 /// What is thrown away by a shutdown is closed, as soon as somebody looks.
 #[test]
 fn a_shutdown_closes_what_is_under_way() {

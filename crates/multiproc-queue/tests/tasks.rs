@@ -268,9 +268,9 @@ fn the_end_waits_for_tasks_in_work() {
         assert!(waits.unwrap_err().is_timeout());
         assert!(jobs.get().unwrap_err().is_closed());
         if is_done {
-            task.task_done()
+            task.task_done();
         } else {
-            task.put_back()
+            task.put_back();
         }
         let seen = worker.join().unwrap();
         assert_eq!(seen, if is_done { vec![] } else { vec![(5, 2)] });

@@ -8,6 +8,7 @@ use multiproc_pipe::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Broken;
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::{AtomicU32, Ordering};
 use crate::raw::barrier::{Barrier as RawBarrier, Through};
 use crate::region::{Control, Region};
@@ -166,6 +167,16 @@ impl Barrier {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.raw().is_broken()
+    }
+}
+
+impl Inspect for Barrier {
+    fn inspect(&self) -> Inspection {
+        Inspection::of(&self.region, self.waiting() > 0)
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

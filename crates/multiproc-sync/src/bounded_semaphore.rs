@@ -9,6 +9,7 @@ use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
@@ -154,6 +155,16 @@ impl BoundedSemaphore {
             Ok(index) => Ok(Permit { semaphore: self, index }),
             Err(Busy) => Err(AcquireTimeoutError),
         }
+    }
+}
+
+impl Inspect for BoundedSemaphore {
+    fn inspect(&self) -> Inspection {
+        Inspection::of(&self.region, self.permits().control.waiters().has_sleepers())
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::condition::Condition as RawCondition;
@@ -303,6 +304,16 @@ impl Condition {
     /// Ends the waiting of all.
     pub fn notify_all(&self) {
         self.notify(usize::MAX);
+    }
+}
+
+impl Inspect for Condition {
+    fn inspect(&self) -> Inspection {
+        Inspection::of_lock(&self.region, self.raw_lock(), self.raw().waiting() > 0)
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

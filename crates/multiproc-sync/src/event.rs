@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::AtomicU32;
 use crate::raw::event::Event as RawEvent;
 use crate::region::{Control, Region};
@@ -107,6 +108,16 @@ impl Event {
     #[must_use]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.raw().wait(Deadline::at(deadline), RECHECK)
+    }
+}
+
+impl Inspect for Event {
+    fn inspect(&self) -> Inspection {
+        Inspection::of(&self.region, self.raw().waiters().has_sleepers())
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

@@ -79,6 +79,8 @@ mod event;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
+mod inspect;
+#[cfg(not(loom))]
 mod lock;
 #[cfg(not(loom))]
 mod member;
@@ -110,6 +112,10 @@ pub use {
     semaphore::Semaphore,
     shared::{Atomic, Shared},
 };
+
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use inspect::{Inspect, Inspection};
 
 /// How often a sleeper looks up whether a death has taken its wake-up along, or what it waits for.
 ///

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
@@ -162,6 +163,16 @@ impl Lock {
     fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
         let guard = LockGuard { held: Held::new(self.raw(), taken), lock: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+    }
+}
+
+impl Inspect for Lock {
+    fn inspect(&self) -> Inspection {
+        Inspection::of_lock(&self.region, self.raw(), false)
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

@@ -69,7 +69,8 @@ impl MemberTable {
         ))
     }
 
-    /// Marks the slot as free; the lock ends with the descriptor.
+    /// Marks the slot as free; the lock ends with the descriptor. Until then nobody else takes the slot,
+    /// and the member's death is no news.
     pub(crate) fn leave(&self, member: MemberId) {
         self.slots[member.slot()].pid.store(0, Ordering::Relaxed);
     }
@@ -115,6 +116,15 @@ impl MemberTable {
     /// The process of `member`, as that one saw itself when it joined. 0 is unknown.
     pub(crate) fn pid(&self, member: MemberId) -> u32 {
         self.slots[member.slot()].pid.load(Ordering::Relaxed)
+    }
+
+    /// How many members are alive; those that stand aside do not count. A system call for each.
+    pub(crate) fn count_alive(&self, descriptor: impl AsFd, me: MemberId) -> usize {
+        let is_alive = |(index, slot): &(usize, &Slot)| {
+            slot.pid.load(Ordering::Relaxed) != 0
+                && (*index == me.slot() || is_byte_locked(&descriptor, *index))
+        };
+        self.slots.iter().enumerate().filter(is_alive).count()
     }
 
     /// How many slots are taken, by members alive or not yet noticed as dead.

@@ -132,7 +132,7 @@ macro_rules! made_of_atomics {
 
 made_of_atomics! {
     AtomicU8 AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
-    raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
+    raw::latch::Latch raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
 }
 
 // SAFETY: as its elements.
@@ -588,6 +588,19 @@ impl<C: Control> Region<C> {
     #[must_use]
     pub fn members(&self) -> usize {
         self.open.members().count()
+    }
+
+    /// Makes this process a member that nobody counts, and whose death means nothing: for one that
+    /// keeps the region for others, and does not work with it.
+    pub fn stand_aside(&self) {
+        self.open.members().leave(self.open.member);
+    }
+
+    /// How many processes that are alive have the region open. Some system calls: one for each.
+    #[must_use]
+    pub fn live_members(&self) -> usize {
+        let Open { descriptor, member, .. } = &*self.open;
+        self.open.members().count_alive(descriptor, *member)
     }
 
     /// Whether a process that had the region open has died without closing it, and its slot was not

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Repair, debug_lock};
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::{AtomicU32, AtomicU64, Ordering};
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
@@ -184,6 +185,16 @@ impl RLock {
         }
         let guard = RLockGuard { lock: self, this_thread: PhantomData };
         Ok(if lock.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) })
+    }
+}
+
+impl Inspect for RLock {
+    fn inspect(&self) -> Inspection {
+        Inspection::of_lock(&self.region, &self.region.control().lock, false)
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

@@ -8,6 +8,7 @@ use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, SemaphoreOverflow, TryAcquireError};
+use crate::inspect::{Inspect, Inspection};
 use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::semaphore::{Overflow, Semaphore as RawSemaphore};
@@ -142,6 +143,16 @@ impl Semaphore {
     /// If the value would exceed [`MAX`](Self::MAX); it is as before then.
     pub fn release(&self, n: u32) -> Result<(), SemaphoreOverflow> {
         self.raw().release(n).map_err(|Overflow| SemaphoreOverflow)
+    }
+}
+
+impl Inspect for Semaphore {
+    fn inspect(&self) -> Inspection {
+        Inspection::of(&self.region, self.raw().waiters().has_sleepers())
+    }
+
+    fn stand_aside(&self) {
+        self.region.stand_aside();
     }
 }
 

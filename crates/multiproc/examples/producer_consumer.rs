@@ -1,4 +1,5 @@
-//! Processes as structs with a `run` method: one produces random numbers, the other consumes them.
+//! Processes as structs with a `run` method: one produces random numbers, the other consumes them, over
+//! a manager's queue.
 //!
 //! ```text
 //! cargo run --example producer_consumer
@@ -6,7 +7,7 @@
 
 use std::error::Error;
 
-use multiproc::{Process, Queue, Semaphore, active_children};
+use multiproc::{Manager, Process, Queue, Semaphore, active_children};
 use serde::{Deserialize, Serialize};
 
 const ITEMS: usize = 6;
@@ -47,8 +48,9 @@ impl Consumer {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    let data = Queue::bounded(ITEMS)?;
-    let may_add = Semaphore::new(0)?;
+    let manager = Manager::start()?;
+    let data = manager.queue("data", ITEMS)?;
+    let may_add = manager.semaphore("may add", 0)?;
 
     let producer = Producer { data: data.clone(), may_add: may_add.clone() };
     let producer = Process::builder().name("producer").spawn(Producer::run, producer)?;

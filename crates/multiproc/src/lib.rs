@@ -43,6 +43,7 @@
 //! | the result, or why there is none | [`Process::join`], [`join_timeout`](Process::join_timeout) |
 //! | wait, look | [`wait`](Child::wait), [`wait_timeout`](Child::wait_timeout), [`is_alive`](Child::is_alive), [`exit_status`](Child::exit_status); a [`Process`] is its own sentinel (`AsFd`) |
 //! | end | [`interrupt`](Child::interrupt), [`terminate`](Child::terminate), [`kill`](Child::kill) |
+//! | for programs that start apart | [`Manager`]: queues, locks and the rest by name |
 //! | who is there | [`active_children`], [`current_process`], [`parent_process`], [`cpu_count`] |
 //!
 //! # When a process dies
@@ -83,6 +84,7 @@ mod current;
 mod error;
 mod fault;
 mod init;
+mod manager;
 mod process;
 mod protocol;
 mod scope;
@@ -106,6 +108,7 @@ pub use children::{Child, active_children};
 pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use init::{Runtime, init};
+pub use manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
 pub use process::Process;
 pub use scope::{Scope, scope};
 pub use status::ExitStatus;

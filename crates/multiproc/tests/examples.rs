@@ -145,12 +145,18 @@ fn full_queue() {
 fn producer_consumer() {
     let out = output_of("producer_consumer", &[]);
     let mut lines = out.lines();
-    assert_eq!(lines.next(), Some("active children: producer, consumer"));
+    assert_eq!(lines.next(), Some("active children: Manager-1, producer, consumer"));
     for _ in 0..6 {
         let number: u8 = lines.next().unwrap().strip_prefix("add data ").unwrap().parse().unwrap();
         assert_eq!(lines.next(), Some(&*format!("minus data {number}")));
     }
     assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn manager_queue() {
+    let expected = "size 2\nfull true\n1\nempty false\nget 2\nthe queue is empty\n";
+    assert_eq!(output_of("manager_queue", &[]), expected);
 }
 
 #[test]

@@ -71,7 +71,8 @@ impl Shared {
     ) -> R {
         let members = &View { member, shared: self };
         let hot = self.hot.clone();
-        act(Ring { control: &self.control, limits: self.limits, hot, members })
+        let pause = &std::sync::atomic::AtomicU32::new(1);
+        act(Ring { control: &self.control, limits: self.limits, hot, pause, members })
     }
 
     fn put(&self, member: impl Members + Copy, item: u64) {

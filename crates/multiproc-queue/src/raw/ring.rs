@@ -28,12 +28,12 @@ use multiproc_sync::fault;
 #[cfg(not(loom))]
 use multiproc_sync::placed;
 use multiproc_sync::primitives::{
-    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_after_rmw, load_locked,
+    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_heavy, fence_light, load_locked,
 };
 use multiproc_sync::raw::Busy;
-use multiproc_sync::raw::lock::{Lock, Taken};
+use multiproc_sync::raw::latch::Latch;
 use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::{Look, Waiters};
+use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
@@ -107,6 +107,9 @@ pub(crate) struct Seldom {
     pub(crate) closed_consumers: AtomicU32,
     /// Whether what is got is a task: 1, or 0.
     pub(crate) is_joinable: AtomicU32,
+    /// Whether some member has no light fences: then nobody uses them. 1, or 0.
+    pub(crate) needs_full_fences: AtomicU32,
+    rest: AtomicU32,
 }
 
 const OPEN: u32 = 0;
@@ -120,7 +123,16 @@ placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
 placed!(BlocksLine { blocks, reserved, packets });
 #[cfg(not(loom))]
-placed!(Seldom { capacity, max_bytes, shutdown, closed_producers, closed_consumers, is_joinable });
+placed!(Seldom {
+    capacity,
+    max_bytes,
+    shutdown,
+    closed_producers,
+    closed_consumers,
+    is_joinable,
+    needs_full_fences,
+    rest,
+});
 #[cfg(not(loom))]
 placed!(Control { producers, consumers, not_empty, not_full, blocks, seldom, tasks });
 
@@ -283,12 +295,23 @@ impl Control {
         (self.not_empty.waiters.has_sleepers(), producers)
     }
 
+    /// Comes between a commit and the look for those who sleep: a full fence as seen by them, whose own
+    /// are heavy.
+    #[inline]
+    fn fence(&self) {
+        if self.seldom.needs_full_fences.load(Ordering::Relaxed) == 0 {
+            fence_light();
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
     /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
     /// sleep.
     pub(crate) fn ask_for_bell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
         self.not_empty.bell.store(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        fence_heavy();
     }
 
     /// Asks for it again, after what came of it was thrown away: somebody may sleep whom it was to
@@ -297,7 +320,7 @@ impl Control {
         let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
         if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
             self.not_empty.bell.store(1, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            fence_heavy();
         }
     }
 
@@ -316,6 +339,8 @@ pub(crate) struct Ring<'a, M> {
     pub(crate) limits: Limits,
     /// A power of two, so that a position's offset is a mask away.
     pub(crate) hot: Bytes<'a>,
+    /// How long this handle pauses between two looks for an item.
+    pub(crate) pause: &'a std::sync::atomic::AtomicU32,
     pub(crate) members: &'a M,
 }
 
@@ -374,7 +399,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         loop {
             // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited = waiters.wait_until(deadline, RECHECK, |look| {
+            let waited = waiters.wait_heavily(PAUSE, deadline, RECHECK, |look| {
                 let rest = items.after(done);
                 let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
                 match self.try_put(rest, parcel, || deadline) {
@@ -465,10 +490,16 @@ impl<M: Members + Memory> Ring<'_, M> {
         attempt: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_until(deadline, RECHECK, attempt);
-        if waited.slept && self.len() > 0 {
+        let pause = self.pause.load(Ordering::Relaxed);
+        let waited = empty.wait_heavily(pause, deadline, RECHECK, attempt);
+        let is_more = self.len() > 0;
+        if waited.slept && is_more {
             empty.notify_one();
         }
+        // Where items stream in, a longer pause finds several at a time; where each is waited for,
+        // a shorter one is quicker.
+        let next = if is_more { pause * 2 } else { pause / 2 };
+        self.pause.store(next.clamp(1, 4 * PAUSE), Ordering::Relaxed);
         waited.outcome
     }
 
@@ -905,25 +936,23 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Used { hot, overflow, items })
     }
 
-    /// Takes a lock of the ring. Abandoned or not: there is nothing to repair (invariant 3).
+    /// Takes a lock of the ring. If its owner died inside, there is nothing to repair (invariant 3).
     #[inline]
-    fn lock(&self, lock: &Lock, deadline: impl FnOnce() -> Deadline) -> Result<(), Fault> {
+    fn lock(&self, lock: &Latch, deadline: impl FnOnce() -> Deadline) -> Result<(), Fault> {
         // The deadline is made only if there is something to wait for: the clock costs more than
         // the lock.
         if lock.take_free(self.members.me()) {
             return Ok(());
         }
-        match lock.lock(self.members, deadline(), LOCK_RECHECK) {
-            Ok(Taken::Clean | Taken::Abandoned) => Ok(()),
-            Err(Busy) => Err(Fault::Stalled),
-        }
+        lock.lock(self.members, deadline(), LOCK_RECHECK).map_err(|Busy| Fault::Stalled)
     }
 
     /// Lets go of it; and after it, other members see what was committed before they go to sleep.
     #[inline]
-    fn unlock(&self, lock: &Lock) {
-        lock.unlock(Taken::Clean);
-        fence_after_rmw();
+    fn unlock(&self, lock: &Latch) {
+        lock.free();
+        self.control.fence();
+        lock.wake();
     }
 
     fn blocks(&self) -> Blocks<'_, M> {

@@ -30,7 +30,7 @@
 #[cfg(not(loom))]
 use multiproc_sync::placed;
 use multiproc_sync::primitives::{AtomicU64, Ordering, load_locked};
-use multiproc_sync::raw::lock::Lock;
+use multiproc_sync::raw::latch::Latch;
 
 /// How often a reader without the lock tries before it calls the other side corrupted. Each try
 /// fails only if a commit falls into some nanoseconds.
@@ -124,7 +124,7 @@ impl From<[u64; 3]> for Mark {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Side {
-    pub(crate) lock: Lock,
+    pub(crate) lock: Latch,
     /// What this side knows of the other one. Only a hint that saves looking: all three were true
     /// once, and since only grew.
     seen: [AtomicU64; 3],

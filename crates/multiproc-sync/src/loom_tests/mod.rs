@@ -7,6 +7,7 @@
 mod loom_barrier;
 mod loom_condition;
 mod loom_event;
+mod loom_latch;
 mod loom_lock;
 mod loom_permits;
 mod loom_semaphore;

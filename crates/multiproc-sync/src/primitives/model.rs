@@ -130,10 +130,20 @@ pub fn load_locked(word: &AtomicU64) -> u64 {
 }
 
 /// Time does not pass in a model.
-pub fn pause() {}
+pub fn pause(_: u32) {}
 
 /// As the real one, on every machine.
 pub fn fence_after_rmw() {
+    fence(Ordering::SeqCst);
+}
+
+/// As the real one: a full fence, which is what the two sides are for one another.
+pub fn fence_light() {
+    fence(Ordering::SeqCst);
+}
+
+/// As the real one.
+pub fn fence_heavy() {
     fence(Ordering::SeqCst);
 }
 

@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use multiproc_pipe::Deadline;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Timespec};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -72,11 +74,41 @@ pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
 }
 
-/// Spins for some hundred nanoseconds: enough for another processor to do several operations on a
-/// cache line that this one keeps its hands off.
+/// Whether this process keeps to [`fence_light`]: then [`fence_heavy`] of any process reaches it.
+///
+/// The first call registers the process with the kernel ([membarrier(2)]), which takes some 10 µs; but
+/// 10 ms if it has several threads already. False: this kernel does not let it.
+///
+/// [membarrier(2)]: https://man7.org/linux/man-pages/man2/membarrier.2.html
+pub fn has_light_fences() -> bool {
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok())
+}
+
+/// One side of an asymmetric fence, for the side that runs often: between a store and a load, it is a
+/// full fence as seen by whoever has a [`fence_heavy`] between theirs. To be had only if all who call
+/// it, in all processes, [have light fences](has_light_fences).
+///
+/// It tells only the compiler: the other side makes all processors have a fence, wherever they are.
 #[inline]
-pub fn pause() {
-    for _ in 0..16 {
+pub fn fence_light() {
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
+/// The other side of [`fence_light`], and a full fence for everybody else: for the side that is about
+/// to sleep. A system call, from half a microsecond to some.
+pub fn fence_heavy() {
+    fence(Ordering::SeqCst);
+    // If the kernel does not know it, nobody has light fences.
+    let _ = membarrier(MembarrierCommand::GlobalExpedited);
+    fence(Ordering::SeqCst);
+}
+
+/// Spins: 16 times is some hundred nanoseconds, enough for another processor to do several operations
+/// on a cache line that this one keeps its hands off.
+#[inline]
+pub fn pause(times: u32) {
+    for _ in 0..times {
         std::hint::spin_loop();
     }
 }

@@ -13,6 +13,8 @@
 //! 2. A notification clears the bit and wakes one. So the others who sleep are found again only
 //!    because the one that was woken sets the bit anew before it looks, and, if it takes what it
 //!    came for and more is there, notifies the next ([`Waiters::wait_until`] says whether it slept).
+//!    (Notifiers with a [light fence](crate::primitives::fence_light) need sleepers with a heavy one:
+//!    [`Waiters::wait_heavily`].)
 //! 3. A notification that is lost with the woken process, or with the one that was about to notify,
 //!    is made up for by the recheck interval.
 //!
@@ -25,13 +27,16 @@ use multiproc_pipe::Deadline;
 
 use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Backoff, Futex, Ordering, fence, has_one_cpu, pause};
+use crate::primitives::{Backoff, Futex, Ordering, fence, fence_heavy, has_one_cpu, pause};
 
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
 
 /// More than there can be (the kernel counts them in an `i32`).
 const ALL: u32 = i32::MAX.unsigned_abs();
+
+/// How long a pause is between two looks: see [`pause`].
+pub const PAUSE: u32 = 16;
 
 /// A place where processes sleep until a condition becomes true.
 #[derive(Debug)]
@@ -74,6 +79,30 @@ impl Waiters {
         &self,
         deadline: Deadline,
         recheck: Duration,
+        attempt: impl FnMut(Look) -> Option<T>,
+    ) -> Waited<T> {
+        self.wait_with(PAUSE, || fence(Ordering::SeqCst), deadline, recheck, attempt)
+    }
+
+    /// The same, where those who notify have light fences; with a pause of one's own between two looks
+    /// (see [`pause`]).
+    pub fn wait_heavily<T>(
+        &self,
+        pause: u32,
+        deadline: Deadline,
+        recheck: Duration,
+        attempt: impl FnMut(Look) -> Option<T>,
+    ) -> Waited<T> {
+        self.wait_with(pause, fence_heavy, deadline, recheck, attempt)
+    }
+
+    #[inline]
+    fn wait_with<T>(
+        &self,
+        times: u32,
+        fence: fn(),
+        deadline: Deadline,
+        recheck: Duration,
         mut attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
         let is_alone = has_one_cpu();
@@ -87,15 +116,17 @@ impl Waiters {
             }
             // Leaves the other side alone with its cache lines for a moment. Who looks all the time
             // takes one away for every single item; who waits a little finds several, for one.
-            pause();
+            pause(times);
             backoff.snooze();
         }
-        self.sleep_until(deadline, recheck, &mut attempt)
+        self.sleep_until(fence, deadline, recheck, &mut attempt)
     }
 
+    /// Without the looks in a row before the first sleep.
     #[cold]
-    fn sleep_until<T>(
+    pub(super) fn sleep_until<T>(
         &self,
+        fence: fn(),
         deadline: Deadline,
         recheck: Duration,
         attempt: &mut dyn FnMut(Look) -> Option<T>,
@@ -106,7 +137,7 @@ impl Waiters {
         let mut recheck = Recheck::every(recheck);
         loop {
             let seen = self.word.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
-            fence(Ordering::SeqCst);
+            fence();
             if let Some(outcome) = attempt(look) {
                 return Waited { outcome: Some(outcome), slept };
             }
@@ -122,7 +153,7 @@ impl Waiters {
     }
 
     /// Wakes one sleeper. The condition must have been made true, and a sequentially consistent
-    /// fence passed, before.
+    /// fence (or a light one) passed, before.
     #[inline]
     pub fn notify_one(&self) {
         self.notify(1);

@@ -1,0 +1,124 @@
+//! A manager's queue, beside one that was passed as an argument; and opening by name, beside a round
+//! trip over a bare socket.
+//!
+//! Contestants take turns, and each ratio is of two turns of the same round.
+
+use std::hint::black_box;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use multiproc::pipe::Descriptor;
+use multiproc::{Manager, Process, Queue};
+use multiproc_benches::item::Item;
+use multiproc_benches::other::{Other, obey};
+use multiproc_benches::rounds::Contest;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+
+const CAPACITY: usize = 1024;
+
+/// A put and a get, in this process.
+fn put_and_get(queue: &Queue<Item>, count: u64) -> Duration {
+    let start = Instant::now();
+    for id in 0..count {
+        queue.put(Item::new(black_box(id))).unwrap();
+        assert_eq!(black_box(queue.get().unwrap()).id, id);
+    }
+    start.elapsed()
+}
+
+fn produce((orders, queue): (multiproc::pipe::Receiver<u64>, Queue<Item>)) {
+    obey(&orders, |id| queue.put(Item::new(black_box(id))).unwrap());
+}
+
+fn queues(manager: &Manager) {
+    let passed = Queue::bounded(CAPACITY).unwrap();
+    // Open elsewhere, as the other one is.
+    let elsewhere =
+        Other::start(|(orders, _queue): (_, Queue<Item>)| obey(&orders, |_| {}), passed.clone());
+    let named = manager.queue::<Item>("alone", CAPACITY).unwrap();
+    Contest::new("put + get, one process", "a queue that was passed", |count| {
+        put_and_get(&passed, count)
+    })
+    .with("a manager's queue", |count| put_and_get(&named, count))
+    .run();
+    elsewhere.stop();
+
+    let passed = Queue::bounded(CAPACITY).unwrap();
+    let named = manager.queue::<Item>("shared", CAPACITY).unwrap();
+    let producer = Other::start(produce, passed.clone());
+    let other_producer = Other::start(
+        |(orders, manager): (_, Manager)| {
+            produce((orders, manager.queue("shared", CAPACITY).unwrap()));
+        },
+        manager.clone(),
+    );
+    let get = |queue: &Queue<Item>, producer: &Other, count| {
+        producer.time(count, |id| assert_eq!(black_box(queue.get().unwrap()).id, id))
+    };
+    Contest::new("1 producer, 1 consumer", "a queue that was passed", |count| {
+        get(&passed, &producer, count)
+    })
+    .with("a manager's queue", |count| get(&named, &other_producer, count))
+    .run();
+    producer.stop();
+    other_producer.stop();
+}
+
+/// A stream socket, and a process that sends back what comes.
+fn echo() -> (OwnedFd, Process) {
+    let (here, there) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let answers = |Descriptor(socket): Descriptor| {
+        let mut bytes = [0; 64];
+        while recv(&socket, &mut bytes[..], RecvFlags::empty()).unwrap().0 > 0 {
+            send(&socket, &bytes, SendFlags::empty()).unwrap();
+        }
+    };
+    (here, Process::spawn(answers, Descriptor(there)).unwrap())
+}
+
+/// How long opening takes, without dropping what was opened. It is open nowhere else in this process.
+fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
+    let mut time = Duration::ZERO;
+    for _ in 0..count {
+        let start = Instant::now();
+        let object = black_box(open());
+        time += start.elapsed();
+        drop(object);
+    }
+    time
+}
+
+fn open_by_name(manager: &Manager) {
+    let (socket, answers) = echo();
+    let open_queue = || manager.queue::<Item>("opened", CAPACITY).unwrap();
+    let open_lock = || manager.lock("lock").unwrap();
+    Contest::new("open by name", "round trip over a bare socket", |count| {
+        opening(count, || {
+            let mut bytes = [0; 64];
+            send(&socket, &bytes, SendFlags::empty()).unwrap();
+            recv(&socket, &mut bytes[..], RecvFlags::empty()).unwrap();
+        })
+    })
+    .with("a lock", |count| opening(count, open_lock))
+    .with("a queue", |count| opening(count, open_queue))
+    .with("a queue, and drop it", |count| opening(count, || drop(open_queue())))
+    .with("a queue, and connect", |count| {
+        opening(count, || {
+            let manager = Manager::connect(manager.address()).unwrap();
+            manager.queue::<Item>("opened", CAPACITY).unwrap()
+        })
+    })
+    .run();
+    drop(socket);
+    answers.join().unwrap();
+}
+
+fn main() {
+    let _runtime = multiproc::init();
+    let manager = Manager::start().unwrap();
+    queues(&manager);
+    open_by_name(&manager);
+}

@@ -1,0 +1,270 @@
+//! `multiproc-manager`, and programs that were started apart and talk through it.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
+
+use multiproc::{Manager, ManagerError};
+use multiproc_testkit::{Watchdog, example, until, watchdog};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A program that is killed if the test fails.
+struct Running {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+    _dog: Watchdog,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is built");
+        let input = child.stdin.take();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, input, lines, _dog: watchdog() }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().expect("it prints a line").unwrap()
+    }
+
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// No more input; the exit code, and what it printed since.
+    fn end(mut self) -> (Option<i32>, Vec<String>) {
+        drop(self.input.take());
+        let rest = self.lines.by_ref().map(Result::unwrap).collect();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_multiproc-manager"))
+}
+
+fn serve(address: &str) -> Running {
+    let mut server = Running::start(program().args(["serve", address]));
+    assert_eq!(server.line(), format!("listening at {address}"));
+    server
+}
+
+fn address() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("@multiproc-program-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let _dog = watchdog();
+    let Output { status, stdout, stderr } = program().args(args).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn wrong_arguments_are_told_so() {
+    for (args, said) in [
+        (&["serve"][..], "expected a command and an address"),
+        (&["list", "@a", "@b"], "got 3 words"),
+        (&["paint", "@a"], "there is no command \"paint\""),
+        (&["list", "@a", "--jsn"], "no option --jsn"),
+        (&["list", "@a", "--max-clients", "1"], "list has no option but --json"),
+        (&["serve", "@a", "--json"], "serve has no option --json"),
+        (&["serve", "@a", "--max-clients", "many"], "--max-clients needs a number, got \"many\""),
+        (&["serve", "@a", "--allow-user"], "--allow-user needs a number"),
+    ] {
+        let (code, out, err) = run(args);
+        assert_eq!((code, &*out), (Some(2), ""), "{args:?}");
+        assert!(err.contains(said) && err.contains("usage:"), "{args:?}: {err}");
+    }
+    let (code, out, _) = run(&["--help"]);
+    assert!(code == Some(0) && out.contains("usage:"));
+    let (code, out, _) = run(&[]);
+    assert!(code == Some(2) && out.contains("usage:"));
+}
+
+#[test]
+fn where_nobody_listens_is_an_error() {
+    for command in ["list", "watch"] {
+        let (code, out, err) = run(&[command, &address()]);
+        assert_eq!((code, &*out), (Some(1), ""));
+        assert!(err.contains("no manager listens"), "{err}");
+    }
+    let (code, _, err) = run(&["serve", "/proc/version"]);
+    assert!(code == Some(1) && err.contains("no socket"), "{err}");
+    let address = address();
+    let _server = serve(&address);
+    let (code, _, err) = run(&["serve", &address]);
+    assert!(code == Some(1) && err.contains("already"), "{err}");
+}
+
+#[test]
+fn it_ends_in_order_by_signals_and_by_shutdown() {
+    let folder = env::temp_dir().join(format!("multiproc-program-{}", process::id()));
+    fs::create_dir(&folder).unwrap();
+    let path = folder.join("socket");
+    let path = path.to_str().unwrap();
+    for signal in [Signal::INT, Signal::TERM] {
+        let server = serve(path);
+        let manager = Manager::connect(path).unwrap();
+        let queue = manager.queue::<u8>("jobs", 1).unwrap();
+        server.signal(signal);
+        assert_eq!(server.end(), (Some(0), vec![]));
+        assert!(!fs::exists(path).unwrap());
+        assert!(manager.list().unwrap_err().is_manager_gone());
+        queue.put(1).unwrap();
+    }
+    let server = serve(path);
+    Manager::connect(path).unwrap().shutdown().unwrap();
+    assert_eq!(server.end().0, Some(0));
+
+    let server = serve(path);
+    server.signal(Signal::KILL);
+    assert_eq!(server.end().0, None);
+    assert!(fs::exists(path).unwrap());
+    // Its file is no hindrance.
+    let server = serve(path);
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, Some(0));
+    fs::remove_dir(&folder).unwrap();
+}
+
+#[test]
+fn its_limits_can_be_set() {
+    let address = address();
+    let mut server = Running::start(program().args([
+        "serve",
+        &address,
+        "--max-objects",
+        "1",
+        "--max-clients",
+        "1",
+    ]));
+    server.line();
+    let manager = Manager::connect(&*address).unwrap();
+    manager.lock("a").unwrap();
+    assert!(matches!(manager.lock("b"), Err(ManagerError::TooManyObjects(1))));
+    assert!(matches!(Manager::connect(&*address), Err(ManagerError::TooManyClients(1))));
+}
+
+#[test]
+fn list_shows_what_there_is() {
+    let address = address();
+    let _server = serve(&address);
+    assert_eq!(run(&["list", &address, "--json"]), (Some(0), String::new(), String::new()));
+
+    let manager = Manager::connect(&*address).unwrap();
+    let jobs = manager.queue::<(u8, String)>("the \"jobs\"", 5).unwrap();
+    let lock = manager.lock("lock").unwrap();
+    jobs.put((1, String::new())).unwrap();
+    jobs.put((2, String::new())).unwrap();
+    jobs.get().unwrap();
+    let _guard = lock.lock().unwrap();
+
+    let (code, out, _) = run(&["list", &address]);
+    assert_eq!(code, Some(0));
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut lines = out.lines();
+    assert_eq!(
+        words(lines.next().unwrap()).join(" "),
+        "NAME KIND LENGTH CAPACITY PUT GOT MEMBERS WAITS ITEMS"
+    );
+    assert_eq!(words(lines.next().unwrap())[2..8], ["queue", "1", "5", "2", "1", "1"]);
+    let holder = process::id().to_string();
+    assert_eq!(words(lines.next().unwrap())[..8], ["lock", "lock", "1", "-", "-", "-", "1", "for"]);
+    assert!(out.contains(&holder) && out.contains("(u8, alloc::string::String)"));
+
+    let (_, out, _) = run(&["list", &address, "--json"]);
+    assert_eq!(
+        out.lines().next().unwrap(),
+        "{\"name\":\"the \\\"jobs\\\"\",\"kind\":\"queue\",\"item_type\":\"(u8, alloc::string::String)\",\
+         \"capacity\":5,\"length\":1,\"members\":1,\"holder\":null,\"waiting\":false,\
+         \"waiting_to_put\":false,\"put\":2,\"got\":1,\"put_per_second\":null,\"got_per_second\":null}"
+    );
+}
+
+#[test]
+fn watch_shows_it_every_second() {
+    let address = address();
+    let server = serve(&address);
+    let manager = Manager::connect(&*address).unwrap();
+    let jobs = manager.queue::<u32>("jobs", 10).unwrap();
+    let mut watch = Running::start(program().args(["watch", &address, "--json"]));
+    let rate = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("\"{name}\":")).unwrap();
+        rest.split([',', '}']).next().unwrap().parse::<f64>().ok()
+    };
+    let first = watch.line();
+    assert_eq!((rate(&first, "put_per_second"), rate(&first, "length")), (None, Some(0.0)));
+    for number in 0..7 {
+        jobs.put(number).unwrap();
+    }
+    jobs.get().unwrap();
+    // They were put between two looks, of which this is one or the next is.
+    let mut lines = std::iter::repeat_with(|| watch.line());
+    let line =
+        lines.find(|line| rate(line, "put_per_second").is_some_and(|rate| rate > 0.0)).unwrap();
+    assert!(rate(&line, "put_per_second").unwrap() <= 8.0, "{line}");
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end().0, Some(0));
+
+    // Without a terminal, plain lines; and what it says when the manager goes.
+    let mut watch = Running::start(program().args(["watch", &address]).stderr(Stdio::null()));
+    let header = watch.line();
+    assert!(header.starts_with("NAME") && header.contains("IN/S"), "{header}");
+    assert!(watch.line().starts_with("jobs"));
+    drop(server);
+    let (code, rest) = watch.end();
+    assert_eq!(code, Some(1));
+    assert!(rest.iter().all(|line| !line.contains('\u{1b}')));
+}
+
+/// Two programs, none of which has started the other.
+#[test]
+fn chat() {
+    let address = address();
+    let server = serve(&address);
+    let join = |name: &str| Running::start(Command::new(example("chat")).args([&*address, name]));
+    let manager = Manager::connect(&*address).unwrap();
+    let is_there = |name: &str| {
+        let name = format!("chat {name}");
+        manager.list().unwrap().iter().any(|info| info.name == name && info.members > 0)
+    };
+    let mut ada = join("Ada");
+    until(|| is_there("Ada"));
+    let mut bob = join("Bob");
+    assert_eq!(ada.line(), "Bob: is here");
+    ada.type_line("hello, Bob");
+    assert_eq!(bob.line(), "Ada: hello, Bob");
+    bob.type_line("Grüße");
+    assert_eq!(ada.line(), "Bob: Grüße");
+
+    // One who is killed is missed by nobody.
+    let cyd = join("Cyd");
+    assert_eq!((ada.line(), bob.line()), ("Cyd: is here".into(), "Cyd: is here".into()));
+    drop(cyd);
+    ada.type_line("who is there?");
+    assert_eq!(bob.line(), "Ada: who is there?");
+
+    assert_eq!(bob.end(), (Some(0), vec![]));
+    assert_eq!(ada.line(), "Bob: has left");
+    assert_eq!(ada.end(), (Some(0), vec![]));
+    assert!(!is_there("Ada") && !is_there("Bob"));
+    drop(server);
+    let output = Command::new(example("chat")).args([&*address, "Eve"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no manager listens"));
+}
