@@ -246,7 +246,7 @@ impl<T> Task<T> {
     /// Takes the item out, and ends the task later: by one
     /// [`task_done`](crate::JoinableQueue::task_done) of the queue, in this process, on any thread.
     ///
-    /// Until then, it goes back only if this process dies.
+    /// Until then, it goes back only if this process dies, or drops its last handle of the queue.
     #[must_use]
     pub fn detach(mut self) -> T {
         self.core.work().tasks().detach(self.task.slot);
