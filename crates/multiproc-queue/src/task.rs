@@ -39,11 +39,13 @@ fn this_thread() -> u64 {
 
 impl<T> Core<T> {
     /// The queue's tasks, as this process sees them.
+    #[inline]
     fn work(&self) -> Work<'_, Store> {
         Work {
             ring: self.ring(),
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
             returned: &self.returned,
+            favourite: &self.favourite,
             is_closed: self.is_closed(),
         }
     }
@@ -70,6 +72,7 @@ impl<T> Core<T> {
     }
 
     /// Takes the next task.
+    #[inline]
     pub(crate) fn get_task(&self, until: Until) -> Result<(T, Delivered), Missed>
     where
         T: DeserializeOwned,
@@ -85,6 +88,7 @@ impl<T> Core<T> {
         }
     }
 
+    #[inline]
     fn get_task_bytes(
         &self,
         buffer: &mut Vec<u8>,
@@ -121,6 +125,7 @@ impl<T> Core<T> {
     }
 
     /// Whether a recheck interval has passed since this was last so.
+    #[inline]
     fn is_time_to_reclaim(&self) -> bool {
         let now = millis(lane::now());
         let is_time =
@@ -205,15 +210,20 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    pub(crate) fn new(core: &Arc<Core<T>>, (item, task): (T, Delivered)) -> Self {
-        Self { core: Arc::clone(core), item: Some(item), task, thread: PhantomData }
+    /// The reference was counted before the task was taken: an atomic instruction just behind the
+    /// queue's lock would wait for all that was written under it.
+    #[inline]
+    pub(crate) fn new(core: Arc<Core<T>>, (item, task): (T, Delivered)) -> Self {
+        Self { core, item: Some(item), task, thread: PhantomData }
     }
 
     /// The task is done. When this returns, it is never delivered again.
+    #[inline]
     pub fn task_done(mut self) {
         self.end();
     }
 
+    #[inline]
     fn end(&mut self) -> Option<T> {
         let item = self.item.take();
         self.core.work().done(self.task.slot);
