@@ -200,9 +200,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
     pub fn get(&self) -> Result<Task<T>, GetError> {
-        let core = Arc::clone(&self.core); // here and not later: see `Task::new`
-        match core.get_task(Until::Deadline(Deadline::NEVER)) {
-            Ok(task) => Ok(Task::new(core, task)),
+        match Arc::clone(&self.core).get_task(Until::Deadline(Deadline::NEVER)) {
+            Ok(task) => Ok(task),
             Err(Missed::For(error)) => Err(*error),
             Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
         }
@@ -214,9 +213,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        let core = Arc::clone(&self.core); // here and not later: see `Task::new`
-        match core.get_task(Until::Now) {
-            Ok(task) => Ok(Task::new(core, task)),
+        match Arc::clone(&self.core).get_task(Until::Now) {
+            Ok(task) => Ok(task),
             Err(Missed::For(error)) => Err((*error).into()),
             Err(Missed::NotNow) => Err(TryGetError::Empty),
             Err(Missed::Stalled) => Err(TryGetError::Stalled),
@@ -242,9 +240,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        let core = Arc::clone(&self.core); // here and not later: see `Task::new`
-        match core.get_task(Until::Deadline(deadline)) {
-            Ok(task) => Ok(Task::new(core, task)),
+        match Arc::clone(&self.core).get_task(Until::Deadline(deadline)) {
+            Ok(task) => Ok(task),
             Err(Missed::For(error)) => Err((*error).into()),
             Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
         }

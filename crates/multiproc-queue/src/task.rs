@@ -72,15 +72,18 @@ impl<T> Core<T> {
     }
 
     /// Takes the next task.
+    ///
+    /// The caller has counted the reference that the task keeps: an atomic instruction just behind
+    /// the queue's lock would wait for all that was written under it.
     #[inline]
-    pub(crate) fn get_task(&self, until: Until) -> Result<(T, Delivered), Missed>
+    pub(crate) fn get_task(self: Arc<Self>, until: Until) -> Result<Task<T>, Missed>
     where
         T: DeserializeOwned,
     {
         let mut buffer = Lent::empty();
         let (task, descriptors) = self.get_task_bytes(&mut buffer, until)?;
         match message::decode(&buffer, descriptors) {
-            Ok(item) => Ok((item, task)),
+            Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
             Err(error) => {
                 self.work().bury(task.slot);
                 Err(GetError::from(error).into())
@@ -210,13 +213,6 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    /// The reference was counted before the task was taken: an atomic instruction just behind the
-    /// queue's lock would wait for all that was written under it.
-    #[inline]
-    pub(crate) fn new(core: Arc<Core<T>>, (item, task): (T, Delivered)) -> Self {
-        Self { core, item: Some(item), task, thread: PhantomData }
-    }
-
     /// The task is done. When this returns, it is never delivered again.
     #[inline]
     pub fn task_done(mut self) {
