@@ -58,6 +58,8 @@ pub(crate) struct Core<T> {
     closed_producers: AtomicU32,
     /// How often a task had come back, when last none was there.
     pub(crate) returned: AtomicU32,
+    /// The place of the slot that was taken last.
+    pub(crate) favourite: AtomicU32,
     /// When it was last looked for tasks of the dead, in ms.
     pub(crate) reclaimed_at: AtomicU64,
     puts: AtomicU32,
@@ -171,6 +173,7 @@ impl<T> Core<T> {
             closed_consumers,
             closed_producers,
             returned: AtomicU32::new(0),
+            favourite: AtomicU32::new(0),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             pause: AtomicU32::new(PAUSE),

@@ -55,21 +55,23 @@ use crate::task::{DeadLetter, Task};
 ///
 /// # When a worker dies
 ///
-/// Its tasks are put back within a second, by whoever waits for a task or joins; with
+/// Its tasks are put back within a second, by whoever waits for a task, gets one, or joins; with
 /// [`attempt`](Task::attempt) one higher, behind what was there. A task that has been delivered
 /// `max_attempts` times (16, unless the [builder](Self::builder) says otherwise) is a
 /// [dead letter](Self::dead_letters) instead, so that it cannot kill workers for ever.
 ///
 /// # The end
 ///
-/// As with a `Queue`; but as long as another process works on a task, that may come back, so getting
-/// waits also when nobody is left who could put.
+/// As with a `Queue`; but as long as another process works on a task, or another thread of this one,
+/// that may come back, so getting waits also when nobody is left who could put, or the queue was
+/// shut down to be drained. Who has been thrown out by [`Shutdown::Now`] may still end its tasks;
+/// those that it gives back are thrown away.
 ///
 /// # Limits
 ///
 /// A task is of up to 1 GiB. Some 16,000 small ones can be in work at a time, fewer large ones: 4096 of
 /// up to 4 KiB, 2048 of up to 64 KiB, 1024 of up to 1 MiB, 256 of up to 32 MiB, 16 of up to 1 GiB.
-/// `get` beyond that is an error, `TooManyTasks`, and takes nothing.
+/// `get` beyond that is an error, `TooManyTasks`, and takes nothing. Dead letters count.
 pub struct JoinableQueue<T> {
     core: Arc<Core<T>>,
 }
@@ -126,6 +128,9 @@ impl<T> JoinableQueue<T> {
 
     /// Waits until all tasks are done: those that were put before, and those that are put meanwhile.
     /// Dead letters are not waited for.
+    ///
+    /// When a worker is killed, its tasks are put back and waited for: so there must be another one
+    /// that does them, sooner or later.
     ///
     /// # Errors
     ///
@@ -195,8 +200,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
     pub fn get(&self) -> Result<Task<T>, GetError> {
-        match self.core.get_task(Until::Deadline(Deadline::NEVER)) {
-            Ok(task) => Ok(Task::new(&self.core, task)),
+        match Arc::clone(&self.core).get_task(Until::Deadline(Deadline::NEVER)) {
+            Ok(task) => Ok(task),
             Err(Missed::For(error)) => Err(*error),
             Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
         }
@@ -208,8 +213,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        match self.core.get_task(Until::Now) {
-            Ok(task) => Ok(Task::new(&self.core, task)),
+        match Arc::clone(&self.core).get_task(Until::Now) {
+            Ok(task) => Ok(task),
             Err(Missed::For(error)) => Err((*error).into()),
             Err(Missed::NotNow) => Err(TryGetError::Empty),
             Err(Missed::Stalled) => Err(TryGetError::Stalled),
@@ -235,8 +240,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        match self.core.get_task(Until::Deadline(deadline)) {
-            Ok(task) => Ok(Task::new(&self.core, task)),
+        match Arc::clone(&self.core).get_task(Until::Deadline(deadline)) {
+            Ok(task) => Ok(task),
             Err(Missed::For(error)) => Err((*error).into()),
             Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
         }

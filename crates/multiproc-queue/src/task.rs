@@ -39,11 +39,13 @@ fn this_thread() -> u64 {
 
 impl<T> Core<T> {
     /// The queue's tasks, as this process sees them.
+    #[inline]
     fn work(&self) -> Work<'_, Store> {
         Work {
             ring: self.ring(),
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
             returned: &self.returned,
+            favourite: &self.favourite,
             is_closed: self.is_closed(),
         }
     }
@@ -70,14 +72,18 @@ impl<T> Core<T> {
     }
 
     /// Takes the next task.
-    pub(crate) fn get_task(&self, until: Until) -> Result<(T, Delivered), Missed>
+    ///
+    /// The caller has counted the reference that the task keeps: an atomic instruction just behind
+    /// the queue's lock would wait for all that was written under it.
+    #[inline]
+    pub(crate) fn get_task(self: Arc<Self>, until: Until) -> Result<Task<T>, Missed>
     where
         T: DeserializeOwned,
     {
         let mut buffer = Lent::empty();
         let (task, descriptors) = self.get_task_bytes(&mut buffer, until)?;
         match message::decode(&buffer, descriptors) {
-            Ok(item) => Ok((item, task)),
+            Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
             Err(error) => {
                 self.work().bury(task.slot);
                 Err(GetError::from(error).into())
@@ -85,6 +91,7 @@ impl<T> Core<T> {
         }
     }
 
+    #[inline]
     fn get_task_bytes(
         &self,
         buffer: &mut Vec<u8>,
@@ -121,6 +128,7 @@ impl<T> Core<T> {
     }
 
     /// Whether a recheck interval has passed since this was last so.
+    #[inline]
     fn is_time_to_reclaim(&self) -> bool {
         let now = millis(lane::now());
         let is_time =
@@ -205,15 +213,13 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    pub(crate) fn new(core: &Arc<Core<T>>, (item, task): (T, Delivered)) -> Self {
-        Self { core: Arc::clone(core), item: Some(item), task, thread: PhantomData }
-    }
-
     /// The task is done. When this returns, it is never delivered again.
+    #[inline]
     pub fn task_done(mut self) {
         self.end();
     }
 
+    #[inline]
     fn end(&mut self) -> Option<T> {
         let item = self.item.take();
         self.core.work().done(self.task.slot);
@@ -246,7 +252,7 @@ impl<T> Task<T> {
     /// Takes the item out, and ends the task later: by one
     /// [`task_done`](crate::JoinableQueue::task_done) of the queue, in this process, on any thread.
     ///
-    /// Until then, it goes back only if this process dies.
+    /// Until then, it goes back only if this process dies, or drops its last handle of the queue.
     #[must_use]
     pub fn detach(mut self) -> T {
         self.core.work().tasks().detach(self.task.slot);

@@ -86,6 +86,17 @@ fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {
     assert_eq!(back, BTreeSet::from([0, 1, 2]));
 }
 
+/// Nobody gets any more: who joins is the only one who can notice.
+#[test]
+fn who_joins_looks_for_the_dead() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
+    jobs.put(1).unwrap();
+    killed_with(&jobs, 1);
+    jobs.join().unwrap();
+    assert_eq!((jobs.unfinished(), jobs.dead_letters_len()), (0, 1));
+}
+
 /// One notification for each task that comes back, though they come in one step.
 #[test]
 fn all_who_sleep_get_one_of_those_that_come_back() {

@@ -102,6 +102,7 @@ struct Handle<L> {
     member: L,
     jobs: Arc<Jobs>,
     returned: AtomicU32,
+    favourite: AtomicU32,
 }
 
 impl<L: Members + Copy> Handle<L> {
@@ -110,9 +111,11 @@ impl<L: Members + Copy> Handle<L> {
         let view = View { member: self.member, shared: &jobs.shared };
         let members = &Seen { view, jobs };
         let Shared { control, hot, limits, .. } = &*jobs.shared;
-        let ring = Ring { control, limits: *limits, hot: hot.clone(), members };
-        let (max_attempts, returned) = (jobs.max_attempts, &self.returned);
-        act(Work { ring, max_attempts, returned, is_closed: false })
+        let pause = &std::sync::atomic::AtomicU32::new(1);
+        let ring = Ring { control, limits: *limits, hot: hot.clone(), pause, members };
+        let max_attempts = jobs.max_attempts;
+        let (returned, favourite) = (&self.returned, &self.favourite);
+        act(Work { ring, max_attempts, returned, favourite, is_closed: false })
     }
 
     fn put(&self, item: u64) {
@@ -167,7 +170,7 @@ fn jobs(max_attempts: u32) -> Arc<Jobs> {
 }
 
 fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
-    Handle { member, jobs: jobs.clone(), returned: AtomicU32::new(0) }
+    Handle { member, jobs: jobs.clone(), returned: AtomicU32::new(0), favourite: AtomicU32::new(0) }
 }
 
 /// Two members take what there is: each task comes to one of them, whole.
@@ -316,7 +319,7 @@ fn loom_a_dead_members_task_comes_once() {
     });
 }
 
-/// A member that is taken for dead by mistake, or has just died: it is done, or comes back, and not
+/// A detached task of a member that is taken for dead by mistake: it is done, or comes back, and not
 /// both.
 #[test]
 fn loom_done_or_back_but_not_both() {
@@ -325,7 +328,8 @@ fn loom_done_or_back_but_not_both() {
         let doomed = handle(&jobs, Member(DOOMED));
         doomed.put(10);
         let (_, task) = doomed.get();
-        let ended = thread::spawn(move || doomed.see(|work| work.tasks().done(task.slot)));
+        doomed.see(|work| work.tasks().detach(task.slot));
+        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done()));
         let here = handle(&jobs, Member(1));
         let came = here.try_get(Look::Recheck);
         assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));

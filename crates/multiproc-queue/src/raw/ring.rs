@@ -298,7 +298,7 @@ impl Control {
     /// Comes between a commit and the look for those who sleep: a full fence as seen by them, whose own
     /// are heavy.
     #[inline]
-    fn fence(&self) {
+    pub(super) fn fence(&self) {
         if self.seldom.needs_full_fences.load(Ordering::Relaxed) == 0 {
             fence_light();
         } else {

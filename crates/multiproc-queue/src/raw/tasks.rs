@@ -21,8 +21,8 @@
 //!    a number from the consumers' count on was not taken yet, and if its member is dead, never will
 //!    be: the item is still in the ring, and the slot is free. Only the slot that was taken last can
 //!    be one, and it is freed before the item is taken by somebody else: there is no item twice.
-//! 2. Every other change is one compare-exchange of the state, by its owner or, if none lives, by
-//!    anybody. So each happens once, and there is nothing in between. What it compares with is the
+//! 2. Every other change is one compare-exchange of the state (or a store, by the only one who can
+//!    change it), by its owner or, if none lives, by anybody. So each happens once, and there is nothing in between. What it compares with is the
 //!    whole word as it was found, whatever is in it.
 //! 3. A task goes from the ring into a slot, and never back. So there is none left when there was
 //!    none in the ring, then none in the slots, and meanwhile nothing was put or got.
@@ -93,12 +93,15 @@ pub(crate) struct Control {
 struct Taking {
     /// The slot that was taken last, plus 1, of all slots. Under the consumers' lock.
     slot: AtomicU64,
+    /// For the item of this number. So the slot itself, which is another member's now, need not be
+    /// looked at.
+    number: AtomicU64,
     /// When memory was last given back, in ms. Under the consumers' lock.
     trimmed_at: AtomicU64,
 }
 
 #[cfg(not(loom))]
-placed!(Taking { slot, trimmed_at });
+placed!(Taking { slot, number, trimmed_at });
 #[cfg(not(loom))]
 placed!(Control { all_done, returned, highs, max_attempts, rest, redelivered, died, taking });
 
@@ -207,7 +210,7 @@ pub(crate) trait Places {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
     class: usize,
-    place: usize,
+    pub(crate) place: usize,
 }
 
 /// What becomes of a dead letter: see [`Tasks::end_letter`].
@@ -238,20 +241,27 @@ pub(crate) struct Tasks<'a, M> {
 
 impl<M: Members + Places> Tasks<'_, M> {
     /// Where a slot is among all slots.
+    #[inline]
     fn index(&self, Slot { class, place }: Slot) -> usize {
+        if class == 0 {
+            return place;
+        }
         let before: usize = self.members.classes()[..class].iter().map(|class| class.slots).sum();
         before + place
     }
 
+    #[inline]
     fn words(&self, slot: Slot) -> &[AtomicU64] {
         &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
 
+    #[inline]
     fn state(&self, slot: Slot) -> State {
         State(self.words(slot)[STATE].load(Ordering::Acquire))
     }
 
     /// From one state to another, if nobody was quicker.
+    #[inline]
     fn change(&self, slot: Slot, from: State, to: State) -> bool {
         change(&self.words(slot)[STATE], from, to)
     }
@@ -262,6 +272,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         classes.flat_map(|(class, _)| (0..self.high(class)).map(move |place| Slot { class, place }))
     }
 
+    #[inline]
     fn high(&self, class: usize) -> usize {
         let high = self.control.highs[class].load(Ordering::Acquire) as usize;
         high.min(self.members.classes()[class].slots)
@@ -269,18 +280,24 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// Puts an item that is about to be got into a slot. Under the consumers' lock, before the
     /// commit.
+    #[inline]
     pub(crate) fn take(
         &self,
         number: u64,
         bytes: &[u8],
         had_descriptors: bool,
         thread: u64,
+        favourite: usize,
     ) -> Result<Delivered, Fault> {
-        self.free_untaken(number);
-        let slot = self.find_free(bytes.len())?;
+        let taking = &self.control.taking;
+        if load_locked(&taking.number) >= number {
+            self.free_untaken(number);
+        }
+        let slot = self.find_free(bytes.len(), favourite)?;
         let words = self.words(slot);
         let attempt = 1;
-        self.control.taking.slot.store(self.index(slot) as u64 + 1, Ordering::Relaxed);
+        taking.slot.store(self.index(slot) as u64 + 1, Ordering::Relaxed);
+        taking.number.store(number, Ordering::Relaxed);
         words[NUMBER].store(NO_NUMBER, Ordering::Relaxed);
         let held = State::new(HELD, Some(self.members.me()), attempt);
         words[STATE].store(held.0, Ordering::Release);
@@ -300,6 +317,7 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// If the consumer before died with a slot, and before its commit, frees that slot. `number` is
     /// the next item's.
+    #[cold]
     fn free_untaken(&self, number: u64) {
         let last = usize::try_from(load_locked(&self.control.taking.slot)).unwrap_or(0);
         let slots = self.members.slots();
@@ -312,18 +330,21 @@ impl<M: Members + Places> Tasks<'_, M> {
     }
 
     /// Tells a thread from all those of all members.
+    #[inline]
     fn signature(&self, thread: u64) -> u64 {
         u64::from(self.members.me().bits()) << 32 | thread & u64::from(u32::MAX)
     }
 
-    /// A free slot for so many bytes: the first one, so that few are in use.
-    fn find_free(&self, length: usize) -> Result<Slot, Fault> {
+    /// A free slot for so many bytes: the caller's favourite, whose lines are in its cache; else the
+    /// first one, so that few are in use.
+    #[inline]
+    fn find_free(&self, length: usize, favourite: usize) -> Result<Slot, Fault> {
         for (class, &Class { slots, bytes }) in self.members.classes().iter().enumerate() {
             if bytes < length {
                 continue;
             }
             let high = self.high(class);
-            for place in 0..high {
+            for place in (favourite < high).then_some(favourite).into_iter().chain(0..high) {
                 let slot = Slot { class, place };
                 if self.state(slot).kind() == Kind::Free {
                     return Ok(slot);
@@ -338,17 +359,19 @@ impl<M: Members + Places> Tasks<'_, M> {
         Err(Fault::TooManyTasks)
     }
 
-    /// The task that this member works on is done. False: it was not this member's.
+    /// The task that this member works on is done. False: it was not this member's. To be called by
+    /// the thread that has it: nobody else changes the task of a living member, so a store is
+    /// enough. (An exchange would wait until all that was written before has left the processor.)
+    #[inline]
     pub(crate) fn done(&self, slot: Slot) -> bool {
         let state = self.state(slot);
-        state.kind() == Kind::Held && state.is_of(self.members.me()) && self.end(slot, state)
-    }
-
-    fn end(&self, slot: Slot, state: State) -> bool {
+        if state.kind() != Kind::Held || !state.is_of(self.members.me()) {
+            return false;
+        }
         fault::reached("task.doing");
-        let is_done = self.change(slot, state, State::FREE);
+        self.words(slot)[STATE].store(State::FREE.0, Ordering::Release);
         fault::reached("task.done");
-        is_done
+        true
     }
 
     /// Lets go of a task that will be ended later.
@@ -371,13 +394,14 @@ impl<M: Members + Places> Tasks<'_, M> {
         while let Some((slot, state)) =
             self.all().filter_map(mine).min_by_key(|&(slot, _)| self.number(slot))
         {
-            if self.end(slot, state) {
+            if self.change(slot, state, State::FREE) {
                 return true;
             }
         }
         false
     }
 
+    #[inline]
     fn number(&self, slot: Slot) -> u64 {
         self.words(slot)[NUMBER].load(Ordering::Acquire)
     }
@@ -644,6 +668,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     }
 }
 
+#[inline]
 fn change(word: &AtomicU64, from: State, to: State) -> bool {
     let changed = word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
     fence_after_rmw();

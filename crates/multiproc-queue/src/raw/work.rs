@@ -5,9 +5,9 @@
 
 use multiproc_pipe::Deadline;
 use multiproc_sync::RECHECK;
-use multiproc_sync::primitives::{AtomicU32, Ordering};
+use multiproc_sync::primitives::{AtomicU32, Ordering, fence};
 use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::Look;
+use multiproc_sync::raw::waiters::{Look, PAUSE};
 
 use super::blocks::Memory;
 use super::frame::Header;
@@ -20,6 +20,8 @@ pub(crate) struct Work<'a, M> {
     pub(crate) max_attempts: u32,
     /// How often a task had come back, when last none was there.
     pub(crate) returned: &'a AtomicU32,
+    /// The place of the slot that it took last.
+    pub(crate) favourite: &'a AtomicU32,
     /// Whether this handle puts no more. As long as one does, the queue does not end by itself.
     pub(crate) is_closed: bool,
 }
@@ -36,6 +38,7 @@ struct TaskSink<'a, M> {
     buffer: &'a mut Vec<u8>,
     tasks: Tasks<'a, M>,
     thread: u64,
+    favourite: &'a AtomicU32,
     task: Option<Delivered>,
 }
 
@@ -50,13 +53,21 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
 
     fn ended(&mut self, header: &Header) -> Result<(), Fault> {
         let had_descriptors = header.tag != 0;
-        let task = self.tasks.take(header.number, self.buffer, had_descriptors, self.thread)?;
+        let before = self.favourite.load(Ordering::Relaxed);
+        let favourite = before as usize;
+        let (number, thread) = (header.number, self.thread);
+        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, favourite)?;
+        let place = u32::try_from(task.slot.place).unwrap_or(0);
+        if place != before {
+            self.favourite.store(place, Ordering::Relaxed);
+        }
         self.task = Some(task);
         Ok(())
     }
 }
 
 impl<'a, M: Members + Memory + Places> Work<'a, M> {
+    #[inline]
     pub(crate) fn tasks(&self) -> Tasks<'a, M> {
         Tasks {
             control: &self.ring.control.tasks,
@@ -75,8 +86,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     }
 
     /// The task that this member works on is done.
+    #[inline]
     pub(crate) fn done(&self, slot: Slot) {
         self.tasks().done(slot);
+        // Whoever joins has a heavy one before it sleeps.
+        self.ring.control.fence();
         self.ended();
     }
 
@@ -118,11 +132,21 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     /// To be called when a task may have ended: if it was the last one, those are woken who join;
     /// and if no other can come, those who wait for one.
+    #[inline]
     fn ended(&self) {
         let all_done = self.ring.control.tasks.all_done();
         let is_end = self.is_closed || self.ring.control.is_shut_down();
-        if (is_end || all_done.has_sleepers()) && self.unfinished() == 0 {
-            all_done.notify_all();
+        if is_end || all_done.has_sleepers() {
+            self.notify_if_last(is_end);
+        }
+    }
+
+    #[cold]
+    fn notify_if_last(&self, is_end: bool) {
+        // If two end the last two tasks, one of them sees that both have ended.
+        fence(Ordering::SeqCst);
+        if self.unfinished() == 0 {
+            self.ring.control.tasks.all_done().notify_all();
             if is_end {
                 self.ring.wake_consumers();
             }
@@ -150,7 +174,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
     pub(crate) fn join(&self, deadline: Deadline, mut looked: impl FnMut()) -> bool {
-        let waited = self.ring.control.tasks.all_done().wait_until(deadline, RECHECK, |look| {
+        let all_done = self.ring.control.tasks.all_done();
+        let waited = all_done.wait_heavily(PAUSE, deadline, RECHECK, |look| {
             if look == Look::Recheck {
                 self.reclaim();
                 looked();
@@ -162,6 +187,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     /// Takes the next task, if there is one. `check` is called when there is none, and may say that
     /// none will come.
+    #[inline]
     pub(crate) fn attempt(
         &self,
         getting: &mut Getting<'_>,
@@ -187,12 +213,14 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
+    #[inline]
     fn take_item(
         &self,
         Getting { thread, buffer, lane }: &mut Getting<'_>,
         deadline: Deadline,
     ) -> Result<Option<Delivered>, Fault> {
-        let mut sink = TaskSink { buffer, tasks: self.tasks(), thread: *thread, task: None };
+        let (tasks, favourite) = (self.tasks(), self.favourite);
+        let mut sink = TaskSink { buffer, tasks, thread: *thread, favourite, task: None };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
         let task = sink.task;
         // The notification that woke this one may have been meant for that.
@@ -202,23 +230,36 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         Ok(task)
     }
 
+    #[inline]
     fn may_have_returned(&self) -> bool {
         let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
         returned != self.returned.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn take_returned(
         &self,
         Getting { thread, buffer, .. }: &mut Getting<'_>,
         look: Look,
         is_empty: bool,
     ) -> Result<Option<Delivered>, Fault> {
-        let tasks = self.tasks();
-        let returned = tasks.control.returned.load(Ordering::Acquire);
+        let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
         // Whoever put one back may have died before it said so.
         if look == Look::Again && returned == self.returned.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        self.look_for_returned(*thread, buffer, returned, is_empty)
+    }
+
+    #[cold]
+    fn look_for_returned(
+        &self,
+        thread: u64,
+        buffer: &mut Vec<u8>,
+        returned: u32,
+        is_empty: bool,
+    ) -> Result<Option<Delivered>, Fault> {
+        let tasks = self.tasks();
         if self.ring.is_thrown_away() {
             return Err(Fault::Closed);
         }
@@ -227,7 +268,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         } else {
             self.ring.counts().map_or(0, |(_, consumed)| consumed)
         };
-        let task = tasks.take_returned(consumed, *thread, buffer)?;
+        let task = tasks.take_returned(consumed, thread, buffer)?;
         if tasks.ready() == 0 {
             self.returned.store(returned, Ordering::Relaxed);
         } else if task.is_some() {
