@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use multiproc::pipe::Descriptor;
 use multiproc::{Manager, Process, Queue};
 use multiproc_benches::item::Item;
+use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::other::{Other, obey};
 use multiproc_benches::rounds::Contest;
 use rustix::net::{
@@ -91,11 +92,17 @@ fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
     time
 }
 
-fn open_by_name(manager: &Manager) {
-    let (socket, answers) = echo();
+/// This process on one CPU, and those that it asks on the same or on another one.
+fn open_by_name(title: &'static str, cpu: usize) {
+    let (manager, (socket, answers)) = {
+        let _pinned = OneCpu::pin_to(cpu);
+        (Manager::start().unwrap(), echo())
+    };
+    let _pinned = OneCpu::pin();
+    let manager = &manager;
     let open_queue = || manager.queue::<Item>("opened", CAPACITY).unwrap();
     let open_lock = || manager.lock("lock").unwrap();
-    Contest::new("open by name", "round trip over a bare socket", |count| {
+    Contest::new(title, "round trip over a bare socket", |count| {
         opening(count, || {
             let mut bytes = [0; 64];
             send(&socket, &bytes, SendFlags::empty()).unwrap();
@@ -120,5 +127,7 @@ fn main() {
     let _runtime = multiproc::init();
     let manager = Manager::start().unwrap();
     queues(&manager);
-    open_by_name(&manager);
+    drop(manager);
+    open_by_name("open by name, one CPU", 0);
+    open_by_name("open by name, two CPUs", 1);
 }

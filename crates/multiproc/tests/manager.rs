@@ -351,7 +351,9 @@ fn a_killed_manager_leaves_its_clients_working() {
         assert_eq!(results.get().unwrap(), job * 2);
         drop(lock.lock().unwrap());
     }
-    // One that keeps things for others is no party, and its death breaks nothing.
+    // One that keeps things for others is no party, and its death breaks nothing. (Who sleeps has
+    // looked for deaths before.)
+    until(|| barrier.waiting() == 1 && is_asleep(worker.pid()) || !worker.is_alive());
     barrier.wait().unwrap();
     assert!(worker.join().unwrap());
     for error in [
@@ -555,6 +557,16 @@ fn another_user_is_turned_away() {
     assert!(error.to_lowercase().contains("permission denied"), "{error}");
 }
 
+/// A program that does not outlive its test.
+struct Killed(process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A manager of another user's is not trusted: who knows what it hands out.
 #[test]
 fn a_manager_of_another_user_is_not_asked() {
@@ -567,13 +579,14 @@ fn a_manager_of_another_user_is_not_asked() {
     let folder = Folder::new();
     let copy = copy_of_program(&folder);
     let address = format!("@multiproc-test-stranger-{}", process::id());
-    let mut server = Command::new(copy)
+    let server = Command::new(copy)
         .args(["serve", &address, "--allow-user", "0"])
         .uid(65_534)
         .gid(65_534)
         .stdout(process::Stdio::piped())
         .spawn()
         .unwrap();
+    let Killed(server) = &mut Killed(server);
     let mut line = [0; 9];
     server.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
     let error = Manager::connect(&*address).unwrap_err();

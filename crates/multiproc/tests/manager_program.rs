@@ -1,9 +1,12 @@
 //! `multiproc-manager`, and programs that were started apart and talk through it.
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
 
 use multiproc::{Manager, ManagerError};
 use multiproc_testkit::{Watchdog, example, until, watchdog};
@@ -158,6 +161,66 @@ fn its_limits_can_be_set() {
     manager.lock("a").unwrap();
     assert!(matches!(manager.lock("b"), Err(ManagerError::TooManyObjects(1))));
     assert!(matches!(Manager::connect(&*address), Err(ManagerError::TooManyClients(1))));
+}
+
+/// Who cannot be accepted for want of descriptors waits, and its turn comes.
+#[test]
+fn without_descriptors_clients_wait() {
+    let address = address();
+    let limited = "ulimit -n 24 && exec \"$0\" serve \"$1\"";
+    let mut server = Running::start(Command::new("sh").args([
+        "-c",
+        limited,
+        env!("CARGO_BIN_EXE_multiproc-manager"),
+        &address,
+    ]));
+    server.line();
+    let name = SocketAddr::from_abstract_name(address.strip_prefix('@').unwrap()).unwrap();
+    let mut waiting: Vec<UnixStream> = (0..60)
+        .map(|_| {
+            let mut client = UnixStream::connect_addr(&name).unwrap();
+            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x01\0\0\0").unwrap();
+            client.set_nonblocking(true).unwrap();
+            client
+        })
+        .collect();
+    let mut welcomed = Vec::new();
+    // Each that is let in stays, until nobody else is let in.
+    let mut quiet = Instant::now();
+    until(|| {
+        let before = waiting.len();
+        let (came, still): (Vec<_>, Vec<_>) =
+            waiting.drain(..).partition(|mut client| client.read(&mut [0; 64]).is_ok());
+        welcomed.extend(came);
+        waiting = still;
+        if waiting.len() < before {
+            quiet = Instant::now();
+        }
+        quiet.elapsed() > Duration::from_millis(500)
+    });
+    assert!(welcomed.len() >= 5 && waiting.len() >= 30, "{} of 60", welcomed.len());
+    // It is not busy with those that it cannot let in.
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    thread::sleep(Duration::from_millis(500));
+    assert!(ticks() <= before + 5);
+    // An object needs descriptors as well: an error, and no harm.
+    let mut one = welcomed.pop().unwrap();
+    one.set_nonblocking(false).unwrap();
+    one.write_all(b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0").unwrap();
+    let mut answer = [0; 13];
+    one.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[12], 3);
+    drop((one, welcomed));
+    until(|| {
+        waiting.retain_mut(|client| client.read(&mut [0; 64]).is_err());
+        waiting.is_empty()
+    });
+    assert!(Manager::connect(&*address).unwrap().list().unwrap().is_empty());
 }
 
 #[test]
