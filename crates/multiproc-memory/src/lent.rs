@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{SealFlags, fstat};
+use rustix::fs::{OFlags, SealFlags, fstat};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::mapping::Mapping;
@@ -60,7 +60,8 @@ fn mapping_of(descriptor: &OwnedFd) -> io::Result<Arc<Mapping>> {
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     // A mapping keeps the open file description that it was made from, and this one's lock says that
     // the segment is lent. So one that is kept needs another; without /proc, none is kept.
-    let own = (size <= MAX_KEPT_BYTES).then(|| memfd::reopen(descriptor).ok()).flatten();
+    let own =
+        (size <= MAX_KEPT_BYTES).then(|| memfd::reopen(descriptor, OFlags::RDONLY).ok()).flatten();
     let file = own.as_ref().unwrap_or(descriptor);
     let mapping = Arc::new(Mapping::new(file, size, ProtFlags::READ, flags)?);
     if own.is_some() {

@@ -9,7 +9,8 @@
 //! | [`Segment`] | writes through its one mapping, lends, and takes it back | copies out: [`receive`] | one copy |
 //!
 //! This is the bottom of `multiproc-pipe`, whose `SharedBytes` and `SharedPool` are what programs use.
-//! It is a crate of its own because mapping memory needs unsafe code, and that one forbids it.
+//! It is a crate of its own because mapping memory needs unsafe code, and that one forbids it. What
+//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`lock`].
 //!
 //! ```
 //! use multiproc_memory::{Sealed, Segment, Writer, receive};
@@ -40,10 +41,11 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
+pub mod lock;
+pub mod memfd;
+
 mod lent;
-mod lock;
 mod mapping;
-mod memfd;
 mod sealed;
 mod segment;
 

@@ -13,9 +13,16 @@ use rustix::process::{Resource, getrlimit};
 /// What statfs(2) says of the file system that memfds are on.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
-/// A new one, empty.
-pub(crate) fn create() -> io::Result<OwnedFd> {
-    let name = "multiproc:bytes";
+/// What those of this crate are called.
+pub(crate) const BYTES: &str = "multiproc:bytes";
+
+/// A new one, empty, that can be sealed. The name is seen in `/proc/PID/maps`; it has no zeros, and 249
+/// bytes at most.
+///
+/// # Errors
+///
+/// If there are no descriptors, or no memory.
+pub fn create(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know NOEXEC_SEAL; newer ones ask for it, or warn.
@@ -77,14 +84,19 @@ fn names(seals: SealFlags) -> String {
     names.join(", ")
 }
 
-/// Opens the file anew, to read: same file, another open file description.
-pub(crate) fn reopen(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
+/// Opens a file anew: the same file, another open file description. `access` is [`OFlags::RDONLY`] or
+/// [`OFlags::RDWR`].
+///
+/// # Errors
+///
+/// If there is no `/proc`, which it goes through.
+pub fn reopen(descriptor: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
-    let fresh = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let fresh = openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty());
     let fresh = fresh.map_err(|error| match error {
         Errno::NOENT | Errno::NOTDIR => io::Error::new(
             io::ErrorKind::NotFound,
-            "lending memory needs /proc, and it is not mounted here: `mount -t proc proc /proc`",
+            "shared memory needs /proc, and it is not mounted here: `mount -t proc proc /proc`",
         ),
         _ => error.into(),
     })?;

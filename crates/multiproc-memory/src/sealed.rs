@@ -104,7 +104,7 @@ impl Writer {
     ///
     /// If the process or the system has no descriptors or memory left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { descriptor: memfd::create()?, len: 0 })
+        Ok(Self { descriptor: memfd::create(memfd::BYTES)?, len: 0 })
     }
 
     /// Seals what was written.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals};
+use rustix::fs::{FallocateFlags, OFlags, SealFlags, fallocate, fcntl_add_seals};
 use rustix::io::retry_on_intr;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::system::sysinfo;
@@ -33,7 +33,7 @@ impl Segment {
     pub fn create(len: usize) -> io::Result<Self> {
         memfd::check_limit(len as u64)?;
         check_memory(len)?;
-        let descriptor = memfd::create()?;
+        let descriptor = memfd::create(memfd::BYTES)?;
         if len > 0 {
             let reserve = || fallocate(&descriptor, FallocateFlags::empty(), 0, len as u64);
             retry_on_intr(reserve)?;
@@ -136,15 +136,15 @@ impl Frozen {
     ///
     /// If there is no `/proc`, or no descriptor left.
     pub fn lend(&self) -> io::Result<OwnedFd> {
-        let lent = memfd::reopen(&self.0.descriptor)?;
-        lock::lock(&lent)?;
+        let lent = memfd::reopen(&self.0.descriptor, OFlags::RDONLY)?;
+        lock::try_lock(&lent, lock::Kind::Shared, 0)?;
         Ok(lent)
     }
 
     /// Whether anybody has it still. One system call, about half a microsecond.
     #[must_use]
     pub fn is_lent(&self) -> bool {
-        lock::is_locked(&self.0.descriptor)
+        lock::is_locked(&self.0.descriptor, 0)
     }
 
     /// The segment, to be written again.

@@ -8,14 +8,13 @@
 //! A process that was forked from a member without exec shares the open file description, and keeps
 //! the lock: this crate is not made for forked processes.
 //!
-//! Opens `unsafe` for two calls of fcntl(2), which rustix does not have.
-//!
 //! [fcntl_locking(2)]: https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
-#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use multiproc_memory::lock::{self, Kind};
 
 use crate::raw::members::{MEMBERS, MemberId};
 
@@ -52,7 +51,9 @@ impl MemberTable {
         for look_free in [true, false] {
             for (index, slot) in self.slots.iter().enumerate() {
                 let is_free = slot.pid.load(Ordering::Relaxed) == 0;
-                if is_free == look_free && lock_byte(&descriptor, index)? {
+                if is_free == look_free
+                    && lock::try_lock(&descriptor, Kind::Exclusive, byte(index))?
+                {
                     release(index);
                     let last = slot.member.load(Ordering::Relaxed);
                     let generation = MemberId::from_bits(last).map_or(0, MemberId::generation);
@@ -83,7 +84,7 @@ impl MemberTable {
         if slot.member.load(Ordering::Acquire) != member.bits() {
             return false;
         }
-        is_byte_locked(descriptor, member.slot())
+        lock::is_locked(descriptor, byte(member.slot()))
     }
 
     /// The slots of those who died without leaving, and the pids they had; asked by `me`.
@@ -94,7 +95,7 @@ impl MemberTable {
             // Looked at again: one that has left meanwhile has said so before it let go of the lock.
             let is_dead = pid != 0
                 && index != me.slot()
-                && !is_byte_locked(&descriptor, index)
+                && !lock::is_locked(&descriptor, byte(index))
                 && look() == (member, pid);
             is_dead.then_some((slot, pid))
         })
@@ -122,7 +123,7 @@ impl MemberTable {
     pub(crate) fn count_alive(&self, descriptor: impl AsFd, me: MemberId) -> usize {
         let is_alive = |(index, slot): &(usize, &Slot)| {
             slot.pid.load(Ordering::Relaxed) != 0
-                && (*index == me.slot() || is_byte_locked(&descriptor, *index))
+                && (*index == me.slot() || lock::is_locked(&descriptor, byte(*index)))
         };
         self.slots.iter().enumerate().filter(is_alive).count()
     }
@@ -133,40 +134,8 @@ impl MemberTable {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // the constants are 0 and 1
-fn byte(index: usize) -> libc::flock {
-    libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        // An index of the table: below MEMBERS.
-        l_start: libc::off_t::try_from(index).unwrap_or(libc::off_t::MAX),
-        l_len: 1,
-        l_pid: 0,
-    }
-}
-
-/// Takes the lock on a byte. False: another open file description has it.
-fn lock_byte(descriptor: impl AsFd, index: usize) -> io::Result<bool> {
-    let lock = byte(index);
-    // SAFETY: F_OFD_SETLK reads a `flock`, and this is one.
-    let result =
-        unsafe { libc::fcntl(descriptor.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
-    if result == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        _ => Err(error),
-    }
-}
-
-/// Whether another open file description has the lock on a byte.
-fn is_byte_locked(descriptor: impl AsFd, index: usize) -> bool {
-    let mut lock = byte(index);
-    // SAFETY: F_OFD_GETLK reads and writes a `flock`, and this is one.
-    let result =
-        unsafe { libc::fcntl(descriptor.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-    // If the kernel cannot tell (it has no memory), nobody is robbed.
-    result != 0 || libc::c_int::from(lock.l_type) != libc::F_UNLCK
+/// The byte of a slot.
+fn byte(slot: usize) -> u32 {
+    // A slot of the table: below MEMBERS.
+    u32::try_from(slot).unwrap_or(u32::MAX)
 }

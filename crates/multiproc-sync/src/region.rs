@@ -21,16 +21,17 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use bytemuck::Pod;
+use multiproc_memory::memfd;
 use multiproc_pipe::message;
 use rustix::fs::{
-    CWD, FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, Stat, fallocate,
-    fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create, openat,
+    FallocateFlags, FileType, OFlags, SealFlags, Stat, fallocate, fcntl_add_seals, fcntl_get_seals,
+    fstat, fstatfs, ftruncate,
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -385,7 +386,7 @@ impl<C: Control> Region<C> {
                  larger than {limit} bytes (RLIMIT_FSIZE, `ulimit -f`): raise that limit"
             )));
         }
-        let descriptor = sealable_memfd(&memfd_name(C::NAME, name))?;
+        let descriptor = memfd::create(&memfd_name(C::NAME, name))?;
         ftruncate(&descriptor, size as u64)?;
         fcntl_add_seals(&descriptor, SEALS)?;
 
@@ -402,7 +403,7 @@ impl<C: Control> Region<C> {
         init(mapping.view(CONTROL));
 
         // A fresh open shows now, and not when it is first sent, that /proc is there.
-        let descriptor = reopen(&descriptor)?;
+        let descriptor = memfd::reopen(&descriptor, OFlags::RDWR)?;
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         Self::join(mapping, descriptor, layout, &mut open)
     }
@@ -639,7 +640,7 @@ impl<C: Control> Members for Region<C> {
 /// A region travels as a fresh open of its file, on which the receiver can take a lock of its own.
 impl<C: Control> Serialize for Region<C> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fresh = reopen(&self.open.descriptor)
+        let fresh = memfd::reopen(&self.open.descriptor, OFlags::RDWR)
             .map_err(|error| serde::ser::Error::custom(message::refusal(error)))?;
         message::attach(fresh, serializer)
     }
@@ -669,33 +670,6 @@ fn memfd_name(kind: &str, name: &str) -> String {
         text.push(char);
     }
     text
-}
-
-fn sealable_memfd(name: &str) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        // Kernels before 6.3 do not know NOEXEC_SEAL; newer ones ask for it, or warn.
-        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
-        result => Ok(result?),
-    }
-}
-
-/// Opens the file of a descriptor anew: same file, another open file description.
-fn reopen(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
-    let fresh = openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-    let fresh = fresh.map_err(|error| match error {
-        Errno::NOENT | Errno::NOTDIR => io::Error::new(
-            io::ErrorKind::NotFound,
-            "shared memory needs /proc, and it is not mounted here: `mount -t proc proc /proc`",
-        ),
-        _ => error.into(),
-    })?;
-    let (old, new) = (fstat(descriptor)?, fstat(&fresh)?);
-    if (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino) {
-        return Err(io::Error::other("what is mounted on /proc is not the proc file system"));
-    }
-    Ok(fresh)
 }
 
 fn random_id() -> io::Result<[u64; 2]> {

@@ -13,7 +13,7 @@ use crate::shell::{Error, Result};
 const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-memory", &[]),
     ("multiproc-pipe", &["multiproc-memory"]),
-    ("multiproc-sync", &["multiproc-pipe"]),
+    ("multiproc-sync", &["multiproc-memory", "multiproc-pipe"]),
     ("multiproc-queue", &["multiproc-pipe", "multiproc-sync"]),
     ("multiproc", &["multiproc-pipe", "multiproc-sync", "multiproc-queue"]),
 ];

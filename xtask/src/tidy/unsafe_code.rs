@@ -9,7 +9,6 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/multiproc-memory/src/sealed.rs", "refers to memory that cannot change"),
     ("crates/multiproc-memory/src/segment.rs", "refers to memory that nobody else can write"),
     ("crates/multiproc-sync/src/region.rs", "maps and views shared memory"),
-    ("crates/multiproc-sync/src/member.rs", "OFD locks are not in rustix"),
     ("crates/multiproc-sync/src/primitives/bytes.rs", "copies bytes in and out of shared memory"),
     ("crates/multiproc-sync/src/primitives/model.rs", "loom's cells give raw pointers"),
     ("crates/multiproc/src/aside.rs", "maps memory for large arguments"),
