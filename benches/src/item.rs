@@ -16,6 +16,7 @@ const _: () = assert!(size_of::<Item>() == 64);
 
 impl Item {
     /// The item of that number.
+    #[inline]
     #[must_use]
     pub fn new(id: u64) -> Self {
         Self { id, values: [id, 1, 2, 3, 4, 5], kind: 6, flags: 7 }
