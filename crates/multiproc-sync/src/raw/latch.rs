@@ -54,6 +54,7 @@ impl Latch {
         self.change(0, me.bits())
     }
 
+    #[inline]
     fn change(&self, from: u32, to: u32) -> bool {
         self.owner.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
