@@ -4,7 +4,6 @@
 //! Each contestant has a process of its own that sends, or answers, and is told over a pipe how often.
 //! This process receives. Contestants take turns, and each ratio is of two turns of the same round.
 
-use std::env;
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -254,21 +253,10 @@ fn shared_bytes() {
 
 fn main() {
     let _runtime = multiproc::init();
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if !(has("--bench") || has("--test")) || has("--list") {
-        return;
-    }
-    // As criterion has it: words select benches.
-    let words: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 4] = [
+    multiproc_benches::run(&[
         ("one_way", one_way),
         ("round_trip", round_trip),
         ("bytes", bytes_over_a_socket),
         ("shared_bytes", shared_bytes),
-    ];
-    for (name, bench) in benches {
-        if words.is_empty() || words.iter().any(|word| word == name) {
-            bench();
-        }
-    }
+    ]);
 }

@@ -227,21 +227,10 @@ fn is_test() -> bool {
 
 fn main() {
     let _runtime = multiproc::init();
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if !(has("--bench") || has("--test")) || has("--list") {
-        return;
-    }
-    // As criterion has it: words select benches.
-    let words: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 4] = [
+    multiproc_benches::run(&[
         ("one_to_one", one_to_one),
         ("four_to_four", four_to_four),
         ("delivered_again", delivered_again),
         ("killed_workers", killed_workers),
-    ];
-    for (name, bench) in benches {
-        if words.is_empty() || words.iter().any(|word| word == name) {
-            bench();
-        }
-    }
+    ]);
 }

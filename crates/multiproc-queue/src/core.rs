@@ -128,7 +128,7 @@ impl From<Fault> for Missed {
             Fault::Stalled => return Self::Stalled,
             Fault::Closed => GetError::Closed,
             Fault::Disconnected => GetError::Disconnected,
-            Fault::OutOfMemory => GetError::Os(OsError::out_of_memory()),
+            Fault::OutOfMemory => GetError::OutOfMemory,
             Fault::Os(code) => GetError::Os(OsError::from_code(code)),
             Fault::TooManyTasks => GetError::TooManyTasks,
             Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),

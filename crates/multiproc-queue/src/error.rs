@@ -35,10 +35,6 @@ impl OsError {
         Self(code)
     }
 
-    pub(crate) fn out_of_memory() -> Self {
-        Self(rustix::io::Errno::NOMEM.raw_os_error())
-    }
-
     /// The number that the kernel gave, as in [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html).
     #[must_use]
     pub fn raw_os_error(self) -> i32 {
@@ -287,6 +283,9 @@ macro_rules! get_error {
             /// The descriptors in the next item cannot be opened here: most likely, this process has
             /// as many open as it may. The item stays where it is.
             Os(OsError),
+            /// The kernel has no memory for the task (of a joinable queue). It stays where it is;
+            /// later, there may be some.
+            OutOfMemory,
             /// As many tasks are in work as there can be (of a joinable queue): finish some first.
             /// Nothing was taken.
             TooManyTasks,
@@ -328,6 +327,10 @@ macro_rules! get_error {
                     Self::Os(error) => write!(
                         f,
                         "getting an item failed: its descriptors cannot be opened here: {error}"
+                    ),
+                    Self::OutOfMemory => f.write_str(
+                        "getting a task failed: the kernel has no memory for it; finish some first, \
+                         or raise the limit of this control group",
                     ),
                     Self::TooManyTasks => f.write_str(
                         "as many tasks are in work as there can be: finish some first, or let \
@@ -373,6 +376,7 @@ macro_rules! widen {
                     GetError::Disconnected => Self::Disconnected,
                     GetError::Decode(error) => Self::Decode(error),
                     GetError::Os(error) => Self::Os(error),
+                    GetError::OutOfMemory => Self::OutOfMemory,
                     GetError::TooManyTasks => Self::TooManyTasks,
                     GetError::Corrupted(error) => Self::Corrupted(error),
                 }

@@ -224,7 +224,8 @@ fn faults_no_memory_for_a_task() {
     let jobs = JoinableQueue::bounded(4).unwrap();
     jobs.put(item(1, false)).unwrap();
     multiproc_sync::fault::refuse("task.reserve", true);
-    jobs.try_get().unwrap_err();
+    let error = jobs.try_get().unwrap_err();
+    assert!(error.to_string().contains("no memory"), "{error}");
     multiproc_sync::fault::refuse("task.reserve", false);
     assert_eq!((jobs.len(), jobs.unfinished()), (1, 1));
     let task = jobs.get().unwrap();
