@@ -459,28 +459,33 @@ fn digest_outlives_its_workers() {
     }
 }
 
-/// Holes, so that it takes long enough for some deaths.
+/// Holes, twice as long in each round: at last a run takes long enough for some deaths.
 #[test]
 fn digest_kills_its_workers_and_prints_the_same() {
+    let _dog = watchdog();
     let here = Folder::new();
     here.folder("data");
     for i in 0..500u32 {
         here.file(format!("data/{i}"), &i.to_le_bytes().repeat(1000));
     }
-    for i in 0..40 {
-        let hole = File::create(here.0.join(format!("data/hole {i}"))).unwrap();
-        hole.set_len((16 << 20) + i).unwrap();
-    }
-    let calm = run(&mut here.digest(&["--workers", "2", "data"]));
-    assert_eq!((calm.code, calm.out.lines().count()), (Some(0), 540), "{}", calm.err);
-    let mut deaths = 0;
-    while deaths == 0 {
+    let holes: Vec<_> =
+        (0..40).map(|i| File::create(here.0.join(format!("data/hole {i}"))).unwrap()).collect();
+    let mut size = 16 << 20;
+    loop {
+        for (i, hole) in (0..).zip(&holes) {
+            hole.set_len(size + i).unwrap();
+        }
+        let calm = run(&mut here.digest(&["--workers", "2", "data"]));
+        assert_eq!((calm.code, calm.out.lines().count()), (Some(0), 540), "{}", calm.err);
         let Ended { code, out, mut err } =
             run(&mut here.digest(&["--workers", "2", "--kill", "data"]));
         let (files, _, lost, _) = take_whole_summary(&mut err);
         assert_eq!((code, files, &*err), (Some(0), 540, ""));
         assert!(out == calm.out);
-        deaths += lost;
+        if lost > 0 {
+            return;
+        }
+        size *= 2;
     }
 }
 
