@@ -33,7 +33,7 @@ pub struct Descriptor(pub OwnedFd);
 impl Serialize for Descriptor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let copy = self.0.try_clone().map_err(|error| {
-            let reason = message::refusal(format!("a descriptor cannot be duplicated: {error}"));
+            let reason = format!("a descriptor cannot be duplicated: {error}");
             serde::ser::Error::custom(reason)
         })?;
         message::attach(copy, serializer)

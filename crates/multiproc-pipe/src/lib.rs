@@ -52,6 +52,9 @@
 //!
 //! # What it does not do
 //!
+//! A message does not say what is in it: both sides need the same type, and types that look at what
+//! comes (`serde_json::Value`, serde's untagged enums, flattened and skipped fields) are refused.
+//!
 //! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue
 //! is for, see `multiproc-queue`), no async.
 
@@ -63,6 +66,7 @@ pub mod message;
 
 mod address;
 mod bytes;
+mod codec;
 mod connection;
 mod deadline;
 mod descriptor;
@@ -70,10 +74,8 @@ mod error;
 mod frame;
 mod iter;
 mod listener;
-mod nesting;
 mod pipe;
 mod reader;
-mod reason;
 mod shared_bytes;
 mod shared_pool;
 mod stream;

@@ -582,9 +582,10 @@ struct Travelling {
 
 impl Serialize for Listener {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let socket = self.socket.try_clone().map_err(|error| {
-            Z::Error::custom(message::refusal(format!("a listener cannot be sent: {error}")))
-        })?;
+        let socket = self
+            .socket
+            .try_clone()
+            .map_err(|error| Z::Error::custom(format!("a listener cannot be sent: {error}")))?;
         let file = self.file.as_ref().map(|file| {
             message::tell_when_sent(&file.moved);
             let path = file.path.clone().into_os_string().into_vec();
@@ -598,7 +599,7 @@ impl Serialize for Listener {
 impl<'de> Deserialize<'de> for Listener {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Travelling { socket, guests, file } = Travelling::deserialize(deserializer)?;
-        let refuse = |why: &dyn fmt::Display| D::Error::custom(message::refusal(why));
+        let refuse = |why: &dyn fmt::Display| D::Error::custom(why);
         let mut listener = Self::from_fd(socket.into()).map_err(|error| refuse(&error))?;
         listener.guests = guests;
         if let Some((Bytes(path), device, inode)) = file {

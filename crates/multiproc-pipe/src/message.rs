@@ -22,19 +22,17 @@
 
 use std::any::type_name;
 use std::cell::Cell;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use postcard::de_flavors::{self, Slice};
-use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec::{self, Decoder, Encoder};
 use crate::error::{DecodeError, EncodeError};
 use crate::frame::MAX_DESCRIPTORS;
-use crate::nesting::Bounded;
 
 /// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
 /// message pays for it, and few have handles.
@@ -67,8 +65,6 @@ struct Table {
     descriptors: Vec<Option<OwnedFd>>,
     /// Flags of handles that must know whether they have been sent: see [`tell_when_sent`].
     sent: Vec<Arc<AtomicBool>>,
-    /// Why a handle refused. It is kept here because postcard drops the text of custom errors.
-    reason: Option<String>,
 }
 
 /// The handles in a value that was encoded: see [`encode_unsent`].
@@ -154,43 +150,6 @@ fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
     result
 }
 
-/// Appends to a vector, in pieces as large as the value gives them.
-struct Append<'a>(&'a mut Vec<u8>);
-
-impl Flavor for Append<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Most numbers are one byte, and there is most often room for it.
-        match bytes {
-            [byte] if self.0.len() < self.0.capacity() => self.0.push(*byte),
-            _ => extend(self.0, bytes),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
-#[inline(never)]
-fn extend(target: &mut Vec<u8>, bytes: &[u8]) {
-    // Other numbers come in up to ten bytes: a call of memcpy for each costs more than the bytes.
-    if bytes.len() <= 10 {
-        bytes.iter().for_each(|&byte| target.push(byte));
-    } else {
-        target.extend_from_slice(bytes);
-    }
-}
-
 /// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
 ///
 /// The handles count as sent from here on: half of a connection, say, no longer ends its direction
@@ -207,7 +166,7 @@ pub fn encode<T: Serialize + ?Sized>(
 ) -> Result<Vec<OwnedFd>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
-    match postcard::serialize_with_flavor(value, Append(bytes)) {
+    match value.serialize(&mut Encoder(bytes)) {
         Ok(()) if !STATE.get().has_table => Ok(Vec::new()),
         Ok(()) => Ok(scope.table().map_or_else(Vec::new, |table| {
             let mut handles = Handles(table);
@@ -217,7 +176,7 @@ pub fn encode<T: Serialize + ?Sized>(
         })),
         Err(error) => {
             bytes.truncate(before);
-            Err(encode_error(&scope, value, &error))
+            Err(EncodeError::new::<T>(error.into_reason()))
         }
     }
 }
@@ -235,11 +194,11 @@ pub fn encode_unsent<T: Serialize + ?Sized>(
 ) -> Result<Option<Handles>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
-    match postcard::serialize_with_flavor(value, Append(bytes)) {
+    match value.serialize(&mut Encoder(bytes)) {
         Ok(()) => Ok(scope.table().map(Handles)),
         Err(error) => {
             bytes.truncate(before);
-            Err(encode_error(&scope, value, &error))
+            Err(EncodeError::new::<T>(error.into_reason()))
         }
     }
 }
@@ -249,16 +208,6 @@ pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
     if doing() == Doing::Encoding {
         with_table(|table| table.sent.push(Arc::clone(flag)));
     }
-}
-
-#[cold]
-fn encode_error<T: Serialize + ?Sized>(
-    scope: &Scope,
-    value: &T,
-    error: &postcard::Error,
-) -> EncodeError {
-    let reason = scope.table().and_then(|table| table.reason);
-    EncodeError::new::<T>(reason.unwrap_or_else(|| crate::reason::of_encode(value, error)))
 }
 
 /// Decodes a value from all of `bytes`; its handles take their descriptors, the others are closed.
@@ -272,59 +221,31 @@ pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, DecodeError> {
-    let scope = Scope::enter(Doing::Decoding);
+    let _scope = Scope::enter(Doing::Decoding);
     if !descriptors.is_empty() {
-        set_table(Box::new(Table {
-            descriptors: descriptors.into_iter().map(Some).collect(),
-            ..Table::default()
-        }));
+        offer(descriptors);
     }
-    if bytes.len() <= SHORT {
-        decode_from(Slice::new(bytes), bytes.len(), &scope)
-    } else {
-        decode_from(Bounded::new(bytes), bytes.len(), &scope)
+    let mut decoder = Decoder::new(bytes);
+    // No other call between the two: each would move the value once more.
+    match T::deserialize(&mut decoder) {
+        Ok(value) => match decoder.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(decode_error::<T>(error)),
+        },
+        Err(error) => Err(decode_error::<T>(error)),
     }
 }
 
-/// A message so short needs no [bounds](crate::nesting): each level of nesting takes a byte.
-const SHORT: usize = 256;
-
-#[inline]
-fn decode_from<'de, T: Deserialize<'de>>(
-    bytes: impl de_flavors::Flavor<'de, Remainder = &'de [u8]>,
-    count: usize,
-    scope: &Scope,
-) -> Result<T, DecodeError> {
-    let mut deserializer = postcard::Deserializer::from_flavor(bytes);
-    match T::deserialize(&mut deserializer) {
-        Ok(value) => match deserializer.finalize() {
-            Ok([]) => Ok(value),
-            Ok(rest) => Err(decode_error::<T>(scope, || {
-                format!("{} of {count} bytes are left over", rest.len())
-            })),
-            Err(error) => Err(decode_error::<T>(scope, || error.to_string())),
-        },
-        Err(error) => Err(decode_error::<T>(scope, || error.to_string())),
-    }
+/// Puts what came into the table, for handles to [`claim`].
+#[cold]
+fn offer(descriptors: Vec<OwnedFd>) {
+    let descriptors = descriptors.into_iter().map(Some).collect();
+    set_table(Box::new(Table { descriptors, ..Table::default() }));
 }
 
 #[cold]
-fn decode_error<T>(scope: &Scope, reason: impl FnOnce() -> String) -> DecodeError {
-    let refusal = scope.table().and_then(|table| table.reason);
-    DecodeError { type_name: type_name::<T>(), reason: refusal.unwrap_or_else(reason) }
-}
-
-/// Remembers why a handle refuses to be encoded or decoded, and gives the text back for the error.
-///
-/// For the `Serialize` and `Deserialize` of handles: postcard drops the text of custom errors, this
-/// keeps it for whoever reads the [`EncodeError`] or [`DecodeError`].
-#[must_use]
-pub fn refusal(reason: impl Display) -> String {
-    let reason = reason.to_string();
-    if doing() != Doing::Nothing {
-        with_table(|table| _ = table.reason.get_or_insert_with(|| reason.clone()));
-    }
-    reason
+fn decode_error<T>(error: codec::Error) -> DecodeError {
+    DecodeError { type_name: type_name::<T>(), reason: error.into_reason() }
 }
 
 /// Puts a descriptor into the message being encoded. To be called from a handle's `Serialize`.
@@ -349,7 +270,7 @@ pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok
     };
     match index {
         Ok(index) => index.serialize(serializer),
-        Err(reason) => Err(serde::ser::Error::custom(refusal(reason))),
+        Err(reason) => Err(serde::ser::Error::custom(reason)),
     }
 }
 
@@ -374,7 +295,7 @@ pub fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::E
             Err("a descriptor can only arrive in a multiproc message".to_owned())
         }
     };
-    descriptor.map_err(|reason| serde::de::Error::custom(refusal(reason)))
+    descriptor.map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -446,7 +367,8 @@ mod tests {
     #[test]
     fn a_forged_index_is_refused() {
         let descriptors = || vec![OwnedFd::from(null())];
-        for (bytes, what) in [([0, 0], "used twice"), ([0, 1], "no descriptor 1")] {
+        for (second, what) in [(0, "used twice"), (1, "no descriptor 1")] {
+            let bytes = [0, 0, 0, 0, second, 0, 0, 0];
             let error = decode::<(Descriptor, Descriptor)>(&bytes, descriptors()).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
@@ -478,14 +400,12 @@ mod tests {
     fn left_over_bytes_are_refused() {
         let error = decode::<u8>(&[1, 2, 3], Vec::new()).unwrap_err();
         assert_eq!(error.type_name(), "u8");
-        assert!(error.to_string().contains("2 of 3 bytes"), "{error}");
+        assert!(error.to_string().contains("2 bytes are left over"), "{error}");
     }
 
     #[test]
     fn outside_of_a_message_a_handle_refuses() {
-        let error = postcard::to_stdvec(&null()).unwrap_err();
-        assert_eq!(error, postcard::Error::SerdeSerCustom);
-        let text = crate::reason::of_encode(&null(), &error);
+        let text = null().serialize(&mut Encoder(&mut Vec::new())).unwrap_err().to_string();
         assert!(text.contains("can only travel in a multiproc message"), "{text}");
     }
 

@@ -10,7 +10,6 @@ use multiproc_memory::{Sealed, Writer, receive};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::descriptor::Descriptor;
-use crate::message;
 use crate::shared_pool::Filled;
 
 /// Bytes that cross to another process in shared memory: the message holds a descriptor only, and
@@ -168,7 +167,7 @@ impl Serialize for SharedBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let wire = self.0.to_wire().map_err(|error| {
             let reason = format!("its shared bytes cannot be sent: {error}");
-            serde::ser::Error::custom(message::refusal(reason))
+            serde::ser::Error::custom(reason)
         })?;
         wire.serialize(serializer)
     }
@@ -177,7 +176,7 @@ impl Serialize for SharedBytes {
 impl<'de> Deserialize<'de> for SharedBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let content = Content::from_wire(Wire::deserialize(deserializer)?)
-            .map_err(|error| serde::de::Error::custom(message::refusal(error)))?;
+            .map_err(serde::de::Error::custom)?;
         Ok(Self(Arc::new(content)))
     }
 }

@@ -45,7 +45,7 @@ impl From<Kept> for (Vec<u8>, Vec<OwnedFd>) {
 }
 
 fn refuse<E: Error>(why: impl Display) -> E {
-    E::custom(message::refusal(format!("a connection cannot be sent: {why}")))
+    E::custom(format!("a connection cannot be sent: {why}"))
 }
 
 impl Travelling {
@@ -76,8 +76,7 @@ impl Travelling {
         deserializer: D,
     ) -> Result<(Stream, Writer, Reader), D::Error> {
         let Self { descriptor, is_half, ahead, unsent } = Self::deserialize(deserializer)?;
-        let mut stream = Stream::adopt(descriptor.into(), role)
-            .map_err(|error| D::Error::custom(message::refusal(error)))?;
+        let mut stream = Stream::adopt(descriptor.into(), role).map_err(D::Error::custom)?;
         if is_half && role != Role::Both && stream.carries_descriptors() {
             stream = stream.into_half(role);
         }

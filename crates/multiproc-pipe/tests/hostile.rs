@@ -148,24 +148,29 @@ fn text<T>(result: Result<T, RecvError>) -> String {
     result.err().unwrap().to_string()
 }
 
+/// Of descriptors, as they are in a body.
+fn indices(indices: &[u32]) -> Vec<u8> {
+    indices.iter().flat_map(|index| index.to_le_bytes()).collect()
+}
+
 #[test]
 fn forged_indices_are_refused_and_the_next_message_comes() {
     alone(|()| {
         type Two = (Descriptor, Descriptor);
         let before = Census::take();
         for (body, what) in [
-            (&[0, 0][..], "descriptor 0 is used twice"),
-            (&[0, 2], "there is no descriptor 2: the message has 2"),
-            (&[0xff, 0xff, 0xff, 0xff, 0x0f, 0], "there is no descriptor 4294967295"),
-            (&[0, 1, 1], "1 of 3 bytes are left over"),
-            (&[0], "the end of buffer"),
+            (&indices(&[0, 0])[..], "descriptor 0 is used twice"),
+            (&indices(&[0, 2]), "there is no descriptor 2: the message has 2"),
+            (&indices(&[u32::MAX, 0]), "there is no descriptor 4294967295"),
+            (&indices(&[0, 1, 1]), "4 bytes are left over"),
+            (&indices(&[0]), "it ends where 4 more bytes should come"),
         ] {
             let (result, ours, theirs) = with_descriptors::<Two>(2, body, 2);
             assert!(matches!(result, Err(RecvError::Decode(_))));
             let text = text(result);
             assert!(text.contains(what), "{text}");
             let null = File::open("/dev/null").unwrap();
-            write_with(&theirs, &frame(2, 2, &[1, 0]), &[null.as_fd(); 2]);
+            write_with(&theirs, &frame(8, 2, &indices(&[1, 0])), &[null.as_fd(); 2]);
             ours.recv().unwrap();
         }
         assert_eq!(Census::take(), before);
@@ -177,7 +182,8 @@ fn descriptors_that_nobody_claims_are_closed() {
     alone(|()| {
         let before = Census::take();
         for _ in 0..10 {
-            let (result, ours, theirs) = with_descriptors::<Option<Descriptor>>(200, &[1, 7], 200);
+            let (result, ours, theirs) =
+                with_descriptors::<Option<Descriptor>>(200, &[1, 7, 0, 0, 0], 200);
             let claimed = result.unwrap();
             // The ends, and what was claimed.
             assert_eq!(Census::take().descriptors, before.descriptors + 3);
@@ -194,19 +200,20 @@ fn descriptors_that_were_not_announced_are_corruption() {
     alone(|()| {
         let before = Census::take();
         // More than announced: this message is whole, but then there are some of nobody.
-        let (result, ours, theirs) = with_descriptors::<Vec<Descriptor>>(1, &[1, 0], 3);
+        let one = [1, 0, 0, 0, 0];
+        let (result, ours, theirs) = with_descriptors::<Vec<Descriptor>>(1, &one, 3);
         assert_eq!(result.unwrap().len(), 1);
         let error = ours.try_recv().unwrap_err().to_string();
         assert!(error.contains("descriptors came that no frame announced"), "{error}");
         drop((ours, theirs));
         // Fewer.
-        let (result, ours, theirs) = with_descriptors::<Vec<Descriptor>>(3, &[1, 0], 2);
+        let (result, ours, theirs) = with_descriptors::<Vec<Descriptor>>(3, &one, 2);
         assert!(text(result).contains("announces 3 descriptors, 2 came"));
         assert!(matches!(ours.recv(), Err(RecvError::Corrupted(_))), "and it stays so");
         drop((ours, theirs));
         // Far more than there can be.
         for announced in [3037, u32::MAX] {
-            let (result, ..) = with_descriptors::<Vec<Descriptor>>(announced, &[1, 0], 1);
+            let (result, ..) = with_descriptors::<Vec<Descriptor>>(announced, &one, 1);
             assert!(text(result).contains(&format!("claims {announced} descriptors")));
         }
         assert_eq!(Census::take(), before);
@@ -274,7 +281,7 @@ fn a_flood_of_descriptors_is_stopped() {
 /// and no descriptors each.
 fn receive_end<E: DeserializeOwned>(fd: impl AsFd) -> Result<E, RecvError> {
     let (ours, theirs) = bare::<E>();
-    write_with(&theirs, &frame(6, 1, &[0; 6]), &[fd.as_fd()]);
+    write_with(&theirs, &frame(9, 1, &[0; 9]), &[fd.as_fd()]);
     ours.recv()
 }
 
@@ -311,7 +318,7 @@ fn forged_read_ahead_is_only_a_stream() {
     let ahead = [frame(1, 0, &[5]), frame(1 << 50, 0, &[6])].concat();
     let (writer, reader) = UnixStream::pair().unwrap();
     let (ours, theirs) = bare::<Receiver<u8>>();
-    let mut body = vec![0, 0, u8::try_from(ahead.len()).unwrap()];
+    let mut body = vec![0, 0, 0, 0, 0, u8::try_from(ahead.len()).unwrap()];
     body.extend_from_slice(&ahead);
     body.extend_from_slice(&[0; 3]);
     let bytes = frame(u64::try_from(body.len()).unwrap(), 1, &body);

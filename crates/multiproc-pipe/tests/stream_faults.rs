@@ -116,8 +116,8 @@ fn nested_lengths_reserve_no_memory() {
         message::encode(&Value::List(Vec::new()), &mut bytes).unwrap();
         bytes[0]
     };
-    // 7 bits at a time, the lowest first: 2 << 14 | 1 << 7 | 1.
-    let body = [list, 0x81, 0x81, 0x02].repeat(25_000);
+    // A count of two bytes.
+    let body = [list, 253, 0x81, 0x82].repeat(25_000);
     let stream = frame(u64::try_from(body.len()).unwrap(), 0, &body);
     let memory = memory_of(|| {
         fault::take_apart(&stream, &[], |body| {
@@ -158,14 +158,8 @@ fn a_message_of_gigabytes() {
     let length = large_length();
     let block = block();
     let prefix = {
-        // The length of the bytes, 7 bits at a time, as long as it takes.
-        let (mut bytes, mut rest) = (Vec::new(), length);
-        while rest > 0x7f {
-            bytes.push((rest & 0x7f | 0x80).to_le_bytes()[0]);
-            rest >>= 7;
-        }
-        bytes.push(rest.to_le_bytes()[0]);
-        bytes
+        // The count of the bytes, in four.
+        [&[254][..], &u32::try_from(length).unwrap().to_le_bytes()].concat()
     };
     let start = frame(u64::try_from(length + prefix.len()).unwrap(), 0, &prefix);
 

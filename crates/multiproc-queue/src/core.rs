@@ -644,7 +644,7 @@ impl<T> Core<T> {
     pub(crate) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let copy = |end: Option<Arc<End>>| {
             let copy = end.map(|end| end.try_clone().map(Descriptor));
-            copy.transpose().map_err(|error| serde::ser::Error::custom(message::refusal(error)))
+            copy.transpose().map_err(serde::ser::Error::custom)
         };
         let wire = Wire {
             region: self.store.region.clone(),
@@ -679,6 +679,6 @@ impl<T> Core<T> {
             let consumer = adopt(consumer, Role::Consumer)?;
             Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
         };
-        core().map_err(|error| serde::de::Error::custom(message::refusal(error)))
+        core().map_err(serde::de::Error::custom)
     }
 }

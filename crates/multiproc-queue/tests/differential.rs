@@ -327,11 +327,11 @@ const fn frame(size: usize) -> usize {
 
 impl Model {
     fn size(&self, plan: Plan) -> usize {
-        // The length is written in seven bits a byte.
+        // A longer length takes more bytes.
         let length = match plan.length {
-            0..128 => 0,
-            128..16_384 => 1,
-            _ => 2,
+            0..253 => 0,
+            253..65_536 => 2,
+            _ => 4,
         };
         self.bare[usize::from(plan.with_descriptor)] + length + plan.length
     }

@@ -233,9 +233,9 @@ fn bytes_are_bounded() {
     }
     assert_eq!(queue.get().unwrap().0, vec![2; 5 * MIB]);
     producer.join().unwrap();
-    // The largest there can be.
-    queue.put(Bytes(vec![1; 10 * MIB - 4])).unwrap();
-    assert_eq!(queue.get().unwrap().0.len(), 10 * MIB - 4);
+    // The largest there can be: five bytes say how long it is.
+    queue.put(Bytes(vec![1; 10 * MIB - 5])).unwrap();
+    assert_eq!(queue.get().unwrap().0.len(), 10 * MIB - 5);
 }
 
 #[test]

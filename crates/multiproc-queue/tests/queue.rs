@@ -104,15 +104,15 @@ fn an_item_that_can_never_fit_is_refused_with_both_numbers() {
     queue.put(Bytes(vec![1; 10])).unwrap();
     let error = queue.put(Bytes(vec![2; 10_000])).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("10002 bytes") && text.contains("up to 10000"), "{text}");
-    let PutError::TooLarge { item, size: 10_002, max: 10_000 } = error else { panic!("{text}") };
+    assert!(text.contains("10003 bytes") && text.contains("up to 10000"), "{text}");
+    let PutError::TooLarge { item, size: 10_003, max: 10_000 } = error else { panic!("{text}") };
     assert_eq!(item.0.len(), 10_000);
     assert_eq!(queue.len(), 1);
     assert_eq!(queue.get().unwrap().0, [1; 10]);
     // The largest one that fits.
-    queue.put(Bytes(vec![3; 9_998])).unwrap();
+    queue.put(Bytes(vec![3; 9_997])).unwrap();
     assert!(queue.try_put(Bytes(Vec::new())).unwrap_err().is_full(), "all bytes are taken");
-    assert_eq!(queue.get().unwrap().0.len(), 9_998);
+    assert_eq!(queue.get().unwrap().0.len(), 9_997);
 }
 
 #[test]

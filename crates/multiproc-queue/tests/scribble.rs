@@ -41,7 +41,7 @@ fn a_forged_frame_is_corrupted() {
     memory.write_all_at(&0u64.to_le_bytes(), ring).unwrap();
     memory.write_all_at(&u32::MAX.to_le_bytes(), ring + 8).unwrap();
     assert!(matches!(queue.try_get(), Err(TryGetError::Corrupted(_))));
-    memory.write_all_at(&1u32.to_le_bytes(), ring + 8).unwrap();
+    memory.write_all_at(&8u32.to_le_bytes(), ring + 8).unwrap();
     assert_eq!(queue.get().unwrap(), 1, "a failed get has changed nothing");
 }
 

@@ -201,8 +201,7 @@ impl<'de> Deserialize<'de> for Barrier {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let region = Region::<BarrierControl>::deserialize(deserializer)?;
         let parties = region.control().parties.load(Ordering::Relaxed);
-        Self::check(parties, io::ErrorKind::InvalidData)
-            .map_err(|error| serde::de::Error::custom(multiproc_pipe::message::refusal(error)))?;
+        Self::check(parties, io::ErrorKind::InvalidData).map_err(serde::de::Error::custom)?;
         Ok(Self { region, parties })
     }
 }

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
-use multiproc_pipe::{Deadline, message};
+use multiproc_pipe::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
@@ -178,9 +178,9 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
         let region = Region::<MutexControl>::deserialize(deserializer)?;
         let (came, expected) = (region.data().len(), size_of::<T>());
         if came != expected {
-            return Err(serde::de::Error::custom(message::refusal(format!(
+            return Err(serde::de::Error::custom(format!(
                 "expected a multiproc mutex of a value of {expected} bytes, got one of {came}"
-            ))));
+            )));
         }
         Ok(Self { region, value: PhantomData })
     }

@@ -641,15 +641,14 @@ impl<C: Control> Members for Region<C> {
 impl<C: Control> Serialize for Region<C> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fresh = memfd::reopen(&self.open.descriptor, OFlags::RDWR)
-            .map_err(|error| serde::ser::Error::custom(message::refusal(error)))?;
+            .map_err(serde::ser::Error::custom)?;
         message::attach(fresh, serializer)
     }
 }
 
 impl<'de, C: Control> Deserialize<'de> for Region<C> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::open(message::claim(deserializer)?)
-            .map_err(|error| serde::de::Error::custom(message::refusal(error)))
+        Self::open(message::claim(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

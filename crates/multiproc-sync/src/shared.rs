@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicU8;
 
 use bytemuck::{Pod, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
-use multiproc_pipe::message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::placed;
@@ -200,10 +199,10 @@ impl<'de, T: Pod> Deserialize<'de> for Shared<T> {
         let region = Region::<SharedControl>::deserialize(deserializer)?;
         let (bytes, each) = (region.data().len(), size_of::<T>());
         if each == 0 || bytes % each != 0 {
-            return Err(serde::de::Error::custom(message::refusal(format!(
+            return Err(serde::de::Error::custom(format!(
                 "expected a multiproc shared table of values of {each} bytes, got one of {bytes} \
                  bytes in all"
-            ))));
+            )));
         }
         Ok(Self { region, values: PhantomData })
     }

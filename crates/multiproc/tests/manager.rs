@@ -713,7 +713,7 @@ fn slow_and_silent_clients_hold_up_nobody_and_are_dropped() {
     }
     let mut deaf = welcome(&manager);
     deaf.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
-    let list = frame(&[1, 0]);
+    let list = frame(&[1, 0, 0, 0, 0, 0, 0, 0, 0]);
     while deaf.write_all(&list).is_ok() {}
 
     manager.lock("lock").unwrap();

@@ -1,0 +1,446 @@
+//! From bytes to values.
+
+use std::slice;
+
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+
+use super::{Error, IN_2, IN_4, Result};
+
+/// What decoding one value may take of the stack: a quarter of what Rust gives a thread.
+const STACK: usize = 512 * 1024;
+
+/// Takes values off the front of bytes.
+pub(crate) struct Decoder<'de> {
+    bytes: slice::Iter<'de, u8>,
+    /// For so many elements, memory may still be reserved before they have been seen.
+    reservable: usize,
+    /// The stack, which grows downwards, must not reach below this.
+    floor: usize,
+}
+
+impl<'de> Decoder<'de> {
+    #[inline]
+    pub(crate) fn new(bytes: &'de [u8]) -> Self {
+        let floor = stack_pointer().saturating_sub(STACK);
+        Self { bytes: bytes.iter(), reservable: bytes.len(), floor }
+    }
+
+    /// To be called when the value is there: it must be all there is.
+    #[inline]
+    pub(crate) fn end(&self) -> Result {
+        if self.bytes.len() == 0 { Ok(()) } else { Err(left_over(self.bytes.len())) }
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let array = self.bytes.as_slice().first_chunk().ok_or_else(|| too_short(N))?;
+        self.bytes.nth(N - 1);
+        Ok(*array)
+    }
+
+    #[inline]
+    fn take(&mut self, count: usize) -> Result<&'de [u8]> {
+        let (taken, rest) =
+            self.bytes.as_slice().split_at_checked(count).ok_or_else(|| too_short(count))?;
+        self.bytes = rest.iter();
+        Ok(taken)
+    }
+
+    #[inline]
+    fn byte(&mut self) -> Result<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    #[inline]
+    fn count(&mut self) -> Result<usize> {
+        match self.byte()? {
+            short @ ..IN_2 => Ok(short.into()),
+            long => self.long_count(long),
+        }
+    }
+
+    #[cold]
+    fn long_count(&mut self, first: u8) -> Result<usize> {
+        let count = match first {
+            IN_2 => u16::from_le_bytes(self.array()?).into(),
+            IN_4 => u32::from_le_bytes(self.array()?).into(),
+            _ => u64::from_le_bytes(self.array()?),
+        };
+        usize::try_from(count).map_err(|_| too_short(usize::MAX))
+    }
+
+    #[inline]
+    fn bool(&mut self) -> Result<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(neither(other)),
+        }
+    }
+
+    #[inline]
+    fn str(&mut self) -> Result<&'de str> {
+        let count = self.count()?;
+        str::from_utf8(self.take(count)?).map_err(|error| Error::new(error.to_string()))
+    }
+
+    /// To be called wherever values have values in them. A type that holds itself, as a tree does,
+    /// is decoded by recursion, as deeply as the sender wants it.
+    #[inline]
+    fn check_depth(&self) -> Result {
+        if stack_pointer() >= self.floor { Ok(()) } else { Err(too_deep()) }
+    }
+
+    /// Lets `visit` take so many elements.
+    #[inline]
+    fn elements<T>(
+        &mut self,
+        visit: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T>,
+    ) -> Result<T> {
+        self.check_depth()?;
+        let count = self.count()?;
+        let before = self.bytes.len();
+        if count > before {
+            return Err(too_many(count, before));
+        }
+        let reserved = count.min(self.reservable);
+        self.reservable -= reserved;
+        let mut elements = Elements { decoder: self, left: count, reserved };
+        let value = visit(&mut elements)?;
+        if elements.left > 0 {
+            return Err(not_taken(elements.left, count));
+        }
+        let taken = before - self.bytes.len();
+        self.take(count.saturating_sub(taken))?;
+        Ok(value)
+    }
+
+    #[inline]
+    fn fields<V: Visitor<'de>>(&mut self, count: usize, visitor: V) -> Result<V::Value> {
+        self.check_depth()?;
+        visitor.visit_seq(Fields { decoder: self, left: count })
+    }
+}
+
+/// About where the stack ends: the address of a local variable.
+#[inline(always)]
+fn stack_pointer() -> usize {
+    let local = 0_u8;
+    (&raw const local).addr()
+}
+
+#[cold]
+fn left_over(count: usize) -> Error {
+    Error::new(format!("{count} bytes are left over"))
+}
+
+#[cold]
+fn too_short(count: usize) -> Error {
+    Error::new(format!("it ends where {count} more bytes should come"))
+}
+
+#[cold]
+fn neither(byte: u8) -> Error {
+    Error::new(format!("expected 0 or 1, got {byte}"))
+}
+
+#[cold]
+fn too_many(count: usize, bytes: usize) -> Error {
+    Error::new(format!("it ends too early: {bytes} bytes are no {count} elements"))
+}
+
+#[cold]
+fn not_taken(left: usize, count: usize) -> Error {
+    Error::new(format!("the type has left {left} of {count} elements"))
+}
+
+#[cold]
+fn too_deep() -> Error {
+    Error::new(format!(
+        "it is nested so deeply that decoding it takes more than {} KiB of stack",
+        STACK / 1024
+    ))
+}
+
+#[cold]
+fn not_described<T>() -> Result<T> {
+    Err(Error::new(
+        "a message does not say what is in it, so types that ask (such as JSON values, and serde's \
+         untagged enums and flattened fields) cannot be decoded",
+    ))
+}
+
+macro_rules! numbers {
+    ($($method:ident: $visit:ident($type:ty)),*) => {
+        $(
+            #[inline]
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                visitor.$visit(<$type>::from_le_bytes(self.array()?))
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for &mut Decoder<'de> {
+    type Error = Error;
+
+    numbers! {
+        deserialize_i8: visit_i8(i8), deserialize_i16: visit_i16(i16),
+        deserialize_i32: visit_i32(i32), deserialize_i64: visit_i64(i64),
+        deserialize_i128: visit_i128(i128), deserialize_u8: visit_u8(u8),
+        deserialize_u16: visit_u16(u16), deserialize_u32: visit_u32(u32),
+        deserialize_u64: visit_u64(u64), deserialize_u128: visit_u128(u128),
+        deserialize_f32: visit_f32(f32), deserialize_f64: visit_f64(f64)
+    }
+
+    #[inline]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_bool(self.bool()?)
+    }
+
+    #[inline]
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let number = u32::from_le_bytes(self.array()?);
+        visitor.visit_char(char::try_from(number).map_err(|error| Error::new(error.to_string()))?)
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.str()?)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let count = self.count()?;
+        visitor.visit_borrowed_bytes(self.take(count)?)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.check_depth()?;
+        if self.bool()? { visitor.visit_some(self) } else { visitor.visit_none() }
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_newtype_struct(self)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.elements(|elements| visitor.visit_seq(elements))
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.elements(|elements| visitor.visit_map(elements))
+    }
+
+    #[inline]
+    fn deserialize_struct<V>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        self.fields(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        self.check_depth()?;
+        visitor.visit_enum(self)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        not_described()
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        not_described()
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        not_described()
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+/// The fields of a tuple or a struct. Their number is the type's, not the message's.
+struct Fields<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_element_seed<S>(&mut self, seed: S) -> Result<Option<S::Value>>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(&mut *self.decoder).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The elements of a sequence, or the keys and values of a map.
+struct Elements<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    left: usize,
+    /// For so many, memory may be reserved.
+    reserved: usize,
+}
+
+impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_element_seed<S>(&mut self, seed: S) -> Result<Option<S::Value>>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(&mut *self.decoder).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.min(self.reserved))
+    }
+}
+
+impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_key_seed<S>(&mut self, seed: S) -> Result<Option<S::Value>>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        self.next_element_seed(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        seed.deserialize(&mut *self.decoder)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        SeqAccess::size_hint(self)
+    }
+}
+
+impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+    type Error = Error;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<S>(self, seed: S) -> Result<(S::Value, Self)>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        let count = self.count()?;
+        let index = u32::try_from(count).unwrap_or(u32::MAX); // which no enum has
+        let variant = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(index))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
+    type Error = Error;
+
+    #[inline]
+    fn unit_variant(self) -> Result {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
+        seed.deserialize(self)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        self.fields(fields.len(), visitor)
+    }
+}
