@@ -13,7 +13,7 @@ use std::time::Duration;
 use multiproc_pipe::message::{self, Handles};
 use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
 use multiproc_sync::primitives::has_light_fences;
-use multiproc_sync::raw::waiters::{Look, PAUSE};
+use multiproc_sync::raw::waiters::Look;
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Corrupted, GetError, OsError, Reason};
 use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
 use crate::raw::frame::{self, Header};
+use crate::raw::pace::Pace;
 use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
 use crate::store::{LARGEST_TASK, Store, TaskLimits};
 
@@ -62,8 +63,10 @@ pub(crate) struct Core<T> {
     pub(crate) favourite: AtomicU32,
     /// When it was last looked for tasks of the dead, in ms.
     pub(crate) reclaimed_at: AtomicU64,
+    /// How many items were put, for a look now and then.
     puts: AtomicU32,
-    pause: AtomicU32,
+    put_pace: Pace,
+    get_pace: Pace,
     name: Option<Arc<str>>,
     items: PhantomData<fn(T) -> T>,
 }
@@ -176,7 +179,8 @@ impl<T> Core<T> {
             favourite: AtomicU32::new(0),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
-            pause: AtomicU32::new(PAUSE),
+            put_pace: Pace::default(),
+            get_pace: Pace::default(),
             name,
             items: PhantomData,
         }
@@ -200,7 +204,8 @@ impl<T> Core<T> {
             control: self.store.region.control(),
             limits: self.store.limits,
             hot: self.store.hot(),
-            pause: &self.pause,
+            puts: &self.put_pace,
+            gets: &self.get_pace,
             members: &self.store,
         }
     }

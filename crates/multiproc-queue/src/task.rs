@@ -103,7 +103,10 @@ impl<T> Core<T> {
         let mut getting = Getting { thread: this_thread(), buffer, lane: &mut lane };
         let deadline = match until {
             Until::Now => Deadline::after(PATIENCE),
-            Until::Deadline(deadline) => deadline,
+            Until::Deadline(deadline) => {
+                work.ring.gets.keep();
+                deadline
+            }
         };
         let mut attempt = |look| {
             let check = |look| self.check_producers(&work.ring, look, || deadline);

@@ -12,6 +12,7 @@ use multiproc_sync::raw::waiters::Look;
 
 use super::{DOOMED, Member, NoLane, Shared, View};
 use crate::raw::blocks::Memory;
+use crate::raw::pace::Pace;
 use crate::raw::ring::Ring;
 use crate::raw::tasks::{Class, Delivered, Places, WORDS};
 use crate::raw::work::{Getting, Work};
@@ -111,8 +112,8 @@ impl<L: Members + Copy> Handle<L> {
         let view = View { member: self.member, shared: &jobs.shared };
         let members = &Seen { view, jobs };
         let Shared { control, hot, limits, .. } = &*jobs.shared;
-        let pause = &std::sync::atomic::AtomicU32::new(1);
-        let ring = Ring { control, limits: *limits, hot: hot.clone(), pause, members };
+        let (puts, gets) = (&Pace::default(), &Pace::default());
+        let ring = Ring { control, limits: *limits, hot: hot.clone(), puts, gets, members };
         let max_attempts = jobs.max_attempts;
         let (returned, favourite) = (&self.returned, &self.favourite);
         act(Work { ring, max_attempts, returned, favourite, is_closed: false })

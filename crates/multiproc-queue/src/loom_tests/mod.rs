@@ -22,6 +22,7 @@ use multiproc_sync::raw::waiters::Look;
 
 use crate::raw::blocks::{BLOCK, Memory};
 use crate::raw::frame::Header;
+use crate::raw::pace::Pace;
 use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Outgoing, Put, Ring, Sink};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
@@ -71,8 +72,8 @@ impl Shared {
     ) -> R {
         let members = &View { member, shared: self };
         let hot = self.hot.clone();
-        let pause = &std::sync::atomic::AtomicU32::new(1);
-        act(Ring { control: &self.control, limits: self.limits, hot, pause, members })
+        let (puts, gets) = (&Pace::default(), &Pace::default());
+        act(Ring { control: &self.control, limits: self.limits, hot, puts, gets, members })
     }
 
     fn put(&self, member: impl Members + Copy, item: u64) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod frame;
+pub(crate) mod pace;
 pub(crate) mod ring;
 pub(crate) mod side;
 pub(crate) mod tasks;

@@ -37,6 +37,7 @@ use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
+use super::pace::Pace;
 use super::side::{Mark, Side};
 use super::tasks;
 
@@ -339,8 +340,9 @@ pub(crate) struct Ring<'a, M> {
     pub(crate) limits: Limits,
     /// A power of two, so that a position's offset is a mask away.
     pub(crate) hot: Bytes<'a>,
-    /// How long this handle pauses between two looks for an item.
-    pub(crate) pause: &'a std::sync::atomic::AtomicU32,
+    /// How often this handle looks for places, for items.
+    pub(crate) puts: &'a Pace,
+    pub(crate) gets: &'a Pace,
     pub(crate) members: &'a M,
 }
 
@@ -377,6 +379,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         deadline: Deadline,
         check: impl FnMut(Look) -> Result<(), Fault>,
     ) -> (usize, Result<(), Fault>) {
+        self.puts.keep();
         let first = self.try_put(items, parcel.as_mut().map(|p| &mut **p as _), || deadline);
         match first {
             Ok((count, Put::Done)) => (count, Ok(())),
@@ -461,6 +464,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         deadline: Deadline,
         check: impl FnMut(Look) -> Result<(), Fault>,
     ) -> Result<usize, Fault> {
+        self.gets.keep();
         match self.try_get(sink, lane, || deadline) {
             Ok(0) => self.get_contended(sink, lane, deadline, check),
             result => result,
@@ -490,16 +494,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         attempt: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let pause = self.pause.load(Ordering::Relaxed);
-        let waited = empty.wait_heavily(pause, deadline, RECHECK, attempt);
-        let is_more = self.len() > 0;
-        if waited.slept && is_more {
+        let waited = empty.wait_heavily(self.gets.steps(), deadline, RECHECK, attempt);
+        if waited.slept && self.len() > 0 {
             empty.notify_one();
         }
-        // Where items stream in, a longer pause finds several at a time; where each is waited for,
-        // a shorter one is quicker.
-        let next = if is_more { pause * 2 } else { pause / 2 };
-        self.pause.store(next.clamp(1, 4 * PAUSE), Ordering::Relaxed);
         waited.outcome
     }
 
@@ -681,6 +679,8 @@ impl<M: Members + Memory> Ring<'_, M> {
             count += 1;
             start = end;
         }
+        let used = next.count.wrapping_sub(head.count);
+        self.puts.left(self.limits.capacity.saturating_sub(used));
         if count > 0 {
             fault::reached("put.written");
             producers.prepare(epoch, next);
@@ -756,7 +756,11 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
         let Control { producers, consumers, .. } = self.control;
         *head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
-        let place = self.room(self.used(*head, tail)?, size);
+        let used = self.used(*head, tail)?;
+        let place = self.room(used, size);
+        let is_full = matches!(place, Place::Full(_));
+        let places = if is_full { 0 } else { self.limits.capacity.saturating_sub(used.items) };
+        self.puts.found(places, self.limits.capacity);
         producers.see(*head);
         fault::reached("put.seen");
         Ok(place)
@@ -819,10 +823,14 @@ impl<M: Members + Memory> Ring<'_, M> {
         if used.is_none() {
             tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
             used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
+            self.gets.found(used.map_or(0, |used| used.items), self.limits.capacity);
             consumers.see(tail);
             fault::reached("get.seen");
         }
-        let Some(mut used) = used else { return Ok(Got { count: 0, trim: None }) };
+        let Some(mut used) = used else {
+            self.gets.left(0);
+            return Ok(Got { count: 0, trim: None });
+        };
         let mut next = head;
         let mut count = 0;
         let mut has_packet = false;
@@ -843,6 +851,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             }
         }
         fault::reached("get.copied");
+        self.gets.left(tail.count.wrapping_sub(next.count));
         consumers.prepare(epoch, next);
         fault::reached("get.prepared");
         consumers.commit(epoch);
