@@ -221,6 +221,20 @@ pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, DecodeError> {
+    decode_as(bytes, descriptors)
+}
+
+/// As [`decode`], with an error of the caller's own. (To make another result of a result moves the
+/// value once more.)
+///
+/// # Errors
+///
+/// As [`decode`].
+#[inline]
+pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
+    bytes: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<T, E> {
     let _scope = Scope::enter(Doing::Decoding);
     if !descriptors.is_empty() {
         offer(descriptors);
@@ -230,9 +244,9 @@ pub fn decode<T: DeserializeOwned>(
     match T::deserialize(&mut decoder) {
         Ok(value) => match decoder.end() {
             Ok(()) => Ok(value),
-            Err(error) => Err(decode_error::<T>(error)),
+            Err(error) => Err(decode_error::<T>(error).into()),
         },
-        Err(error) => Err(decode_error::<T>(error)),
+        Err(error) => Err(decode_error::<T>(error).into()),
     }
 }
 

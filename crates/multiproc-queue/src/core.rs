@@ -537,7 +537,7 @@ impl<T: DeserializeOwned> Core<T> {
     ) -> Result<T, E> {
         let mut buffer = Lent::empty();
         match self.get_items(&mut *buffer, until) {
-            Ok(descriptors) => message::decode(&buffer, descriptors).map_err(E::from),
+            Ok(descriptors) => message::decode_as(&buffer, descriptors),
             Err(reason) => Err(missed(reason)),
         }
     }
@@ -554,6 +554,7 @@ impl<T: DeserializeOwned> Core<T> {
             let mut batch = Batch { buffer: &mut buffer, ends: Vec::new(), max: max.min(BATCH) };
             let mut descriptors = self.get_items(&mut batch, until)?;
             let Batch { buffer, ends, .. } = batch;
+            items.reserve_exact(ends.len());
             let mut start = 0;
             let mut failure = Ok(());
             for end in ends {
@@ -596,26 +597,33 @@ impl Sink for Batch<'_> {
 }
 
 /// A buffer of this thread, empty, for one operation. While it is lent, another one is made.
-pub(crate) struct Lent(Vec<u8>);
+pub(crate) struct Lent {
+    /// There until the drop.
+    buffer: Option<Box<Buffer>>,
+}
+
+/// In a box: to lend it is to move a pointer.
+#[derive(Default)]
+struct Buffer(Vec<u8>);
 
 thread_local! {
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static BUFFER: Cell<Option<Box<Buffer>>> = const { Cell::new(None) };
 }
 
 impl Lent {
     #[inline]
     pub(crate) fn empty() -> Self {
-        let mut buffer = BUFFER.take();
-        buffer.clear();
-        Self(buffer)
+        let mut buffer = BUFFER.take().unwrap_or_default();
+        buffer.0.clear();
+        Self { buffer: Some(buffer) }
     }
 }
 
 impl Drop for Lent {
     #[inline]
     fn drop(&mut self) {
-        if self.0.capacity() <= KEEP {
-            BUFFER.set(std::mem::take(&mut self.0));
+        if let Some(buffer) = self.buffer.take().filter(|buffer| buffer.0.capacity() <= KEEP) {
+            BUFFER.set(Some(buffer));
         }
     }
 }
@@ -625,14 +633,14 @@ impl Deref for Lent {
 
     #[inline]
     fn deref(&self) -> &Vec<u8> {
-        &self.0
+        self.buffer.as_deref().map_or(const { &Vec::new() }, |buffer| &buffer.0)
     }
 }
 
 impl DerefMut for Lent {
     #[inline]
     fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.0
+        &mut self.buffer.get_or_insert_default().0
     }
 }
 

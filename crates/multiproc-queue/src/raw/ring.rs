@@ -720,16 +720,16 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
         // Items longer than a frame can hold are refused before.
         let length = u32::try_from(item.len()).unwrap_or(u32::MAX);
-        let header = Header { number: next.count, length, tag }.to_bytes();
+        let header = Header { number: next.count, length, tag };
         if place == Place::Hot {
             let at = self.offset(next.hot);
-            self.hot.copy_in(at, &header);
+            self.hot.copy_in_array(at, header.to_bytes());
             fault::reached("put.half_written");
             self.copy_in(at + HEADER, item);
             next.hot = next.hot.wrapping_add(size);
         } else {
             let blocks = self.blocks();
-            blocks.copy_in(next.overflow, &header)?;
+            blocks.copy_in(next.overflow, &header.to_bytes())?;
             fault::reached("put.half_written");
             blocks.copy_in(next.overflow.wrapping_add(HEADER as u64), item)?;
             next.overflow = next.overflow.wrapping_add(size);

@@ -210,6 +210,11 @@ impl Bytes<'_> {
     }
 
     /// As the real one.
+    pub fn copy_in_array<const N: usize>(&self, at: usize, bytes: [u8; N]) {
+        self.copy_in(at, &bytes);
+    }
+
+    /// As the real one.
     pub fn append_to(&self, at: usize, count: usize, target: &mut Vec<u8>) {
         let end = target.len() + count;
         for word in &self.words[at / WORD..(at + count).div_ceil(WORD)] {
