@@ -200,11 +200,11 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
     pub fn get(&self) -> Result<Task<T>, GetError> {
-        match Arc::clone(&self.core).get_task(Until::Deadline(Deadline::NEVER)) {
-            Ok(task) => Ok(task),
-            Err(Missed::For(error)) => Err(*error),
-            Err(Missed::NotNow | Missed::Stalled) => only_a_deadline_gives_up(),
-        }
+        let core = Arc::clone(&self.core);
+        core.get_task(Until::Deadline(Deadline::NEVER), |missed| match missed {
+            Missed::For(error) => *error,
+            Missed::NotNow | Missed::Stalled => only_a_deadline_gives_up(),
+        })
     }
 
     /// Takes the next task if there is one, without waiting for it.
@@ -213,12 +213,11 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        match Arc::clone(&self.core).get_task(Until::Now) {
-            Ok(task) => Ok(task),
-            Err(Missed::For(error)) => Err((*error).into()),
-            Err(Missed::NotNow) => Err(TryGetError::Empty),
-            Err(Missed::Stalled) => Err(TryGetError::Stalled),
-        }
+        Arc::clone(&self.core).get_task(Until::Now, |missed| match missed {
+            Missed::For(error) => (*error).into(),
+            Missed::NotNow => TryGetError::Empty,
+            Missed::Stalled => TryGetError::Stalled,
+        })
     }
 
     /// Takes the next task, waiting for it for at most `timeout`, which bounds the whole call.
@@ -240,11 +239,10 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        match Arc::clone(&self.core).get_task(Until::Deadline(deadline)) {
-            Ok(task) => Ok(task),
-            Err(Missed::For(error)) => Err((*error).into()),
-            Err(Missed::NotNow | Missed::Stalled) => Err(GetTimeoutError::Timeout),
-        }
+        Arc::clone(&self.core).get_task(Until::Deadline(deadline), |missed| match missed {
+            Missed::For(error) => (*error).into(),
+            Missed::NotNow | Missed::Stalled => GetTimeoutError::Timeout,
+        })
     }
 
     /// All tasks to come, waiting for each. It ends when the queue does: when `get` would say

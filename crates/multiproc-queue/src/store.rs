@@ -285,6 +285,7 @@ impl Places for Store {
         &CLASSES[..self.layout.classes]
     }
 
+    #[inline]
     fn fill(&self, class: usize, slot: usize, bytes: &[u8]) -> bool {
         if fault::fails("task.reserve") {
             return false;

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,31 +75,35 @@ impl<T> Core<T> {
     /// The caller has counted the reference that the task keeps: an atomic instruction just behind
     /// the queue's lock would wait for all that was written under it.
     #[inline]
-    pub(crate) fn get_task(self: Arc<Self>, until: Until) -> Result<Task<T>, Missed>
+    pub(crate) fn get_task<E>(
+        self: Arc<Self>,
+        until: Until,
+        missed: impl FnOnce(Missed) -> E,
+    ) -> Result<Task<T>, E>
     where
         T: DeserializeOwned,
     {
         let mut buffer = Lent::empty();
-        let (task, descriptors) = self.get_task_bytes(&mut buffer, until)?;
-        match message::decode(&buffer, descriptors) {
+        let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
+        let mut lane = Unpacked { end, descriptors: Vec::new() };
+        let thread = this_thread();
+        let mut getting = Getting { thread, buffer: &mut buffer, lane: &mut lane, task: None };
+        let result = self.get_task_bytes(&mut getting, until);
+        let Some(task) = getting.task else {
+            return Err(missed(result.err().unwrap_or(Missed::NotNow)));
+        };
+        match message::decode(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
             Err(error) => {
                 self.work().bury(task.slot);
-                Err(GetError::from(error).into())
+                Err(missed(GetError::from(error).into()))
             }
         }
     }
 
     #[inline]
-    fn get_task_bytes(
-        &self,
-        buffer: &mut Vec<u8>,
-        until: Until,
-    ) -> Result<(Delivered, Vec<OwnedFd>), Missed> {
-        let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
-        let mut lane = Unpacked { end, descriptors: Vec::new() };
+    fn get_task_bytes(&self, getting: &mut Getting<'_>, until: Until) -> Result<(), Missed> {
         let work = self.work();
-        let mut getting = Getting { thread: this_thread(), buffer, lane: &mut lane };
         let deadline = match until {
             Until::Now => Deadline::after(PATIENCE),
             Until::Deadline(deadline) => {
@@ -110,22 +113,21 @@ impl<T> Core<T> {
         };
         let mut attempt = |look| {
             let check = |look| self.check_producers(&work.ring, look, || deadline);
-            let task = work.attempt(&mut getting, look, deadline, check);
+            let result = work.attempt(getting, look, deadline, check);
             if look == Look::Recheck {
                 self.ring_bell();
             }
-            task
+            result
         };
         // Who always finds something looks for the dead, too.
         let look = if self.is_time_to_reclaim() { Look::Recheck } else { Look::Again };
-        let task = match attempt(look) {
+        let result = match attempt(look) {
             Some(result) => Some(result),
             None if matches!(until, Until::Now) => attempt(Look::Recheck),
             None => work.ring.wait_for_item(deadline, attempt),
         };
-        match task {
-            Some(Ok(task)) => Ok((task, lane.descriptors)),
-            Some(Err(fault)) => Err(fault.into()),
+        match result {
+            Some(result) => result.map_err(Missed::from),
             None => Err(Missed::NotNow),
         }
     }

@@ -106,6 +106,10 @@ struct Handle<L> {
     favourite: AtomicU32,
 }
 
+fn getting<'a>(buffer: &'a mut Vec<u8>, lane: &'a mut NoLane) -> Getting<'a> {
+    Getting { thread: 1, buffer, lane, task: None }
+}
+
 impl<L: Members + Copy> Handle<L> {
     fn see<R>(&self, act: impl FnOnce(Work<'_, Seen<'_, L>>) -> R) -> R {
         let jobs = &*self.jobs;
@@ -126,10 +130,11 @@ impl<L: Members + Copy> Handle<L> {
     /// Takes a task and its item, waiting for it.
     fn get(&self) -> (u64, Delivered) {
         self.see(|work| {
-            let mut bytes = Vec::new();
-            let mut getting = Getting { thread: 1, buffer: &mut bytes, lane: &mut NoLane };
+            let (mut bytes, mut lane) = (Vec::new(), NoLane);
+            let mut getting = getting(&mut bytes, &mut lane);
             let attempt = |look| work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()));
-            let task = work.ring.wait_for_item(Deadline::NEVER, attempt).unwrap().unwrap();
+            work.ring.wait_for_item(Deadline::NEVER, attempt).unwrap().unwrap();
+            let task = getting.task.unwrap();
             (u64::from_le_bytes(bytes.try_into().unwrap()), task)
         })
     }
@@ -137,9 +142,10 @@ impl<L: Members + Copy> Handle<L> {
     /// Takes a task if there is one.
     fn try_get(&self, look: Look) -> Option<(u64, Delivered)> {
         self.see(|work| {
-            let mut bytes = Vec::new();
-            let mut getting = Getting { thread: 1, buffer: &mut bytes, lane: &mut NoLane };
-            let task = work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()))?.unwrap();
+            let (mut bytes, mut lane) = (Vec::new(), NoLane);
+            let mut getting = getting(&mut bytes, &mut lane);
+            work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()))?.unwrap();
+            let task = getting.task.unwrap();
             Some((u64::from_le_bytes(bytes.try_into().unwrap()), task))
         })
     }

@@ -250,7 +250,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         before + place
     }
 
-    #[inline]
+    #[inline(always)]
     fn words(&self, slot: Slot) -> &[AtomicU64] {
         &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
@@ -339,12 +339,22 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// first one, so that few are in use.
     #[inline]
     fn find_free(&self, length: usize, favourite: usize) -> Result<Slot, Fault> {
-        for (class, &Class { slots, bytes }) in self.members.classes().iter().enumerate() {
-            if bytes < length {
-                continue;
-            }
+        let fits = |class: &Class| class.bytes >= length;
+        let smallest = self.members.classes().iter().position(fits).ok_or(Fault::TooManyTasks)?;
+        let slot = Slot { class: smallest, place: favourite };
+        if favourite < self.high(smallest) && self.state(slot).kind() == Kind::Free {
+            return Ok(slot);
+        }
+        self.find_first_free(smallest)
+    }
+
+    #[cold]
+    fn find_first_free(&self, smallest: usize) -> Result<Slot, Fault> {
+        for (class, &Class { slots, .. }) in
+            self.members.classes().iter().enumerate().skip(smallest)
+        {
             let high = self.high(class);
-            for place in (favourite < high).then_some(favourite).into_iter().chain(0..high) {
+            for place in 0..high {
                 let slot = Slot { class, place };
                 if self.state(slot).kind() == Kind::Free {
                     return Ok(slot);

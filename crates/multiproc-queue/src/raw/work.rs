@@ -31,6 +31,8 @@ pub(crate) struct Getting<'a> {
     pub(crate) thread: u64,
     pub(crate) buffer: &'a mut Vec<u8>,
     pub(crate) lane: &'a mut dyn Incoming,
+    /// What was got. It stays here until the end: each result that it went through would copy it.
+    pub(crate) task: Option<Delivered>,
 }
 
 /// An item on its way into a slot.
@@ -39,18 +41,21 @@ struct TaskSink<'a, M> {
     tasks: Tasks<'a, M>,
     thread: u64,
     favourite: &'a AtomicU32,
-    task: Option<Delivered>,
+    task: &'a mut Option<Delivered>,
 }
 
 impl<M: Members + Places> Sink for TaskSink<'_, M> {
+    #[inline]
     fn takes_more(&self) -> bool {
         false
     }
 
+    #[inline]
     fn buffer(&mut self) -> &mut Vec<u8> {
         self.buffer
     }
 
+    #[inline]
     fn ended(&mut self, header: &Header) -> Result<(), Fault> {
         let had_descriptors = header.tag != 0;
         let before = self.favourite.load(Ordering::Relaxed);
@@ -61,7 +66,7 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
         if place != before {
             self.favourite.store(place, Ordering::Relaxed);
         }
-        self.task = Some(task);
+        *self.task = Some(task);
         Ok(())
     }
 }
@@ -194,40 +199,38 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         look: Look,
         deadline: Deadline,
         check: impl FnOnce(Look) -> Result<(), Fault>,
-    ) -> Option<Result<Delivered, Fault>> {
+    ) -> Option<Result<(), Fault>> {
         if look == Look::Recheck {
             self.reclaim();
         }
         // What has come back, if its turn has come; and whatever has, if there is nothing else.
-        let mut task = self.take_returned(getting, look, false);
-        if let Ok(None) = task {
-            task = match self.take_item(getting, deadline) {
-                Ok(None) => self.take_returned(getting, look, true),
-                result => result,
-            };
+        let mut result = self.take_returned(getting, look, false);
+        if result.is_ok() && getting.task.is_none() {
+            result = self.take_item(getting, deadline);
         }
-        match task {
-            Ok(Some(task)) => Some(Ok(task)),
-            Ok(None) => check(look).err().map(Err),
-            Err(fault) => Some(Err(fault)),
+        if result.is_ok() && getting.task.is_none() {
+            result = self.take_returned(getting, look, true);
         }
+        if result.is_ok() && getting.task.is_none() {
+            return check(look).err().map(Err);
+        }
+        Some(result)
     }
 
     #[inline]
     fn take_item(
         &self,
-        Getting { thread, buffer, lane }: &mut Getting<'_>,
+        Getting { thread, buffer, lane, task }: &mut Getting<'_>,
         deadline: Deadline,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<(), Fault> {
         let (tasks, favourite) = (self.tasks(), self.favourite);
-        let mut sink = TaskSink { buffer, tasks, thread: *thread, favourite, task: None };
+        let mut sink = TaskSink { buffer, tasks, thread: *thread, favourite, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
-        let task = sink.task;
         // The notification that woke this one may have been meant for that.
         if task.is_some() && self.may_have_returned() && self.tasks().ready() > 0 {
             self.ring.notify_consumer();
         }
-        Ok(task)
+        Ok(())
     }
 
     #[inline]
@@ -239,26 +242,25 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     fn take_returned(
         &self,
-        Getting { thread, buffer, .. }: &mut Getting<'_>,
+        getting: &mut Getting<'_>,
         look: Look,
         is_empty: bool,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<(), Fault> {
         let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
         // Whoever put one back may have died before it said so.
         if look == Look::Again && returned == self.returned.load(Ordering::Relaxed) {
-            return Ok(None);
+            return Ok(());
         }
-        self.look_for_returned(*thread, buffer, returned, is_empty)
+        self.look_for_returned(getting, returned, is_empty)
     }
 
     #[cold]
     fn look_for_returned(
         &self,
-        thread: u64,
-        buffer: &mut Vec<u8>,
+        Getting { thread, buffer, task, .. }: &mut Getting<'_>,
         returned: u32,
         is_empty: bool,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<(), Fault> {
         let tasks = self.tasks();
         if self.ring.is_thrown_away() {
             return Err(Fault::Closed);
@@ -268,12 +270,12 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         } else {
             self.ring.counts().map_or(0, |(_, consumed)| consumed)
         };
-        let task = tasks.take_returned(consumed, thread, buffer)?;
+        *task = tasks.take_returned(consumed, *thread, buffer)?;
         if tasks.ready() == 0 {
             self.returned.store(returned, Ordering::Relaxed);
         } else if task.is_some() {
             self.ring.notify_consumer();
         }
-        Ok(task)
+        Ok(())
     }
 }
