@@ -558,11 +558,10 @@ impl<T: DeserializeOwned> Core<T> {
             let mut start = 0;
             let mut failure = Ok(());
             for end in ends {
-                match message::decode(&buffer[start..end], std::mem::take(&mut descriptors)) {
+                let descriptors = std::mem::take(&mut descriptors);
+                match message::decode_as::<T, GetError>(&buffer[start..end], descriptors) {
                     Ok(item) => items.push(item),
-                    Err(error) if failure.is_ok() => {
-                        failure = Err(GetError::Decode(error).into());
-                    }
+                    Err(error) if failure.is_ok() => failure = Err(error.into()),
                     Err(_) => {}
                 }
                 start = end;

@@ -92,11 +92,11 @@ impl<T> Core<T> {
         let Some(task) = getting.task else {
             return Err(missed(result.err().unwrap_or(Missed::NotNow)));
         };
-        match message::decode(&buffer, lane.descriptors) {
+        match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
             Err(error) => {
                 self.work().bury(task.slot);
-                Err(missed(GetError::from(error).into()))
+                Err(missed(error.into()))
             }
         }
     }
@@ -111,6 +111,23 @@ impl<T> Core<T> {
                 deadline
             }
         };
+        // Who always finds something looks for the dead, too.
+        let look = if self.is_time_to_reclaim() { Look::Recheck } else { Look::Again };
+        if look == Look::Again && work.take_fresh(getting, deadline).map_err(Missed::from)? {
+            return Ok(());
+        }
+        self.wait_for_task(&work, getting, until, deadline, look)
+    }
+
+    #[cold]
+    fn wait_for_task(
+        &self,
+        work: &Work<'_, Store>,
+        getting: &mut Getting<'_>,
+        until: Until,
+        deadline: Deadline,
+        look: Look,
+    ) -> Result<(), Missed> {
         let mut attempt = |look| {
             let check = |look| self.check_producers(&work.ring, look, || deadline);
             let result = work.attempt(getting, look, deadline, check);
@@ -119,8 +136,6 @@ impl<T> Core<T> {
             }
             result
         };
-        // Who always finds something looks for the dead, too.
-        let look = if self.is_time_to_reclaim() { Look::Recheck } else { Look::Again };
         let result = match attempt(look) {
             Some(result) => Some(result),
             None if matches!(until, Until::Now) => attempt(Look::Recheck),
@@ -221,14 +236,8 @@ impl<T> Task<T> {
     /// The task is done. When this returns, it is never delivered again.
     #[inline]
     pub fn task_done(mut self) {
-        self.end();
-    }
-
-    #[inline]
-    fn end(&mut self) -> Option<T> {
-        let item = self.item.take();
         self.core.work().done(self.task.slot);
-        item
+        self.item = None;
     }
 
     /// Puts the task back, to be delivered again, now and not when it is dropped.

@@ -190,9 +190,22 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         waited.outcome.is_some()
     }
 
+    /// Takes the next task that was not delivered before, if there is one, and none has come back.
+    #[inline]
+    pub(crate) fn take_fresh(
+        &self,
+        getting: &mut Getting<'_>,
+        deadline: Deadline,
+    ) -> Result<bool, Fault> {
+        if self.may_have_returned() {
+            return Ok(false);
+        }
+        self.take_item(getting, deadline)?;
+        Ok(getting.task.is_some())
+    }
+
     /// Takes the next task, if there is one. `check` is called when there is none, and may say that
     /// none will come.
-    #[inline]
     pub(crate) fn attempt(
         &self,
         getting: &mut Getting<'_>,
@@ -239,7 +252,6 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         returned != self.returned.load(Ordering::Relaxed)
     }
 
-    #[inline]
     fn take_returned(
         &self,
         getting: &mut Getting<'_>,
