@@ -221,6 +221,54 @@ fn memory_is_reserved_for_as_many_elements_as_there_are_bytes() {
     assert_eq!(announced(&greedy), (200, false));
 }
 
+/// Each way in which a type can hold itself.
+#[test]
+fn whatever_holds_itself_is_bounded() {
+    #[derive(Debug, Deserialize)]
+    enum Variant {
+        _End,
+        _Next(#[allow(dead_code)] Box<Variant>),
+    }
+    #[derive(Debug, Deserialize)]
+    struct Optional(#[allow(dead_code)] Option<Box<Optional>>);
+    #[derive(Debug, Deserialize)]
+    struct Listed(#[allow(dead_code)] Vec<Listed>);
+    #[derive(Debug, Deserialize)]
+    struct Mapped(#[allow(dead_code)] BTreeMap<u8, Mapped>);
+    /// By hand: a tuple of a number and, if that is not 0, another one.
+    #[derive(Debug)]
+    struct Chained;
+    impl<'de> Deserialize<'de> for Chained {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Two;
+            impl<'de> Visitor<'de> for Two {
+                type Value = Chained;
+                fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                    f.write_str("two")
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Chained, A::Error> {
+                    if seq.next_element::<u8>()? != Some(0) {
+                        seq.next_element::<Chained>()?;
+                    }
+                    Ok(Chained)
+                }
+            }
+            deserializer.deserialize_tuple(2, Two)
+        }
+    }
+    const DEEP: usize = 1_000_000;
+    let errors = [
+        decode::<Variant>(&[1; DEEP]).unwrap_err(),
+        decode::<Optional>(&[1; DEEP]).unwrap_err(),
+        decode::<Listed>(&[1; DEEP]).unwrap_err(),
+        decode::<Mapped>(&[1; DEEP]).unwrap_err(),
+        decode::<Chained>(&[1; DEEP]).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.contains("nested so deeply"), "{error}");
+    }
+}
+
 fn trees() -> impl Strategy<Value = Tree> {
     let leaf = prop_oneof![Just(Tree::Leaf), any::<i64>().prop_map(Tree::Number)];
     leaf.prop_recursive(5, 40, 6, |inner| {

@@ -9,7 +9,11 @@
 //! halved by each that finds nothing: additive increase, multiplicative decrease (Chiu and Jain,
 //! "Analysis of the Increase and Decrease Algorithms", 1989). In a stream nearly all looks find
 //! something, and the pause grows until they find enough; of a request and an answer, at least
-//! every second look finds nothing, and it stays near nothing.
+//! every second look finds nothing, and it stays near nothing. Where items come so slowly that
+//! looks cost nobody anything, it stays as short as one of them takes to come.
+//!
+//! (Enough is more than it takes to share the line among: a processor also fetches, ahead of what
+//! is read in a row, what is being written.)
 //!
 //! Each handle has its own, in the memory of its process. They are hints: threads that share a handle
 //! may lose one another's.
@@ -17,13 +21,12 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use multiproc_sync::primitives::pause;
-use multiproc_sync::raw::waiters::PAUSE;
 
 /// This is enough for one look.
-const ENOUGH: u64 = 8;
+const ENOUGH: u64 = 32;
 
-/// The longest pause, in steps of [`pause`]: about as long as a system call.
-const LONGEST: u32 = 4 * PAUSE;
+/// What takes longer to come than so many steps of [`pause`], some 200 ns, is no stream.
+const STEPS_EACH: u64 = 8;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -45,10 +48,13 @@ impl Pace {
     /// A look has found so many, of `capacity`.
     pub(crate) fn found(&self, count: u64, capacity: u64) {
         let steps = self.steps.load(Ordering::Relaxed);
-        let next = match count {
-            0 => steps / 2,
-            _ if count < ENOUGH.min(capacity / 2) => LONGEST.min(steps + 1),
-            _ => steps,
+        let expected = u64::from(steps) / STEPS_EACH;
+        let next = if count < expected.div_ceil(2).max(1) {
+            steps / 2
+        } else if count < ENOUGH.min(capacity / 2) && count > expected {
+            steps + 1
+        } else {
+            steps
         };
         self.steps.store(next, Ordering::Relaxed);
     }
@@ -77,12 +83,15 @@ mod tests {
 
     #[test]
     fn it_grows_where_items_stream_and_not_where_they_are_waited_for() {
-        assert_eq!(after([1; 20]), 20);
-        assert_eq!(after([7; 1000]), LONGEST);
-        assert_eq!(after([8; 1000]), 0, "that is enough");
+        assert_eq!(after([1; 1000]), 8);
+        assert_eq!(after([31; 100]), 100);
+        assert_eq!(after([31; 1000]), 31 * 8, "at most");
+        assert_eq!(after([32; 1000]), 0, "that is enough");
         assert!(after([0, 1].repeat(1000)) <= 2);
-        let slower = after([1; 60].into_iter().chain([0; 3]));
-        assert_eq!(slower, 7);
+        let stops = after([31; 100].into_iter().chain([0; 3]));
+        assert_eq!(stops, 12);
+        let slows_down = after([31; 1000].into_iter().chain([1; 10]));
+        assert!(slows_down <= 8 * 2 + 7, "{slows_down}");
     }
 
     #[test]
