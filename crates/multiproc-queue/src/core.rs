@@ -551,7 +551,8 @@ impl<T: DeserializeOwned> Core<T> {
         }
         let mut buffer = Lent::empty();
         let mut get = || {
-            let mut batch = Batch { buffer: &mut buffer, ends: Vec::new(), max: max.min(BATCH) };
+            let max = max.min(BATCH);
+            let mut batch = Batch { buffer: &mut buffer, ends: Vec::with_capacity(max), max };
             let mut descriptors = self.get_items(&mut batch, until)?;
             let Batch { buffer, ends, .. } = batch;
             items.reserve_exact(ends.len());
@@ -581,14 +582,17 @@ struct Batch<'a> {
 }
 
 impl Sink for Batch<'_> {
+    #[inline]
     fn takes_more(&self) -> bool {
         self.ends.len() < self.max && self.buffer.len() < BATCH_BYTES
     }
 
+    #[inline]
     fn buffer(&mut self) -> &mut Vec<u8> {
         self.buffer
     }
 
+    #[inline]
     fn ended(&mut self, _: &Header) -> Result<(), Fault> {
         self.ends.push(self.buffer.len());
         Ok(())
