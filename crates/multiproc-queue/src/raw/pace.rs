@@ -9,8 +9,9 @@
 //! halved by each that finds nothing: additive increase, multiplicative decrease (Chiu and Jain,
 //! "Analysis of the Increase and Decrease Algorithms", 1989). In a stream nearly all looks find
 //! something, and the pause grows until they find enough; of a request and an answer, at least
-//! every second look finds nothing, and it stays near nothing. Where items come so slowly that
-//! looks cost nobody anything, it stays as short as one of them takes to come.
+//! every second look finds nothing. A look that finds just one says little: where all do, each
+//! item comes when it is wanted, and there is nothing to wait for; so the pause dwindles. And where
+//! items come so slowly that looks cost nobody anything, it stays as short as one takes to come.
 //!
 //! (Enough is more than it takes to share the line among: a processor also fetches, ahead of what
 //! is read in a row, what is being written.)
@@ -33,7 +34,8 @@ const STEPS_EACH: u64 = 8;
 pub(crate) struct Pace {
     /// How many there are (items, or places) as far as is known. With none, the next call looks.
     known: AtomicU64,
-    steps: AtomicU32,
+    /// The pause, in quarters of a step.
+    quarters: AtomicU32,
 }
 
 impl Pace {
@@ -41,22 +43,24 @@ impl Pace {
     #[inline]
     pub(crate) fn keep(&self) {
         if self.known.load(Ordering::Relaxed) == 0 {
-            pause(self.steps.load(Ordering::Relaxed));
+            pause(self.quarters.load(Ordering::Relaxed) / 4);
         }
     }
 
     /// A look has found so many, of `capacity`.
     pub(crate) fn found(&self, count: u64, capacity: u64) {
-        let steps = self.steps.load(Ordering::Relaxed);
-        let expected = u64::from(steps) / STEPS_EACH;
-        let next = if count < expected.div_ceil(2).max(1) {
-            steps / 2
+        let quarters = self.quarters.load(Ordering::Relaxed);
+        let expected = u64::from(quarters / 4) / STEPS_EACH;
+        let next = if count == 0 || 2 * count < expected {
+            quarters / 2
+        } else if count == 1 {
+            quarters.saturating_sub(1)
         } else if count < ENOUGH.min(capacity / 2) && count > expected {
-            steps + 1
+            quarters + 4
         } else {
-            steps
+            quarters
         };
-        self.steps.store(next, Ordering::Relaxed);
+        self.quarters.store(next, Ordering::Relaxed);
     }
 
     /// So many are left.
@@ -65,9 +69,9 @@ impl Pace {
         self.known.store(count, Ordering::Relaxed);
     }
 
-    /// For who has found nothing, and looks again and again: how long to pause between.
+    /// For who has found nothing, and looks again and again: how long to pause between, in steps.
     pub(crate) fn steps(&self) -> u32 {
-        self.steps.load(Ordering::Relaxed).max(1)
+        (self.quarters.load(Ordering::Relaxed) / 4).max(1)
     }
 }
 
@@ -78,26 +82,31 @@ mod tests {
     fn after(looks: impl IntoIterator<Item = u64>) -> u32 {
         let pace = Pace::default();
         looks.into_iter().for_each(|count| pace.found(count, 1024));
-        pace.steps.into_inner()
+        pace.quarters.into_inner() / 4
     }
 
     #[test]
     fn it_grows_where_items_stream_and_not_where_they_are_waited_for() {
-        assert_eq!(after([1; 1000]), 8);
+        assert_eq!(after([2; 1000]), 16, "as long as two take, and no stream is slower");
         assert_eq!(after([31; 100]), 100);
         assert_eq!(after([31; 1000]), 31 * 8, "at most");
         assert_eq!(after([32; 1000]), 0, "that is enough");
-        assert!(after([0, 1].repeat(1000)) <= 2);
-        let stops = after([31; 100].into_iter().chain([0; 3]));
-        assert_eq!(stops, 12);
-        let slows_down = after([31; 1000].into_iter().chain([1; 10]));
-        assert!(slows_down <= 8 * 2 + 7, "{slows_down}");
+        assert_eq!(after([0, 1].repeat(1000)), 0);
+        assert_eq!(after([1; 1000]), 0);
+        // At the heels of a producer.
+        assert!(after([1, 2, 1, 0, 1, 2, 1, 3].repeat(100)) > 0);
+        let stream = [31; 1000];
+        let stops = after(stream.into_iter().chain([0; 3]));
+        assert_eq!(stops, 31);
+        let slows_down = after(stream.into_iter().chain([1; 10]));
+        assert!(slows_down <= 16 + 7, "{slows_down}");
+        assert_eq!(after(stream.into_iter().chain([1; 100])), 0);
     }
 
     #[test]
     fn a_small_queue_does_not_wait_for_what_it_cannot_hold() {
         let pace = Pace::default();
-        (0..100).for_each(|_| pace.found(1, 3));
+        (0..100).for_each(|n| pace.found(n % 4, 3));
         assert_eq!(pace.steps(), 1);
     }
 }
