@@ -52,8 +52,11 @@
 //!
 //! # What it does not do
 //!
-//! A message does not say what is in it: both sides need the same type, and types that look at what
-//! comes (`serde_json::Value`, serde's untagged enums, flattened and skipped fields) are refused.
+//! A message does not say what is in it: both sides need the same type. A type that looks at what
+//! comes (`serde_json::Value`, an enum with serde's `untagged`, `tag` or `content`, a struct with
+//! `flatten`) can be sent, and not received. Nor is there a trace of what was left out: fields and
+//! variants that are skipped (`skip`) must be so on both sides, and `skip_serializing_if` is refused
+//! where it skips a named field, and confuses the receiver elsewhere.
 //!
 //! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue
 //! is for, see `multiproc-queue`), no async.

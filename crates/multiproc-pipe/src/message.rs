@@ -215,7 +215,8 @@ pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
 /// # Errors
 ///
 /// If the bytes are no value of this type, or something is left over, or the value is nested so
-/// deeply that decoding takes more than 512 KiB of stack.
+/// deeply that decoding takes more than 512 KiB of stack. (A thread with less than that cannot be
+/// saved from a hostile sender, if the type can hold itself.)
 #[inline]
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],

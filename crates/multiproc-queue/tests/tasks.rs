@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,32 @@ impl<'de> Deserialize<'de> for Picky {
             n => Ok(Self(n)),
         }
     }
+}
+
+/// Panics when it is read for the first time.
+#[derive(Debug, Serialize)]
+struct Nervous;
+
+impl<'de> Deserialize<'de> for Nervous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        static WAS_READ: AtomicBool = AtomicBool::new(false);
+        <()>::deserialize(deserializer)?;
+        assert!(WAS_READ.swap(true, Ordering::Relaxed), "stage fright");
+        Ok(Self)
+    }
+}
+
+#[test]
+fn a_task_whose_deserialize_panics_goes_back() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put(Nervous).unwrap();
+    panic::catch_unwind(AssertUnwindSafe(|| jobs.get())).unwrap_err();
+    assert_eq!((jobs.unfinished(), jobs.len()), (1, 1));
+    let task = jobs.get().unwrap();
+    assert_eq!(task.attempt(), 2);
+    task.task_done();
+    jobs.join().unwrap();
 }
 
 #[test]

@@ -168,8 +168,9 @@ fn too_deep() -> Error {
 #[cold]
 fn not_described<T>() -> Result<T> {
     Err(Error::new(
-        "a message does not say what is in it, so types that ask (such as JSON values, and serde's \
-         untagged enums and flattened fields) cannot be decoded",
+        "a message does not say what is in it, so a type that asks (a JSON value; an enum with serde's \
+         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: take these \
+         attributes away, or send it as text",
     ))
 }
 

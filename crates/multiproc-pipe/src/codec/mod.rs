@@ -9,7 +9,7 @@
 //! A decoder is made for bytes of somebody who means harm. A sequence of *n* elements takes *n* bytes at
 //! least, so a short message ends soon, whatever it claims. Memory is reserved for as many elements
 //! as the message has bytes, all in all. And what is nested too deeply is refused, before the stack
-//! ends.
+//! ends (if as much is left of it as decoding may take).
 
 mod decoder;
 mod encoder;

@@ -8,10 +8,11 @@
 //! So before a look there is a pause, which grows by one step with each look that finds few, and is
 //! halved by each that finds nothing: additive increase, multiplicative decrease (Chiu and Jain,
 //! "Analysis of the Increase and Decrease Algorithms", 1989). In a stream nearly all looks find
-//! something, and the pause grows until they find enough; of a request and an answer, at least
-//! every second look finds nothing. A look that finds just one says little: where all do, each
-//! item comes when it is wanted, and there is nothing to wait for; so the pause dwindles. And where
-//! items come so slowly that looks cost nobody anything, it stays as short as one takes to come.
+//! something, and the pause grows until they find enough; of a request and an answer, every second
+//! look or so finds nothing. It is also halved if it brings less than half of what a stream would
+//! have brought: where items come more slowly, looks cost nobody anything. Or if it finds all there
+//! can be: the other side is waiting already. A look that finds just one says little: where all do,
+//! each item comes when it is wanted; so the pause dwindles, as it does where each finds plenty.
 //!
 //! (Enough is more than it takes to share the line among: a processor also fetches, ahead of what
 //! is read in a row, what is being written.)
@@ -22,9 +23,13 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use multiproc_sync::primitives::pause;
+use multiproc_sync::raw::waiters::PAUSE;
 
 /// This is enough for one look.
 const ENOUGH: u64 = 32;
+
+/// The longest pause of one who looks again and again, and may have a deadline.
+const LONGEST: u32 = 4 * PAUSE;
 
 /// What takes longer to come than so many steps of [`pause`], some 200 ns, is no stream.
 const STEPS_EACH: u64 = 8;
@@ -32,7 +37,8 @@ const STEPS_EACH: u64 = 8;
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// How many there are (items, or places) as far as is known. With none, the next call looks.
+    /// How many there are (items, or places) as far as is known. With none, the next call most likely
+    /// looks.
     known: AtomicU64,
     /// The pause, in quarters of a step.
     quarters: AtomicU32,
@@ -51,11 +57,12 @@ impl Pace {
     pub(crate) fn found(&self, count: u64, capacity: u64) {
         let quarters = self.quarters.load(Ordering::Relaxed);
         let expected = u64::from(quarters / 4) / STEPS_EACH;
-        let next = if count == 0 || 2 * count < expected {
+        let enough = ENOUGH.min(capacity / 2);
+        let next = if count == 0 || count >= capacity || count <= expected / 2 {
             quarters / 2
-        } else if count == 1 {
+        } else if count == 1 || count > 2 * enough {
             quarters.saturating_sub(1)
-        } else if count < ENOUGH.min(capacity / 2) && count > expected {
+        } else if count < enough && count > expected {
             quarters + 4
         } else {
             quarters
@@ -71,7 +78,7 @@ impl Pace {
 
     /// For who has found nothing, and looks again and again: how long to pause between, in steps.
     pub(crate) fn steps(&self) -> u32 {
-        (self.quarters.load(Ordering::Relaxed) / 4).max(1)
+        (self.quarters.load(Ordering::Relaxed) / 4).clamp(1, LONGEST)
     }
 }
 
@@ -101,6 +108,16 @@ mod tests {
         let slows_down = after(stream.into_iter().chain([1; 10]));
         assert!(slows_down <= 16 + 7, "{slows_down}");
         assert_eq!(after(stream.into_iter().chain([1; 100])), 0);
+        let is_outrun = after(stream.into_iter().chain([1024; 3]));
+        assert_eq!(is_outrun, 31);
+        assert_eq!(after(stream.into_iter().chain([500; 1000])), 0);
+    }
+
+    #[test]
+    fn without_a_bound_there_is_always_enough() {
+        let pace = Pace::default();
+        [1, 2, u64::MAX - 1, u64::MAX].map(|count| pace.found(count, u64::MAX));
+        assert_eq!(pace.steps(), 1);
     }
 
     #[test]
