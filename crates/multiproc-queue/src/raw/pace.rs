@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn without_a_bound_there_is_always_enough() {
         let pace = Pace::default();
-        [1, 2, u64::MAX - 1, u64::MAX].map(|count| pace.found(count, u64::MAX));
+        [1, 2, u64::MAX - 1, u64::MAX].iter().for_each(|&count| pace.found(count, u64::MAX));
         assert_eq!(pace.steps(), 1);
     }
 
