@@ -44,11 +44,13 @@ compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex
 pub mod lock;
 pub mod memfd;
 
+mod checked;
 mod lent;
 mod mapping;
 mod sealed;
 mod segment;
 
+pub use checked::CheckedFd;
 pub use lent::receive;
 pub use sealed::{Sealed, Writer};
 pub use segment::{Frozen, Segment};

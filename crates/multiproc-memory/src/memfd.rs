@@ -1,6 +1,7 @@
 //! The files behind the memory: made, checked, opened anew.
 
-use std::io;
+use std::ffi::CStr;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
@@ -85,13 +86,16 @@ fn names(seals: SealFlags) -> String {
 }
 
 /// Opens a file anew: the same file, another open file description. `access` is [`OFlags::RDONLY`] or
-/// [`OFlags::RDWR`].
+/// [`OFlags::RDWR`]. Allocates nothing, unless it fails.
 ///
 /// # Errors
 ///
 /// If there is no `/proc`, which it goes through.
-pub fn reopen(descriptor: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+pub fn reopen(descriptor: impl AsFd, access: OFlags) -> io::Result<OwnedFd> {
+    let descriptor = descriptor.as_fd();
+    let mut path = [0; 32];
+    write!(&mut path[..], "/proc/self/fd/{}", descriptor.as_raw_fd())?;
+    let path = CStr::from_bytes_until_nul(&path).map_err(io::Error::other)?;
     let fresh = openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty());
     let fresh = fresh.map_err(|error| match error {
         Errno::NOENT | Errno::NOTDIR => io::Error::new(
