@@ -11,6 +11,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::above_stdio;
+
 /// What statfs(2) says of the file system that memfds are on.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
@@ -25,11 +27,12 @@ pub(crate) const BYTES: &str = "multiproc:bytes";
 /// If there are no descriptors, or no memory.
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+    let descriptor = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know NOEXEC_SEAL; newer ones ask for it, or warn.
-        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
-        result => Ok(result?),
-    }
+        Err(Errno::INVAL) => memfd_create(name, flags)?,
+        result => result?,
+    };
+    above_stdio(descriptor)
 }
 
 /// Whether a file may become as large. Asked before, because the kernel's own answer is a signal.
@@ -108,7 +111,7 @@ pub fn reopen(descriptor: impl AsFd, access: OFlags) -> io::Result<OwnedFd> {
     if (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino) {
         return Err(io::Error::other("what is mounted on /proc is not the proc file system"));
     }
-    Ok(fresh)
+    above_stdio(fresh)
 }
 
 pub(crate) fn invalid(text: impl Into<String>) -> io::Error {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use multiproc_pipe::message::{self, Handles};
 use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
-use multiproc_sync::primitives::has_light_fences;
 use multiproc_sync::raw::waiters::Look;
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
@@ -161,9 +160,7 @@ impl<T> Core<T> {
         name: Option<Arc<str>>,
     ) -> Self {
         let seldom = &store.region.control().seldom;
-        if !has_light_fences() {
-            seldom.needs_full_fences.store(1, Ordering::SeqCst);
-        }
+        seldom.fences.join();
         // One less, so that the first call looks.
         let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
         let closed_consumers = before(&seldom.closed_consumers);

@@ -77,6 +77,8 @@ mod error;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
+mod fork;
+#[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
 mod inspect;

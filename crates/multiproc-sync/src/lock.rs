@@ -99,6 +99,7 @@ impl Lock {
             if let Ok(taken) = self.take(Deadline::NEVER) {
                 return self.guard(taken);
             }
+            self.region.assert_connected();
         }
     }
 
@@ -161,7 +162,7 @@ impl Lock {
 
     #[inline]
     fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        let guard = LockGuard { held: Held::new(self.raw(), taken), lock: self };
+        let guard = LockGuard { held: Held::new(self.raw(), taken, &self.region), lock: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }
 }

@@ -94,6 +94,7 @@ impl<T: Pod> Mutex<T> {
             if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
                 return self.guard(taken);
             }
+            self.region.assert_connected();
         }
     }
 
@@ -147,7 +148,7 @@ impl<T: Pod> Mutex<T> {
     fn guard(&self, taken: Taken) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
         let mut value = T::zeroed();
         self.region.data().copy_to(0, bytes_of_mut(&mut value));
-        let held = Held::new(self.raw(), taken);
+        let held = Held::new(self.raw(), taken, &self.region);
         let guard = MutexGuard { mutex: self, value, is_changed: false, held };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }
@@ -214,7 +215,8 @@ impl<T: Pod> DerefMut for MutexGuard<'_, T> {
 
 impl<T: Pod> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        if self.is_changed {
+        let holder = self.held.holder();
+        if self.is_changed && holder.member().is_some() && !holder.has_panicked() {
             self.mutex.region.data().copy_in(0, bytes_of(&self.value));
             fault::reached("mutex.written");
         }

@@ -428,6 +428,9 @@ fn the_guard_of_another_condition_is_refused() {
     let wait = AssertUnwindSafe(|| drop(one.wait(guard)));
     let text = *catch_unwind(wait).unwrap_err().downcast::<&str>().unwrap();
     assert!(text.contains("its own `lock`") && text.contains("another condition's"), "{text}");
+    // The guard was dropped by the panic, which counts as the death of its holder.
+    let abandoned = other.lock().expect_err("a panic under the lock");
+    drop(abandoned.into_guard());
     for condition in [&one, &other] {
         let guard = condition.try_lock().expect("it is free, and nobody has died");
         let (guard, result) = condition.wait_timeout(guard, Duration::ZERO).unwrap();

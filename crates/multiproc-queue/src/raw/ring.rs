@@ -27,10 +27,9 @@ use multiproc_sync::RECHECK;
 use multiproc_sync::fault;
 #[cfg(not(loom))]
 use multiproc_sync::placed;
-use multiproc_sync::primitives::{
-    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_heavy, fence_light, load_locked,
-};
+use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
 use multiproc_sync::raw::Busy;
+use multiproc_sync::raw::fences::{Fences, LightFence};
 use multiproc_sync::raw::latch::Latch;
 use multiproc_sync::raw::members::Members;
 use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
@@ -65,7 +64,7 @@ pub(crate) struct Control {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotEmpty {
-    waiters: Waiters,
+    waiters: Waiters<LightFence>,
     /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
     bell: AtomicU32,
     /// When somebody last asked for that, in ms.
@@ -78,8 +77,8 @@ struct NotEmpty {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotFull {
-    places: Waiters,
-    bytes: Waiters,
+    places: Waiters<LightFence>,
+    bytes: Waiters<LightFence>,
 }
 
 /// What only the holder of the producers' lock writes, and seldom.
@@ -108,8 +107,7 @@ pub(crate) struct Seldom {
     pub(crate) closed_consumers: AtomicU32,
     /// Whether what is got is a task: 1, or 0.
     pub(crate) is_joinable: AtomicU32,
-    /// Whether some member has no light fences: then nobody uses them. 1, or 0.
-    pub(crate) needs_full_fences: AtomicU32,
+    pub(crate) fences: Fences,
     rest: AtomicU32,
 }
 
@@ -131,7 +129,7 @@ placed!(Seldom {
     closed_producers,
     closed_consumers,
     is_joinable,
-    needs_full_fences,
+    fences,
     rest,
 });
 #[cfg(not(loom))]
@@ -260,8 +258,8 @@ impl Control {
 
     /// Lets go of the locks of a dead member. Nothing else of it remains.
     pub(crate) fn release_slot(&self, slot: usize) {
-        self.producers.lock.release_slot(slot);
-        self.consumers.lock.release_slot(slot);
+        self.producers.lock.release_slot(self.fences(), slot);
+        self.consumers.lock.release_slot(self.fences(), slot);
     }
 
     /// Wakes everybody who waits: what they wait for may never come.
@@ -296,15 +294,10 @@ impl Control {
         (self.not_empty.waiters.has_sleepers(), producers)
     }
 
-    /// Comes between a commit and the look for those who sleep: a full fence as seen by them, whose own
-    /// are heavy.
+    /// All words of a queue that are slept on have these fences.
     #[inline]
-    pub(super) fn fence(&self) {
-        if self.seldom.needs_full_fences.load(Ordering::Relaxed) == 0 {
-            fence_light();
-        } else {
-            fence(Ordering::SeqCst);
-        }
+    pub(crate) fn fences(&self) -> &Fences {
+        &self.seldom.fences
     }
 
     /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
@@ -312,7 +305,7 @@ impl Control {
     pub(crate) fn ask_for_bell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
         self.not_empty.bell.store(1, Ordering::Relaxed);
-        fence_heavy();
+        self.fences().heavy();
     }
 
     /// Asks for it again, after what came of it was thrown away: somebody may sleep whom it was to
@@ -321,7 +314,7 @@ impl Control {
         let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
         if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
             self.not_empty.bell.store(1, Ordering::Relaxed);
-            fence_heavy();
+            self.fences().heavy();
         }
     }
 
@@ -360,10 +353,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         self.lock(&side.lock, deadline)?;
         fault::reached("put.locked");
         let result = self.put_locked(items, parcel);
-        self.unlock(&side.lock);
+        let passed = self.unlock(&side.lock);
         fault::reached("put.unlocked");
         if let Ok((count @ 1.., _)) = result {
-            self.control.not_empty.waiters.notify(saturating_u32(count));
+            self.control.not_empty.waiters.notify(saturating_u32(count), passed);
         }
         result
     }
@@ -402,16 +395,17 @@ impl<M: Members + Memory> Ring<'_, M> {
         loop {
             // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited = waiters.wait_heavily(PAUSE, deadline, RECHECK, |look| {
-                let rest = items.after(done);
-                let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
-                match self.try_put(rest, parcel, || deadline) {
-                    Ok((0, same)) if same == full => check(look).err().map(Err),
-                    result => Some(result),
-                }
-            });
+            let waited =
+                waiters.wait_heavily(self.control.fences(), PAUSE, deadline, RECHECK, |look| {
+                    let rest = items.after(done);
+                    let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
+                    match self.try_put(rest, parcel, || deadline) {
+                        Ok((0, same)) if same == full => check(look).err().map(Err),
+                        result => Some(result),
+                    }
+                });
             if full == Put::NoPlace && waited.slept && self.len() < self.limits.capacity {
-                places.notify_one();
+                places.notify_one(self.control.fences().light());
             }
             match waited.outcome {
                 None => return (done, Err(Fault::Stalled)),
@@ -440,12 +434,12 @@ impl<M: Members + Memory> Ring<'_, M> {
         self.lock(&side.lock, deadline)?;
         fault::reached("get.locked");
         let result = self.get_locked(sink, lane);
-        self.unlock(&side.lock);
+        let passed = self.unlock(&side.lock);
         fault::reached("get.unlocked");
         let Got { count, trim } = result?;
         if count > 0 {
-            self.control.not_full.places.notify(saturating_u32(count));
-            self.control.not_full.bytes.notify_all();
+            self.control.not_full.places.notify(saturating_u32(count), passed);
+            self.control.not_full.bytes.notify_all(passed);
         }
         if let Some((head, tail)) = trim {
             self.trim_if_time(head, tail);
@@ -494,16 +488,22 @@ impl<M: Members + Memory> Ring<'_, M> {
         attempt: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_heavily(self.gets.steps(), deadline, RECHECK, attempt);
+        let waited = empty.wait_heavily(
+            self.control.fences(),
+            self.gets.steps(),
+            deadline,
+            RECHECK,
+            attempt,
+        );
         if waited.slept && self.len() > 0 {
-            empty.notify_one();
+            empty.notify_one(self.control.fences().light());
         }
         waited.outcome
     }
 
-    /// Wakes one who waits for an item: one has come that was not put. A fence must have passed.
+    /// Wakes one consumer that waits for an item: one has come that was not put.
     pub(crate) fn notify_consumer(&self) {
-        self.control.not_empty.waiters.notify_one();
+        self.control.not_empty.waiters.notify_one(self.control.fences().light());
     }
 
     /// Wakes all who wait for an item: they may wait in vain.
@@ -953,15 +953,17 @@ impl<M: Members + Memory> Ring<'_, M> {
         if lock.take_free(self.members.me()) {
             return Ok(());
         }
-        lock.lock(self.members, deadline(), LOCK_RECHECK).map_err(|Busy| Fault::Stalled)
+        lock.lock(self.members, self.control.fences(), deadline(), LOCK_RECHECK)
+            .map_err(|Busy| Fault::Stalled)
     }
 
     /// Lets go of it; and after it, other members see what was committed before they go to sleep.
     #[inline]
-    fn unlock(&self, lock: &Latch) {
-        lock.free();
-        self.control.fence();
-        lock.wake();
+    fn unlock(&self, lock: &Latch) -> LightFence {
+        lock.free(self.members.me());
+        let passed = self.control.fences().light();
+        lock.wake(passed);
+        passed
     }
 
     fn blocks(&self) -> Blocks<'_, M> {
