@@ -17,7 +17,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use multiproc_memory::lock::{self, Kind};
 
@@ -28,7 +28,6 @@ use crate::raw::members::{MEMBERS, MemberId};
 pub(crate) struct Membership {
     /// The bits of the [`MemberId`]; 0: none, since the process was forked.
     member: AtomicU32,
-    is_cut_off: AtomicBool,
 }
 
 impl Membership {
@@ -49,15 +48,6 @@ impl Membership {
 
     pub(crate) fn reset(&self) {
         self.member.store(0, Ordering::Relaxed);
-    }
-
-    pub(crate) fn cut_off(&self) {
-        self.is_cut_off.store(true, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.is_cut_off.load(Ordering::Relaxed)
     }
 }
 

@@ -400,15 +400,6 @@ impl Open {
         self.mapping.view(self.layout.members)
     }
 
-    /// Whether the descriptor is still ours, so that the kernel's answers are about this region.
-    fn is_connected(&self) -> bool {
-        let is_connected = self.descriptor.is_intact();
-        if !is_connected {
-            self.membership.cut_off();
-        }
-        is_connected
-    }
-
     /// Becomes a member: again, in a process that was forked from one.
     fn join(&self) -> io::Result<MemberId> {
         let descriptor = self.descriptor.get()?;
@@ -660,10 +651,9 @@ impl<C: Control> Region<C> {
     ///
     /// If other code in this process has closed the region's descriptor. An operation without an error
     /// of its own calls this where it would otherwise wait for a dead member forever.
+    #[track_caller]
     pub(crate) fn assert_connected(&self) {
-        if self.open.membership.is_cut_off()
-            && let Err(error) = self.open.descriptor.get()
-        {
+        if let Err(error) = self.open.descriptor.get() {
             panic!("multiproc {}: {error}", C::NAME);
         }
     }
@@ -828,11 +818,12 @@ impl<C: Control> Members for Region<C> {
         open.membership.is(member)
             || open.members().is_alive(open.descriptor.unchecked(), member)
             // Asked afterwards: if the descriptor is ours now, it was when the answer was given.
-            || !open.is_connected()
+            || self.is_cut_off()
     }
 
+    /// One system call.
     fn is_cut_off(&self) -> bool {
-        self.open.membership.is_cut_off()
+        !self.open.descriptor.is_intact()
     }
 }
 

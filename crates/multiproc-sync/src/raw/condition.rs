@@ -19,7 +19,7 @@
 //!
 //! Those sleep together on one word, the *crowd*. A notification that finds no waiter in a place wakes
 //! all of them, and each checks again what it waits for: a wait may end without a notification. At
-//! each recheck interval they check, too, and then find a place if one is free by then.
+//! each recheck interval, they move to places that are free by then, or were those of dead waiters.
 //!
 //! # Orderings
 //!
@@ -86,14 +86,22 @@ enum Kind {
 impl Condition {
     /// Takes a place. To be called with the lock held.
     pub fn enter(&self, members: &impl Members) -> Place {
+        Place(match self.take_place(members) {
+            Some(index) => Kind::Own(index),
+            // Before the lock is free, so that a notification that comes after it changes the word.
+            None => Kind::Crowd(self.enter_crowd()),
+        })
+    }
+
+    fn take_place(&self, members: &impl Members) -> Option<usize> {
         let waiting = members.me().bits();
         let take =
             |place: &Futex| place.load(Ordering::Relaxed) == FREE && change(place, FREE, waiting);
-        Place(match self.places.iter().position(take) {
-            Some(index) => Kind::Own(index),
-            // Before the lock is free, so that a notification that comes after it changes the word.
-            None => Kind::Crowd(self.crowd.fetch_or(SLEEPERS, Ordering::AcqRel) | SLEEPERS),
-        })
+        self.places.iter().position(take)
+    }
+
+    fn enter_crowd(&self) -> u32 {
+        self.crowd.fetch_or(SLEEPERS, Ordering::AcqRel) | SLEEPERS
     }
 
     /// Waits for a notification, without the lock. False: none came before the deadline.
@@ -106,7 +114,10 @@ impl Condition {
     ) -> bool {
         let index = match place {
             Kind::Own(index) => index,
-            Kind::Crowd(seen) => return self.wait_in_crowd(seen, members, deadline, recheck),
+            Kind::Crowd(seen) => match self.wait_in_crowd(seen, members, deadline, recheck) {
+                Ok(index) => index,
+                Err(is_woken) => return is_woken,
+            },
         };
         let place = &self.places[index];
         let waiting = members.me().bits();
@@ -133,32 +144,61 @@ impl Condition {
                 return true;
             }
             if is_time && let Some(adopted) = self.adopt(members) {
-                if !change(place, waiting, FREE) {
-                    // It was notified itself, too: one of the two is somebody else's.
-                    self.notify(1);
-                    let _ = change(place, waiting | NOTIFIED, FREE);
-                }
+                // If it was notified itself, too, one of the two is somebody else's.
+                self.leave(index, members);
                 let _ = change(adopted, waiting | NOTIFIED, FREE);
                 return true;
             }
         }
     }
 
-    /// Waits in the crowd. True: to check again is never wrong.
+    /// Waits in the crowd, until a place is free.
+    ///
+    /// # Errors
+    ///
+    /// True: it was woken. False: it was not before the deadline.
     fn wait_in_crowd(
         &self,
         seen: u32,
         members: &impl Members,
         deadline: Deadline,
         recheck: Duration,
-    ) -> bool {
-        fault::reached("condition.in_crowd");
-        if Recheck::every(recheck).sleep(&self.crowd, seen, deadline) {
-            // Perhaps the places are those of dead waiters.
-            let is_dead = |member| !members.is_alive(member);
-            self.places.iter().for_each(|place| self.clear(place, is_dead));
+    ) -> Result<usize, bool> {
+        let mut recheck = Recheck::every(recheck);
+        loop {
+            fault::reached("condition.about_to_sleep");
+            let is_time = recheck.sleep(&self.crowd, seen, deadline);
+            if self.crowd.load(Ordering::Acquire) != seen {
+                return Err(true);
+            }
+            if deadline.is_past() {
+                return Err(false);
+            }
+            if is_time {
+                // Perhaps the places are those of dead waiters.
+                let is_dead = |member| !members.is_alive(member);
+                self.places.iter().for_each(|place| self.clear(place, is_dead));
+                if let Some(index) = self.take_place(members) {
+                    // What was notified before that has changed the word; what is notified from now
+                    // on may find the place.
+                    if self.crowd.load(Ordering::Acquire) == seen {
+                        return Ok(index);
+                    }
+                    self.leave(index, members);
+                    return Err(true);
+                }
+            }
         }
-        !deadline.is_past() || self.crowd.load(Ordering::Acquire) != seen
+    }
+
+    /// Leaves a place; a notification that it has got is passed on.
+    fn leave(&self, index: usize, members: &impl Members) {
+        let place = &self.places[index];
+        let waiting = members.me().bits();
+        if !change(place, waiting, FREE) {
+            self.notify(1);
+            let _ = change(place, waiting | NOTIFIED, FREE);
+        }
     }
 
     /// Takes over the place, and so the notification, of one that was notified and is dead. By one
