@@ -224,6 +224,40 @@ fn loom_reserved_lock_is_taken_by_a_sleeper() {
     });
 }
 
+/// Once a sleeper has reserved the lock, the holder that releases it and takes it again at once gets
+/// it only after the sleeper.
+#[test]
+fn loom_reserved_lock_goes_to_the_sleeper_first() {
+    let was_reserved = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = was_reserved.clone();
+    explore(move || {
+        let guarded = Guarded::new();
+        let has_had_it = Arc::new(AtomicBool::new(false));
+        guarded.lock(member(0));
+        let sleeper = {
+            let (guarded, has_had_it) = (guarded.clone(), has_had_it.clone());
+            thread::spawn(move || {
+                guarded.lock(member(1));
+                has_had_it.store(true, Ordering::Relaxed);
+                guarded.add_one_locked(member(1));
+            })
+        };
+        guarded.add_one_locked(member(0));
+        guarded.lock(member(0));
+        let is_reserved = guarded.lock.is_reserved();
+        guarded.add_one_locked(member(0));
+        guarded.lock(member(0));
+        if is_reserved {
+            seen.store(true, Ordering::Relaxed);
+            assert!(has_had_it.load(Ordering::Relaxed), "the newcomer was first");
+        }
+        guarded.add_one_locked(member(0));
+        sleeper.join().unwrap();
+        assert_eq!(guarded.count(), 4);
+    });
+    assert!(was_reserved.load(Ordering::Relaxed), "the sleeper has never been overtaken");
+}
+
 /// A holder that does not repair hands the mark on.
 #[test]
 fn loom_abandoned_until_repaired() {

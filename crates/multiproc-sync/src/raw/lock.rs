@@ -298,6 +298,14 @@ impl Lock {
         has_sleepers(self.word.load(Ordering::Relaxed))
     }
 
+    /// Whether a sleeper has reserved it.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        // Not a load: loom would then miss interleavings with the stores of others.
+        is_reserved(self.word.fetch_or(0, Ordering::Relaxed))
+    }
+
     /// The word itself, for models of time.
     #[cfg(loom)]
     #[must_use]
