@@ -113,6 +113,10 @@ impl BoundedSemaphore {
     }
 
     /// Takes a permit, waiting for one as long as it takes.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and holders may be dead.
     pub fn acquire(&self) -> Permit<'_> {
         loop {
             if let Ok(permit) = self.acquire_until(Deadline::NEVER) {

@@ -112,6 +112,10 @@ impl Condition {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and the holder may be dead.
     pub fn lock(&self) -> Result<ConditionGuard<'_>, Abandoned<ConditionGuard<'_>>> {
         loop {
             if let Ok(taken) = self.raw_lock().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {

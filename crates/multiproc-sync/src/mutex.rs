@@ -28,7 +28,8 @@ use crate::{OWNER_RECHECK, fault, placed};
 ///
 /// As with a [`Lock`](crate::Lock), the next one that locks gets [`Abandoned`], with the guard. The
 /// value is then as the last holder found it, unless it died while it wrote its own back (which
-/// takes about as long as a memcpy of the value): then it may be a mix of both.
+/// takes about as long as a memcpy of the value): then it may be a mix of both. A panic under the guard
+/// counts as a death, and nothing is written back.
 ///
 /// ```
 /// use multiproc_sync::Mutex;
@@ -89,6 +90,10 @@ impl<T: Pod> Mutex<T> {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and the holder may be dead.
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
         loop {
             if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
