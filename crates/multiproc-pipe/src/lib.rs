@@ -54,8 +54,8 @@
 //!
 //! A message does not say what is in it: both sides need the same type. A type that looks at what
 //! comes (`serde_json::Value`, an enum with serde's `untagged`, `tag` or `content`, a struct with
-//! `flatten`) can be sent, and not received. Nor is there a trace of what was left out: fields and
-//! variants that are skipped (`skip`) must be so on both sides, and `skip_serializing_if` is refused
+//! `flatten`) can be sent, and not received. Nor is there a trace of fields that were left out: a
+//! field must be skipped on both sides (`skip`) or on neither, and `skip_serializing_if` is refused
 //! where it skips a named field, and confuses the receiver elsewhere.
 //!
 //! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue

@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn what_is_nested_too_deeply_is_refused() {
-        let chain = |levels| [vec![1; levels], vec![0]].concat();
+        let chain = |levels| [b"\x01\x04Node".repeat(levels), b"\x00\x04Leaf".to_vec()].concat();
         for levels in [1_000_000, 10_000_000] {
             let error = decode::<Tree>(&chain(levels), Vec::new()).unwrap_err();
             assert!(error.to_string().contains("nested so deeply"), "{error}");

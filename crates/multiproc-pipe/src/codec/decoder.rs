@@ -2,15 +2,19 @@
 
 use std::slice;
 
+use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
+use serde::forward_to_deserialize_any;
 
 use super::{Error, IN_2, IN_4, Result};
 
 /// What decoding one value may take of the stack: a quarter of what Rust gives a thread.
 const STACK: usize = 512 * 1024;
+
+/// A longer name of a variant is cut where an error shows it.
+const LONGEST_NAME: usize = 64;
 
 /// Takes values off the front of bytes.
 pub(crate) struct Decoder<'de> {
@@ -301,14 +305,14 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     fn deserialize_enum<V>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value>
     where
         V: Visitor<'de>,
     {
         self.check_depth()?;
-        visitor.visit_enum(self)
+        visitor.visit_enum(Variants { decoder: self, names: variants })
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
@@ -403,19 +407,122 @@ impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
     }
 }
 
-impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+/// The variants of an enum that its type can be decoded into.
+struct Variants<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    names: &'static [&'static str],
+}
+
+impl<'d, 'de> EnumAccess<'de> for Variants<'d, 'de> {
     type Error = Error;
-    type Variant = Self;
+    type Variant = &'d mut Decoder<'de>;
 
     #[inline]
-    fn variant_seed<S>(self, seed: S) -> Result<(S::Value, Self)>
+    fn variant_seed<S>(self, seed: S) -> Result<(S::Value, &'d mut Decoder<'de>)>
     where
         S: DeserializeSeed<'de>,
     {
-        let count = self.count()?;
-        let index = u32::try_from(count).unwrap_or(u32::MAX); // which no enum has
-        let variant = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(index))?;
-        Ok((variant, self))
+        let Self { decoder, names } = self;
+        let number = decoder.count()?;
+        let length = decoder.count()?;
+        let name = decoder.take(length)?;
+        let name = match names.get(number) {
+            Some(expected) if expected.as_bytes() == name => expected,
+            _ => find(names, name)?,
+        };
+        // No enum has as many.
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        Ok((seed.deserialize(VariantName { number, name })?, decoder))
+    }
+}
+
+/// Finds a variant whose number is another one where it is written: variants before it are skipped,
+/// or have several names. A type that does not say which ones there are checks the name by itself.
+#[cold]
+fn find<'de>(names: &'static [&'static str], name: &'de [u8]) -> Result<&'de str> {
+    let found = names.iter().find(|known| known.as_bytes() == name);
+    match (found, str::from_utf8(name)) {
+        (Some(found), _) => Ok(found),
+        (None, Ok(name)) if names.is_empty() => Ok(name),
+        _ => Err(unknown(names, name)),
+    }
+}
+
+#[cold]
+fn unknown(names: &[&str], name: &[u8]) -> Error {
+    let short = &name[..name.len().min(LONGEST_NAME)];
+    let name = String::from_utf8_lossy(short);
+    let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Error::new(format!(
+        "expected one of the variants {names}, got `{name}`, which the type does not read: is it \
+         marked with `skip_deserializing`, or named differently where it is written?"
+    ))
+}
+
+/// What says which variant it is: its name; or its number, as it is written, for a type that asks for
+/// one.
+#[derive(Clone, Copy)]
+struct VariantName<'de> {
+    number: u32,
+    name: &'de str,
+}
+
+impl<'de> VariantName<'de> {
+    fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u32(self.number)
+    }
+}
+
+macro_rules! by_number {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                self.number(visitor)
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for VariantName<'de> {
+    type Error = Error;
+
+    by_number! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.name)
+    }
+
+    fn deserialize_newtype_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        BorrowedStrDeserializer::new(self.name).deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple tuple_struct
+        map struct identifier ignored_any
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
     }
 }
 

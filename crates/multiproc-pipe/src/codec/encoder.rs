@@ -38,6 +38,15 @@ impl Encoder<'_> {
         self.0.push(IN_8);
         self.0.extend_from_slice(&(count as u64).to_le_bytes());
     }
+
+    /// Which variant of an enum follows. serde numbers them in one way here and in another way where
+    /// they are read, if some are skipped: so the name decides.
+    #[inline]
+    fn variant(&mut self, number: u32, name: &'static str) {
+        self.count(number as usize);
+        self.count(name.len());
+        self.0.extend_from_slice(name.as_bytes());
+    }
 }
 
 macro_rules! numbers {
@@ -113,8 +122,8 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_unit_variant(self, _: &'static str, index: u32, _: &'static str) -> Result {
-        self.count(index as usize);
+    fn serialize_unit_variant(self, _: &'static str, number: u32, variant: &'static str) -> Result {
+        self.variant(number, variant);
         Ok(())
     }
 
@@ -130,14 +139,14 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     fn serialize_newtype_variant<T>(
         self,
         _: &'static str,
-        index: u32,
-        _: &'static str,
+        number: u32,
+        variant: &'static str,
         value: &T,
     ) -> Result
     where
         T: Serialize + ?Sized,
     {
-        self.count(index as usize);
+        self.variant(number, variant);
         value.serialize(self)
     }
 
@@ -160,11 +169,11 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     fn serialize_tuple_variant(
         self,
         _: &'static str,
-        index: u32,
-        _: &'static str,
+        number: u32,
+        variant: &'static str,
         _: usize,
     ) -> Result<Self> {
-        self.count(index as usize);
+        self.variant(number, variant);
         Ok(self)
     }
 
@@ -182,11 +191,11 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     fn serialize_struct_variant(
         self,
         _: &'static str,
-        index: u32,
-        _: &'static str,
+        number: u32,
+        variant: &'static str,
         _: usize,
     ) -> Result<Self> {
-        self.count(index as usize);
+        self.variant(number, variant);
         Ok(self)
     }
 

@@ -68,10 +68,10 @@ fn the_format_is_the_one_that_is_documented() {
     is([1_u8, 2], &[1, 2]);
     is(None::<u8>, &[0]);
     is(Some(Some(5_u8)), &[1, 1, 5]);
-    is(Shape::Point, &[0]);
-    is(Shape::Circle(9), &[1, 9]);
-    is(Shape::Line(1, 2), &[2, 1, 2]);
-    is(Shape::Rectangle { width: 3, height: 4 }, &[3, 3, 4]);
+    is(Shape::Point, b"\x00\x05Point");
+    is(Shape::Circle(9), b"\x01\x06Circle\x09");
+    is(Shape::Line(1, 2), b"\x02\x04Line\x01\x02");
+    is(Shape::Rectangle { width: 3, height: 4 }, b"\x03\x09Rectangle\x03\x04");
     is(vec![1_u16, 2], &[2, 1, 0, 2, 0]);
     is(BTreeMap::from([(1_u8, "x".to_owned()), (2, String::new())]), &[2, 1, 1, b'x', 2, 0]);
     // An element takes a byte at least, for all of them together.
@@ -106,8 +106,11 @@ fn what_is_no_value_is_refused_with_a_reason() {
     assert_eq!(error(&[2]), "expected 0 or 1, got 2");
     assert_eq!(error(&[1, 0]), "it ends where 4 more bytes should come");
     assert!(error(&[1, 0, 0xd8, 0, 0]).contains("char"));
-    assert!(error(&[1, 65, 0, 0, 0, 4]).contains("variant index"));
-    assert!(error(&[1, 65, 0, 0, 0, 255, 0, 0, 0, 0, 1, 0, 0, 0]).contains("variant index"));
+    assert!(error(b"\x01A\0\0\0\x00\x04Pint").contains("got `Pint`"));
+    assert!(error(b"\x01A\0\0\0\xff\0\0\0\0\x01\0\0\0\x01x").contains("got `x`"));
+    // The name decides, whatever the number.
+    let decoded = decode::<(u8, Shape)>(b"\x07\xff\0\0\0\0\x01\0\0\0\x06Circle\x09");
+    assert_eq!(decoded, Ok((7, Shape::Circle(9))));
     assert!(decode::<String>(&[1, 0xff]).unwrap_err().contains("utf-8"));
     let huge = [255; 9];
     assert!(decode::<String>(&huge).unwrap_err().contains("it ends"));
@@ -258,7 +261,7 @@ fn whatever_holds_itself_is_bounded() {
     }
     const DEEP: usize = 1_000_000;
     let errors = [
-        decode::<Variant>(&[1; DEEP]).unwrap_err(),
+        decode::<Variant>(&b"\x01\x05_Next".repeat(DEEP)).unwrap_err(),
         decode::<Optional>(&[1; DEEP]).unwrap_err(),
         decode::<Listed>(&[1; DEEP]).unwrap_err(),
         decode::<Mapped>(&[1; DEEP]).unwrap_err(),
