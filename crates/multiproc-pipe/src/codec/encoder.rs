@@ -282,7 +282,11 @@ impl<'a> Elements<'a> {
     fn new(encoder: Encoder<'a>, announced: Option<usize>) -> Result<Self> {
         let mut encoder = encoder.inside()?;
         match announced {
-            Some(count) => encoder.count(count),
+            Some(count) => {
+                // Each takes a byte at least: so a count that memory could not hold ends here.
+                encoder.bytes.try_reserve(count).map_err(|_| too_long(count))?;
+                encoder.count(count);
+            }
             // Its room. What stands there is known at the end.
             None => encoder.longest_count(0),
         }
@@ -305,11 +309,20 @@ impl<'a> Elements<'a> {
             None => bytes[start - 8..start].copy_from_slice(&(count as u64).to_le_bytes()),
         }
         // An element without bytes takes one, too: see the text of `codec`.
-        if bytes.len() - start < count {
-            bytes.resize(start + count, 0);
+        if let Some(missing) = count.checked_sub(bytes.len() - start) {
+            bytes.try_reserve(missing).map_err(|_| too_long(count))?;
+            bytes.resize(bytes.len() + missing, 0);
         }
         Ok(())
     }
+}
+
+#[cold]
+fn too_long(count: usize) -> Error {
+    Error::new(format!(
+        "it has a sequence of {count} elements, each of which takes a byte at least, and there is no \
+         memory for so many"
+    ))
 }
 
 #[cold]

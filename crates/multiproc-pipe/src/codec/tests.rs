@@ -144,6 +144,16 @@ fn a_serialize_that_cannot_be_undone_is_refused() {
 }
 
 #[test]
+fn elements_without_bytes_that_are_too_many_are_refused() {
+    for count in [usize::MAX, usize::MAX - 5, isize::MAX as usize, 1 << 60] {
+        let mut bytes = vec![7; 100];
+        let error = vec![(); count].serialize(Encoder::new(&mut bytes)).unwrap_err();
+        assert!(error.to_string().contains(&count.to_string()), "{error}");
+    }
+    assert_eq!(encode(&vec![(); 300]).unwrap().len(), 303);
+}
+
+#[test]
 fn a_deserialize_that_asks_for_more_is_refused() {
     #[derive(Debug, Deserialize)]
     #[serde(untagged)]
