@@ -20,10 +20,11 @@
 //! # }
 //! ```
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::cell::Cell;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -215,8 +216,8 @@ pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
 ///
 /// # Errors
 ///
-/// If the bytes are no value of this type, or something is left over, or the value has more than 256
-/// levels. (Decoding those takes some 400 KiB of stack in a debug build, and more if the type holds
+/// If the bytes are no value of this type, or something is left over, or its `Deserialize` panics (the
+/// error then holds the panic's message), or the value has more than 256 levels. (Decoding those takes some 400 KiB of stack in a debug build, and more if the type holds
 /// kilobytes in each; a thread with less than that cannot be saved from a hostile sender, if the type
 /// can hold itself.)
 #[inline]
@@ -238,18 +239,26 @@ pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, E> {
-    let _scope = Scope::enter(Doing::Decoding);
-    if !descriptors.is_empty() {
-        offer(descriptors);
-    }
-    let mut decoder = Decoder::new(bytes);
-    // No other call between the two: each would move the value once more.
-    match T::deserialize(decoder.value()) {
-        Ok(value) => match decoder.end() {
-            Ok(()) => Ok(value),
+    // Unwind safe: what a value's own code has changed elsewhere is its own affair, as with every panic;
+    // nothing else outlives the panic but the table, which its scope puts back.
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let _scope = Scope::enter(Doing::Decoding);
+        if !descriptors.is_empty() {
+            offer(descriptors);
+        }
+        let mut decoder = Decoder::new(bytes);
+        // No other call between the two: each would move the value once more.
+        match T::deserialize(decoder.value()) {
+            Ok(value) => match decoder.end() {
+                Ok(()) => Ok(value),
+                Err(error) => Err(decode_error::<T>(error).into()),
+            },
             Err(error) => Err(decode_error::<T>(error).into()),
-        },
-        Err(error) => Err(decode_error::<T>(error).into()),
+        }
+    }));
+    match decoded {
+        Ok(result) => result,
+        Err(panic) => Err(panicked::<T>(panic).into()),
     }
 }
 
@@ -263,6 +272,22 @@ fn offer(descriptors: Vec<OwnedFd>) {
 #[cold]
 fn decode_error<T>(error: codec::Error) -> DecodeError {
     DecodeError { type_name: type_name::<T>(), reason: error.into_reason() }
+}
+
+/// The error of a value whose `Deserialize` panicked.
+#[cold]
+fn panicked<T>(panic: Box<dyn Any + Send>) -> DecodeError {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "a panic with a payload that is no text",
+    };
+    let reason = format!("its `Deserialize` panicked: {text}");
+    // Its drop may panic as well. Then that one's payload is left alone.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
+    DecodeError { type_name: type_name::<T>(), reason }
 }
 
 /// Puts a descriptor into the message being encoded. To be called from a handle's `Serialize`.
@@ -408,6 +433,44 @@ mod tests {
         let descriptors = encode(&(null(), tree(255)), &mut bytes).unwrap();
         let (_, back) = decode::<(Descriptor, Tree)>(&bytes[2..], descriptors).unwrap();
         assert_eq!(back, tree(255));
+    }
+
+    #[test]
+    fn panic_in_deserialize_is_a_decode_error_with_its_message() {
+        #[derive(Debug)]
+        struct Checked(u8);
+        impl<'de> Deserialize<'de> for Checked {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match u8::deserialize(deserializer)? {
+                    0 => panic!("a plain text"),
+                    1 => std::panic::panic_any(1),
+                    2 => std::panic::panic_any(Payload),
+                    number => {
+                        assert!(number < 10, "out of range: {number}");
+                        Ok(Self(number))
+                    }
+                }
+            }
+        }
+        struct Payload;
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                panic!("and once more");
+            }
+        }
+        let error = |number| {
+            let bytes = [0, 0, 0, 0, number];
+            let descriptors = vec![OwnedFd::from(null())];
+            decode::<(Descriptor, Checked)>(&bytes, descriptors).unwrap_err()
+        };
+        assert_eq!(error(11).reason(), "its `Deserialize` panicked: out of range: 11");
+        assert!(error(11).type_name().contains("Checked"));
+        assert_eq!(error(0).reason(), "its `Deserialize` panicked: a plain text");
+        for number in [1, 2] {
+            assert!(error(number).reason().contains("a payload that is no text"));
+        }
+        assert!(STATE.get() == NOTHING);
+        assert_eq!(decode::<Checked>(&[3], Vec::new()).unwrap().0, 3);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use multiproc_pipe::{
     simplex,
 };
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc::enable_in_tests!();
 
@@ -159,6 +159,30 @@ fn what_does_not_serialise_comes_back_and_the_connection_goes_on() {
     left.send((String::new(), Even(4))).unwrap();
     assert_eq!(right.recv().unwrap().1.0, 4);
     assert!(right.try_recv().unwrap_err().is_empty(), "nothing of the refused one was sent");
+}
+
+#[test]
+fn panic_in_deserialize_is_a_decode_error_and_the_next_message_comes() {
+    #[derive(Debug, PartialEq, Serialize)]
+    struct Small(u32);
+    impl<'de> Deserialize<'de> for Small {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let number = u32::deserialize(deserializer)?;
+            assert!(number < 10, "out of range: {number}");
+            Ok(Self(number))
+        }
+    }
+    alone(|()| {
+        let (left, right) = duplex::<(Descriptor, Small), ()>().unwrap();
+        let file = || Descriptor(File::open("/dev/null").unwrap().into());
+        let before = Census::take();
+        left.send((file(), Small(11))).unwrap();
+        left.send((file(), Small(3))).unwrap();
+        let Err(RecvError::Decode(error)) = right.recv() else { panic!("it cannot be decoded") };
+        assert!(error.reason().contains("out of range: 11"), "{error}");
+        assert_eq!(right.recv().unwrap().1, Small(3));
+        assert_eq!(Census::take(), before);
+    });
 }
 
 #[test]
