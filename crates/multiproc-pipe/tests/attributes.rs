@@ -251,3 +251,166 @@ fn long_name_of_a_hostile_variant_is_not_repeated_in_the_error() {
     let error = decode::<One>(&[0, 3, 0xff, 0xfe, 0xfd]).unwrap_err();
     assert!(error.contains("`Known`"), "{error}");
 }
+
+#[test]
+fn renamed_fields_and_skipped_fields_arrive() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Fields {
+        #[serde(rename(serialize = "there", deserialize = "here"))]
+        first_one: u8,
+        #[serde(skip)]
+        local: String,
+        #[serde(alias = "a", alias = "b", default)]
+        second_one: u16,
+        #[serde(skip, default = "seven")]
+        other: u8,
+        last: Option<u32>,
+    }
+    fn seven() -> u8 {
+        7
+    }
+    let fields = |local: &str, other| Fields {
+        first_one: 1,
+        local: local.to_owned(),
+        second_one: 2,
+        other,
+        last: Some(3),
+    };
+    arrive([fields("", 7)]);
+    // What is skipped is made anew where it arrives.
+    assert_eq!(decode::<Fields>(&encode(&fields("x", 9))).unwrap(), fields("", 7));
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Tuple(u8, #[serde(skip)] String, u16);
+    arrive([Tuple(1, String::new(), 2)]);
+}
+
+#[test]
+fn converted_fields_arrive() {
+    mod reversed {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        pub(super) fn serialize<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+            text.chars().rev().collect::<String>().serialize(to)
+        }
+
+        pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+            Ok(String::deserialize(from)?.chars().rev().collect())
+        }
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct With {
+        #[serde(with = "reversed")]
+        text: String,
+        #[serde(
+            serialize_with = "reversed::serialize",
+            deserialize_with = "reversed::deserialize"
+        )]
+        other: String,
+    }
+    arrive([With { text: "abc".to_owned(), other: "de".to_owned() }]);
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(into = "u32", try_from = "u32")]
+    struct Even(u32);
+    impl From<Even> for u32 {
+        fn from(Even(half): Even) -> u32 {
+            half * 2
+        }
+    }
+    impl TryFrom<u32> for Even {
+        type Error = String;
+        fn try_from(number: u32) -> Result<Self, String> {
+            if number.is_multiple_of(2) {
+                Ok(Self(number / 2))
+            } else {
+                Err(format!("{number} is odd"))
+            }
+        }
+    }
+    arrive([Even(7)]);
+    assert!(decode::<Even>(&encode(&7_u32)).unwrap_err().contains("7 is odd"));
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Thin {
+        inner: Vec<u16>,
+    }
+    arrive([Thin { inner: vec![1, 2] }]);
+    assert_eq!(encode(&Thin { inner: vec![1] }), encode(&vec![1_u16]));
+}
+
+#[test]
+fn type_of_another_crate_arrives() {
+    /// As if it were elsewhere.
+    #[derive(Debug, PartialEq)]
+    enum Remote {
+        Off,
+        On { level: u8 },
+    }
+    #[derive(Serialize, Deserialize)]
+    #[serde(remote = "Remote")]
+    enum RemoteDef {
+        Off,
+        On { level: u8 },
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Holds(#[serde(with = "RemoteDef")] Remote);
+    arrive([Holds(Remote::Off), Holds(Remote::On { level: 3 })]);
+}
+
+#[test]
+fn field_that_is_left_out_at_times_is_refused_where_it_is_written() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Sparse {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        here: Option<u8>,
+        there: u8,
+    }
+    arrive([Sparse { here: Some(1), there: 2 }]);
+    let sparse = Sparse { here: None, there: 2 };
+    let error = message::encode(&sparse, &mut Vec::new()).unwrap_err();
+    assert!(error.reason().contains("skip_serializing_if"), "{error}");
+}
+
+#[test]
+fn type_that_asks_what_comes_is_refused_with_a_hint() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u32),
+        Text { text: String },
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Started,
+        Moved { to: String },
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind", content = "of")]
+    enum Adjacent {
+        Started,
+        Number(u32),
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Flat {
+        id: u32,
+        #[serde(flatten)]
+        more: std::collections::BTreeMap<String, u32>,
+    }
+    let more = [("a".to_owned(), 1)].into();
+    let errors = [
+        decode::<Untagged>(&encode(&Untagged::Number(7))).unwrap_err(),
+        decode::<Untagged>(&encode(&Untagged::Text { text: "x".to_owned() })).unwrap_err(),
+        decode::<Tagged>(&encode(&Tagged::Started)).unwrap_err(),
+        decode::<Tagged>(&encode(&Tagged::Moved { to: "x".to_owned() })).unwrap_err(),
+        decode::<Adjacent>(&encode(&Adjacent::Started)).unwrap_err(),
+        decode::<Adjacent>(&encode(&Adjacent::Number(7))).unwrap_err(),
+        decode::<Flat>(&encode(&Flat { id: 7, more })).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.contains("`Json`"), "{error}");
+    }
+}

@@ -172,8 +172,8 @@ fn not_taken(left: usize, count: usize) -> Error {
 fn not_described<T>() -> Result<T> {
     Err(Error::new(
         "a message does not say what is in it, so a type that asks (a JSON value; an enum with serde's \
-         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: take these \
-         attributes away, or send it as text",
+         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: wrap it in `Json` \
+         (of the feature `json`), or take these attributes away",
     ))
 }
 
