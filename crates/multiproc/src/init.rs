@@ -1,20 +1,30 @@
-//! `init`, the first statement of `main`, and `enable_in_tests!`, which stands in for it.
+//! `init`, the first statement of `main`; `enable_in_tests!`, which stands in for it; and what a child
+//! does before either.
 //!
-//! Opens `unsafe` to take the marker out of the environment, and to ignore SIGPIPE where std has not.
+//! A child finds out that it is one before `main`, in a constructor: nothing of the program has run
+//! then, so its environment, standard input and descriptors are those that its parent gave it, and
+//! there are no threads that could notice a change. What it finds waits for `init`.
+//!
+//! Opens `unsafe` to be such a constructor, to take the marker out of the environment, and to ignore
+//! SIGPIPE where std has not.
 #![allow(unsafe_code)]
 
-use std::env;
+use std::fs::File;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::{env, io};
 
 use rustix::fs::{FileType, fstat};
+use rustix::io::fcntl_dupfd_cloexec;
 
-use crate::protocol::MARKER;
+use crate::bootstrap::PANICKED;
+use crate::protocol::{MARKER, Mark};
 use crate::{bootstrap, children, fault};
 
 /// Whether a child of this program would know what to do.
-static INITIALIZED: AtomicBool = AtomicBool::new(false);
+pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
@@ -49,8 +59,8 @@ pub fn init() -> Runtime {
          statement; in tests `multiproc::enable_in_tests!()` takes its place"
     );
     INITIALIZED.store(true, Ordering::Relaxed);
-    if is_marked_child() {
-        bootstrap::run();
+    if let Some(newborn) = newborn() {
+        bootstrap::run(newborn.socket);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
     multiproc_sync::primitives::has_light_fences();
@@ -113,7 +123,7 @@ macro_rules! enable_in_tests {
 /// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
 pub extern "C" fn in_tests() {
     INITIALIZED.store(true, Ordering::Relaxed);
-    if is_marked_child() {
+    if let Some(newborn) = newborn() {
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
         // SAFETY: nothing else runs yet, and SIG_IGN is a disposition.
@@ -121,7 +131,7 @@ pub extern "C" fn in_tests() {
         // It names the main thread. A thread of our own has a name, the usual stack of a main
         // thread, and a panic in it cannot unwind into the loader.
         let main = std::thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        match main.spawn(|| bootstrap::run()) {
+        match main.spawn(|| bootstrap::run(newborn.socket)) {
             Ok(main) => _ = main.join(),
             Err(error) => eprintln!("multiproc: a child process has no main thread: {error}"),
         }
@@ -129,31 +139,76 @@ pub extern "C" fn in_tests() {
     }
 }
 
-/// Whether this process was started to run a function. Takes the mark away, so that no process that
-/// it starts by other means has it.
-fn is_marked_child() -> bool {
-    let Some(mark) = env::var_os(MARKER) else { return false };
-    fault::reached("child.started");
-    // SAFETY: before anything else in `main`, or before `main`: there are no other threads yet that
-    // could look at the environment. (A program that starts threads before `init` breaks what the
-    // documentation of `init` says.)
-    unsafe { env::remove_var(MARKER) };
-    let stdin = std::io::stdin();
-    // A program with more rights than whoever started it does not let itself be told what to run.
-    // SAFETY: it looks up a number that the kernel gave to this program at its start.
-    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    let is_ours = !is_privileged
-        && fstat(stdin.as_fd()).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-                && mark.to_str() == Some(&stat.st_ino.to_string())
-        });
-    if !is_ours {
-        eprintln!(
-            "multiproc: the environment variable {MARKER} is for internal use, and was not set by \
-             this program; it is ignored"
-        );
+/// What a child knows before `main`.
+struct Newborn {
+    /// The connection to its parent.
+    socket: OwnedFd,
+}
+
+/// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and as soon
+/// as somebody has taken it.
+static NEWBORN: LazyLock<Mutex<Option<Newborn>>> = LazyLock::new(|| Mutex::new(Newborn::look()));
+
+/// Called by the loader before `main`, and before the constructors of the program itself.
+#[used]
+// SAFETY: the loader calls the functions in this section, and this one has the type that it calls.
+// Those with a number come first, in its order; std's own, which keeps the arguments, has 99.
+#[unsafe(link_section = ".init_array.00100")]
+static BEFORE_MAIN: extern "C" fn() = {
+    extern "C" fn before_main() {
+        LazyLock::force(&NEWBORN);
     }
-    is_ours
+    before_main
+};
+
+/// Also looks, should a linker have left the constructor out.
+fn newborn() -> Option<Newborn> {
+    NEWBORN.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl Newborn {
+    fn look() -> Option<Self> {
+        let text = env::var_os(MARKER)?;
+        let mark = text.to_str().and_then(Mark::parse);
+        if mark.as_ref().is_some_and(|mark| Some(mark.copy) != bootstrap::this_copy()) {
+            // Another copy of this library is to take it.
+            return None;
+        }
+        // Nothing that this process starts by other means is to have it.
+        // SAFETY: before `main`, so no code of the program runs in another thread, and that of the
+        // loader and of the libraries that it has loaded does not use the environment.
+        unsafe { env::remove_var(MARKER) };
+        let stdin = io::stdin();
+        // A program with more rights than whoever started it does not let itself be told what to run.
+        // SAFETY: it looks up a number that the kernel gave to this program at its start.
+        let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+        let is_ours = !is_privileged
+            && fstat(stdin.as_fd()).is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::Socket
+                    && mark.is_some_and(|mark| mark.socket == stat.st_ino)
+            });
+        if !is_ours {
+            eprintln!(
+                "multiproc: the environment variable {MARKER} is for internal use, and was not set \
+                 for this process; it is ignored"
+            );
+            return None;
+        }
+        fault::reached("child.started");
+        Some(Self::be_child().unwrap_or_else(|error| {
+            eprintln!("multiproc: a child process could not be set up: {error}");
+            // SAFETY: it has no preconditions. It calls no destructors, since not all constructors
+            // have been called.
+            unsafe { libc::_exit(PANICKED) }
+        }))
+    }
+
+    fn be_child() -> io::Result<Self> {
+        let stdin = io::stdin();
+        let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(Self { socket })
+    }
 }
 
 /// Unit tests are one of the places where `enable_in_tests!` is needed.

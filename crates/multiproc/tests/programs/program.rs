@@ -46,6 +46,7 @@ fn main() {
             park()
         }
         Some("inits_twice") => twice(runtime),
+        Some("has_two_copies") => two_copies(),
         _ => panic!("there is no program {}", program.display()),
     }
 }
@@ -138,4 +139,13 @@ fn fork() {
 
 fn twice(_first: Runtime) {
     let _second = multiproc::init();
+}
+
+/// Starts a process by each of two copies of the library. This one's `init` is called first.
+fn two_copies() {
+    let _twin = multiproc_twin::init();
+    let child = Process::spawn(|n: u32| n + 1, 1).unwrap();
+    say(&child.join().unwrap().to_string());
+    let child = multiproc_twin::Process::spawn(|n: u32| n + 2, 1).unwrap();
+    say(&child.join().unwrap().to_string());
 }
