@@ -33,7 +33,10 @@ use crate::{children, fault};
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The exit code after a panic, as Rust has it.
-pub(crate) const PANICKED: i32 = 101;
+const PANICKED: i32 = 101;
+
+/// The exit code of a child that must not run its function.
+pub(crate) const UNFIT: i32 = 102;
 
 /// Runs a function of types that are known here alone; see [`entry`].
 type Entry = fn(Encoded) -> Outcome;

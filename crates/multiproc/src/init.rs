@@ -11,7 +11,7 @@
 
 use std::fs::File;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::{env, io};
@@ -19,7 +19,7 @@ use std::{env, io};
 use rustix::fs::{FileType, fstat};
 use rustix::io::fcntl_dupfd_cloexec;
 
-use crate::bootstrap::PANICKED;
+use crate::bootstrap::UNFIT;
 use crate::protocol::{MARKER, Mark};
 use crate::{bootstrap, children, fault};
 
@@ -37,6 +37,9 @@ pub(crate) fn is_initialized() -> bool {
 /// which looks after the children at the end of `main`: see [`Runtime`].
 ///
 /// What comes before it in `main` happens in every child, too.
+///
+/// A child that cannot run its function prints why on standard error, and exits with code 102. It
+/// never comes to what is behind `init`.
 ///
 /// # Panics
 ///
@@ -168,39 +171,42 @@ fn newborn() -> Option<Newborn> {
 
 impl Newborn {
     fn look() -> Option<Self> {
-        let text = env::var_os(MARKER)?;
-        let mark = text.to_str().and_then(Mark::parse);
-        if mark.as_ref().is_some_and(|mark| Some(mark.copy) != bootstrap::this_copy()) {
-            // Another copy of this library is to take it.
+        let mark = env::var_os(MARKER)?;
+        let stdin = fstat(io::stdin());
+        let socket = stdin
+            .ok()
+            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+            .map(|stat| stat.st_ino);
+        let Some(mark) = mark.to_str().and_then(Mark::parse) else {
+            // With a socket, it may be for another version of this library.
+            if socket.is_none() {
+                eprintln!(
+                    "multiproc: the environment variable {MARKER} is for internal use, and was not \
+                     set by this library; it is ignored"
+                );
+            }
             return None;
+        };
+        if Some(mark.copy) != bootstrap::this_copy() {
+            return None;
+        }
+        // This copy of the library started this process, and only to run a function: if it cannot do
+        // that it must end, since `main` would start another one.
+        if is_privileged() {
+            refuse(
+                "the program gives more rights than its user has (set-user-ID, set-group-ID or file \
+                 capabilities), so whoever started it cannot be trusted",
+            );
+        }
+        if socket != Some(mark.socket) {
+            refuse("its standard input is not the socket of its parent");
         }
         // Nothing that this process starts by other means is to have it.
         // SAFETY: before `main`, so no code of the program runs in another thread, and that of the
         // loader and of the libraries that it has loaded does not use the environment.
         unsafe { env::remove_var(MARKER) };
-        let stdin = io::stdin();
-        // A program with more rights than whoever started it does not let itself be told what to run.
-        // SAFETY: it looks up a number that the kernel gave to this program at its start.
-        let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-        let is_ours = !is_privileged
-            && fstat(stdin.as_fd()).is_ok_and(|stat| {
-                FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-                    && mark.is_some_and(|mark| mark.socket == stat.st_ino)
-            });
-        if !is_ours {
-            eprintln!(
-                "multiproc: the environment variable {MARKER} is for internal use, and was not set \
-                 for this process; it is ignored"
-            );
-            return None;
-        }
         fault::reached("child.started");
-        Some(Self::be_child().unwrap_or_else(|error| {
-            eprintln!("multiproc: a child process could not be set up: {error}");
-            // SAFETY: it has no preconditions. It calls no destructors, since not all constructors
-            // have been called.
-            unsafe { libc::_exit(PANICKED) }
-        }))
+        Some(Self::be_child().unwrap_or_else(|error| refuse(&error.to_string())))
     }
 
     fn be_child() -> io::Result<Self> {
@@ -209,6 +215,21 @@ impl Newborn {
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         Ok(Self { socket })
     }
+}
+
+/// Ends a child before `main`.
+fn refuse(why: &str) -> ! {
+    eprintln!("multiproc: a child process cannot run its function: {why}");
+    // SAFETY: it has no preconditions. It calls no destructors, since not all constructors have been
+    // called.
+    unsafe { libc::_exit(UNFIT) }
+}
+
+/// Whether this program has more rights than whoever started it: then it does not let itself be told
+/// what to run, and so cannot start children either.
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: it looks up a number that the kernel gave to this program at its start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 /// Unit tests are one of the places where `enable_in_tests!` is needed.

@@ -63,7 +63,8 @@
 //! Linux only (5.10 or newer; x86-64 is tested, aarch64 should work). Parent and child must be the
 //! same executable: a library that is loaded at run time cannot start processes
 //! ([`SpawnError::NotInExecutable`]), nor can a program that was started by naming the loader
-//! (`ld.so program`).
+//! (`ld.so program`). Nor can a program that has more rights than the user who started it, as a
+//! set-user-ID program has ([`SpawnError::Privileged`]).
 //!
 //! # The layers
 //!

@@ -31,6 +31,9 @@ pub(crate) fn spawn<R>(
     if !init::is_initialized() {
         return Err(SpawnError::NotInitialized);
     }
+    if init::is_privileged() {
+        return Err(SpawnError::Privileged);
+    }
     // Collects those that have ended, so that nobody has to ask for it.
     drop(active_children());
 

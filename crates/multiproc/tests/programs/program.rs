@@ -17,8 +17,11 @@ use multiproc_testkit::until;
 use rustix::process::{Signal, getpid, kill_process};
 
 fn main() {
-    let runtime = multiproc::init();
     let program = env::args_os().nth(1).expect("the name of a program");
+    if program == "has_privileges" || program == "drops_privileges" {
+        come_to_main();
+    }
+    let runtime = multiproc::init();
     match program.to_str() {
         Some("arguments") => arguments(),
         Some("names") => names(),
@@ -46,6 +49,11 @@ fn main() {
             park()
         }
         Some("inits_twice") => twice(runtime),
+        Some("has_privileges") => try_to_spawn(),
+        Some("drops_privileges") => {
+            drop_privileges();
+            try_to_spawn();
+        }
         Some("has_two_copies") => two_copies(),
         _ => panic!("there is no program {}", program.display()),
     }
@@ -148,4 +156,30 @@ fn two_copies() {
     say(&child.join().unwrap().to_string());
     let child = multiproc_twin::Process::spawn(|n: u32| n + 2, 1).unwrap();
     say(&child.join().unwrap().to_string());
+}
+
+/// Tells that the program has come to `main`, which a child of it must not do again and again.
+fn come_to_main() {
+    say("main");
+    let depth = env::var("DEPTH").map_or(0, |depth| depth.parse().unwrap());
+    if depth == 3 {
+        process::exit(3);
+    }
+    // SAFETY: there is one thread, and no other can look at the environment.
+    unsafe { env::set_var("DEPTH", (depth + 1).to_string()) };
+}
+
+fn try_to_spawn() {
+    match Process::spawn(|n: u32| n + 1, 1) {
+        Ok(child) => say(&format!("{:?}", child.join())),
+        Err(error) => say(&format!("{error:?}")),
+    }
+}
+
+/// Becomes an ordinary user's. If the program's file gives rights to its users, the next one that is
+/// started from it has them.
+fn drop_privileges() {
+    const NOBODY: libc::uid_t = 65_534;
+    // SAFETY: it has no preconditions.
+    assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
 }
