@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use crate::current::{Identity, become_child};
 use crate::init::INITIALIZED;
 use crate::protocol::{Encoded, Outcome, Panic, Start};
-use crate::{children, fault};
+use crate::{children, fault, init};
 
 /// How long a daemon whose parent died may take to end by SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);
@@ -225,11 +225,7 @@ fn watch_parent(
     identity: &'static Identity,
 ) -> io::Result<()> {
     let lifeline = connection.as_fd().try_clone_to_owned()?;
-    thread::Builder::new()
-        .name("multiproc-watch".to_owned())
-        .stack_size(64 * 1024)
-        .spawn(move || end_with_parent(&lifeline, identity))
-        .map(drop)
+    init::start_thread("multiproc-watch", move || end_with_parent(&lifeline, identity))
 }
 
 fn end_with_parent(lifeline: &OwnedFd, identity: &Identity) {

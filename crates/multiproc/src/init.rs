@@ -5,16 +5,18 @@
 //! then, so its environment, standard input and descriptors are those that its parent gave it, and
 //! there are no threads that could notice a change. What it finds waits for `init`.
 //!
-//! Opens `unsafe` to be such a constructor, to take the marker out of the environment, and to ignore
-//! SIGPIPE where std has not.
+//! Opens `unsafe` to be such a constructor, to take the marker out of the environment, and to set what
+//! happens on signals: to ignore SIGPIPE where std has not, and to block signals in threads of the
+//! library.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::{env, io};
+use std::{env, io, thread};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -133,8 +135,14 @@ pub extern "C" fn in_tests() {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // It names the main thread. A thread of our own has a name, the usual stack of a main
         // thread, and a panic in it cannot unwind into the loader.
-        let main = std::thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        match main.spawn(|| bootstrap::run(newborn.socket)) {
+        let main = thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
+        // This thread only waits. The signals of the process are for the other one.
+        let signals = set_blocked_signals(&all_signals());
+        let run = move || {
+            set_blocked_signals(&signals);
+            bootstrap::run(newborn.socket)
+        };
+        match main.spawn(run) {
             Ok(main) => _ = main.join(),
             Err(error) => eprintln!("multiproc: a child process has no main thread: {error}"),
         }
@@ -210,6 +218,8 @@ impl Newborn {
     }
 
     fn be_child() -> io::Result<Self> {
+        // The parent's thread that started this process may have blocked some.
+        set_blocked_signals(&no_signals());
         let stdin = io::stdin();
         let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -230,6 +240,40 @@ fn refuse(why: &str) -> ! {
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: it looks up a number that the kernel gave to this program at its start.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Starts a thread of the library. It handles no signals: a handler may need more stack than it has,
+/// and a signal that the program waits for must not end up here.
+pub(crate) fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = thread::Builder::new().name(name.to_owned()).stack_size(64 * 1024);
+    // A thread begins with what is blocked where it is started.
+    let signals = set_blocked_signals(&all_signals());
+    let started = builder.spawn(body);
+    set_blocked_signals(&signals);
+    started.map(drop)
+}
+
+fn no_signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: it writes a set there.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: now there is one.
+    unsafe { set.assume_init() }
+}
+
+fn all_signals() -> libc::sigset_t {
+    let mut set = no_signals();
+    // SAFETY: it writes a set there. (Without those that the C library needs for itself.)
+    unsafe { libc::sigfillset(&raw mut set) };
+    set
+}
+
+/// Blocks these signals in this thread, and no others. Returns those that were blocked before.
+fn set_blocked_signals(signals: &libc::sigset_t) -> libc::sigset_t {
+    let mut before = no_signals();
+    // SAFETY: it reads the one set and writes the other.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, signals, &raw mut before) };
+    before
 }
 
 /// Unit tests are one of the places where `enable_in_tests!` is needed.

@@ -13,7 +13,7 @@ use std::{env, fs, process, thread};
 
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc::{Process, Runtime, active_children};
-use multiproc_testkit::until;
+use multiproc_testkit::{blocked_signals, until};
 use rustix::process::{Signal, getpid, kill_process};
 
 fn main() {
@@ -54,6 +54,7 @@ fn main() {
             drop_privileges();
             try_to_spawn();
         }
+        Some("blocks_signals") => block_signals(),
         Some("has_two_copies") => two_copies(),
         _ => panic!("there is no program {}", program.display()),
     }
@@ -182,4 +183,15 @@ fn drop_privileges() {
     const NOBODY: libc::uid_t = 65_534;
     // SAFETY: it has no preconditions.
     assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+}
+
+/// Prints which signals each thread of a daemon blocks that was started by a thread that blocks all.
+fn block_signals() {
+    let mut all = std::mem::MaybeUninit::uninit();
+    // SAFETY: it writes a set there.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: it reads the set, which has been written.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
+    let look = |()| blocked_signals().into_iter().for_each(|line| say(&line));
+    Process::builder().daemon(true).spawn(look, ()).unwrap().join().unwrap();
 }
