@@ -135,19 +135,35 @@ where
     A: DeserializeOwned,
     R: Serialize,
 {
-    fault::reached("child.decoding");
-    let args = match args.decode::<A>() {
-        Ok(args) => args,
-        Err(reason) => return Outcome::arguments_lost::<A>(&reason),
-    };
-    // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
-    // address is one of a value. The parent had such a value, and gave it up for this one.
-    let function: F = unsafe { std::ptr::NonNull::dangling().read() };
-    fault::reached("child.running");
     // Unwind safe: nothing that the function has touched is used afterwards.
-    match catch_unwind(AssertUnwindSafe(|| Outcome::returned(&function(args)))) {
-        Ok(outcome) => outcome,
-        Err(payload) => Outcome::Panicked(panic_of(&*payload)),
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        fault::reached("child.decoding");
+        let args = match args.decode::<A>() {
+            Ok(args) => args,
+            Err(reason) => return not_received::<A>(&reason),
+        };
+        // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
+        // address is one of a value. The parent had such a value, and gave it up for this one.
+        let function: F = unsafe { std::ptr::NonNull::dangling().read() };
+        fault::reached("child.running");
+        Outcome::returned(&function(args))
+    }));
+    outcome.unwrap_or_else(|payload| {
+        let panic = panic_of(&*payload);
+        // Dropping it could panic once more.
+        std::mem::forget(payload);
+        Outcome::Panicked(panic)
+    })
+}
+
+/// The outcome of arguments that could not be decoded. A panic in a `Deserialize` may have been caught
+/// further down; it is a panic all the same.
+fn not_received<A>(reason: &str) -> Outcome {
+    match LAST_PANIC.take() {
+        Some((message, location, backtrace)) if reason.ends_with(&message) => {
+            Outcome::Panicked(Panic::new(message, location, &backtrace))
+        }
+        _ => Outcome::arguments_lost::<A>(reason),
     }
 }
 

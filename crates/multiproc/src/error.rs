@@ -86,7 +86,7 @@ impl From<SpawnError> for io::Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// Its function panicked.
+    /// Its function panicked, or the `Deserialize` of its arguments, or the `Serialize` of its result.
     Panicked {
         /// The panic's message.
         message: String,
