@@ -252,6 +252,10 @@ impl Incoming for Unpacked<'_> {
         Ok(())
     }
 
+    fn forget(&mut self) {
+        self.descriptors.clear();
+    }
+
     fn remove(&mut self) {
         if !self.descriptors.is_empty() {
             let _ = self.end.throw_away();
