@@ -307,7 +307,7 @@ impl<T> Core<T> {
         }
         if end.has_packets() {
             // If it is empty, they belong to nothing: a producer was killed, or a bell was rung.
-            let _ = ring.while_empty(|| end.drain());
+            let _ = ring.while_empty(|| end.drain(Deadline::after(MOMENT)));
         }
         ring.trim_if_idle();
         self.trim_tasks(ring);
@@ -422,7 +422,7 @@ impl<T> Core<T> {
             }
         };
         if result == Err(Fault::Closed) {
-            end.drain(); // what lies there belongs to items that nobody will get
+            end.drain(Deadline::after(MOMENT)); // what lies there belongs to items that nobody will get
         }
         let count = result?;
         if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }

@@ -426,6 +426,10 @@ impl<M: Members + Memory> Ring<'_, M> {
                         return (done, Ok(()));
                     }
                     full = put;
+                    // Both kinds of "full" in turn, without an end, are not the members' doing.
+                    if count == 0 && deadline.is_past() {
+                        return (done, Err(Fault::Stalled));
+                    }
                 }
             }
         }
@@ -627,17 +631,21 @@ impl<M: Members + Memory> Ring<'_, M> {
         if self.control.shutdown() == NOW {
             return (NONE, NONE);
         }
-        let mut before = consumers.observe().unwrap_or(NONE);
-        // Few tries are needed: counts only grow, and each try takes some nanoseconds.
-        for _ in 0..100 {
-            let tail = producers.observe().unwrap_or(NONE);
-            let after = consumers.observe().unwrap_or(NONE);
-            if before == after {
-                return (before, tail);
+        let try_to = || {
+            let mut before = consumers.observe()?;
+            let mut tail = producers.observe()?;
+            // Few tries are needed: counts only grow, and each try takes some nanoseconds.
+            for _ in 0..100 {
+                let after = consumers.observe()?;
+                if before == after {
+                    break;
+                }
+                before = after;
+                tail = producers.observe()?;
             }
-            before = after;
-        }
-        (before, producers.observe().unwrap_or(NONE))
+            Some((before, tail))
+        };
+        try_to().unwrap_or((NONE, NONE))
     }
 
     #[inline]
