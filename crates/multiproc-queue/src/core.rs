@@ -116,6 +116,7 @@ impl From<Fault> for Refused {
             Fault::Closed => Reason::Closed,
             Fault::Disconnected => Reason::Disconnected,
             Fault::OutOfMemory => Reason::OutOfMemory,
+            Fault::CutOff => Reason::Os(OsError::closed()),
             Fault::Os(code) => Reason::Os(OsError::from_code(code)),
             Fault::TooManyTasks => unreachable!("putting makes no tasks"),
             Fault::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
@@ -131,6 +132,7 @@ impl From<Fault> for Missed {
             Fault::Closed => GetError::Closed,
             Fault::Disconnected => GetError::Disconnected,
             Fault::OutOfMemory => GetError::OutOfMemory,
+            Fault::CutOff => GetError::Os(OsError::closed()),
             Fault::Os(code) => GetError::Os(OsError::from_code(code)),
             Fault::TooManyTasks => GetError::TooManyTasks,
             Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
@@ -304,7 +306,7 @@ impl<T> Core<T> {
         }
         if end.has_packets() {
             // If it is empty, they belong to nothing: a producer was killed, or a bell was rung.
-            let _ = ring.while_empty(|| end.drain());
+            let _ = ring.while_empty(|| end.drain(Deadline::after(MOMENT)));
         }
         ring.trim_if_idle();
         self.trim_tasks(ring);
@@ -419,7 +421,7 @@ impl<T> Core<T> {
             }
         };
         if result == Err(Fault::Closed) {
-            end.drain(); // what lies there belongs to items that nobody will get
+            end.drain(Deadline::after(MOMENT)); // what lies there belongs to items that nobody will get
         }
         let count = result?;
         if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }

@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use multiproc_pipe::Deadline;
 use multiproc_sync::fault;
 use multiproc_sync::primitives::Ordering;
 use multiproc_sync::region::Region;
@@ -111,10 +112,11 @@ impl End {
         self.look().contains(PollFlags::IN)
     }
 
-    /// Throws all packets away. If the bell was among them, it will be rung again.
-    pub(crate) fn drain(&self) {
+    /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the lane as
+    /// fast as it is drained. If the bell was among them, it will be rung again.
+    pub(crate) fn drain(&self, deadline: Deadline) {
         self.region.control().ask_again(now());
-        for _ in 0..ENOUGH {
+        while !deadline.is_past() {
             match self.throw_away() {
                 Ok(0) if self.is_hung_up() => return,
                 Ok(_) => {}
@@ -250,6 +252,10 @@ impl Incoming for Unpacked<'_> {
             }
         }
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.descriptors.clear();
     }
 
     fn remove(&mut self) {

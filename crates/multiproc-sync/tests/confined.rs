@@ -91,6 +91,7 @@ fn refused_membarrier_switches_to_full_fences() {
 }
 
 /// A seccomp filter: EPERM for membarrier(2), and everything else as before.
+#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
 fn refuse_membarrier() {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;

@@ -210,6 +210,8 @@ impl Incoming for NoLane {
         unreachable!("no item has descriptors")
     }
 
+    fn forget(&mut self) {}
+
     fn remove(&mut self) {}
 }
 
@@ -236,6 +238,10 @@ impl Incoming for Packet<'_> {
         assert_eq!(found, tag);
         self.item = item;
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.item = 0;
     }
 
     fn remove(&mut self) {

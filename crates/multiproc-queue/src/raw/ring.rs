@@ -20,6 +20,8 @@
 //! The shape of the two counters is Lamport's ("Specifying Concurrent Program Modules", 1983), with
 //! a lock a side in front of it, and the commit word in place of the counter.
 
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use multiproc_pipe::Deadline;
@@ -31,7 +33,7 @@ use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, l
 use multiproc_sync::raw::Busy;
 use multiproc_sync::raw::fences::{Fences, LightFence};
 use multiproc_sync::raw::latch::Latch;
-use multiproc_sync::raw::members::Members;
+use multiproc_sync::raw::members::{MemberId, Members};
 use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
@@ -161,6 +163,8 @@ pub(crate) enum Put {
 pub(crate) enum Fault {
     /// The deadline passed while a living process, most likely a stopped one, held a lock.
     Stalled,
+    /// Other code in this process has closed the descriptor by which other members are asked about.
+    CutOff,
     /// The queue was shut down.
     Closed,
     /// Nobody is left on the other side.
@@ -210,6 +214,9 @@ pub(crate) trait Incoming {
     /// Copies those of the packet `tag`; throws older packets away.
     fn copy(&mut self, tag: u32) -> Result<(), Fault>;
 
+    /// Drops the copies: the item stays in the queue, and its packet in the lane.
+    fn forget(&mut self);
+
     /// Throws the packet away that was copied.
     fn remove(&mut self);
 }
@@ -222,7 +229,8 @@ pub(crate) trait Sink {
     /// Where to append the next one.
     fn buffer(&mut self) -> &mut Vec<u8>;
 
-    /// The last one is complete; `header` is its frame's. An error leaves it in the queue.
+    /// The last one is complete; `header` is its frame's. An error leaves it in the queue, and takes it
+    /// off the buffer.
     fn ended(&mut self, header: &Header) -> Result<(), Fault>;
 }
 
@@ -349,11 +357,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         parcel: Option<&mut dyn Outgoing>,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<(usize, Put), Fault> {
-        let side = &self.control.producers;
-        self.lock(&side.lock, deadline)?;
+        let held = self.lock::<Producers>(deadline)?;
         fault::reached("put.locked");
         let result = self.put_locked(items, parcel);
-        let passed = self.unlock(&side.lock);
+        let passed = held.release();
         fault::reached("put.unlocked");
         if let Ok((count @ 1.., _)) = result {
             self.control.not_empty.waiters.notify(saturating_u32(count), passed);
@@ -416,6 +423,10 @@ impl<M: Members + Memory> Ring<'_, M> {
                         return (done, Ok(()));
                     }
                     full = put;
+                    // Both kinds of "full" in turn, without an end, are not the members' doing.
+                    if count == 0 && deadline.is_past() {
+                        return (done, Err(Fault::Stalled));
+                    }
                 }
             }
         }
@@ -430,11 +441,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         lane: &mut dyn Incoming,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<usize, Fault> {
-        let side = &self.control.consumers;
-        self.lock(&side.lock, deadline)?;
+        let held = self.lock::<Consumers>(deadline)?;
         fault::reached("get.locked");
         let result = self.get_locked(sink, lane);
-        let passed = self.unlock(&side.lock);
+        let passed = held.release();
         fault::reached("get.unlocked");
         let Got { count, trim } = result?;
         if count > 0 {
@@ -515,10 +525,8 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Does `act` under the consumers' lock, if that can be had soon.
     #[cold]
     pub(crate) fn as_consumer(&self, act: impl FnOnce()) {
-        let lock = &self.control.consumers.lock;
-        if self.lock(lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
+        if let Ok(_held) = self.lock::<Consumers>(|| Deadline::after(TRIM_PATIENCE)) {
             act();
-            self.unlock(lock);
         }
     }
 
@@ -539,9 +547,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
         // A put that had begun before may have been committed since. Behind it in the lock, there is
         // none any more.
-        let side = &self.control.producers;
-        self.lock(&side.lock, deadline)?;
-        self.unlock(&side.lock);
+        drop(self.lock::<Producers>(deadline)?);
         Ok(self.len() == 0)
     }
 
@@ -550,16 +556,12 @@ impl<M: Members + Memory> Ring<'_, M> {
     pub(crate) fn while_empty(&self, act: impl FnOnce()) -> Result<(), Fault> {
         let patience = || Deadline::after(TRIM_PATIENCE);
         let Control { producers, consumers, .. } = self.control;
-        self.lock(&consumers.lock, patience)?;
-        let result = self.lock(&producers.lock, patience);
-        if result.is_ok() {
-            if producers.current().1 == consumers.current().1 {
-                act();
-            }
-            self.unlock(&producers.lock);
+        let _consumers = self.lock::<Consumers>(patience)?;
+        let _producers = self.lock::<Producers>(patience)?;
+        if producers.current().1 == consumers.current().1 {
+            act();
         }
-        self.unlock(&consumers.lock);
-        result
+        Ok(())
     }
 
     /// Gives memory back if the queue is empty. For those who have nothing else to do.
@@ -581,14 +583,13 @@ impl<M: Members + Memory> Ring<'_, M> {
     fn trim(&self) {
         let Control { producers, consumers, .. } = self.control;
         // If a stopped producer has the lock, or the queue is corrupted, memory stays: no more.
-        if self.lock(&producers.lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
-            if let Some(head) = consumers.observe() {
-                let (_, tail) = producers.current();
-                if self.used(head, tail).is_ok() {
-                    let _ = self.blocks().trim(head.overflow, tail.overflow);
-                }
-            }
-            self.unlock(&producers.lock);
+        let Ok(_held) = self.lock::<Producers>(|| Deadline::after(TRIM_PATIENCE)) else {
+            return;
+        };
+        let Some(head) = consumers.observe() else { return };
+        let (_, tail) = producers.current();
+        if self.used(head, tail).is_ok() {
+            let _ = self.blocks().trim(head.overflow, tail.overflow);
         }
     }
 
@@ -633,17 +634,21 @@ impl<M: Members + Memory> Ring<'_, M> {
         if self.control.shutdown() == NOW {
             return (NONE, NONE);
         }
-        let mut before = consumers.observe().unwrap_or(NONE);
-        // Few tries are needed: counts only grow, and each try takes some nanoseconds.
-        for _ in 0..100 {
-            let tail = producers.observe().unwrap_or(NONE);
-            let after = consumers.observe().unwrap_or(NONE);
-            if before == after {
-                return (before, tail);
+        let try_to = || {
+            let mut before = consumers.observe()?;
+            let mut tail = producers.observe()?;
+            // Few tries are needed: counts only grow, and each try takes some nanoseconds.
+            for _ in 0..100 {
+                let after = consumers.observe()?;
+                if before == after {
+                    break;
+                }
+                before = after;
+                tail = producers.observe()?;
             }
-            before = after;
-        }
-        (before, producers.observe().unwrap_or(NONE))
+            Some((before, tail))
+        };
+        try_to().unwrap_or((NONE, NONE))
     }
 
     #[inline]
@@ -866,7 +871,8 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Got { count, trim })
     }
 
-    /// Copies the item at `next` out, and moves that on. Its tag.
+    /// Copies the item at `next` out, and moves that on. Its tag. If that fails, or the sink refuses the
+    /// item, then `next`, the sink's buffer and the lane are as before.
     ///
     /// One with descriptors comes alone: its packet can be removed only after the commit.
     #[inline]
@@ -889,16 +895,25 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
         if place == Place::Hot {
             self.append_to(self.offset(next.hot) + HEADER, length, sink.buffer());
-            next.hot = next.hot.wrapping_add(size(length));
         } else {
             let start = next.overflow.wrapping_add(HEADER as u64);
             let before = sink.buffer().len();
             self.blocks().append_to(start, length, sink.buffer()).inspect_err(|_| {
                 sink.buffer().truncate(before);
+                lane.forget();
             })?;
+        }
+        // Only now is it certain that the item is taken: until here nothing has changed.
+        sink.ended(&header).inspect_err(|_| {
+            let buffer = sink.buffer();
+            buffer.truncate(buffer.len().saturating_sub(length));
+            lane.forget();
+        })?;
+        if place == Place::Hot {
+            next.hot = next.hot.wrapping_add(size(length));
+        } else {
             next.overflow = next.overflow.wrapping_add(size(length));
         }
-        sink.ended(&header)?;
         next.count = next.count.wrapping_add(1);
         Ok(header.tag)
     }
@@ -947,23 +962,22 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Takes a lock of the ring. If its owner died inside, there is nothing to repair (invariant 3).
     #[inline]
-    fn lock(&self, lock: &Latch, deadline: impl FnOnce() -> Deadline) -> Result<(), Fault> {
+    fn lock<L: Locked>(&self, deadline: impl FnOnce() -> Deadline) -> Result<Held<'_, L>, Fault> {
+        let lock = L::lock(self.control);
         // The deadline is made only if there is something to wait for: the clock costs more than
         // the lock.
-        if lock.take_free(self.members.me()) {
-            return Ok(());
+        let me = self.members.me();
+        if !lock.take_free(me) {
+            lock.lock(self.members, self.control.fences(), deadline(), LOCK_RECHECK)
+                .map_err(|Busy| self.stalled())?;
         }
-        lock.lock(self.members, self.control.fences(), deadline(), LOCK_RECHECK)
-            .map_err(|Busy| Fault::Stalled)
+        Ok(Held { control: self.control, me, side: PhantomData })
     }
 
-    /// Lets go of it; and after it, other members see what was committed before they go to sleep.
-    #[inline]
-    fn unlock(&self, lock: &Latch) -> LightFence {
-        lock.free(self.members.me());
-        let passed = self.control.fences().light();
-        lock.wake(passed);
-        passed
+    /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
+    #[cold]
+    fn stalled(&self) -> Fault {
+        if self.members.is_cut_off() { Fault::CutOff } else { Fault::Stalled }
     }
 
     fn blocks(&self) -> Blocks<'_, M> {
@@ -999,6 +1013,66 @@ impl<M: Members + Memory> Ring<'_, M> {
     }
 }
 
+/// Names the side whose lock it is. By a type, so that [`Held`] is no more than one pointer: put and
+/// get take longer with two.
+trait Locked {
+    fn lock(control: &Control) -> &Latch;
+}
+
+enum Producers {}
+enum Consumers {}
+
+impl Locked for Producers {
+    #[inline]
+    fn lock(control: &Control) -> &Latch {
+        &control.producers.lock
+    }
+}
+
+impl Locked for Consumers {
+    #[inline]
+    fn lock(control: &Control) -> &Latch {
+        &control.consumers.lock
+    }
+}
+
+/// A lock of the ring that this thread holds. Dropping it releases the lock, also when a panic unwinds
+/// through the operation: as after a death, there is nothing to repair (invariant 3).
+#[must_use = "the lock is released as soon as this is dropped"]
+struct Held<'a, L: Locked> {
+    control: &'a Control,
+    me: MemberId,
+    side: PhantomData<L>,
+}
+
+impl<L: Locked> Held<'_, L> {
+    /// Releases the lock. What was committed is visible to other members before they go to sleep.
+    #[inline]
+    fn release(self) -> LightFence {
+        ManuallyDrop::new(self).unlock()
+    }
+
+    #[inline]
+    fn unlock(&self) -> LightFence {
+        let lock = L::lock(self.control);
+        lock.free(self.me);
+        let passed = self.control.fences().light();
+        lock.wake(passed);
+        passed
+    }
+}
+
+impl<L: Locked> Drop for Held<'_, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // In a model, a panic stands for the death of a process, which releases nothing.
+        if cfg!(loom) && std::thread::panicking() {
+            return;
+        }
+        self.unlock();
+    }
+}
+
 /// What came of an attempt to get.
 struct Got {
     count: usize,
@@ -1023,4 +1097,170 @@ struct Used {
 
 fn saturating_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::store::Store;
+
+    /// A queue in shared memory, with room for some items in the hot ring and for more behind it.
+    fn store() -> Store {
+        Store::create("", None, 1 << 20, None).unwrap()
+    }
+
+    fn ring<'a>(store: &'a Store, pace: &'a Pace) -> Ring<'a, Store> {
+        let (puts, gets) = (pace, pace);
+        let (control, limits, hot) = (store.region.control(), store.limits, store.hot());
+        Ring { control, limits, hot, puts, gets, members: store }
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(100))
+    }
+
+    fn put(ring: &Ring<'_, Store>, item: &[u8]) {
+        let items = Items { bytes: item, start: 0, ends: &[item.len()] };
+        assert_eq!(ring.try_put(items, None, soon), Ok((1, Put::Done)));
+    }
+
+    /// Takes as many items as it is told to, and refuses the next one, or panics.
+    struct Few {
+        bytes: Vec<u8>,
+        left: usize,
+        panics: bool,
+    }
+
+    impl Few {
+        fn new(left: usize) -> Self {
+            Self { bytes: Vec::new(), left, panics: false }
+        }
+    }
+
+    impl Sink for Few {
+        fn takes_more(&self) -> bool {
+            true
+        }
+
+        fn buffer(&mut self) -> &mut Vec<u8> {
+            &mut self.bytes
+        }
+
+        fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+            assert!(!self.panics, "asked to");
+            self.left = self.left.checked_sub(1).ok_or(Fault::TooManyTasks)?;
+            Ok(())
+        }
+    }
+
+    /// Counts what becomes of the packet of an item.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Lane {
+        copied: u32,
+        forgotten: u32,
+        removed: u32,
+    }
+
+    impl Incoming for Lane {
+        fn copy(&mut self, _: u32) -> Result<(), Fault> {
+            self.copied += 1;
+            Ok(())
+        }
+
+        fn forget(&mut self) {
+            self.forgotten += 1;
+        }
+
+        fn remove(&mut self) {
+            self.removed += 1;
+        }
+    }
+
+    /// A parcel that is sent, or panics.
+    struct Parcel {
+        panics: bool,
+    }
+
+    impl Outgoing for Parcel {
+        fn send(&mut self, _: u32) -> Result<bool, Fault> {
+            assert!(!self.panics, "asked to");
+            Ok(true)
+        }
+    }
+
+    /// In both rings: 300,000 bytes do not fit into the hot one.
+    const LENGTHS: [usize; 2] = [5, 300_000];
+
+    #[test]
+    fn an_item_that_the_sink_refuses_stays_in_the_queue() {
+        for length in LENGTHS {
+            let (store, pace) = (store(), Pace::default());
+            let ring = ring(&store, &pace);
+            let items = [1, 2, 3].map(|n| vec![n; length]);
+            items.iter().for_each(|item| put(&ring, item));
+
+            let mut sink = Few::new(0);
+            let mut lane = Lane::default();
+            let refused = ring.try_get(&mut sink, &mut lane, soon);
+            assert_eq!((refused, ring.len()), (Err(Fault::TooManyTasks), 3));
+            assert_eq!(sink.bytes, []);
+
+            // What it takes before counts.
+            let mut sink = Few::new(2);
+            assert_eq!(ring.try_get(&mut sink, &mut lane, soon), Ok(2));
+            assert_eq!(ring.len(), 1);
+            assert!(sink.bytes == items[..2].concat());
+            let mut sink = Few::new(1);
+            assert_eq!(ring.try_get(&mut sink, &mut lane, soon), Ok(1));
+            assert!(sink.bytes == items[2]);
+            assert_eq!(ring.len(), 0);
+        }
+    }
+
+    #[test]
+    fn the_packet_of_a_refused_item_stays_in_the_lane() {
+        let (store, pace) = (store(), Pace::default());
+        let ring = ring(&store, &pace);
+        let items = Items { bytes: &[1], start: 0, ends: &[1] };
+        let parcel = &mut Parcel { panics: false };
+        assert_eq!(ring.try_put(items, Some(parcel), soon), Ok((1, Put::Done)));
+        let mut lane = Lane::default();
+        assert!(ring.try_get(&mut Few::new(0), &mut lane, soon).is_err());
+        assert_eq!(lane, Lane { copied: 1, forgotten: 1, removed: 0 });
+        assert_eq!(ring.try_get(&mut Few::new(1), &mut lane, soon), Ok(1));
+        assert_eq!(lane, Lane { copied: 2, forgotten: 1, removed: 1 });
+    }
+
+    #[test]
+    fn a_panic_under_a_lock_releases_it() {
+        let (store, pace) = (store(), Pace::default());
+        let ring = ring(&store, &pace);
+        put(&ring, &[1]);
+        let panics = |act: &mut dyn FnMut()| {
+            assert!(catch_unwind(AssertUnwindSafe(act)).is_err());
+            assert_eq!(ring.control.producers.lock.owner(), None);
+            assert_eq!(ring.control.consumers.lock.owner(), None);
+        };
+        panics(&mut || {
+            let items = Items { bytes: &[2], start: 0, ends: &[1] };
+            let _ = ring.try_put(items, Some(&mut Parcel { panics: true }), soon);
+        });
+        panics(&mut || {
+            let mut sink = Few { panics: true, ..Few::new(1) };
+            let _ = ring.try_get(&mut sink, &mut Lane::default(), soon);
+        });
+        panics(&mut || ring.as_consumer(|| panic!("asked to")));
+        // Neither has put or taken anything, and both sides go on.
+        assert_eq!(ring.len(), 1);
+        put(&ring, &[2]);
+        let mut sink = Few::new(2);
+        while sink.left > 0 {
+            ring.try_get(&mut sink, &mut Lane::default(), soon).unwrap();
+        }
+        assert_eq!(sink.bytes, [1, 2]);
+        panics(&mut || _ = ring.while_empty(|| panic!("asked to")));
+        put(&ring, &[3]);
+    }
 }
