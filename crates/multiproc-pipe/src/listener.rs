@@ -30,13 +30,12 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::address::Address;
-use crate::bytes::Bytes;
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::descriptor::Descriptor;
 use crate::message;
 use crate::stream::{Stream, wait_for};
 use crate::wait::Source;
+use multiproc_message::{Bytes, Descriptor};
 
 /// How many may wait to be accepted. The kernel cuts it down to its own limit (net.core.somaxconn).
 const BACKLOG: u16 = 4096;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::connection::{Connection, Receiver};
 use crate::deadline::Deadline;
-use crate::descriptor::Descriptor;
+use multiproc_message::Descriptor;
 
 /// What [`wait`] can wait for: something with a descriptor that is readable when there is news.
 ///

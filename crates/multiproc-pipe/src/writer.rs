@@ -7,10 +7,11 @@ use std::os::fd::OwnedFd;
 use serde::Serialize;
 
 use crate::deadline::Deadline;
-use crate::error::{EncodeError, SendFault};
+use crate::error::SendFault;
 use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header, KEEP};
 use crate::message::{self, Handles};
 use crate::stream::Stream;
+use multiproc_message::EncodeError;
 
 #[derive(Default)]
 pub(crate) struct Writer {

@@ -11,8 +11,9 @@ use crate::shell::{Error, Result};
 /// The published crates, and the crates of this workspace that each may use. Dev-dependencies
 /// are free: they are not part of what users build.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("multiproc-message", &[]),
     ("multiproc-memory", &[]),
-    ("multiproc-pipe", &["multiproc-memory"]),
+    ("multiproc-pipe", &["multiproc-memory", "multiproc-message"]),
     ("multiproc-sync", &["multiproc-memory", "multiproc-pipe"]),
     ("multiproc-queue", &["multiproc-pipe", "multiproc-sync"]),
     ("multiproc", &["multiproc-pipe", "multiproc-sync", "multiproc-queue"]),
