@@ -1205,7 +1205,7 @@ mod tests {
             let mut lane = Lane::default();
             let refused = ring.try_get(&mut sink, &mut lane, soon);
             assert_eq!((refused, ring.len()), (Err(Fault::TooManyTasks), 3));
-            assert_eq!(sink.bytes, []);
+            assert!(sink.bytes.is_empty());
 
             // What it takes before counts.
             let mut sink = Few::new(2);
