@@ -77,7 +77,6 @@ pub mod fault;
 
 mod address;
 mod connection;
-mod deadline;
 mod error;
 mod frame;
 mod iter;
@@ -94,7 +93,6 @@ mod writer;
 
 pub use address::Address;
 pub use connection::{Connection, Receiver, Sender};
-pub use deadline::Deadline;
 pub use error::{
     RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
     TrySendError,
@@ -106,6 +104,7 @@ pub use multiproc_message as message;
 #[cfg(feature = "json")]
 pub use multiproc_message::Json;
 pub use multiproc_message::{Bytes, DecodeError, Descriptor, EncodeError};
+pub use multiproc_shm::Deadline;
 pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};
 pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
-use multiproc_memory::{Sealed, Writer, receive};
+use multiproc_shm::{Sealed, Writer, receive};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::shared_pool::Filled;

@@ -68,7 +68,7 @@ pub fn init() -> Runtime {
         bootstrap::run(newborn.socket);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
-    multiproc_sync::primitives::has_light_fences();
+    multiproc_shm::primitives::has_light_fences();
     Runtime { this: PhantomData }
 }
 
