@@ -45,7 +45,8 @@
 //!
 //! Hand out [`Producer`]s and [`Consumer`]s: when nobody is left on the other side, killed or not,
 //! getting (of what is left) and putting end with `Disconnected`. Or say that it is over, by
-//! [`shutdown`](Queue::shutdown).
+//! [`shutdown`](Queue::shutdown). Items that nobody can get any more are discarded: their memory is
+//! released, and the handles in them are closed.
 //!
 //! # Work
 //!

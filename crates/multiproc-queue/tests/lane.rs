@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc::Process;
-use multiproc::pipe::{Descriptor, Receiver, Sender, simplex};
-use multiproc_queue::{GetError, PutError, Queue, Shutdown};
+use multiproc::pipe::{Descriptor, Receiver, Sender, simplex, wait};
+use multiproc_queue::{Consumer, GetError, JoinableQueue, Producer, PutError, Queue, Shutdown};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -289,14 +289,80 @@ fn what_was_got_is_nowhere_else() {
     assert_eq!(queue.len(), 1);
 }
 
-/// What is thrown away by a shutdown is closed, as soon as somebody looks.
+/// Nobody calls `get`: the shutdown itself closes the handles in what it discards.
 #[test]
-fn a_shutdown_closes_what_is_under_way() {
+fn shutdown_now_closes_the_handles_in_discarded_items() {
     let _dog = watchdog();
-    let queue = Queue::bounded(10).unwrap();
+    for after_drain in [false, true] {
+        let queue = Queue::bounded(10).unwrap();
+        let (receivers, senders): (Vec<_>, Vec<_>) =
+            (0..5).map(|_| simplex::<u8>().unwrap()).unzip();
+        queue.put_many(senders).unwrap();
+        if after_drain {
+            queue.shutdown(Shutdown::Drain);
+            assert!(receivers[0].try_recv().unwrap_err().is_empty());
+        }
+        queue.shutdown(Shutdown::Now);
+        for receiver in receivers {
+            assert!(receiver.recv().unwrap_err().is_disconnected());
+        }
+    }
+    let queue = JoinableQueue::bounded(10).unwrap();
     let (receiver, sender) = simplex::<u8>().unwrap();
     queue.put(sender).unwrap();
     queue.shutdown(Shutdown::Now);
-    assert!(queue.get().unwrap_err().is_closed());
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+}
+
+/// A server shuts down, and joins a client that waits for its reply.
+#[test]
+fn client_of_a_queue_that_is_shut_down_now_is_told_that_no_reply_comes() {
+    let _dog = watchdog();
+    let client = |requests: Queue<Producer<u32>>| {
+        let replies = Queue::bounded(1).unwrap();
+        let (reply_to, reply) = (replies.producer(), replies.consumer());
+        drop(replies);
+        requests.put(reply_to).unwrap();
+        reply.get().unwrap_err().is_disconnected()
+    };
+    let requests = Queue::bounded(10).unwrap();
+    let client = Process::spawn(client, requests.clone()).unwrap();
+    until(|| requests.len() == 1 && is_asleep(client.pid()));
+    requests.shutdown(Shutdown::Now);
+    assert!(client.join().unwrap());
+}
+
+/// A producer cannot empty the lane. Consumers do, when they find the queue closed: those that are
+/// waiting are woken for it.
+#[test]
+fn shutdown_now_by_a_producer_closes_handles_once_a_consumer_finds_it_closed() {
+    let _dog = watchdog();
+    /// What a consumer does that finds the queue closed.
+    type Act = fn(&Consumer<Sender<u8>>);
+    let acts: [Act; 4] = [
+        |consumer| assert!(consumer.get().unwrap_err().is_closed()),
+        |consumer| assert!(consumer.try_get().unwrap_err().is_closed()),
+        |consumer| drop(wait([consumer], None).unwrap()),
+        |consumer| drop(consumer.clone().get_many_timeout(3, SOON).unwrap_err()),
+    ];
+    for act in acts {
+        let queue = Queue::bounded(10).unwrap();
+        let (producer, consumer) = (queue.producer(), queue.consumer());
+        drop(queue);
+        let (receiver, sender) = simplex::<u8>().unwrap();
+        producer.put(sender).unwrap();
+        producer.shutdown(Shutdown::Now);
+        assert!(receiver.try_recv().unwrap_err().is_empty());
+        act(&consumer);
+        assert!(receiver.recv().unwrap_err().is_disconnected());
+    }
+
+    // A handle that could get, too, and puts.
+    let queue = Queue::bounded(10).unwrap();
+    let (receiver, sender) = simplex::<u8>().unwrap();
+    queue.put(sender).unwrap();
+    queue.producer().shutdown(Shutdown::Now);
+    let (_, sender) = simplex::<u8>().unwrap();
+    assert!(queue.put(sender).unwrap_err().is_closed());
     assert!(receiver.recv().unwrap_err().is_disconnected());
 }

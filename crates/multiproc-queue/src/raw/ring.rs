@@ -102,8 +102,8 @@ pub(crate) struct Seldom {
     /// it read when it was opened.
     pub(crate) capacity: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
-    /// One of [`OPEN`], [`DRAIN`], [`NOW`].
-    shutdown: AtomicU32,
+    /// [`OPEN`], or some of [`DRAIN`], [`NOW`], [`ORPHANED`].
+    state: AtomicU32,
     /// How many handles that could put were closed; and get.
     pub(crate) closed_producers: AtomicU32,
     pub(crate) closed_consumers: AtomicU32,
@@ -115,8 +115,12 @@ pub(crate) struct Seldom {
 }
 
 const OPEN: u32 = 0;
+/// It was shut down: nobody puts any more.
 const DRAIN: u32 = 1;
+/// It was shut down: nobody puts or gets any more.
 const NOW: u32 = 2;
+/// A producer has found that no consumer is left. There will never be one again.
+const ORPHANED: u32 = 4;
 
 #[cfg(not(loom))]
 placed!(NotEmpty { waiters, bell, asked_at });
@@ -128,7 +132,7 @@ placed!(BlocksLine { blocks, reserved, packets });
 placed!(Seldom {
     capacity,
     max_bytes,
-    shutdown,
+    state,
     closed_producers,
     closed_consumers,
     is_joinable,
@@ -144,7 +148,7 @@ const _: () = {
     assert!(offset_of!(Control, producers) == 0 && offset_of!(Control, consumers) == 256);
     assert!(offset_of!(Control, not_empty) == 512 && offset_of!(Control, not_full) == 640);
     assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, seldom) == 896);
-    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, shutdown) == 16);
+    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, state) == 16);
     assert!(offset_of!(Control, tasks) == 1024);
     assert!(size_of::<Control>() == 1152 && size_of::<BlocksLine>() == 128);
 };
@@ -280,18 +284,33 @@ impl Control {
 
     /// Nobody puts any more; and, if not `drain`, nobody gets either.
     pub(crate) fn shut_down(&self, drain: bool) {
-        let how = if drain { DRAIN } else { NOW };
-        self.seldom.shutdown.fetch_max(how, Ordering::AcqRel);
+        self.become_also(if drain { DRAIN } else { NOW });
+    }
+
+    /// The last consumer is gone: nobody puts any more, in any process.
+    pub(crate) fn orphan(&self) {
+        if self.state() & ORPHANED == 0 {
+            self.become_also(ORPHANED);
+        }
+    }
+
+    fn become_also(&self, what: u32) {
+        self.seldom.state.fetch_or(what, Ordering::AcqRel);
         self.wake_all();
     }
 
     #[inline]
-    fn shutdown(&self) -> u32 {
-        self.seldom.shutdown.load(Ordering::Acquire)
+    fn state(&self) -> u32 {
+        self.seldom.state.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
-        self.shutdown() != OPEN
+        self.state() & (DRAIN | NOW) != 0
+    }
+
+    /// Whether nobody gets the queued items any more: then they are discarded.
+    pub(crate) fn is_thrown_away(&self) -> bool {
+        self.state() & (NOW | ORPHANED) != 0
     }
 
     /// Whether consumers, producers may be asleep.
@@ -537,10 +556,11 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
     #[cold]
     pub(crate) fn is_drained(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Fault> {
-        match self.control.shutdown() {
-            OPEN => return Ok(false),
-            NOW => return Ok(true),
-            _ => {}
+        if !self.control.is_shut_down() {
+            return Ok(false);
+        }
+        if self.is_thrown_away() {
+            return Ok(true);
         }
         // A put that had begun before may have been committed since. Behind it in the lock, there is
         // none any more.
@@ -621,14 +641,37 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Whether what is there is thrown away.
     pub(crate) fn is_thrown_away(&self) -> bool {
-        self.control.shutdown() == NOW
+        self.control.is_thrown_away()
+    }
+
+    /// Discards the items, and gives their memory back. Only for a queue from which nobody gets any
+    /// more: it [is thrown away](Self::is_thrown_away). A producer that is about to commit an item is
+    /// waited for until the deadline; if that is too short, or this process dies halfway, the next call
+    /// does the rest.
+    #[cold]
+    pub(crate) fn discard(&self, deadline: Deadline) {
+        let Control { producers, consumers, .. } = self.control;
+        let Ok(_consumers) = self.lock::<Consumers>(|| deadline) else { return };
+        // A put that had begun before is committed by now. Behind it in the lock there is none.
+        let Ok(_producers) = self.lock::<Producers>(|| deadline) else { return };
+        let (_, tail) = producers.current();
+        let (epoch, head) = consumers.current();
+        if head != tail {
+            consumers.prepare(epoch, tail);
+            consumers.commit(epoch);
+            fault::reached("discard.committed");
+        }
+        let blocks = self.blocks();
+        if self.used(tail, tail).is_ok() && blocks.has_more_than_reserve(tail.overflow) {
+            let _ = blocks.trim(tail.overflow, tail.overflow);
+        }
     }
 
     /// Both marks as they were at one moment during the call.
     fn marks(&self) -> (Mark, Mark) {
         const NONE: Mark = Mark { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
-        if self.control.shutdown() == NOW {
+        if self.is_thrown_away() {
             return (NONE, NONE);
         }
         let try_to = || {
@@ -655,8 +698,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         mut parcel: Option<&mut dyn Outgoing>,
     ) -> Result<(usize, Put), Fault> {
         let producers = &self.control.producers;
-        if self.control.shutdown() != OPEN {
-            return Err(Fault::Closed);
+        let state = self.control.state();
+        if state != OPEN {
+            let is_shut_down = state & (DRAIN | NOW) != 0;
+            return Err(if is_shut_down { Fault::Closed } else { Fault::Disconnected });
         }
         let (epoch, tail) = producers.current();
         let mut head = producers.seen();
@@ -815,7 +860,7 @@ impl<M: Members + Memory> Ring<'_, M> {
     #[inline]
     fn get_locked(&self, sink: &mut impl Sink, lane: &mut dyn Incoming) -> Result<Got, Fault> {
         let Control { producers, consumers, .. } = self.control;
-        if self.control.shutdown() == NOW {
+        if self.control.state() & NOW != 0 {
             return Err(Fault::Closed);
         }
         let (epoch, head) = consumers.current();
