@@ -28,7 +28,7 @@ use rustix::net::{
     recvmsg, send, sendmsg, shutdown, socketpair,
 };
 
-use crate::raw::ring::{Control, Fault, Incoming, Outgoing};
+use crate::raw::ring::{Control, Fault, Incoming, Outgoing, Put};
 
 /// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
@@ -185,9 +185,9 @@ pub(crate) struct Parcel<'a> {
 }
 
 impl Outgoing for Parcel<'_> {
-    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
         if fault::fails("put.send") {
-            return Ok(false);
+            return Ok(Put::NoBytes);
         }
         let borrowed: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -199,8 +199,9 @@ impl Outgoing for Parcel<'_> {
         match retry_on_intr(|| {
             sendmsg(self.end.socket(), &[IoSlice::new(&tag)], &mut control, flags)
         }) {
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
+            Ok(_) => Ok(Put::Done),
+            Err(Errno::AGAIN) => Ok(Put::NoBytes),
+            Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
             Err(error) => Err(Fault::Os(error.raw_os_error())),
         }

@@ -9,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc::Process;
-use multiproc::pipe::{Descriptor, Receiver, Sender, simplex, wait};
+use multiproc::pipe::{Descriptor, Receiver, Sender, duplex, simplex, wait};
 use multiproc_queue::{Consumer, GetError, JoinableQueue, Producer, PutError, Queue, Shutdown};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
+use rustix::thread::set_thread_res_uid;
 use serde::{Deserialize, Serialize};
 
 use common::{RECOVERY, SOON, within};
@@ -153,6 +154,45 @@ fn who_waits_for_room_in_the_lane_is_woken() {
         }
     });
     producer.join().unwrap();
+}
+
+/// An ordinary user can have only so many descriptors in flight, in all of its queues together: put waits
+/// until some are got, also from another queue. (Root is not subject to it.)
+#[test]
+fn put_waits_where_too_many_descriptors_of_the_user_are_in_flight() {
+    alone(|()| {
+        let _dog = watchdog();
+        let (queue, other) = (Queue::bounded(1000).unwrap(), Queue::bounded(10).unwrap());
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(100), maximum }).unwrap();
+        let nobody = Uid::from_raw(65534);
+        if geteuid().is_root()
+            && let Err(error) = set_thread_res_uid(nobody, nobody, nobody)
+        {
+            eprintln!("left out: root cannot become an ordinary user here: {error}");
+            return;
+        }
+        let item = || [(); 10].map(|()| null());
+        // A hundred descriptors are fewer packets than the lane holds.
+        let put = (0..100).take_while(|_| queue.try_put(item()).is_ok()).count();
+        assert!(put < 20, "{put}");
+        assert!(other.try_put(null()).unwrap_err().is_full());
+        let moment = Duration::from_millis(5);
+        assert!(other.put_timeout(null(), moment).unwrap_err().is_timeout());
+        assert!(queue.put_timeout(item(), moment).unwrap_err().is_timeout());
+        let (left, right) = duplex::<(), ()>().unwrap();
+        let waiting = other.clone();
+        let waits = thread::spawn(move || {
+            left.send(()).unwrap();
+            waiting.put(null())
+        });
+        right.recv().unwrap();
+        for _ in 0..put {
+            assert_eq!(queue.get().unwrap().len(), 10);
+        }
+        waits.join().unwrap().unwrap();
+        assert_eq!((queue.len(), other.len()), (0, 1));
+    });
 }
 
 #[test]

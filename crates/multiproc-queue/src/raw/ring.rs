@@ -46,6 +46,11 @@ use super::tasks;
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
 const LOCK_RECHECK: Duration = Duration::from_millis(10);
 
+/// How long a producer at first waits before it tries again to send descriptors, where another queue or
+/// program must receive some before. Nothing notifies it, so it tries less and less often, at last every
+/// [`RECHECK`].
+const DESCRIPTORS_RECHECK: Duration = Duration::from_millis(1);
+
 /// How long a consumer that wants to give memory back waits for the producers' lock.
 const TRIM_PATIENCE: Duration = Duration::from_millis(10);
 
@@ -161,6 +166,8 @@ pub(crate) enum Put {
     NoPlace,
     /// The item needs more bytes, or more room in the descriptor lane, than are free.
     NoBytes,
+    /// As many descriptors of this user are in flight, in all queues and sockets, as the kernel lets it.
+    NoDescriptors,
 }
 
 /// Why an operation came to nothing.
@@ -208,8 +215,8 @@ impl Items<'_> {
 
 /// The descriptors of an item, on their way into the lane.
 pub(crate) trait Outgoing {
-    /// Sends them as one packet. False: the lane has no room.
-    fn send(&mut self, tag: u32) -> Result<bool, Fault>;
+    /// Sends them as one packet, if there is room for it.
+    fn send(&mut self, tag: u32) -> Result<Put, Fault>;
 }
 
 /// The descriptors of an item, on their way out of the lane.
@@ -422,10 +429,15 @@ impl<M: Members + Memory> Ring<'_, M> {
         mut check: impl FnMut(Look) -> Result<(), Fault>,
     ) -> (usize, Result<(), Fault>) {
         let NotFull { places, bytes, .. } = &self.control.not_full;
+        let mut pause = DESCRIPTORS_RECHECK;
         loop {
             // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited = waiters.wait_heavily(PAUSE, deadline, RECHECK, |look| {
+            let until = match full {
+                Put::NoDescriptors => deadline.or_earlier(Deadline::after(pause)),
+                _ => deadline,
+            };
+            let waited = waiters.wait_heavily(PAUSE, until, RECHECK, |look| {
                 let rest = items.after(done);
                 let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
                 match self.try_put(rest, parcel, || deadline) {
@@ -437,6 +449,9 @@ impl<M: Members + Memory> Ring<'_, M> {
                 places.notify_one();
             }
             match waited.outcome {
+                None if full == Put::NoDescriptors && !deadline.is_past() => {
+                    pause = RECHECK.min(2 * pause);
+                }
                 None => return (done, Err(Fault::Stalled)),
                 Some(Err(fault)) => return (done, Err(fault)),
                 Some(Ok((count, put))) => {
@@ -760,8 +775,9 @@ impl<M: Members + Memory> Ring<'_, M> {
         if let Some(parcel) = parcel {
             tag = self.next_tag();
             fault::reached("put.tagged");
-            if !parcel.send(tag)? {
-                return Ok(Put::NoBytes);
+            match parcel.send(tag)? {
+                Put::Done => {}
+                full => return Ok(full),
             }
             fault::reached("put.sent");
         }
@@ -1204,9 +1220,9 @@ mod tests {
     }
 
     impl Outgoing for Parcel {
-        fn send(&mut self, _: u32) -> Result<bool, Fault> {
+        fn send(&mut self, _: u32) -> Result<Put, Fault> {
             assert!(!self.panics, "asked to");
-            Ok(true)
+            Ok(Put::Done)
         }
     }
 
