@@ -648,7 +648,9 @@ impl Sink for Batch<'_> {
     }
 }
 
-/// A buffer of this thread, empty, for one operation. While it is lent, another one is made.
+/// A buffer of this thread, empty, for one operation. While it is lent, another one is made; so it is
+/// where this thread's thread-locals are gone already, in the destructor of another one or when the
+/// process exits.
 pub(crate) struct Lent {
     /// There until the drop.
     buffer: Option<Box<Buffer>>,
@@ -665,7 +667,7 @@ thread_local! {
 impl Lent {
     #[inline]
     pub(crate) fn empty() -> Self {
-        let mut buffer = BUFFER.take().unwrap_or_default();
+        let mut buffer = BUFFER.try_with(Cell::take).ok().flatten().unwrap_or_default();
         buffer.0.clear();
         Self { buffer: Some(buffer) }
     }
@@ -675,7 +677,7 @@ impl Drop for Lent {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take().filter(|buffer| buffer.0.capacity() <= KEEP) {
-            BUFFER.set(Some(buffer));
+            let _ = BUFFER.try_with(|kept| kept.set(Some(buffer)));
         }
     }
 }
