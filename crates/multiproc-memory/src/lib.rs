@@ -10,7 +10,8 @@
 //!
 //! This is the bottom of `multiproc-pipe`, whose `SharedBytes` and `SharedPool` are what programs use.
 //! It is a crate of its own because mapping memory needs unsafe code, and that one forbids it. What
-//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`lock`].
+//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`lock`]; and [`above_stdio`] keeps every descriptor
+//! away from the standard ones.
 //!
 //! ```
 //! use multiproc_memory::{Sealed, Segment, Writer, receive};
@@ -44,11 +45,15 @@ compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex
 pub mod lock;
 pub mod memfd;
 
+mod checked;
 mod lent;
 mod mapping;
 mod sealed;
 mod segment;
+mod stdio;
 
+pub use checked::CheckedFd;
 pub use lent::receive;
 pub use sealed::{Sealed, Writer};
 pub use segment::{Frozen, Segment};
+pub use stdio::above_stdio;

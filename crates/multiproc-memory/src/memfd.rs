@@ -1,6 +1,7 @@
 //! The files behind the memory: made, checked, opened anew.
 
-use std::io;
+use std::ffi::CStr;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
@@ -9,6 +10,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+
+use crate::above_stdio;
 
 /// What statfs(2) says of the file system that memfds are on.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -24,11 +27,12 @@ pub(crate) const BYTES: &str = "multiproc:bytes";
 /// If there are no descriptors, or no memory.
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+    let descriptor = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know NOEXEC_SEAL; newer ones ask for it, or warn.
-        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
-        result => Ok(result?),
-    }
+        Err(Errno::INVAL) => memfd_create(name, flags)?,
+        result => result?,
+    };
+    above_stdio(descriptor)
 }
 
 /// Whether a file may become as large. Asked before, because the kernel's own answer is a signal.
@@ -85,13 +89,16 @@ fn names(seals: SealFlags) -> String {
 }
 
 /// Opens a file anew: the same file, another open file description. `access` is [`OFlags::RDONLY`] or
-/// [`OFlags::RDWR`].
+/// [`OFlags::RDWR`]. Allocates nothing, unless it fails.
 ///
 /// # Errors
 ///
 /// If there is no `/proc`, which it goes through.
-pub fn reopen(descriptor: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+pub fn reopen(descriptor: impl AsFd, access: OFlags) -> io::Result<OwnedFd> {
+    let descriptor = descriptor.as_fd();
+    let mut path = [0; 32];
+    write!(&mut path[..], "/proc/self/fd/{}", descriptor.as_raw_fd())?;
+    let path = CStr::from_bytes_until_nul(&path).map_err(io::Error::other)?;
     let fresh = openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty());
     let fresh = fresh.map_err(|error| match error {
         Errno::NOENT | Errno::NOTDIR => io::Error::new(
@@ -104,7 +111,7 @@ pub fn reopen(descriptor: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
     if (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino) {
         return Err(io::Error::other("what is mounted on /proc is not the proc file system"));
     }
-    Ok(fresh)
+    above_stdio(fresh)
 }
 
 pub(crate) fn invalid(text: impl Into<String>) -> io::Error {

@@ -228,9 +228,8 @@ macro_rules! recv_error {
             /// Everything that was sent has been received, and the other side is gone: closed, or
             /// its process died.
             Disconnected,
-            /// A message came that is no value of the expected type, or one that is nested so
-            /// deeply that decoding it takes more than 512 KiB of stack. It is gone; the next one
-            /// can be received.
+            /// A message came that is no value of the expected type, or one of more than 256 levels, or
+            /// the type's `Deserialize` panicked. It is gone; the next one can be received.
             Decode(DecodeError),
             /// What came is not a sequence of messages: the sender died in the middle of one, or is
             /// hostile. The connection is of no use any more.

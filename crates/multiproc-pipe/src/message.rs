@@ -20,10 +20,11 @@
 //! # }
 //! ```
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::cell::Cell;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -158,7 +159,8 @@ fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
 ///
 /// # Errors
 ///
-/// If the value's `Serialize` fails; `bytes` is then as before, and nothing is left open.
+/// If the value's `Serialize` fails, or the value has more than 256 levels: structs, options,
+/// sequences and so on in one another. `bytes` is then as before, and nothing is left open.
 #[inline]
 pub fn encode<T: Serialize + ?Sized>(
     value: &T,
@@ -166,7 +168,7 @@ pub fn encode<T: Serialize + ?Sized>(
 ) -> Result<Vec<OwnedFd>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
-    match value.serialize(&mut Encoder(bytes)) {
+    match value.serialize(Encoder::new(bytes)) {
         Ok(()) if !STATE.get().has_table => Ok(Vec::new()),
         Ok(()) => Ok(scope.table().map_or_else(Vec::new, |table| {
             let mut handles = Handles(table);
@@ -194,7 +196,7 @@ pub fn encode_unsent<T: Serialize + ?Sized>(
 ) -> Result<Option<Handles>, EncodeError> {
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
-    match value.serialize(&mut Encoder(bytes)) {
+    match value.serialize(Encoder::new(bytes)) {
         Ok(()) => Ok(scope.table().map(Handles)),
         Err(error) => {
             bytes.truncate(before);
@@ -214,9 +216,10 @@ pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
 ///
 /// # Errors
 ///
-/// If the bytes are no value of this type, or something is left over, or the value is nested so
-/// deeply that decoding takes more than 512 KiB of stack. (A thread with less than that cannot be
-/// saved from a hostile sender, if the type can hold itself.)
+/// If the bytes are no value of this type, or something is left over, or its `Deserialize` panics (the
+/// error then holds the panic's message), or the value has more than 256 levels. (Decoding those takes some 400 KiB of stack in a debug build, and more if the type holds
+/// kilobytes in each; a thread with less than that cannot be saved from a hostile sender, if the type
+/// can hold itself.)
 #[inline]
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
@@ -236,18 +239,26 @@ pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, E> {
-    let _scope = Scope::enter(Doing::Decoding);
-    if !descriptors.is_empty() {
-        offer(descriptors);
-    }
-    let mut decoder = Decoder::new(bytes);
-    // No other call between the two: each would move the value once more.
-    match T::deserialize(&mut decoder) {
-        Ok(value) => match decoder.end() {
-            Ok(()) => Ok(value),
+    // Unwind safe: what a value's own code has changed elsewhere is its own affair, as with every panic;
+    // nothing else outlives the panic but the table, which its scope puts back.
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let _scope = Scope::enter(Doing::Decoding);
+        if !descriptors.is_empty() {
+            offer(descriptors);
+        }
+        let mut decoder = Decoder::new(bytes);
+        // No other call between the two: each would move the value once more.
+        match T::deserialize(decoder.value()) {
+            Ok(value) => match decoder.end() {
+                Ok(()) => Ok(value),
+                Err(error) => Err(decode_error::<T>(error).into()),
+            },
             Err(error) => Err(decode_error::<T>(error).into()),
-        },
-        Err(error) => Err(decode_error::<T>(error).into()),
+        }
+    }));
+    match decoded {
+        Ok(result) => result,
+        Err(panic) => Err(panicked::<T>(panic).into()),
     }
 }
 
@@ -261,6 +272,22 @@ fn offer(descriptors: Vec<OwnedFd>) {
 #[cold]
 fn decode_error<T>(error: codec::Error) -> DecodeError {
     DecodeError { type_name: type_name::<T>(), reason: error.into_reason() }
+}
+
+/// The error of a value whose `Deserialize` panicked.
+#[cold]
+fn panicked<T>(panic: Box<dyn Any + Send>) -> DecodeError {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "a panic with a payload that is no text",
+    };
+    let reason = format!("its `Deserialize` panicked: {text}");
+    // Its drop may panic as well. Then that one's payload is left alone.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
+    DecodeError { type_name: type_name::<T>(), reason }
 }
 
 /// Puts a descriptor into the message being encoded. To be called from a handle's `Serialize`.
@@ -397,18 +424,53 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deeply_is_refused() {
-        let chain = |levels| [vec![1; levels], vec![0]].concat();
-        for levels in [1_000_000, 10_000_000] {
-            let error = decode::<Tree>(&chain(levels), Vec::new()).unwrap_err();
-            assert!(error.to_string().contains("nested so deeply"), "{error}");
+    fn value_that_is_too_deep_is_refused_and_leaves_no_bytes() {
+        let tree = |levels| (1..levels).fold(Tree::Leaf, |tree, _| Tree::Node(Box::new(tree)));
+        let mut bytes = vec![1, 2];
+        let error = encode(&(null(), tree(256)), &mut bytes).unwrap_err();
+        assert!(error.reason().contains("at most 256 levels"), "{error}");
+        assert_eq!(bytes, [1, 2], "what was there before stays");
+        let descriptors = encode(&(null(), tree(255)), &mut bytes).unwrap();
+        let (_, back) = decode::<(Descriptor, Tree)>(&bytes[2..], descriptors).unwrap();
+        assert_eq!(back, tree(255));
+    }
+
+    #[test]
+    fn panic_in_deserialize_is_a_decode_error_with_its_message() {
+        #[derive(Debug)]
+        struct Checked(u8);
+        impl<'de> Deserialize<'de> for Checked {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match u8::deserialize(deserializer)? {
+                    0 => panic!("a plain text"),
+                    1 => std::panic::panic_any(1),
+                    2 => std::panic::panic_any(Payload),
+                    number => {
+                        assert!(number < 10, "out of range: {number}");
+                        Ok(Self(number))
+                    }
+                }
+            }
         }
-        let mut tree = decode::<Tree>(&chain(100), Vec::new()).unwrap();
-        for _ in 0..100 {
-            let Tree::Node(inner) = tree else { panic!("a node") };
-            tree = *inner;
+        struct Payload;
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                panic!("and once more");
+            }
         }
-        assert_eq!(tree, Tree::Leaf);
+        let error = |number| {
+            let bytes = [0, 0, 0, 0, number];
+            let descriptors = vec![OwnedFd::from(null())];
+            decode::<(Descriptor, Checked)>(&bytes, descriptors).unwrap_err()
+        };
+        assert_eq!(error(11).reason(), "its `Deserialize` panicked: out of range: 11");
+        assert!(error(11).type_name().contains("Checked"));
+        assert_eq!(error(0).reason(), "its `Deserialize` panicked: a plain text");
+        for number in [1, 2] {
+            assert!(error(number).reason().contains("a payload that is no text"));
+        }
+        assert!(STATE.get() == NOTHING);
+        assert_eq!(decode::<Checked>(&[3], Vec::new()).unwrap().0, 3);
     }
 
     #[test]
@@ -420,7 +482,7 @@ mod tests {
 
     #[test]
     fn outside_of_a_message_a_handle_refuses() {
-        let text = null().serialize(&mut Encoder(&mut Vec::new())).unwrap_err().to_string();
+        let text = null().serialize(Encoder::new(&mut Vec::new())).unwrap_err().to_string();
         assert!(text.contains("can only travel in a multiproc message"), "{text}");
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use multiproc_memory::above_stdio;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -326,13 +327,19 @@ impl Stream {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message =
             retry_on_intr(|| recvmsg(&self.fd, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+        let mut has_lost = false;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
-                descriptors.extend(came);
+                for descriptor in came {
+                    match above_stdio(descriptor) {
+                        Ok(descriptor) if !has_lost => descriptors.push_back(descriptor),
+                        _ => has_lost = true,
+                    }
+                }
             }
         }
-        if message.flags.contains(ReturnFlags::CTRUNC) {
-            // The kernel dropped some, and nobody can tell which.
+        if has_lost || message.flags.contains(ReturnFlags::CTRUNC) {
+            // The kernel dropped some, and nobody can tell which; or there is no number for one.
             return Err(ReadFault::DescriptorsLost(message.bytes));
         }
         Ok(message.bytes)

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use multiproc_pipe::message::{self, Handles};
 use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
-use multiproc_sync::primitives::has_light_fences;
 use multiproc_sync::raw::waiters::Look;
 use multiproc_sync::region::Region;
 use serde::de::DeserializeOwned;
@@ -117,6 +116,7 @@ impl From<Fault> for Refused {
             Fault::Closed => Reason::Closed,
             Fault::Disconnected => Reason::Disconnected,
             Fault::OutOfMemory => Reason::OutOfMemory,
+            Fault::CutOff => Reason::Os(OsError::closed()),
             Fault::Os(code) => Reason::Os(OsError::from_code(code)),
             Fault::TooManyTasks => unreachable!("putting makes no tasks"),
             Fault::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
@@ -132,6 +132,7 @@ impl From<Fault> for Missed {
             Fault::Closed => GetError::Closed,
             Fault::Disconnected => GetError::Disconnected,
             Fault::OutOfMemory => GetError::OutOfMemory,
+            Fault::CutOff => GetError::Os(OsError::closed()),
             Fault::Os(code) => GetError::Os(OsError::from_code(code)),
             Fault::TooManyTasks => GetError::TooManyTasks,
             Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
@@ -161,9 +162,7 @@ impl<T> Core<T> {
         name: Option<Arc<str>>,
     ) -> Self {
         let seldom = &store.region.control().seldom;
-        if !has_light_fences() {
-            seldom.needs_full_fences.store(1, Ordering::SeqCst);
-        }
+        seldom.fences.join();
         // One less, so that the first call looks.
         let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
         let closed_consumers = before(&seldom.closed_consumers);

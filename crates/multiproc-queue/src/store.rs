@@ -210,6 +210,10 @@ impl Members for Store {
     fn is_alive(&self, member: MemberId) -> bool {
         self.region.is_alive(member)
     }
+
+    fn is_cut_off(&self) -> bool {
+        self.region.is_cut_off()
+    }
 }
 
 impl Memory for Store {

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fmt, mem};
 
 use multiproc_pipe::{Deadline, DecodeError, message};
 use multiproc_sync::RECHECK;
@@ -20,7 +20,7 @@ use crate::lane::{self, Unpacked};
 use crate::queue::{Producer, Queue};
 use crate::raw::blocks::millis;
 use crate::raw::ring::Ring;
-use crate::raw::tasks::{Delivered, LetterEnd, Slot};
+use crate::raw::tasks::{Delivered, LetterEnd};
 use crate::raw::work::{Getting, Work};
 use crate::store::Store;
 
@@ -93,10 +93,7 @@ impl<T> Core<T> {
             self.discard(MOMENT);
             return Err(missed(result.err().unwrap_or(Missed::NotNow)));
         };
-        let on_panic = PutBack { core: &self, slot: task.slot };
-        let item = message::decode_as::<T, GetError>(&buffer, lane.descriptors);
-        mem::forget(on_panic);
-        match item {
+        match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
             Err(error) => {
                 self.work().bury(task.slot);
@@ -214,19 +211,6 @@ impl<T> Core<T> {
             is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));
         }
-    }
-}
-
-/// Puts a task back if its item's `Deserialize` panics.
-struct PutBack<'a, T> {
-    core: &'a Core<T>,
-    slot: Slot,
-}
-
-impl<T> Drop for PutBack<'_, T> {
-    fn drop(&mut self) {
-        self.core.work().put_back(self.slot);
-        self.core.ring_bell();
     }
 }
 

@@ -48,9 +48,24 @@
 //!
 //! # What it does not do
 //!
-//! It is not fair: a process that comes along may overtake those that sleep. It is not for processes
-//! made by a bare `fork` without `exec`: they share one membership. A process that is stopped
-//! (SIGSTOP) is not dead: its locks stay its own.
+//! It is not strictly fair: a newcomer may overtake waiters that sleep, but not for much longer than a
+//! millisecond where it is a lock. A process that is stopped (SIGSTOP) is not dead: its locks stay its
+//! own.
+//!
+//! # Forked processes, and closed descriptors
+//!
+//! A child made by fork(2) after handles exist is a member of its own: it excludes its parent, and the
+//! death of either is noticed. What the parent holds stays the parent's; copies of guards have no
+//! effect in the child. (A bare clone(2), without the handlers of pthread_atfork(3), is not supported.)
+//!
+//! If other code in the process closes the descriptor of a primitive, the process stays a member, but
+//! can no longer tell whether other members are alive. Nobody is robbed then: `try_…` and `…_timeout`
+//! fail, and an operation that would wait for a member without end panics with the reason.
+//!
+//! # Panics
+//!
+//! A panic that begins under a guard counts as the death of its holder: the next one that locks gets
+//! [`Abandoned`], and a [`Mutex`] has the value that it had before.
 //!
 //! # For those who build other primitives
 //!
@@ -76,6 +91,8 @@ mod condition;
 mod error;
 #[cfg(not(loom))]
 mod event;
+#[cfg(not(loom))]
+mod fork;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]

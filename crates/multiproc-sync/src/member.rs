@@ -5,8 +5,13 @@
 //! than a microsecond whether it is held: no pid that could be reused, no pid namespaces, no thread
 //! that polls. See "Open file description locks" in [fcntl_locking(2)].
 //!
-//! A process that was forked from a member without exec shares the open file description, and keeps
-//! the lock: this crate is not made for forked processes.
+//! A process that was forked from a member shares the open file description, and with it the lock.
+//! So it gets another description at once, and becomes a member of its own when it first uses the
+//! region: see [`fork`](crate::fork). What the parent holds stays the parent's.
+//!
+//! The lock is on the description, and the mapping keeps that: if other code in the process closes the
+//! descriptor, the membership lasts, but this process can no longer ask about others. It is then
+//! *cut off*: others count as alive, so that nobody is robbed, and what would wait for them fails.
 //!
 //! [fcntl_locking(2)]: https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
 
@@ -17,6 +22,34 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use multiproc_memory::lock::{self, Kind};
 
 use crate::raw::members::{MEMBERS, MemberId};
+
+/// The membership of this process in a region.
+#[derive(Debug, Default)]
+pub(crate) struct Membership {
+    /// The bits of the [`MemberId`]; 0: none, since the process was forked.
+    member: AtomicU32,
+}
+
+impl Membership {
+    #[inline]
+    pub(crate) fn get(&self) -> Option<MemberId> {
+        MemberId::from_own(self.member.load(Ordering::Relaxed))
+    }
+
+    /// Whether this process is that member: false in a child that was forked from it.
+    #[inline]
+    pub(crate) fn is(&self, member: MemberId) -> bool {
+        self.member.load(Ordering::Relaxed) == member.bits()
+    }
+
+    pub(crate) fn set(&self, member: MemberId) {
+        self.member.store(member.bits(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn reset(&self) {
+        self.member.store(0, Ordering::Relaxed);
+    }
+}
 
 /// One slot of the member table. It helps to find a free slot and to name a holder; whether a
 /// member is alive is the kernel's word alone.
@@ -120,10 +153,11 @@ impl MemberTable {
     }
 
     /// How many members are alive; those that stand aside do not count. A system call for each.
-    pub(crate) fn count_alive(&self, descriptor: impl AsFd, me: MemberId) -> usize {
+    pub(crate) fn count_alive(&self, descriptor: impl AsFd, me: Option<MemberId>) -> usize {
+        let is_me = |index| me.is_some_and(|me| me.slot() == index);
         let is_alive = |(index, slot): &(usize, &Slot)| {
             slot.pid.load(Ordering::Relaxed) != 0
-                && (*index == me.slot() || lock::is_locked(&descriptor, byte(*index)))
+                && (is_me(*index) || lock::is_locked(&descriptor, byte(*index)))
         };
         self.slots.iter().enumerate().filter(is_alive).count()
     }

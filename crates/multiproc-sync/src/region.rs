@@ -24,27 +24,31 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytemuck::Pod;
-use multiproc_memory::memfd;
+use multiproc_memory::{CheckedFd, memfd};
 use multiproc_pipe::message;
 use rustix::fs::{
-    FallocateFlags, FileType, OFlags, SealFlags, Stat, fallocate, fcntl_add_seals, fcntl_get_seals,
+    FallocateFlags, FileType, OFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
     fstat, fstatfs, ftruncate,
 };
 use rustix::io::{Errno, retry_on_intr};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags, madvise, mlock_with, mmap,
+    mmap_anonymous, mprotect, munmap,
+};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::member::MemberTable;
+use crate::fork;
+use crate::member::{MemberTable, Membership};
 use crate::primitives::Bytes;
 use crate::raw;
 use crate::raw::members::{MemberId, Members};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const CONTROL: usize = 128;
 
 /// What statfs(2) says of the file system that memfds are on.
@@ -133,8 +137,11 @@ macro_rules! made_of_atomics {
 
 made_of_atomics! {
     AtomicU8 AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
-    raw::latch::Latch raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::waiters::Waiters
+    raw::latch::Latch raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::fences::Fences
 }
+
+// SAFETY: an atomic word, without drop.
+unsafe impl<F> Placed for raw::waiters::Waiters<F> {}
 
 // SAFETY: as its elements.
 unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
@@ -235,6 +242,48 @@ const PAGE: usize = 4096;
 /// So much data lies beside the control block, on the page that is touched anyhow.
 const LITTLE: usize = 2048;
 
+const MAP_FLAGS: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
+
+/// Whether new mappings of this process are locked into memory as a whole (mlockall(2), MCL_FUTURE).
+/// The kernel does not say so, but makes a fresh page resident only then.
+fn locks_new_mappings() -> bool {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
+    let page = unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE, access, MapFlags::PRIVATE) };
+    let Ok(page) = page else {
+        // Locked memory is limited; the mapping that follows reports what is missing.
+        return true;
+    };
+    let mut is_resident = 0u8;
+    // SAFETY: mincore(2) writes one byte for each page, and the mapping is one page.
+    let result = unsafe { libc::mincore(page, PAGE, &raw mut is_resident) };
+    // SAFETY: mapped above, and used by nobody else.
+    let _ = unsafe { munmap(page, PAGE) };
+    result == 0 && is_resident & 1 != 0
+}
+
+/// Why there is no mapping, with the limit that is to be raised.
+fn cannot_map(error: Errno, len: usize) -> io::Error {
+    let limit = match error {
+        Errno::NOMEM => (Resource::As, "address space", "RLIMIT_AS", "ulimit -v"),
+        Errno::AGAIN | Errno::PERM => {
+            (Resource::Memlock, "locked memory (after mlockall(2))", "RLIMIT_MEMLOCK", "ulimit -l")
+        }
+        error => return error.into(),
+    };
+    let (resource, what, name, command) = limit;
+    match getrlimit(resource).current {
+        Some(limit) => io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!(
+                "{len} bytes of shared memory need as much {what}, and this process may have \
+                 {limit} bytes in all ({name}, `{command}`): raise that limit"
+            ),
+        ),
+        None => error.into(),
+    }
+}
+
 /// A mapping of a whole file. Unmapped when dropped.
 struct Mapping {
     start: NonNull<u8>,
@@ -243,33 +292,58 @@ struct Mapping {
 
 impl Mapping {
     fn new(descriptor: impl AsFd, len: usize) -> io::Result<Self> {
+        // Under mlockall(MCL_FUTURE) the kernel would make all of a readable mapping resident at
+        // once, however little of it is used. So it is made inaccessible, and opened afterwards.
+        let is_locked = locks_new_mappings();
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let protection = if is_locked { ProtFlags::empty() } else { access };
         // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                descriptor,
-                0,
-            )
-        };
-        let start = start.map_err(|error| match getrlimit(Resource::As).current {
-            Some(limit) if error == Errno::NOMEM => io::Error::new(
-                io::ErrorKind::OutOfMemory,
-                format!(
-                    "no address space for {len} bytes of shared memory; this process may have \
-                     {limit} bytes in all (RLIMIT_AS, `ulimit -v`): raise that limit"
-                ),
-            ),
-            _ => error.into(),
-        })?;
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), len, protection, MAP_FLAGS, descriptor, 0) };
+        let start = start.map_err(|error| cannot_map(error, len))?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let mapping = Self { start, len };
-        // SAFETY: exactly the mapping made above; the advice changes nothing but core dumps.
-        // If it fails, a core dump is larger, no more.
-        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxDontDump) };
+        if is_locked {
+            // What the program has asked for stays true of each page that is touched.
+            // SAFETY: exactly the mapping made above, which nobody has seen yet.
+            unsafe { mlock_with(start.as_ptr().cast(), len, MlockFlags::ONFAULT) }
+                .map_err(|error| cannot_map(error, len))?;
+            // SAFETY: as above.
+            unsafe {
+                mprotect(start.as_ptr().cast(), len, MprotectFlags::READ | MprotectFlags::WRITE)
+            }?;
+        }
+        mapping.leave_out_of_core_dumps();
         Ok(mapping)
+    }
+
+    fn leave_out_of_core_dumps(&self) {
+        // SAFETY: exactly this mapping; the advice changes nothing but core dumps. If it fails, a core
+        // dump is larger, no more.
+        let _ = unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontDump) };
+    }
+
+    /// Maps the same file through another open file description, at the same address: the mapping then
+    /// keeps that description alive, and no longer the one before.
+    fn replace(&self, descriptor: impl AsFd) -> io::Result<()> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MAP_FLAGS | MapFlags::FIXED;
+        let address = self.start.as_ptr().cast();
+        // SAFETY: exactly this mapping is replaced, in one step, by one of the same memory, so every
+        // view of it stays valid.
+        unsafe { mmap(address, self.len, access, flags, descriptor, 0) }?;
+        self.leave_out_of_core_dumps();
+        Ok(())
+    }
+
+    /// Gives the memory of whole pages back: they are zero from then on.
+    fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset <= self.len && len <= self.len - offset, "checked by the caller");
+        // SAFETY: in range by the assertion, so in one allocation.
+        let start = unsafe { self.start.add(offset) };
+        // SAFETY: in this mapping, which is shared memory: others may write it at any time, too, and
+        // every access here allows for that.
+        Ok(unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxRemove) }?)
     }
 
     /// A view of the atomics at `offset`.
@@ -311,17 +385,52 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 /// A region as this process has it open: once, however many handles there are.
-struct Open {
+pub(crate) struct Open {
     mapping: Mapping,
-    descriptor: OwnedFd,
+    descriptor: CheckedFd,
     key: Key,
-    member: MemberId,
+    membership: Membership,
     layout: Layout,
+    /// [`Control::release_slot`] of its kind.
+    release_slot: fn(&Mapping, Layout, usize),
 }
 
 impl Open {
     fn members(&self) -> &MemberTable {
         self.mapping.view(self.layout.members)
+    }
+
+    /// Becomes a member: again, in a process that was forked from one.
+    fn join(&self) -> io::Result<MemberId> {
+        let descriptor = self.descriptor.get()?;
+        let member = self.members().join(descriptor, |slot| {
+            (self.release_slot)(&self.mapping, self.layout, slot);
+        })?;
+        self.membership.set(member);
+        Ok(member)
+    }
+
+    /// The first use in a process that was forked from a member.
+    #[cold]
+    fn join_after_fork(&self) -> io::Result<MemberId> {
+        let _alone = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.membership.get() {
+            Some(member) => Ok(member),
+            None => self.join(),
+        }
+    }
+
+    /// Makes a copy that came by fork(2) independent of the parent: with an open file description of
+    /// its own, and not yet a member. To be called in the child, where no other thread runs.
+    ///
+    /// If that fails, the parent's death is noticed only when this process has ended, too, and the
+    /// first use reports the error.
+    pub(crate) fn separate(&self) -> io::Result<()> {
+        self.membership.reset();
+        let descriptor = self.descriptor.get()?;
+        let fresh = memfd::reopen(descriptor, OFlags::RDWR)?;
+        self.mapping.replace(&fresh)?;
+        self.descriptor.replace(&fresh)
     }
 }
 
@@ -332,15 +441,22 @@ impl Drop for Open {
         if open.get(&self.key).is_some_and(|other| other.strong_count() == 0) {
             open.remove(&self.key);
         }
-        self.members().leave(self.member);
+        // In a forked process that has not used it, the membership is its parent's.
+        if let Some(member) = self.membership.get() {
+            self.members().leave(member);
+        }
     }
 }
 
 /// Tells regions apart: device and inode, whose number may come round, and the region's random id.
-type Key = (u64, u64, [u64; 2]);
+pub(crate) type Key = (u64, u64, [u64; 2]);
 
 /// The regions that this process has open, so that receiving one twice gives the same mapping.
-static OPEN: LazyLock<Mutex<HashMap<Key, Weak<Open>>>> = LazyLock::new(Mutex::default);
+///
+/// Whoever makes, opens or closes a region holds it, and so does fork(2): see [`fork`].
+pub(crate) static OPEN: LazyLock<Mutex<OpenRegions>> = LazyLock::new(Mutex::default);
+
+pub(crate) type OpenRegions = HashMap<Key, Weak<Open>>;
 
 /// A handle to a region with control block `C`. Clones share one mapping and one membership.
 pub struct Region<C> {
@@ -390,7 +506,8 @@ impl<C: Control> Region<C> {
         ftruncate(&descriptor, size as u64)?;
         fcntl_add_seals(&descriptor, SEALS)?;
 
-        let mapping = Mapping::new(&descriptor, size)?;
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mapping, descriptor) = map(&descriptor, size)?;
         let id = random_id()?;
         let header: &Header = mapping.view(0);
         header.magic.store(MAGIC, Ordering::Relaxed);
@@ -401,15 +518,11 @@ impl<C: Control> Region<C> {
         header.id[0].store(id[0], Ordering::Relaxed);
         header.id[1].store(id[1], Ordering::Relaxed);
         init(mapping.view(CONTROL));
-
-        // A fresh open shows now, and not when it is first sent, that /proc is there.
-        let descriptor = memfd::reopen(&descriptor, OFlags::RDWR)?;
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::join(mapping, descriptor, layout, &mut open)
+        Self::join(mapping, descriptor, layout, open)
     }
 
-    /// Opens a region that came from elsewhere. The descriptor must be of an open file description
-    /// of its own, as those that [`Region::serialize`](Self::serialize) sends.
+    /// Opens a region that came from elsewhere, by an open file description of its own: no copy of
+    /// the descriptor that somebody else keeps can hide the death of this process.
     ///
     /// # Errors
     ///
@@ -436,8 +549,8 @@ impl<C: Control> Region<C> {
             )));
         }
 
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mapping = Mapping::new(&descriptor, size)?;
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mapping, descriptor) = map(&descriptor, size)?;
         let header: &Header = mapping.view(0);
         if header.magic.load(Ordering::Relaxed) != MAGIC {
             return Err(invalid(format!(
@@ -473,7 +586,9 @@ impl<C: Control> Region<C> {
                 C::NAME
             ))
         })?;
-        if let Some(known) = open.get(&key(&stat, header)).and_then(Weak::upgrade) {
+        if let Some(known) =
+            open.get(&key(stat.st_dev, stat.st_ino, header)).and_then(Weak::upgrade)
+        {
             // The kind was compared above, in the same file. The layout may have been forged since
             // the other handle was opened, which goes by its own.
             if known.layout != layout {
@@ -483,24 +598,64 @@ impl<C: Control> Region<C> {
             }
             return Ok(Self { open: known, control: PhantomData });
         }
-        Self::join(mapping, descriptor, layout, &mut open)
+        Self::join(mapping, descriptor, layout, open)
     }
 
     fn join(
         mapping: Mapping,
-        descriptor: OwnedFd,
+        descriptor: CheckedFd,
         layout: Layout,
-        open: &mut HashMap<Key, Weak<Open>>,
+        mut open: MutexGuard<'_, OpenRegions>,
     ) -> io::Result<Self> {
-        let control: &C = mapping.view(CONTROL);
-        let table: &MemberTable = mapping.view(layout.members);
-        let member = table.join(&descriptor, |slot| {
-            control.release_slot(mapping.data_as(layout), slot);
-        })?;
-        let key = key(&fstat(&descriptor)?, mapping.view(0));
-        let this = Arc::new(Open { mapping, descriptor, key, member, layout });
+        let (device, inode) = descriptor.identity();
+        let key = key(device, inode, mapping.view(0));
+        let membership = Membership::default();
+        let release_slot = |mapping: &Mapping, layout, slot| {
+            mapping.view::<C>(CONTROL).release_slot(mapping.data_as(layout), slot);
+        };
+        fork::register();
+        let this = Open { mapping, descriptor, key, membership, layout, release_slot };
+        if let Err(error) = this.join() {
+            // Dropping `this` takes the lock.
+            drop(open);
+            return Err(error);
+        }
+        let this = Arc::new(this);
         open.insert(key, Arc::downgrade(&this));
         Ok(Self { open: this, control: PhantomData })
+    }
+
+    /// The membership of this process.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.open.membership
+    }
+
+    /// This process as a member of the region: in a process that was forked from one, it becomes a
+    /// member of its own with the first call.
+    ///
+    /// # Errors
+    ///
+    /// In a forked process, if there are as many members as there can be, or other code has closed the
+    /// region's descriptor.
+    #[inline]
+    pub fn member(&self) -> io::Result<MemberId> {
+        match self.open.membership.get() {
+            Some(member) => Ok(member),
+            None => self.open.join_after_fork(),
+        }
+    }
+
+    /// Fails if this process can no longer tell whether other members are alive.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed the region's descriptor. An operation without an error
+    /// of its own calls this where it would otherwise wait for a dead member forever.
+    #[track_caller]
+    pub(crate) fn assert_connected(&self) {
+        if let Err(error) = self.open.descriptor.get() {
+            panic!("multiproc {}: {error}", C::NAME);
+        }
     }
 
     /// The control block.
@@ -542,27 +697,43 @@ impl<C: Control> Region<C> {
     ///
     /// If the kernel has none left for this process.
     pub fn reserve(&self, at: usize, len: usize) -> io::Result<()> {
-        self.allocate(FallocateFlags::empty(), at, len)
-    }
-
-    /// Gives the memory of `len` bytes at `at` in the data back, as far as it is in whole pages. They
-    /// are zero from then on.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses; there is no reason known why it should.
-    pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
-        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)
-    }
-
-    fn allocate(&self, flags: FallocateFlags, at: usize, len: usize) -> io::Result<()> {
-        let Layout { data, data_len, .. } = self.open.layout;
-        assert!(at <= data_len && len <= data_len - at, "{len} bytes at {at} of {data_len}");
+        // Before Linux 6.11, a signal undoes a whole call: so pieces, each of which gets done between
+        // two signals.
+        const PIECE: usize = 1 << 20;
+        let at = self.offset_of(at, len);
         if len == 0 {
             return Ok(());
         }
-        let (at, len) = ((data + at) as u64, len as u64);
-        Ok(retry_on_intr(|| fallocate(&self.open.descriptor, flags, at, len))?)
+        let descriptor = self.open.descriptor.get()?;
+        for start in (at..at + len).step_by(PIECE) {
+            let len = PIECE.min(at + len - start);
+            let flags = FallocateFlags::empty();
+            retry_on_intr(|| fallocate(descriptor, flags, start as u64, len as u64))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of the whole pages among `len` bytes at `at` in the data back. They are zero
+    /// from then on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, as it does for memory that is locked (mlockall(2)).
+    pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
+        let at = self.offset_of(at, len);
+        let (start, end) = (at.next_multiple_of(PAGE), (at + len) / PAGE * PAGE);
+        if start >= end {
+            return Ok(());
+        }
+        // On the mapping, and not on the descriptor: its number may be that of another file by now.
+        self.open.mapping.remove(start, end - start)
+    }
+
+    /// Where `len` bytes at `at` in the data are in the region.
+    fn offset_of(&self, at: usize, len: usize) -> usize {
+        let Layout { data, data_len, .. } = self.open.layout;
+        assert!(at <= data_len && len <= data_len - at, "{len} bytes at {at} of {data_len}");
+        data + at
     }
 
     /// The data as words of four bytes.
@@ -594,28 +765,32 @@ impl<C: Control> Region<C> {
     /// Makes this process a member that nobody counts, and whose death means nothing: for one that
     /// keeps the region for others, and does not work with it.
     pub fn stand_aside(&self) {
-        self.open.members().leave(self.open.member);
+        if let Some(member) = self.open.membership.get() {
+            self.open.members().leave(member);
+        }
     }
 
     /// How many processes that are alive have the region open. Some system calls: one for each.
     #[must_use]
     pub fn live_members(&self) -> usize {
-        let Open { descriptor, member, .. } = &*self.open;
-        self.open.members().count_alive(descriptor, *member)
+        let Ok(descriptor) = self.open.descriptor.get() else { return self.members() };
+        self.open.members().count_alive(descriptor, self.open.membership.get())
     }
 
     /// Whether a process that had the region open has died without closing it, and its slot was not
-    /// used anew. Some system calls: one for each member.
+    /// used anew. Some system calls: one for each member. True also if this process cannot tell any
+    /// more, because other code has closed the region's descriptor.
     #[must_use]
     pub fn has_dead_members(&self) -> bool {
-        let Open { descriptor, member, .. } = &*self.open;
-        self.open.members().has_dead(descriptor, *member)
+        let Ok(descriptor) = self.open.descriptor.get() else { return true };
+        self.open.members().has_dead(descriptor, self.me())
     }
 
-    /// Forgets the dead: [`has_dead_members`](Self::has_dead_members) is false until another dies.
+    /// Forgets dead members: [`has_dead_members`](Self::has_dead_members) is false until another dies.
     pub fn forget_dead_members(&self) {
-        let Open { descriptor, member, .. } = &*self.open;
-        self.open.members().forget_dead(descriptor, *member);
+        if let Ok(descriptor) = self.open.descriptor.get() {
+            self.open.members().forget_dead(descriptor, self.me());
+        }
     }
 
     /// Whether both are the same region.
@@ -626,23 +801,43 @@ impl<C: Control> Region<C> {
 }
 
 impl<C: Control> Members for Region<C> {
+    /// # Panics
+    ///
+    /// In a forked process, where [`member`](Region::member) would be an error.
     #[inline]
     fn me(&self) -> MemberId {
-        self.open.member
+        match self.member() {
+            Ok(member) => member,
+            Err(error) => not_a_member(C::NAME, &error),
+        }
     }
 
-    /// One system call, less than a microsecond.
+    /// Some system calls, about a microsecond.
     fn is_alive(&self, member: MemberId) -> bool {
-        member == self.open.member || self.open.members().is_alive(&self.open.descriptor, member)
+        let open = &*self.open;
+        open.membership.is(member)
+            || open.members().is_alive(open.descriptor.unchecked(), member)
+            // Asked afterwards: if the descriptor is ours now, it was when the answer was given.
+            || self.is_cut_off()
     }
+
+    /// One system call.
+    fn is_cut_off(&self) -> bool {
+        !self.open.descriptor.is_intact()
+    }
+}
+
+#[cold]
+fn not_a_member(name: &str, error: &io::Error) -> ! {
+    panic!("multiproc {name}: this process was forked, and cannot become a member: {error}")
 }
 
 /// A region travels as a fresh open of its file, on which the receiver can take a lock of its own.
 impl<C: Control> Serialize for Region<C> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fresh = memfd::reopen(&self.open.descriptor, OFlags::RDWR)
-            .map_err(serde::ser::Error::custom)?;
-        message::attach(fresh, serializer)
+        let descriptor = self.open.descriptor.get();
+        let fresh = descriptor.and_then(|descriptor| memfd::reopen(descriptor, OFlags::RDWR));
+        message::attach(fresh.map_err(serde::ser::Error::custom)?, serializer)
     }
 }
 
@@ -679,9 +874,18 @@ fn random_id() -> io::Result<[u64; 2]> {
     Ok([low, high].map(|half| half.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))))
 }
 
-fn key(stat: &Stat, header: &Header) -> Key {
+fn key(device: u64, inode: u64, header: &Header) -> Key {
     let id = [header.id[0].load(Ordering::Relaxed), header.id[1].load(Ordering::Relaxed)];
-    (stat.st_dev, stat.st_ino, id)
+    (device, inode, id)
+}
+
+/// Maps a region by a fresh open file description. It is this one that bears the lock of the member,
+/// and since the mapping keeps it, the lock lasts as long as the mapping, whatever becomes of the
+/// descriptor. (A fresh open shows at once, and not when it is first sent, that /proc is there.)
+fn map(descriptor: &OwnedFd, size: usize) -> io::Result<(Mapping, CheckedFd)> {
+    let own = CheckedFd::new(memfd::reopen(descriptor, OFlags::RDWR)?)?;
+    let mapping = Mapping::new(own.get()?, size)?;
+    Ok((mapping, own))
 }
 
 fn invalid(text: String) -> io::Error {

@@ -10,7 +10,7 @@ use multiproc_pipe::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Repair, debug_lock};
+use crate::held::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::primitives::{AtomicU32, AtomicU64, Ordering};
 use crate::raw::Busy;
@@ -107,6 +107,10 @@ impl RLock {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and the holder may be dead.
     pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
         loop {
             if let Ok(guard) =
@@ -114,6 +118,7 @@ impl RLock {
             {
                 return guard;
             }
+            self.region.assert_connected();
         }
     }
 
@@ -183,7 +188,8 @@ impl RLock {
             thread.store(me, Ordering::Relaxed);
             depth.store(1, Ordering::Relaxed);
         }
-        let guard = RLockGuard { lock: self, this_thread: PhantomData };
+        let holder = Holder::new(&self.region);
+        let guard = RLockGuard { lock: self, holder, this_thread: PhantomData };
         Ok(if lock.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) })
     }
 }
@@ -211,6 +217,7 @@ impl fmt::Debug for RLock {
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a> {
     lock: &'a RLock,
+    holder: Holder<'a>,
     this_thread: PhantomData<*const ()>,
 }
 
@@ -222,14 +229,19 @@ impl Repair for RLockGuard<'_> {
 
 impl Drop for RLockGuard<'_> {
     fn drop(&mut self) {
+        let Some(member) = self.holder.member() else { return };
         let RLockControl { lock, depth, thread } = self.lock.region.control();
+        if self.holder.has_panicked() {
+            lock.abandon();
+        }
         let left = depth.load(Ordering::Relaxed).saturating_sub(1);
         depth.store(left, Ordering::Relaxed);
         if left == 0 {
             thread.store(0, Ordering::Relaxed);
             fault::reached("rlock.releasing");
             // The mark stays unless somebody has said that all is well.
-            lock.unlock(if lock.is_abandoned() { Taken::Abandoned } else { Taken::Clean });
+            let is_abandoned = lock.is_abandoned();
+            lock.unlock(member, if is_abandoned { Taken::Abandoned } else { Taken::Clean });
         }
     }
 }

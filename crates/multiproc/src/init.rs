@@ -1,20 +1,32 @@
-//! `init`, the first statement of `main`, and `enable_in_tests!`, which stands in for it.
+//! `init`, the first statement of `main`; `enable_in_tests!`, which stands in for it; and what a child
+//! does before either.
 //!
-//! Opens `unsafe` to take the marker out of the environment, and to ignore SIGPIPE where std has not.
+//! A child finds out that it is one before `main`, in a constructor: nothing of the program has run
+//! then, so its environment, standard input and descriptors are those that its parent gave it, and
+//! there are no threads that could notice a change. What it finds waits for `init`.
+//!
+//! Opens `unsafe` to be such a constructor, to take the marker out of the environment, and to set what
+//! happens on signals: to ignore SIGPIPE where std has not, and to block signals in threads of the
+//! library.
 #![allow(unsafe_code)]
 
-use std::env;
+use std::fs::File;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::{env, io, thread};
 
 use rustix::fs::{FileType, fstat};
+use rustix::io::fcntl_dupfd_cloexec;
 
-use crate::protocol::MARKER;
+use crate::bootstrap::UNFIT;
+use crate::protocol::{MARKER, Mark};
 use crate::{bootstrap, children, fault};
 
 /// Whether a child of this program would know what to do.
-static INITIALIZED: AtomicBool = AtomicBool::new(false);
+pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
@@ -27,6 +39,9 @@ pub(crate) fn is_initialized() -> bool {
 /// which looks after the children at the end of `main`: see [`Runtime`].
 ///
 /// What comes before it in `main` happens in every child, too.
+///
+/// A child that cannot run its function prints why on standard error, and exits with code 102. It
+/// never comes to what is behind `init`.
 ///
 /// # Panics
 ///
@@ -49,8 +64,8 @@ pub fn init() -> Runtime {
          statement; in tests `multiproc::enable_in_tests!()` takes its place"
     );
     INITIALIZED.store(true, Ordering::Relaxed);
-    if is_marked_child() {
-        bootstrap::run();
+    if let Some(newborn) = newborn() {
+        bootstrap::run(newborn.socket);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
     multiproc_sync::primitives::has_light_fences();
@@ -113,15 +128,21 @@ macro_rules! enable_in_tests {
 /// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
 pub extern "C" fn in_tests() {
     INITIALIZED.store(true, Ordering::Relaxed);
-    if is_marked_child() {
+    if let Some(newborn) = newborn() {
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
         // SAFETY: nothing else runs yet, and SIG_IGN is a disposition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // It names the main thread. A thread of our own has a name, the usual stack of a main
         // thread, and a panic in it cannot unwind into the loader.
-        let main = std::thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        match main.spawn(|| bootstrap::run()) {
+        let main = thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
+        // This thread only waits. The signals of the process are for the other one.
+        let signals = set_blocked_signals(&all_signals());
+        let run = move || {
+            set_blocked_signals(&signals);
+            bootstrap::run(newborn.socket)
+        };
+        match main.spawn(run) {
             Ok(main) => _ = main.join(),
             Err(error) => eprintln!("multiproc: a child process has no main thread: {error}"),
         }
@@ -129,31 +150,130 @@ pub extern "C" fn in_tests() {
     }
 }
 
-/// Whether this process was started to run a function. Takes the mark away, so that no process that
-/// it starts by other means has it.
-fn is_marked_child() -> bool {
-    let Some(mark) = env::var_os(MARKER) else { return false };
-    fault::reached("child.started");
-    // SAFETY: before anything else in `main`, or before `main`: there are no other threads yet that
-    // could look at the environment. (A program that starts threads before `init` breaks what the
-    // documentation of `init` says.)
-    unsafe { env::remove_var(MARKER) };
-    let stdin = std::io::stdin();
-    // A program with more rights than whoever started it does not let itself be told what to run.
-    // SAFETY: it looks up a number that the kernel gave to this program at its start.
-    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    let is_ours = !is_privileged
-        && fstat(stdin.as_fd()).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-                && mark.to_str() == Some(&stat.st_ino.to_string())
-        });
-    if !is_ours {
-        eprintln!(
-            "multiproc: the environment variable {MARKER} is for internal use, and was not set by \
-             this program; it is ignored"
-        );
+/// What a child knows before `main`.
+struct Newborn {
+    /// The connection to its parent.
+    socket: OwnedFd,
+}
+
+/// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and as soon
+/// as somebody has taken it.
+static NEWBORN: LazyLock<Mutex<Option<Newborn>>> = LazyLock::new(|| Mutex::new(Newborn::look()));
+
+/// Called by the loader before `main`, and before the constructors of the program itself.
+#[used]
+// SAFETY: the loader calls the functions in this section, and this one has the type that it calls.
+// Those with a number come first, in its order; std's own, which keeps the arguments, has 99.
+#[unsafe(link_section = ".init_array.00100")]
+static BEFORE_MAIN: extern "C" fn() = {
+    extern "C" fn before_main() {
+        LazyLock::force(&NEWBORN);
     }
-    is_ours
+    before_main
+};
+
+/// Also looks, should a linker have left the constructor out.
+fn newborn() -> Option<Newborn> {
+    NEWBORN.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl Newborn {
+    fn look() -> Option<Self> {
+        let mark = env::var_os(MARKER)?;
+        let stdin = fstat(io::stdin());
+        let socket = stdin
+            .ok()
+            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+            .map(|stat| stat.st_ino);
+        let Some(mark) = mark.to_str().and_then(Mark::parse) else {
+            // With a socket, it may be for another version of this library.
+            if socket.is_none() {
+                eprintln!(
+                    "multiproc: the environment variable {MARKER} is for internal use, and was not \
+                     set by this library; it is ignored"
+                );
+            }
+            return None;
+        };
+        if Some(mark.copy) != bootstrap::this_copy() {
+            return None;
+        }
+        // This copy of the library started this process, and only to run a function: if it cannot do
+        // that it must end, since `main` would start another one.
+        if is_privileged() {
+            refuse(
+                "the program gives more rights than its user has (set-user-ID, set-group-ID or file \
+                 capabilities), so whoever started it cannot be trusted",
+            );
+        }
+        if socket != Some(mark.socket) {
+            refuse("its standard input is not the socket of its parent");
+        }
+        // Nothing that this process starts by other means is to have it.
+        // SAFETY: before `main`, so no code of the program runs in another thread, and that of the
+        // loader and of the libraries that it has loaded does not use the environment.
+        unsafe { env::remove_var(MARKER) };
+        fault::reached("child.started");
+        Some(Self::be_child().unwrap_or_else(|error| refuse(&error.to_string())))
+    }
+
+    fn be_child() -> io::Result<Self> {
+        // The parent's thread that started this process may have blocked some.
+        set_blocked_signals(&no_signals());
+        let stdin = io::stdin();
+        let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(Self { socket })
+    }
+}
+
+/// Ends a child before `main`.
+fn refuse(why: &str) -> ! {
+    eprintln!("multiproc: a child process cannot run its function: {why}");
+    // SAFETY: it has no preconditions. It calls no destructors, since not all constructors have been
+    // called.
+    unsafe { libc::_exit(UNFIT) }
+}
+
+/// Whether this program has more rights than whoever started it: then it does not let itself be told
+/// what to run, and so cannot start children either.
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: it looks up a number that the kernel gave to this program at its start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Starts a thread of the library. It handles no signals: a handler may need more stack than it has,
+/// and a signal that the program waits for must not end up here.
+pub(crate) fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = thread::Builder::new().name(name.to_owned()).stack_size(64 * 1024);
+    // A thread begins with what is blocked where it is started.
+    let signals = set_blocked_signals(&all_signals());
+    let started = builder.spawn(body);
+    set_blocked_signals(&signals);
+    started.map(drop)
+}
+
+fn no_signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: it writes a set there.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: now there is one.
+    unsafe { set.assume_init() }
+}
+
+fn all_signals() -> libc::sigset_t {
+    let mut set = no_signals();
+    // SAFETY: it writes a set there. (Without those that the C library needs for itself.)
+    unsafe { libc::sigfillset(&raw mut set) };
+    set
+}
+
+/// Blocks these signals in this thread, and no others. Returns those that were blocked before.
+fn set_blocked_signals(signals: &libc::sigset_t) -> libc::sigset_t {
+    let mut before = no_signals();
+    // SAFETY: it reads the one set and writes the other.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, signals, &raw mut before) };
+    before
 }
 
 /// Unit tests are one of the places where `enable_in_tests!` is needed.

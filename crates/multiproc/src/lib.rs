@@ -29,7 +29,7 @@
 //! [`enable_in_tests!`] into them once.
 //!
 //! Nothing is forked: a child has fresh memory and one thread (a daemon has a second one, which
-//! watches its parent). Its descriptors are standard output and standard error, those in its
+//! watches its parent). It starts with no signals blocked, and threads of the library handle none. Its descriptors are standard output and standard error, those in its
 //! arguments, and two that tie it to its parent. (What the program opened itself without
 //! close-on-exec is inherited, as by any program that it starts.) It has the parent's command line,
 //! environment and working directory, unless [`Builder`] says otherwise.
@@ -63,7 +63,8 @@
 //! Linux only (5.10 or newer; x86-64 is tested, aarch64 should work). Parent and child must be the
 //! same executable: a library that is loaded at run time cannot start processes
 //! ([`SpawnError::NotInExecutable`]), nor can a program that was started by naming the loader
-//! (`ld.so program`).
+//! (`ld.so program`). Nor can a program that has more rights than the user who started it, as a
+//! set-user-ID program has ([`SpawnError::Privileged`]).
 //!
 //! # The layers
 //!
@@ -98,6 +99,8 @@ pub use multiproc_queue as queue;
 #[doc(no_inline)]
 pub use multiproc_sync as sync;
 
+#[cfg(feature = "json")]
+pub use multiproc_pipe::Json;
 pub use multiproc_queue::{Consumer, DeadLetter, JoinableQueue, Producer, Queue, Shutdown, Task};
 pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,

@@ -6,7 +6,7 @@
 
 use std::any::type_name;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::{io, mem};
+use std::{fmt, io, mem};
 
 use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
 use serde::de::DeserializeOwned;
@@ -15,9 +15,31 @@ use serde::{Deserialize, Serialize};
 use crate::aside::{Received, Sending};
 use crate::current::Identity;
 
-/// Set in a child's environment, to the inode number of the socket that is its standard input: so a
-/// variable that was set by hand, or is a left-over, is known as such.
+/// The environment variable that tells a child that it is one. Its value is a [`Mark`].
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
+
+/// Names the process that a marker is for, exactly: a variable that was set by hand, is left over from
+/// another process, or is meant for another copy of this library is recognised as such.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Mark {
+    /// The copy of this library in the executable: see [`crate::bootstrap::this_copy`].
+    pub(crate) copy: usize,
+    /// The inode number of the socket that the child has as its standard input.
+    pub(crate) socket: u64,
+}
+
+impl Mark {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (copy, socket) = text.split_once(':')?;
+        Some(Self { copy: copy.parse().ok()?, socket: socket.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.copy, self.socket)
+    }
+}
 
 /// What any socket takes at once: more could keep the parent waiting for the child.
 const AT_ONCE: usize = 64 * 1024;

@@ -456,6 +456,33 @@ fn a_marker_set_by_hand_is_ignored_with_an_error() {
     }
 }
 
+/// It would be the program once more, in place of a function.
+#[test]
+fn a_marker_of_another_process_ends_the_process_before_main() {
+    let _dog = watchdog();
+    let (child, parent) = waiting(false);
+    // As the child found it: what it has removed is still in its memory.
+    let environment = std::fs::read(format!("/proc/{}/environ", child.pid())).unwrap();
+    let mark = environment
+        .split(|&byte| byte == 0)
+        .find_map(|variable| str::from_utf8(variable).ok()?.strip_prefix("MULTIPROC_CHILD="))
+        .unwrap();
+    for stdin in [std::process::Stdio::null(), std::process::Stdio::piped()] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg("--list")
+            .env("MULTIPROC_CHILD", mark)
+            .stdin(stdin)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(102), "{output:?}");
+        assert_eq!(output.stdout, b"", "it lists its tests");
+        let text = str::from_utf8(&output.stderr).unwrap();
+        assert!(text.contains("not the socket of its parent"), "{text}");
+    }
+    drop(parent);
+    child.join().unwrap();
+}
+
 #[test]
 fn a_sentinel_can_be_polled() {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -4,10 +4,12 @@ use super::{Problem, Tree, mask};
 
 /// The files under `crates/*/src` that may contain unsafe code, and why they need it.
 const ALLOWED: &[(&str, &str)] = &[
+    ("crates/multiproc-memory/src/checked.rs", "dup3 onto a descriptor that is shared"),
     ("crates/multiproc-memory/src/lock.rs", "OFD locks are not in rustix"),
     ("crates/multiproc-memory/src/mapping.rs", "maps memory, and copies out of it"),
     ("crates/multiproc-memory/src/sealed.rs", "refers to memory that cannot change"),
     ("crates/multiproc-memory/src/segment.rs", "refers to memory that nobody else can write"),
+    ("crates/multiproc-sync/src/fork.rs", "registers handlers of fork(2)"),
     ("crates/multiproc-sync/src/region.rs", "maps and views shared memory"),
     ("crates/multiproc-sync/src/primitives/bytes.rs", "copies bytes in and out of shared memory"),
     ("crates/multiproc-sync/src/primitives/model.rs", "loom's cells give raw pointers"),

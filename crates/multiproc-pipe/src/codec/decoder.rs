@@ -2,30 +2,40 @@
 
 use std::slice;
 
+use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
+use serde::forward_to_deserialize_any;
 
-use super::{Error, IN_2, IN_4, Result};
+use super::{DEEPEST, Error, IN_2, IN_4, Result, too_deep};
 
-/// What decoding one value may take of the stack: a quarter of what Rust gives a thread.
-const STACK: usize = 512 * 1024;
+/// A longer name of a variant is cut where an error shows it.
+const LONGEST_NAME: usize = 64;
 
 /// Takes values off the front of bytes.
 pub(crate) struct Decoder<'de> {
     bytes: slice::Iter<'de, u8>,
     /// For so many elements, memory may still be reserved before they have been seen.
     reservable: usize,
-    /// The stack, which grows downwards, must not reach below this.
-    floor: usize,
+}
+
+/// Takes one value, which may have so many levels.
+pub(crate) struct Value<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    levels: u32,
 }
 
 impl<'de> Decoder<'de> {
     #[inline]
     pub(crate) fn new(bytes: &'de [u8]) -> Self {
-        let floor = stack_pointer().saturating_sub(STACK);
-        Self { bytes: bytes.iter(), reservable: bytes.len(), floor }
+        Self { bytes: bytes.iter(), reservable: bytes.len() }
+    }
+
+    /// The value that comes next.
+    #[inline]
+    pub(crate) fn value(&mut self) -> Value<'_, 'de> {
+        Value { decoder: self, levels: DEEPEST }
     }
 
     /// To be called when the value is there: it must be all there is.
@@ -86,50 +96,51 @@ impl<'de> Decoder<'de> {
         let count = self.count()?;
         str::from_utf8(self.take(count)?).map_err(|error| Error::new(error.to_string()))
     }
+}
 
-    /// To be called wherever values have values in them. A type that holds itself, as a tree does,
-    /// is decoded by recursion, as deeply as the sender wants it.
+impl<'d, 'de> Value<'d, 'de> {
+    /// For what is in the value. A type that holds itself, as a tree does, is decoded by recursion, as
+    /// deeply as the sender wants it.
     #[inline]
-    fn check_depth(&self) -> Result {
-        if stack_pointer() >= self.floor { Ok(()) } else { Err(too_deep()) }
+    fn inside(self) -> Result<Self> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => Ok(Self { levels, ..self }),
+            None => Err(too_deep()),
+        }
+    }
+
+    /// For one of several parts of the value.
+    #[inline]
+    fn part(&mut self) -> Value<'_, 'de> {
+        Value { decoder: self.decoder, levels: self.levels }
     }
 
     /// Lets `visit` take so many elements.
     #[inline]
-    fn elements<T>(
-        &mut self,
-        visit: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T>,
-    ) -> Result<T> {
-        self.check_depth()?;
-        let count = self.count()?;
-        let before = self.bytes.len();
+    fn elements<T>(self, visit: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T>) -> Result<T> {
+        let Self { decoder, levels } = self.inside()?;
+        let count = decoder.count()?;
+        let before = decoder.bytes.len();
         if count > before {
             return Err(too_many(count, before));
         }
-        let reserved = count.min(self.reservable);
-        self.reservable -= reserved;
-        let mut elements = Elements { decoder: self, left: count, reserved };
-        let value = visit(&mut elements)?;
+        let reserved = count.min(decoder.reservable);
+        decoder.reservable -= reserved;
+        let value = Value { decoder: &mut *decoder, levels };
+        let mut elements = Elements { value, left: count, reserved };
+        let result = visit(&mut elements)?;
         if elements.left > 0 {
             return Err(not_taken(elements.left, count));
         }
-        let taken = before - self.bytes.len();
-        self.take(count.saturating_sub(taken))?;
-        Ok(value)
+        let taken = before - decoder.bytes.len();
+        decoder.take(count.saturating_sub(taken))?;
+        Ok(result)
     }
 
     #[inline]
-    fn fields<V: Visitor<'de>>(&mut self, count: usize, visitor: V) -> Result<V::Value> {
-        self.check_depth()?;
-        visitor.visit_seq(Fields { decoder: self, left: count })
+    fn fields<V: Visitor<'de>>(self, count: usize, visitor: V) -> Result<V::Value> {
+        visitor.visit_seq(Fields { value: self.inside()?, left: count })
     }
-}
-
-/// About where the stack ends: the address of a local variable.
-#[inline(always)]
-fn stack_pointer() -> usize {
-    let local = 0_u8;
-    (&raw const local).addr()
 }
 
 #[cold]
@@ -158,19 +169,11 @@ fn not_taken(left: usize, count: usize) -> Error {
 }
 
 #[cold]
-fn too_deep() -> Error {
-    Error::new(format!(
-        "it is nested so deeply that decoding it takes more than {} KiB of stack",
-        STACK / 1024
-    ))
-}
-
-#[cold]
 fn not_described<T>() -> Result<T> {
     Err(Error::new(
         "a message does not say what is in it, so a type that asks (a JSON value; an enum with serde's \
-         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: take these \
-         attributes away, or send it as text",
+         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: wrap it in `Json` \
+         (of the feature `json`), or take these attributes away",
     ))
 }
 
@@ -179,13 +182,13 @@ macro_rules! numbers {
         $(
             #[inline]
             fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-                visitor.$visit(<$type>::from_le_bytes(self.array()?))
+                visitor.$visit(<$type>::from_le_bytes(self.decoder.array()?))
             }
         )*
     };
 }
 
-impl<'de> Deserializer<'de> for &mut Decoder<'de> {
+impl<'de> Deserializer<'de> for Value<'_, 'de> {
     type Error = Error;
 
     numbers! {
@@ -199,18 +202,18 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     #[inline]
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_bool(self.bool()?)
+        visitor.visit_bool(self.decoder.bool()?)
     }
 
     #[inline]
     fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let number = u32::from_le_bytes(self.array()?);
+        let number = u32::from_le_bytes(self.decoder.array()?);
         visitor.visit_char(char::try_from(number).map_err(|error| Error::new(error.to_string()))?)
     }
 
     #[inline]
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_borrowed_str(self.str()?)
+        visitor.visit_borrowed_str(self.decoder.str()?)
     }
 
     #[inline]
@@ -220,8 +223,8 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     #[inline]
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let count = self.count()?;
-        visitor.visit_borrowed_bytes(self.take(count)?)
+        let count = self.decoder.count()?;
+        visitor.visit_borrowed_bytes(self.decoder.take(count)?)
     }
 
     #[inline]
@@ -231,8 +234,10 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.check_depth()?;
-        if self.bool()? { visitor.visit_some(self) } else { visitor.visit_none() }
+        if !self.decoder.bool()? {
+            return visitor.visit_none();
+        }
+        visitor.visit_some(self.inside()?)
     }
 
     #[inline]
@@ -301,14 +306,13 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     fn deserialize_enum<V>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value>
     where
         V: Visitor<'de>,
     {
-        self.check_depth()?;
-        visitor.visit_enum(self)
+        visitor.visit_enum(Variants { value: self.inside()?, names: variants })
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
@@ -331,7 +335,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
 /// The fields of a tuple or a struct. Their number is the type's, not the message's.
 struct Fields<'d, 'de> {
-    decoder: &'d mut Decoder<'de>,
+    value: Value<'d, 'de>,
     left: usize,
 }
 
@@ -345,7 +349,7 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
     {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        seed.deserialize(&mut *self.decoder).map(Some)
+        seed.deserialize(self.value.part()).map(Some)
     }
 
     #[inline]
@@ -356,7 +360,7 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
 
 /// The elements of a sequence, or the keys and values of a map.
 struct Elements<'d, 'de> {
-    decoder: &'d mut Decoder<'de>,
+    value: Value<'d, 'de>,
     left: usize,
     /// For so many, memory may be reserved.
     reserved: usize,
@@ -372,7 +376,7 @@ impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
     {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        seed.deserialize(&mut *self.decoder).map(Some)
+        seed.deserialize(self.value.part()).map(Some)
     }
 
     #[inline]
@@ -394,7 +398,7 @@ impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
 
     #[inline]
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
-        seed.deserialize(&mut *self.decoder)
+        seed.deserialize(self.value.part())
     }
 
     #[inline]
@@ -403,23 +407,126 @@ impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
     }
 }
 
-impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+/// The variants of an enum that its type can be decoded into.
+struct Variants<'d, 'de> {
+    value: Value<'d, 'de>,
+    names: &'static [&'static str],
+}
+
+impl<'d, 'de> EnumAccess<'de> for Variants<'d, 'de> {
     type Error = Error;
-    type Variant = Self;
+    type Variant = Value<'d, 'de>;
 
     #[inline]
-    fn variant_seed<S>(self, seed: S) -> Result<(S::Value, Self)>
+    fn variant_seed<S>(self, seed: S) -> Result<(S::Value, Value<'d, 'de>)>
     where
         S: DeserializeSeed<'de>,
     {
-        let count = self.count()?;
-        let index = u32::try_from(count).unwrap_or(u32::MAX); // which no enum has
-        let variant = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(index))?;
-        Ok((variant, self))
+        let Self { value, names } = self;
+        let number = value.decoder.count()?;
+        let length = value.decoder.count()?;
+        let name = value.decoder.take(length)?;
+        let name = match names.get(number) {
+            Some(expected) if expected.as_bytes() == name => expected,
+            _ => find(names, name)?,
+        };
+        // No enum has as many.
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        Ok((seed.deserialize(VariantName { number, name })?, value))
     }
 }
 
-impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
+/// Finds a variant whose number is another one where it is written: variants before it are skipped,
+/// or have several names. A type that does not say which ones there are checks the name by itself.
+#[cold]
+fn find<'de>(names: &'static [&'static str], name: &'de [u8]) -> Result<&'de str> {
+    let found = names.iter().find(|known| known.as_bytes() == name);
+    match (found, str::from_utf8(name)) {
+        (Some(found), _) => Ok(found),
+        (None, Ok(name)) if names.is_empty() => Ok(name),
+        _ => Err(unknown(names, name)),
+    }
+}
+
+#[cold]
+fn unknown(names: &[&str], name: &[u8]) -> Error {
+    let short = &name[..name.len().min(LONGEST_NAME)];
+    let name = String::from_utf8_lossy(short);
+    let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Error::new(format!(
+        "expected one of the variants {names}, got `{name}`, which the type does not read: is it \
+         marked with `skip_deserializing`, or named differently where it is written?"
+    ))
+}
+
+/// What says which variant it is: its name; or its number, as it is written, for a type that asks for
+/// one.
+#[derive(Clone, Copy)]
+struct VariantName<'de> {
+    number: u32,
+    name: &'de str,
+}
+
+impl<'de> VariantName<'de> {
+    fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u32(self.number)
+    }
+}
+
+macro_rules! by_number {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                self.number(visitor)
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for VariantName<'de> {
+    type Error = Error;
+
+    by_number! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.name)
+    }
+
+    fn deserialize_newtype_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        BorrowedStrDeserializer::new(self.name).deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple tuple_struct
+        map struct identifier ignored_any
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+impl<'de> VariantAccess<'de> for Value<'_, 'de> {
     type Error = Error;
 
     #[inline]
@@ -434,7 +541,8 @@ impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
-        self.fields(len, visitor)
+        // The variant is a level already.
+        visitor.visit_seq(Fields { value: self, left: len })
     }
 
     #[inline]
@@ -442,6 +550,6 @@ impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
     where
         V: Visitor<'de>,
     {
-        self.fields(fields.len(), visitor)
+        visitor.visit_seq(Fields { value: self, left: fields.len() })
     }
 }

@@ -6,16 +6,40 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::{Error, IN_2, IN_4, IN_8, Result};
+use super::{DEEPEST, Error, IN_2, IN_4, IN_8, Result, too_deep};
 
-/// Appends values to a vector.
-pub(crate) struct Encoder<'a>(pub(crate) &'a mut Vec<u8>);
+/// Appends a value to a vector.
+pub(crate) struct Encoder<'a> {
+    bytes: &'a mut Vec<u8>,
+    /// How many levels the value may have: as where it is decoded.
+    levels: u32,
+}
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    #[inline]
+    pub(crate) fn new(bytes: &'a mut Vec<u8>) -> Self {
+        Self { bytes, levels: DEEPEST }
+    }
+
+    /// For what is in the value.
+    #[inline]
+    fn inside(self) -> Result<Self> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => Ok(Self { levels, ..self }),
+            None => Err(too_deep()),
+        }
+    }
+
+    /// For one of several parts of the value.
+    #[inline]
+    fn part(&mut self) -> Encoder<'_> {
+        Encoder { bytes: self.bytes, levels: self.levels }
+    }
+
     #[inline]
     fn count(&mut self, count: usize) {
         match u8::try_from(count) {
-            Ok(short) if short < IN_2 => self.0.push(short),
+            Ok(short) if short < IN_2 => self.bytes.push(short),
             _ => self.long_count(count),
         }
     }
@@ -23,11 +47,11 @@ impl Encoder<'_> {
     #[cold]
     fn long_count(&mut self, count: usize) {
         if let Ok(count) = u16::try_from(count) {
-            self.0.push(IN_2);
-            self.0.extend_from_slice(&count.to_le_bytes());
+            self.bytes.push(IN_2);
+            self.bytes.extend_from_slice(&count.to_le_bytes());
         } else if let Ok(count) = u32::try_from(count) {
-            self.0.push(IN_4);
-            self.0.extend_from_slice(&count.to_le_bytes());
+            self.bytes.push(IN_4);
+            self.bytes.extend_from_slice(&count.to_le_bytes());
         } else {
             self.longest_count(count);
         }
@@ -35,8 +59,19 @@ impl Encoder<'_> {
 
     #[cold]
     fn longest_count(&mut self, count: usize) {
-        self.0.push(IN_8);
-        self.0.extend_from_slice(&(count as u64).to_le_bytes());
+        self.bytes.push(IN_8);
+        self.bytes.extend_from_slice(&(count as u64).to_le_bytes());
+    }
+
+    /// Says which variant of an enum it is, and goes inside. serde numbers variants in one way here and
+    /// in another way where they are read, if some are skipped: so the name decides.
+    #[inline]
+    fn variant(self, number: u32, name: &'static str) -> Result<Self> {
+        let mut inside = self.inside()?;
+        inside.count(number as usize);
+        inside.count(name.len());
+        inside.bytes.extend_from_slice(name.as_bytes());
+        Ok(inside)
     }
 }
 
@@ -45,21 +80,21 @@ macro_rules! numbers {
         $(
             #[inline]
             fn $method(self, number: $type) -> Result {
-                self.0.extend_from_slice(&number.to_le_bytes());
+                self.bytes.extend_from_slice(&number.to_le_bytes());
                 Ok(())
             }
         )*
     };
 }
 
-impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
+impl<'a> Serializer for Encoder<'a> {
     type Ok = ();
     type Error = Error;
-    type SerializeSeq = Elements<'e, 'a>;
+    type SerializeSeq = Elements<'a>;
     type SerializeTuple = Self;
     type SerializeTupleStruct = Self;
     type SerializeTupleVariant = Self;
-    type SerializeMap = Elements<'e, 'a>;
+    type SerializeMap = Elements<'a>;
     type SerializeStruct = Self;
     type SerializeStructVariant = Self;
 
@@ -85,9 +120,9 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_bytes(self, bytes: &[u8]) -> Result {
+    fn serialize_bytes(mut self, bytes: &[u8]) -> Result {
         self.count(bytes.len());
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -98,8 +133,9 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result {
-        self.0.push(1);
-        value.serialize(self)
+        let inside = self.inside()?;
+        inside.bytes.push(1);
+        value.serialize(inside)
     }
 
     #[inline]
@@ -113,9 +149,8 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_unit_variant(self, _: &'static str, index: u32, _: &'static str) -> Result {
-        self.count(index as usize);
-        Ok(())
+    fn serialize_unit_variant(self, _: &'static str, number: u32, variant: &'static str) -> Result {
+        self.variant(number, variant).map(drop)
     }
 
     #[inline]
@@ -130,64 +165,61 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
     fn serialize_newtype_variant<T>(
         self,
         _: &'static str,
-        index: u32,
-        _: &'static str,
+        number: u32,
+        variant: &'static str,
         value: &T,
     ) -> Result
     where
         T: Serialize + ?Sized,
     {
-        self.count(index as usize);
-        value.serialize(self)
+        value.serialize(self.variant(number, variant)?)
     }
 
     #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'e, 'a>> {
-        Ok(Elements::new(self, len))
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'a>> {
+        Elements::new(self, len)
     }
 
     #[inline]
     fn serialize_tuple(self, _: usize) -> Result<Self> {
-        Ok(self)
+        self.inside()
     }
 
     #[inline]
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self> {
-        Ok(self)
+        self.inside()
     }
 
     #[inline]
     fn serialize_tuple_variant(
         self,
         _: &'static str,
-        index: u32,
-        _: &'static str,
+        number: u32,
+        variant: &'static str,
         _: usize,
     ) -> Result<Self> {
-        self.count(index as usize);
-        Ok(self)
+        self.variant(number, variant)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'e, 'a>> {
-        Ok(Elements::new(self, len))
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a>> {
+        Elements::new(self, len)
     }
 
     #[inline]
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self> {
-        Ok(self)
+        self.inside()
     }
 
     #[inline]
     fn serialize_struct_variant(
         self,
         _: &'static str,
-        index: u32,
-        _: &'static str,
+        number: u32,
+        variant: &'static str,
         _: usize,
     ) -> Result<Self> {
-        self.count(index as usize);
-        Ok(self)
+        self.variant(number, variant)
     }
 
     #[inline]
@@ -199,13 +231,13 @@ impl<'e, 'a> Serializer for &'e mut Encoder<'a> {
 /// The fields of a tuple or a struct: one after the other.
 macro_rules! fields {
     ($($part:ident: $method:ident($($key:ty)?)),*) => {
-        $(impl $part for &mut Encoder<'_> {
+        $(impl $part for Encoder<'_> {
             type Ok = ();
             type Error = Error;
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, $(_: $key,)? value: &T) -> Result {
-                value.serialize(&mut **self)
+                value.serialize(self.part())
             }
 
             $(fn skip_field(&mut self, field: $key) -> Result {
@@ -237,46 +269,60 @@ fn skipped(field: &str) -> Error {
 }
 
 /// The elements of a sequence, or the keys and values of a map.
-pub(crate) struct Elements<'e, 'a> {
-    encoder: &'e mut Encoder<'a>,
+pub(crate) struct Elements<'a> {
+    encoder: Encoder<'a>,
     announced: Option<usize>,
     count: usize,
     /// Where the first one begins.
     start: usize,
 }
 
-impl<'e, 'a> Elements<'e, 'a> {
+impl<'a> Elements<'a> {
     #[inline]
-    fn new(encoder: &'e mut Encoder<'a>, announced: Option<usize>) -> Self {
+    fn new(encoder: Encoder<'a>, announced: Option<usize>) -> Result<Self> {
+        let mut encoder = encoder.inside()?;
         match announced {
-            Some(count) => encoder.count(count),
+            Some(count) => {
+                // Each takes a byte at least: so a count that memory could not hold ends here.
+                encoder.bytes.try_reserve(count).map_err(|_| too_long(count))?;
+                encoder.count(count);
+            }
             // Its room. What stands there is known at the end.
             None => encoder.longest_count(0),
         }
-        let start = encoder.0.len();
-        Self { encoder, announced, count: 0, start }
+        let start = encoder.bytes.len();
+        Ok(Self { encoder, announced, count: 0, start })
     }
 
     #[inline]
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
         self.count += 1;
-        value.serialize(&mut *self.encoder)
+        value.serialize(self.encoder.part())
     }
 
     #[inline]
     fn end(self) -> Result {
-        let Self { encoder: Encoder(bytes), announced, count, start } = self;
+        let Self { encoder: Encoder { bytes, .. }, announced, count, start } = self;
         match announced {
             Some(announced) if announced != count => return Err(miscounted(announced, count)),
             Some(_) => {}
             None => bytes[start - 8..start].copy_from_slice(&(count as u64).to_le_bytes()),
         }
         // An element without bytes takes one, too: see the text of `codec`.
-        if bytes.len() - start < count {
-            bytes.resize(start + count, 0);
+        if let Some(missing) = count.checked_sub(bytes.len() - start) {
+            bytes.try_reserve(missing).map_err(|_| too_long(count))?;
+            bytes.resize(bytes.len() + missing, 0);
         }
         Ok(())
     }
+}
+
+#[cold]
+fn too_long(count: usize) -> Error {
+    Error::new(format!(
+        "it has a sequence of {count} elements, each of which takes a byte at least, and there is no \
+         memory for so many"
+    ))
 }
 
 #[cold]
@@ -284,7 +330,7 @@ fn miscounted(announced: usize, count: usize) -> Error {
     Error::new(format!("its `Serialize` announced {announced} elements, and then gave {count}"))
 }
 
-impl SerializeSeq for Elements<'_, '_> {
+impl SerializeSeq for Elements<'_> {
     type Ok = ();
     type Error = Error;
 
@@ -299,7 +345,7 @@ impl SerializeSeq for Elements<'_, '_> {
     }
 }
 
-impl SerializeMap for Elements<'_, '_> {
+impl SerializeMap for Elements<'_> {
     type Ok = ();
     type Error = Error;
 
@@ -310,7 +356,7 @@ impl SerializeMap for Elements<'_, '_> {
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        value.serialize(&mut *self.encoder)
+        value.serialize(self.encoder.part())
     }
 
     #[inline]

@@ -7,17 +7,17 @@ use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Decoder, Encoder};
+use super::{DEEPEST, Decoder, Encoder};
 
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Encoder(&mut bytes)).map_err(|error| error.into_reason())?;
+    value.serialize(Encoder::new(&mut bytes)).map_err(|error| error.into_reason())?;
     Ok(bytes)
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut decoder = Decoder::new(bytes);
-    let value = T::deserialize(&mut decoder).map_err(|error| error.into_reason())?;
+    let value = T::deserialize(decoder.value()).map_err(|error| error.into_reason())?;
     decoder.end().map_err(|error| error.into_reason())?;
     Ok(value)
 }
@@ -68,10 +68,10 @@ fn the_format_is_the_one_that_is_documented() {
     is([1_u8, 2], &[1, 2]);
     is(None::<u8>, &[0]);
     is(Some(Some(5_u8)), &[1, 1, 5]);
-    is(Shape::Point, &[0]);
-    is(Shape::Circle(9), &[1, 9]);
-    is(Shape::Line(1, 2), &[2, 1, 2]);
-    is(Shape::Rectangle { width: 3, height: 4 }, &[3, 3, 4]);
+    is(Shape::Point, b"\x00\x05Point");
+    is(Shape::Circle(9), b"\x01\x06Circle\x09");
+    is(Shape::Line(1, 2), b"\x02\x04Line\x01\x02");
+    is(Shape::Rectangle { width: 3, height: 4 }, b"\x03\x09Rectangle\x03\x04");
     is(vec![1_u16, 2], &[2, 1, 0, 2, 0]);
     is(BTreeMap::from([(1_u8, "x".to_owned()), (2, String::new())]), &[2, 1, 1, b'x', 2, 0]);
     // An element takes a byte at least, for all of them together.
@@ -106,8 +106,11 @@ fn what_is_no_value_is_refused_with_a_reason() {
     assert_eq!(error(&[2]), "expected 0 or 1, got 2");
     assert_eq!(error(&[1, 0]), "it ends where 4 more bytes should come");
     assert!(error(&[1, 0, 0xd8, 0, 0]).contains("char"));
-    assert!(error(&[1, 65, 0, 0, 0, 4]).contains("variant index"));
-    assert!(error(&[1, 65, 0, 0, 0, 255, 0, 0, 0, 0, 1, 0, 0, 0]).contains("variant index"));
+    assert!(error(b"\x01A\0\0\0\x00\x04Pint").contains("got `Pint`"));
+    assert!(error(b"\x01A\0\0\0\xff\0\0\0\0\x01\0\0\0\x01x").contains("got `x`"));
+    // The name decides, whatever the number.
+    let decoded = decode::<(u8, Shape)>(b"\x07\xff\0\0\0\0\x01\0\0\0\x06Circle\x09");
+    assert_eq!(decoded, Ok((7, Shape::Circle(9))));
     assert!(decode::<String>(&[1, 0xff]).unwrap_err().contains("utf-8"));
     let huge = [255; 9];
     assert!(decode::<String>(&huge).unwrap_err().contains("it ends"));
@@ -138,6 +141,16 @@ fn a_serialize_that_cannot_be_undone_is_refused() {
     }
     let error = encode(&Liar).unwrap_err();
     assert_eq!(error, "its `Serialize` announced 2 elements, and then gave 1");
+}
+
+#[test]
+fn elements_without_bytes_that_are_too_many_are_refused() {
+    for count in [usize::MAX, usize::MAX - 5, isize::MAX as usize, 1 << 60] {
+        let mut bytes = vec![7; 100];
+        let error = vec![(); count].serialize(Encoder::new(&mut bytes)).unwrap_err();
+        assert!(error.to_string().contains(&count.to_string()), "{error}");
+    }
+    assert_eq!(encode(&vec![(); 300]).unwrap().len(), 303);
 }
 
 #[test]
@@ -221,51 +234,154 @@ fn memory_is_reserved_for_as_many_elements_as_there_are_bytes() {
     assert_eq!(announced(&greedy), (200, false));
 }
 
-/// Each way in which a type can hold itself.
-#[test]
-fn whatever_holds_itself_is_bounded() {
-    #[derive(Debug, Deserialize)]
-    enum Variant {
-        _End,
-        _Next(#[allow(dead_code)] Box<Variant>),
-    }
-    #[derive(Debug, Deserialize)]
-    struct Optional(#[allow(dead_code)] Option<Box<Optional>>);
-    #[derive(Debug, Deserialize)]
-    struct Listed(#[allow(dead_code)] Vec<Listed>);
-    #[derive(Debug, Deserialize)]
-    struct Mapped(#[allow(dead_code)] BTreeMap<u8, Mapped>);
-    /// By hand: a tuple of a number and, if that is not 0, another one.
-    #[derive(Debug)]
-    struct Chained;
-    impl<'de> Deserialize<'de> for Chained {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Two;
-            impl<'de> Visitor<'de> for Two {
-                type Value = Chained;
-                fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
-                    f.write_str("two")
-                }
-                fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Chained, A::Error> {
-                    if seq.next_element::<u8>()? != Some(0) {
-                        seq.next_element::<Chained>()?;
-                    }
-                    Ok(Chained)
-                }
-            }
-            deserializer.deserialize_tuple(2, Two)
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Variant {
+    End,
+    Next(Box<Variant>),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum InTuple {
+    End,
+    Next(u8, Box<InTuple>),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum InStruct {
+    End,
+    Next { next: Box<InStruct>, other: u8 },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Optional(Option<Box<Optional>>);
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Node {
+    name: String,
+    next: Option<Box<Node>>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Listed(Vec<Listed>);
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Mapped(BTreeMap<u8, Mapped>);
+
+/// By hand: a tuple of a number and, if that is not 0, another one.
+#[derive(Debug, PartialEq)]
+struct Chained(Option<Box<Chained>>);
+
+impl Serialize for Chained {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            None => (0_u8, ()).serialize(serializer),
+            Some(next) => (1_u8, next).serialize(serializer),
         }
     }
+}
+
+impl<'de> Deserialize<'de> for Chained {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Two;
+        impl<'de> Visitor<'de> for Two {
+            type Value = Chained;
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("two")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Chained, A::Error> {
+                if seq.next_element::<u8>()? == Some(0) {
+                    return Ok(Chained(None));
+                }
+                Ok(Chained(seq.next_element()?))
+            }
+        }
+        deserializer.deserialize_tuple(2, Two)
+    }
+}
+
+/// A level with a kilobyte in place.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Large {
+    numbers: [[u64; 16]; 8],
+    names: (String, String, String),
+    next: Option<Box<Large>>,
+}
+
+/// That a value is refused where it is written exactly if it would be refused where it is read: `wrap`
+/// adds `levels` to the innermost one, which has `inner`.
+#[track_caller]
+fn is_bounded<T>(inner: u32, innermost: T, levels: u32, wrap: impl Fn(T) -> T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let mut value = innermost;
+    let mut has = inner;
+    let mut bytes = encode(&value).unwrap();
+    while has + levels <= DEEPEST {
+        value = wrap(value);
+        has += levels;
+        bytes = encode(&value).unwrap();
+    }
+    assert_eq!(decode::<T>(&bytes).unwrap(), value);
+    // One level more around both.
+    for extra in 1..=levels {
+        let around = |mut bytes: Vec<u8>| {
+            (0..extra).for_each(|_| bytes.insert(0, 1));
+            bytes
+        };
+        let fits = has + extra <= DEEPEST;
+        let (encoded, decoded) = match extra {
+            1 => (encode(&Some(&value)), decode::<Option<T>>(&around(bytes.clone())).map(drop)),
+            _ => (
+                encode(&Some(Some(&value))),
+                decode::<Option<Option<T>>>(&around(bytes.clone())).map(drop),
+            ),
+        };
+        assert_eq!((encoded.is_ok(), decoded.is_ok()), (fits, fits), "{has} and {extra}");
+    }
+    let error = encode(&wrap(value)).unwrap_err();
+    assert!(error.contains("at most 256 levels"), "{error}");
+}
+
+/// Each way in which a type can hold itself, on a thread of the usual size.
+#[test]
+fn value_of_any_kind_encodes_exactly_if_it_decodes() {
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(|| {
+        is_bounded(1, Variant::End, 1, |next| Variant::Next(next.into()));
+        is_bounded(1, InTuple::End, 1, |next| InTuple::Next(7, next.into()));
+        is_bounded(1, InStruct::End, 1, |next| InStruct::Next { next: next.into(), other: 7 });
+        is_bounded(0, Optional(None), 1, |next| Optional(Some(next.into())));
+        let node = |next| Node { name: "x".to_owned(), next };
+        is_bounded(1, node(None), 2, |next| node(Some(next.into())));
+        is_bounded(1, Listed(Vec::new()), 1, |next| Listed(vec![next]));
+        is_bounded(1, Mapped(BTreeMap::new()), 1, |next| Mapped([(1, next)].into()));
+        is_bounded(1, Chained(None), 1, |next| Chained(Some(next.into())));
+        is_bounded(3, Large::new(None), 2, |next| Large::new(Some(next.into())));
+    });
+    thread.unwrap().join().unwrap();
+}
+
+impl Large {
+    fn new(next: Option<Box<Large>>) -> Self {
+        let names = ("x".to_owned(), "y".to_owned(), "z".to_owned());
+        Self { numbers: [[7; 16]; 8], names, next }
+    }
+}
+
+#[test]
+fn bytes_that_nest_without_end_are_refused() {
     const DEEP: usize = 1_000_000;
     let errors = [
-        decode::<Variant>(&[1; DEEP]).unwrap_err(),
+        decode::<Variant>(&b"\x01\x04Next".repeat(DEEP)).unwrap_err(),
+        decode::<InTuple>(&b"\x01\x04Next\x07".repeat(DEEP)).unwrap_err(),
+        decode::<InStruct>(&b"\x01\x04Next".repeat(DEEP)).unwrap_err(),
         decode::<Optional>(&[1; DEEP]).unwrap_err(),
         decode::<Listed>(&[1; DEEP]).unwrap_err(),
         decode::<Mapped>(&[1; DEEP]).unwrap_err(),
         decode::<Chained>(&[1; DEEP]).unwrap_err(),
     ];
     for error in errors {
-        assert!(error.contains("nested so deeply"), "{error}");
+        assert!(error.contains("at most 256 levels"), "{error}");
     }
 }
 

@@ -21,6 +21,7 @@
 //! a lock a side in front of it, and the commit word in place of the counter.
 
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use multiproc_pipe::Deadline;
@@ -28,12 +29,11 @@ use multiproc_sync::RECHECK;
 use multiproc_sync::fault;
 #[cfg(not(loom))]
 use multiproc_sync::placed;
-use multiproc_sync::primitives::{
-    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_heavy, fence_light, load_locked,
-};
+use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
 use multiproc_sync::raw::Busy;
+use multiproc_sync::raw::fences::{Fences, LightFence};
 use multiproc_sync::raw::latch::Latch;
-use multiproc_sync::raw::members::Members;
+use multiproc_sync::raw::members::{MemberId, Members};
 use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
@@ -71,7 +71,7 @@ pub(crate) struct Control {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotEmpty {
-    waiters: Waiters,
+    waiters: Waiters<LightFence>,
     /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
     bell: AtomicU32,
     /// When somebody last asked for that, in ms.
@@ -84,8 +84,8 @@ struct NotEmpty {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotFull {
-    places: Waiters,
-    bytes: Waiters,
+    places: Waiters<LightFence>,
+    bytes: Waiters<LightFence>,
 }
 
 /// What only the holder of the producers' lock writes, and seldom.
@@ -114,8 +114,7 @@ pub(crate) struct Seldom {
     pub(crate) closed_consumers: AtomicU32,
     /// Whether what is got is a task: 1, or 0.
     pub(crate) is_joinable: AtomicU32,
-    /// Whether some member has no light fences: then nobody uses them. 1, or 0.
-    pub(crate) needs_full_fences: AtomicU32,
+    pub(crate) fences: Fences,
     rest: AtomicU32,
 }
 
@@ -141,7 +140,7 @@ placed!(Seldom {
     closed_producers,
     closed_consumers,
     is_joinable,
-    needs_full_fences,
+    fences,
     rest,
 });
 #[cfg(not(loom))]
@@ -175,6 +174,8 @@ pub(crate) enum Put {
 pub(crate) enum Fault {
     /// The deadline passed while a living process, most likely a stopped one, held a lock.
     Stalled,
+    /// Other code in this process has closed the descriptor by which other members are asked about.
+    CutOff,
     /// The queue was shut down.
     Closed,
     /// Nobody is left on the other side.
@@ -276,8 +277,8 @@ impl Control {
 
     /// Lets go of the locks of a dead member. Nothing else of it remains.
     pub(crate) fn release_slot(&self, slot: usize) {
-        self.producers.lock.release_slot(slot);
-        self.consumers.lock.release_slot(slot);
+        self.producers.lock.release_slot(self.fences(), slot);
+        self.consumers.lock.release_slot(self.fences(), slot);
     }
 
     /// Wakes everybody who waits: what they wait for may never come.
@@ -327,15 +328,10 @@ impl Control {
         (self.not_empty.waiters.has_sleepers(), producers)
     }
 
-    /// Comes between a commit and the look for those who sleep: a full fence as seen by them, whose own
-    /// are heavy.
+    /// All words of a queue that are slept on have these fences.
     #[inline]
-    pub(super) fn fence(&self) {
-        if self.seldom.needs_full_fences.load(Ordering::Relaxed) == 0 {
-            fence_light();
-        } else {
-            fence(Ordering::SeqCst);
-        }
+    pub(crate) fn fences(&self) -> &Fences {
+        &self.seldom.fences
     }
 
     /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
@@ -343,7 +339,7 @@ impl Control {
     pub(crate) fn ask_for_bell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
         self.not_empty.bell.store(1, Ordering::Relaxed);
-        fence_heavy();
+        self.fences().heavy();
     }
 
     /// Asks for it again, after what came of it was thrown away: somebody may sleep whom it was to
@@ -352,7 +348,7 @@ impl Control {
         let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
         if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
             self.not_empty.bell.store(1, Ordering::Relaxed);
-            fence_heavy();
+            self.fences().heavy();
         }
     }
 
@@ -390,10 +386,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         let held = self.lock::<Producers>(deadline)?;
         fault::reached("put.locked");
         let result = self.put_locked(items, parcel);
-        drop(held);
+        let passed = held.release();
         fault::reached("put.unlocked");
         if let Ok((count @ 1.., _)) = result {
-            self.control.not_empty.waiters.notify(saturating_u32(count));
+            self.control.not_empty.waiters.notify(saturating_u32(count), passed);
         }
         result
     }
@@ -437,7 +433,8 @@ impl<M: Members + Memory> Ring<'_, M> {
                 Put::NoDescriptors => deadline.or_earlier(Deadline::after(pause)),
                 _ => deadline,
             };
-            let waited = waiters.wait_heavily(PAUSE, until, RECHECK, |look| {
+            let fences = self.control.fences();
+            let waited = waiters.wait_heavily(fences, PAUSE, until, RECHECK, |look| {
                 let rest = items.after(done);
                 let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
                 match self.try_put(rest, parcel, || deadline) {
@@ -446,7 +443,7 @@ impl<M: Members + Memory> Ring<'_, M> {
                 }
             });
             if full == Put::NoPlace && waited.slept && self.len() < self.limits.capacity {
-                places.notify_one();
+                places.notify_one(self.control.fences().light());
             }
             match waited.outcome {
                 None if full == Put::NoDescriptors && !deadline.is_past() => {
@@ -481,12 +478,12 @@ impl<M: Members + Memory> Ring<'_, M> {
         let held = self.lock::<Consumers>(deadline)?;
         fault::reached("get.locked");
         let result = self.get_locked(sink, lane);
-        drop(held);
+        let passed = held.release();
         fault::reached("get.unlocked");
         let Got { count, trim } = result?;
         if count > 0 {
-            self.control.not_full.places.notify(saturating_u32(count));
-            self.control.not_full.bytes.notify_all();
+            self.control.not_full.places.notify(saturating_u32(count), passed);
+            self.control.not_full.bytes.notify_all(passed);
         }
         if let Some((head, tail)) = trim {
             self.trim_if_time(head, tail);
@@ -535,16 +532,22 @@ impl<M: Members + Memory> Ring<'_, M> {
         attempt: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_heavily(self.gets.steps(), deadline, RECHECK, attempt);
+        let waited = empty.wait_heavily(
+            self.control.fences(),
+            self.gets.steps(),
+            deadline,
+            RECHECK,
+            attempt,
+        );
         if waited.slept && self.len() > 0 {
-            empty.notify_one();
+            empty.notify_one(self.control.fences().light());
         }
         waited.outcome
     }
 
-    /// Wakes one who waits for an item: one has come that was not put. A fence must have passed.
+    /// Wakes one consumer that waits for an item: one has come that was not put.
     pub(crate) fn notify_consumer(&self) {
-        self.control.not_empty.waiters.notify_one();
+        self.control.not_empty.waiters.notify_one(self.control.fences().light());
     }
 
     /// Wakes all who wait for an item: they may wait in vain.
@@ -1024,10 +1027,18 @@ impl<M: Members + Memory> Ring<'_, M> {
         let lock = L::lock(self.control);
         // The deadline is made only if there is something to wait for: the clock costs more than
         // the lock.
-        if !lock.take_free(self.members.me()) {
-            lock.lock(self.members, deadline(), LOCK_RECHECK).map_err(|Busy| Fault::Stalled)?;
+        let me = self.members.me();
+        if !lock.take_free(me) {
+            lock.lock(self.members, self.control.fences(), deadline(), LOCK_RECHECK)
+                .map_err(|Busy| self.stalled())?;
         }
-        Ok(Held { control: self.control, side: PhantomData })
+        Ok(Held { control: self.control, me, side: PhantomData })
+    }
+
+    /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
+    #[cold]
+    fn stalled(&self) -> Fault {
+        if self.members.is_cut_off() { Fault::CutOff } else { Fault::Stalled }
     }
 
     fn blocks(&self) -> Blocks<'_, M> {
@@ -1091,7 +1102,25 @@ impl Locked for Consumers {
 #[must_use = "the lock is released as soon as this is dropped"]
 struct Held<'a, L: Locked> {
     control: &'a Control,
+    me: MemberId,
     side: PhantomData<L>,
+}
+
+impl<L: Locked> Held<'_, L> {
+    /// Releases the lock. What was committed is visible to other members before they go to sleep.
+    #[inline]
+    fn release(self) -> LightFence {
+        ManuallyDrop::new(self).unlock()
+    }
+
+    #[inline]
+    fn unlock(&self) -> LightFence {
+        let lock = L::lock(self.control);
+        lock.free(self.me);
+        let passed = self.control.fences().light();
+        lock.wake(passed);
+        passed
+    }
 }
 
 impl<L: Locked> Drop for Held<'_, L> {
@@ -1101,11 +1130,7 @@ impl<L: Locked> Drop for Held<'_, L> {
         if cfg!(loom) && std::thread::panicking() {
             return;
         }
-        let lock = L::lock(self.control);
-        lock.free();
-        // Other members see what was committed before they go to sleep.
-        self.control.fence();
-        lock.wake();
+        self.unlock();
     }
 }
 

@@ -6,33 +6,38 @@ use loom::thread;
 use multiproc_pipe::Deadline;
 
 use super::member;
-use crate::primitives::{Bytes, explore, fence_light};
+use crate::primitives::{Bytes, explore};
+use crate::raw::fences::Fences;
 use crate::raw::latch::Latch;
 use crate::raw::members::{MemberId, Members};
 
 /// A latch, and a plain counter that only its holder may touch: loom fails on any race for it.
 struct Guarded {
     latch: Latch,
+    fences: Fences,
     count: Bytes<'static>,
 }
 
 impl Guarded {
     fn new() -> Arc<Self> {
-        Arc::new(Self { latch: Latch::default(), count: Bytes::zeroed(8) })
+        Arc::new(Self {
+            latch: Latch::default(),
+            fences: Fences::default(),
+            count: Bytes::zeroed(8),
+        })
     }
 
     fn take(&self, member: &impl Members) {
         if !self.latch.take_free(member.me()) {
-            self.latch.lock(member, Deadline::NEVER, Duration::MAX).unwrap();
+            self.latch.lock(member, &self.fences, Deadline::NEVER, Duration::MAX).unwrap();
         }
     }
 
     fn add_one(&self, member: &impl Members) {
         self.take(member);
         self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
-        self.latch.free();
-        fence_light();
-        self.latch.wake();
+        self.latch.free(member.me());
+        self.latch.wake(self.fences.light());
     }
 
     fn count(&self) -> u64 {
@@ -106,9 +111,9 @@ fn loom_latch_of_a_released_slot() {
             let guarded = guarded.clone();
             thread::spawn(move || guarded.add_one(&member(1)))
         };
-        guarded.latch.release_slot(7); // somebody else's
+        guarded.latch.release_slot(&guarded.fences, 7); // somebody else's
         assert!(guarded.latch.owner().is_some());
-        guarded.latch.release_slot(8);
+        guarded.latch.release_slot(&guarded.fences, 8);
         waiter.join().unwrap();
         assert_eq!(guarded.count(), 1);
     });

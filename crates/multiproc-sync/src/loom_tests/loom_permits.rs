@@ -37,7 +37,7 @@ impl Shared {
         let index = self.acquire(member);
         let count = u64::from_le_bytes(self.count.copy_out(0));
         self.count.copy_in(0, &(count + 1).to_le_bytes());
-        self.permits().release(index);
+        self.permits().release(member.me(), index);
     }
 }
 
@@ -66,7 +66,7 @@ fn loom_permits_come_back_to_two_sleepers() {
             let shared = shared.clone();
             thread::spawn(move || shared.acquire(member(n)))
         });
-        mine.into_iter().for_each(|index| shared.permits().release(index));
+        mine.into_iter().for_each(|index| shared.permits().release(member(0).me(), index));
         let got = threads.map(|thread| thread.join().unwrap());
         assert_ne!(got[0], got[1]);
     });

@@ -5,7 +5,8 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 use multiproc_pipe::Deadline;
 
-use crate::primitives::{explore, fence};
+use crate::primitives::explore;
+use crate::raw::fences::full_fence;
 use crate::raw::waiters::Waiters;
 
 /// A counter of things to be had, and those who wait for one.
@@ -18,8 +19,7 @@ struct Shop {
 impl Shop {
     fn put(&self) {
         self.things.fetch_add(1, Ordering::Release);
-        fence(Ordering::SeqCst);
-        self.waiters.notify_one();
+        self.waiters.notify_one(full_fence());
     }
 
     fn try_take(&self) -> Option<()> {
@@ -43,7 +43,7 @@ impl Shop {
         let waited = self.waiters.wait_until(Deadline::NEVER, Duration::MAX, |_| self.try_take());
         assert_eq!(waited.outcome, Some(()));
         if waited.slept && self.things.load(Ordering::Relaxed) > 0 {
-            self.waiters.notify_one();
+            self.waiters.notify_one(full_fence());
         }
     }
 }
@@ -110,8 +110,7 @@ struct Door {
 impl Door {
     fn open(&self) {
         self.is_open.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-        self.waiters.notify_all();
+        self.waiters.notify_all(full_fence());
     }
 
     fn pass(&self) {

@@ -138,13 +138,20 @@ pub fn fence_after_rmw() {
 }
 
 /// As the real one: a full fence, which is what the two sides are for one another.
-pub fn fence_light() {
+pub(crate) fn fence_light() {
     fence(Ordering::SeqCst);
 }
 
 /// As the real one.
-pub fn fence_heavy() {
+pub(crate) fn fence_heavy() -> std::io::Result<()> {
     fence(Ordering::SeqCst);
+    Ok(())
+}
+
+/// In a model, all do.
+#[must_use]
+pub fn has_light_fences() -> bool {
+    true
 }
 
 /// Runs a model in every interleaving within the preemption bound, and says how many there were.

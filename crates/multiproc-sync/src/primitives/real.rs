@@ -74,7 +74,7 @@ pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
 }
 
-/// Whether this process keeps to [`fence_light`]: then [`fence_heavy`] of any process reaches it.
+/// Whether the heavy fence of any process reaches this one: see [`fences`](crate::raw::fences).
 ///
 /// The first call registers the process with the kernel ([membarrier(2)]), which takes some 10 µs; but
 /// 10 ms if it has several threads already. False: this kernel does not let it.
@@ -85,23 +85,20 @@ pub fn has_light_fences() -> bool {
     *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok())
 }
 
-/// One side of an asymmetric fence, for the side that runs often: between a store and a load, it is a
-/// full fence as seen by whoever has a [`fence_heavy`] between theirs. To be had only if all who call
-/// it, in all processes, [have light fences](has_light_fences).
-///
-/// It tells only the compiler: the other side makes all processors have a fence, wherever they are.
+/// The light side of an asymmetric fence, which tells only the compiler. To be used through
+/// [`Fences`](crate::raw::fences::Fences).
 #[inline]
-pub fn fence_light() {
+pub(crate) fn fence_light() {
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
 
-/// The other side of [`fence_light`], and a full fence for everybody else: for the side that is about
-/// to sleep. A system call, from half a microsecond to some.
-pub fn fence_heavy() {
+/// The heavy side: a system call, from half a microsecond to some. It is a full fence in any case; an
+/// error says that it did not reach the others.
+pub(crate) fn fence_heavy() -> std::io::Result<()> {
     fence(Ordering::SeqCst);
-    // If the kernel does not know it, nobody has light fences.
-    let _ = membarrier(MembarrierCommand::GlobalExpedited);
+    let result = membarrier(MembarrierCommand::GlobalExpedited);
     fence(Ordering::SeqCst);
+    Ok(result?)
 }
 
 /// Spins: 16 times is some hundred nanoseconds, enough for another processor to do several operations

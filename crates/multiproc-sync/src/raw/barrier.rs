@@ -25,9 +25,10 @@ use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 
+use super::fences::full_fence_after_rmw;
 use super::waiters::{Look, Waiters};
 use crate::fault;
-use crate::primitives::{AtomicU64, Ordering, fence_after_rmw};
+use crate::primitives::{AtomicU64, Ordering};
 
 const ARRIVED: u64 = (1 << 16) - 1;
 const BROKEN: u64 = 1 << 16;
@@ -172,8 +173,7 @@ impl Barrier {
     }
 
     fn wake(&self) {
-        fence_after_rmw();
-        self.waiters.notify_all();
+        self.waiters.notify_all(full_fence_after_rmw());
     }
 
     /// How many wait at this moment.

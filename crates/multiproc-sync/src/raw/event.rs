@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 
+use super::fences::full_fence_after_rmw;
 use super::waiters::Waiters;
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+use crate::primitives::{AtomicU32, Ordering};
 
 const SET: u32 = 1;
 const COUNT: u32 = 2;
@@ -45,8 +46,7 @@ impl Event {
             }
         }
         fault::reached("event.set");
-        fence_after_rmw();
-        self.waiters.notify_all();
+        self.waiters.notify_all(full_fence_after_rmw());
     }
 
     /// Clears it.

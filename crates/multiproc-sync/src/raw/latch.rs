@@ -15,8 +15,8 @@
 //! 1. The owner changes from nobody to a member, or from a dead member to a living one, by one
 //!    compare-exchange; to nobody by a store of the owner, or of who cleans up after a dead one.
 //! 2. Whoever falls asleep has set the sleepers' bit, then had a heavy fence, then found the latch
-//!    taken. Whoever frees it then has a light fence, and looks at the bit
-//!    (see [`fence_light`](crate::primitives::fence_light)).
+//!    taken. Whoever frees it then has a light fence, and looks at the bit (see
+//!    [`fences`](super::fences)).
 //! 3. A wake that is lost with a process is made up for by the recheck interval.
 //!
 //! # Orderings
@@ -28,17 +28,18 @@ use std::time::Duration;
 use multiproc_pipe::Deadline;
 
 use super::Busy;
+use super::fences::{Fences, LightFence};
 use super::members::{MemberId, Members};
 use super::waiters::{Look, Waiters};
 use crate::fault;
-use crate::primitives::{AtomicU32, Backoff, Ordering, fence_heavy};
+use crate::primitives::{AtomicU32, Backoff, Ordering};
 
 /// See the module's text. It is the words alone; what it guards is the user's affair.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Latch {
     owner: AtomicU32,
-    waiters: Waiters,
+    waiters: Waiters<LightFence>,
 }
 
 impl Default for Latch {
@@ -59,15 +60,17 @@ impl Latch {
         self.owner.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the latch, waiting for it. Looks up every `recheck` whether its owner is still alive.
+    /// Takes the latch, waiting for it. Checks every `recheck` whether its owner is still alive.
     ///
     /// # Errors
     ///
-    /// If a living member has it until the deadline.
+    /// If a living member has it until the deadline; or earlier, if the members can no longer be
+    /// asked whether they are alive (see [`Members::is_cut_off`]).
     #[cold]
     pub fn lock(
         &self,
         members: &dyn Members,
+        fences: &Fences,
         deadline: Deadline,
         recheck: Duration,
     ) -> Result<(), Busy> {
@@ -82,35 +85,41 @@ impl Latch {
         let mut attempt = |look| {
             let owner = self.owner.load(Ordering::Relaxed);
             let is_takeable = owner == 0 || look == Look::Recheck && is_dead(owner, members);
-            (is_takeable && self.change(owner, me.bits())).then_some(())
+            if is_takeable && self.change(owner, me.bits()) {
+                return Some(Ok(()));
+            }
+            (look == Look::Recheck && members.is_cut_off()).then_some(Err(Busy))
         };
-        let waited = self.waiters.sleep_until(fence_heavy, deadline, recheck, &mut attempt);
-        waited.outcome.ok_or(Busy)
+        let waited = self.waiters.sleep_heavily(fences, deadline, recheck, &mut attempt);
+        waited.outcome.unwrap_or(Err(Busy))
     }
 
-    /// Lets go of it. To be called by the holder, who then has a light fence, and calls
+    /// Frees it, if `me` holds it. The caller then passes a light fence, and calls
     /// [`wake`](Self::wake).
+    ///
+    /// Compared, then stored: nobody takes it from a living owner, so nothing happens in between.
     #[inline]
-    pub fn free(&self) {
-        self.owner.store(0, Ordering::Release);
+    pub fn free(&self, me: MemberId) {
+        if self.owner.load(Ordering::Relaxed) == me.bits() {
+            self.owner.store(0, Ordering::Release);
+        }
     }
 
     /// Wakes one who waits for it.
     #[inline]
-    pub fn wake(&self) {
-        self.waiters.notify_one();
+    pub fn wake(&self, passed: LightFence) {
+        self.waiters.notify_one(passed);
     }
 
     /// Frees the latch if whoever had `slot` before has it: called before the slot gets a new user.
-    pub fn release_slot(&self, slot: usize) {
+    pub fn release_slot(&self, fences: &Fences, slot: usize) {
         let owner = self.owner.load(Ordering::Relaxed);
         let is_of_slot = MemberId::from_bits(owner).is_some_and(|owner| owner.slot() == slot);
         if is_of_slot
             && self.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
             fault::reached("latch.about_to_wake");
-            fence_heavy();
-            self.waiters.notify_one();
+            self.waiters.notify_one(fences.heavy());
         }
     }
 

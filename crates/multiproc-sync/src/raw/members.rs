@@ -16,6 +16,13 @@ pub trait Members {
 
     /// Whether a member is alive. One that is stopped is.
     fn is_alive(&self, member: MemberId) -> bool;
+
+    /// Whether [`is_alive`](Self::is_alive) can no longer be answered, and returns true for every
+    /// member: other code in this process has closed the descriptor that it takes. Operations that
+    /// wait for a member to end must then end with an error.
+    fn is_cut_off(&self) -> bool {
+        false
+    }
 }
 
 /// A member of a region: one process that has it open.
@@ -31,7 +38,7 @@ pub struct MemberId(NonZeroU32);
 
 impl MemberId {
     /// How many bits of a word it takes.
-    pub const BITS: u32 = 30;
+    pub const BITS: u32 = 29;
 
     /// The member of generation `generation` in `slot`; generations wrap, and none is zero.
     ///
@@ -54,7 +61,14 @@ impl MemberId {
         NonZeroU32::new(bits).filter(|_| is_member).map(Self)
     }
 
-    /// The number to be kept in a word: never zero, below 2^30.
+    /// The member whose [`bits`](Self::bits) this process has kept for itself.
+    #[inline]
+    #[cfg(not(loom))]
+    pub(crate) fn from_own(bits: u32) -> Option<Self> {
+        NonZeroU32::new(bits).map(Self)
+    }
+
+    /// The number to be kept in a word: never zero, below 2^29.
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0.get()
@@ -85,7 +99,7 @@ mod tests {
 
     #[test]
     fn bits_go_there_and_back() {
-        for (slot, generation) in [(0, 1), (1023, 1), (7, 1 << 19), (1023, u32::MAX)] {
+        for (slot, generation) in [(0, 1), (1023, 1), (7, 1 << 18), (1023, u32::MAX)] {
             let member = MemberId::new(slot, generation);
             assert_eq!(member.slot(), slot);
             assert_eq!(MemberId::from_bits(member.bits()), Some(member));
@@ -99,7 +113,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_member() {
-        for bits in [0, 1, 1023, 1 << 30, u32::MAX] {
+        for bits in [0, 1, 1023, 1 << 29, u32::MAX] {
             assert_eq!(MemberId::from_bits(bits), None, "{bits:#x}");
         }
     }

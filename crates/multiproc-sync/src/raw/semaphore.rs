@@ -17,9 +17,10 @@ use std::time::Duration;
 use multiproc_pipe::Deadline;
 
 use super::Busy;
+use super::fences::{full_fence, full_fence_after_rmw};
 use super::waiters::Waiters;
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+use crate::primitives::{AtomicU32, Ordering};
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ impl Semaphore {
     fn acquire_contended(&self, deadline: Deadline, recheck: Duration) -> Result<(), Busy> {
         let waited = self.waiters.wait_until(deadline, recheck, |_| self.try_acquire().ok());
         if waited.slept && self.value() > 0 {
-            self.waiters.notify(1);
+            self.waiters.notify(1, full_fence());
         }
         waited.outcome.ok_or(Busy)
     }
@@ -113,8 +114,7 @@ impl Semaphore {
             }
         }
         fault::reached("semaphore.released");
-        fence_after_rmw();
-        self.waiters.notify(n);
+        self.waiters.notify(n, full_fence_after_rmw());
         Ok(())
     }
 

@@ -13,21 +13,22 @@
 //! 2. A notification clears the bit and wakes one. So the others who sleep are found again only
 //!    because the one that was woken sets the bit anew before it looks, and, if it takes what it
 //!    came for and more is there, notifies the next ([`Waiters::wait_until`] says whether it slept).
-//!    (Notifiers with a [light fence](crate::primitives::fence_light) need sleepers with a heavy one:
-//!    [`Waiters::wait_heavily`].)
+//!    (Which fences the two sides have is a matter of the type: see [`fences`](super::fences).)
 //! 3. A notification that is lost with the woken process, or with the one that was about to notify,
 //!    is made up for by the recheck interval.
 //!
 //! A bit, and no count of sleepers: one that is killed while it sleeps leaves the bit set, which
 //! costs one wake of nobody; a count would stay wrong for ever.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use multiproc_pipe::Deadline;
 
+use super::fences::{Fences, FullFence, LightFence, full_fence};
 use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Backoff, Futex, Ordering, fence, fence_heavy, has_one_cpu, pause};
+use crate::primitives::{Backoff, Futex, Ordering, has_one_cpu, pause};
 
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
@@ -38,16 +39,18 @@ const ALL: u32 = i32::MAX.unsigned_abs();
 /// How long a pause is between two looks: see [`pause`].
 pub const PAUSE: u32 = 16;
 
-/// A place where processes sleep until a condition becomes true.
+/// A place where processes sleep until a condition becomes true. `F` is what notifiers have to pass
+/// between the change and the notification: a [`FullFence`], or a [`LightFence`].
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Waiters {
+pub struct Waiters<F = FullFence> {
     word: Futex,
+    fence: PhantomData<fn(F)>,
 }
 
-impl Default for Waiters {
+impl<F> Default for Waiters<F> {
     fn default() -> Self {
-        Self { word: Futex::new(0) }
+        Self { word: Futex::new(0), fence: PhantomData }
     }
 }
 
@@ -70,7 +73,7 @@ pub struct Waited<T> {
     pub slept: bool,
 }
 
-impl Waiters {
+impl Waiters<FullFence> {
     /// Calls `attempt` until it gives something, or the deadline passes: first a few times in a
     /// row, then after each notification and each `recheck` interval. It is called once at least.
     ///
@@ -81,26 +84,43 @@ impl Waiters {
         recheck: Duration,
         attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
-        self.wait_with(PAUSE, || fence(Ordering::SeqCst), deadline, recheck, attempt)
+        self.wait_with(PAUSE, &|| _ = full_fence(), deadline, recheck, attempt)
     }
+}
 
-    /// The same, where those who notify have light fences; with a pause of one's own between two looks
-    /// (see [`pause`]).
+impl Waiters<LightFence> {
+    /// As [`wait_until`](Waiters::wait_until), with a pause of one's own between two looks (see
+    /// [`pause`]).
     pub fn wait_heavily<T>(
         &self,
+        fences: &Fences,
         pause: u32,
         deadline: Deadline,
         recheck: Duration,
         attempt: impl FnMut(Look) -> Option<T>,
     ) -> Waited<T> {
-        self.wait_with(pause, fence_heavy, deadline, recheck, attempt)
+        self.wait_with(pause, &|| _ = fences.heavy(), deadline, recheck, attempt)
     }
 
+    /// Without the looks in a row before the first sleep.
+    #[cold]
+    pub(super) fn sleep_heavily<T>(
+        &self,
+        fences: &Fences,
+        deadline: Deadline,
+        recheck: Duration,
+        attempt: &mut dyn FnMut(Look) -> Option<T>,
+    ) -> Waited<T> {
+        self.sleep_until(&|| _ = fences.heavy(), deadline, recheck, attempt)
+    }
+}
+
+impl<F> Waiters<F> {
     #[inline]
     fn wait_with<T>(
         &self,
         times: u32,
-        fence: fn(),
+        fence: &dyn Fn(),
         deadline: Deadline,
         recheck: Duration,
         mut attempt: impl FnMut(Look) -> Option<T>,
@@ -124,9 +144,9 @@ impl Waiters {
 
     /// Without the looks in a row before the first sleep.
     #[cold]
-    pub(super) fn sleep_until<T>(
+    fn sleep_until<T>(
         &self,
-        fence: fn(),
+        fence: &dyn Fn(),
         deadline: Deadline,
         recheck: Duration,
         attempt: &mut dyn FnMut(Look) -> Option<T>,
@@ -152,16 +172,15 @@ impl Waiters {
         }
     }
 
-    /// Wakes one sleeper. The condition must have been made true, and a sequentially consistent
-    /// fence (or a light one) passed, before.
+    /// Wakes one sleeper. The condition must have been made true, and then the fence passed, before.
     #[inline]
-    pub fn notify_one(&self) {
-        self.notify(1);
+    pub fn notify_one(&self, passed: F) {
+        self.notify(1, passed);
     }
 
     /// Wakes up to `count` sleepers; else as [`notify_one`](Self::notify_one).
     #[inline]
-    pub fn notify(&self, count: u32) {
+    pub fn notify(&self, count: u32, _passed: F) {
         if self.has_sleepers() {
             self.notify_sleepers(count);
         }
@@ -170,8 +189,8 @@ impl Waiters {
     /// Wakes all sleepers; else as [`notify_one`](Self::notify_one). For words that are notified so
     /// and not otherwise: after a `notify_one` the bit is down, though others may sleep.
     #[inline]
-    pub fn notify_all(&self) {
-        self.notify(ALL);
+    pub fn notify_all(&self, passed: F) {
+        self.notify(ALL, passed);
     }
 
     /// Wakes all sleepers, also on words that are notified one at a time. A system call, always.
