@@ -768,9 +768,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         let size = size(item.len());
         let place = self.place(head, *next, size)?;
         match place {
-            Place::Hot => self.reserve_hot(next.hot, size)?,
+            Place::Hot => self.reserve_hot(next.hot, size).map_err(|fault| self.cause_of(fault))?,
             Place::Overflow => {
-                self.blocks().extend(head.overflow, next.overflow, size)?;
+                let result = self.blocks().extend(head.overflow, next.overflow, size);
+                result.map_err(|fault| self.cause_of(fault))?;
             }
             Place::Full(full) => return Ok(full),
         }
@@ -965,10 +966,11 @@ impl<M: Members + Memory> Ring<'_, M> {
             })?;
         }
         // Only now is it certain that the item is taken: until here nothing has changed.
-        sink.ended(&header).inspect_err(|_| {
+        sink.ended(&header).map_err(|fault| {
             let buffer = sink.buffer();
             buffer.truncate(buffer.len().saturating_sub(length));
             lane.forget();
+            self.cause_of(fault)
         })?;
         if place == Place::Hot {
             next.hot = next.hot.wrapping_add(size(length));
@@ -1033,6 +1035,12 @@ impl<M: Members + Memory> Ring<'_, M> {
                 .map_err(|Busy| self.stalled())?;
         }
         Ok(Held { control: self.control, me, side: PhantomData })
+    }
+
+    /// No memory can be reserved without the descriptor of the region, either.
+    #[cold]
+    fn cause_of(&self, fault: Fault) -> Fault {
+        if fault == Fault::OutOfMemory && self.members.is_cut_off() { Fault::CutOff } else { fault }
     }
 
     /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
