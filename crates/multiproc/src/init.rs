@@ -10,13 +10,15 @@
 //! library.
 #![allow(unsafe_code)]
 
+use std::ffi::{c_char, c_int};
 use std::fs::File;
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::{env, io, thread};
+use std::{env, io, ptr, thread};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -120,15 +122,57 @@ macro_rules! enable_in_tests {
             // SAFETY: the loader calls the functions in this section before `main`, and this one has
             // the type that it calls.
             #[unsafe(link_section = ".init_array")]
-            static BEFORE_MAIN: extern "C" fn() = $crate::private::in_tests;
+            static BEFORE_MAIN: $crate::private::Constructor = before_main;
+
+            // SAFETY: the linker puts this symbol behind the last function of that section.
+            unsafe extern "C" {
+                #[link_name = "__init_array_end"]
+                static END: $crate::private::Constructor;
+            }
+
+            extern "C" fn before_main(
+                count: ::core::ffi::c_int,
+                arguments: *const *const ::core::ffi::c_char,
+                environment: *const *const ::core::ffi::c_char,
+            ) {
+                let run = |constructor: $crate::private::Constructor| {
+                    constructor(count, arguments, environment);
+                };
+                // SAFETY: this is called from the one place, and the other one is behind it.
+                unsafe { $crate::private::in_tests(&raw const BEFORE_MAIN, &raw const END, run) };
+            }
         };
     };
 }
 
+/// A function that the loader calls before `main`. (glibc passes these arguments. Other C libraries pass
+/// none, and none of their programs looks at them.)
+pub type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
 /// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
-pub extern "C" fn in_tests() {
+///
+/// # Safety
+///
+/// The loader calls the constructors from a table, and is at `this` in it, which ends at `end`. `run`
+/// calls one of them.
+pub unsafe fn in_tests(
+    this: *const Constructor,
+    end: *const Constructor,
+    run: impl Fn(Constructor),
+) {
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
+        // The loader would call them next, and never gets to it.
+        // The compiler knows `this` as a single constructor, and not as a part of a table.
+        let mut next = black_box(this.addr()) + size_of::<Constructor>();
+        while next < end.addr() {
+            let entry = ptr::with_exposed_provenance::<Option<Constructor>>(next);
+            // SAFETY: by the contract, it lies in the table.
+            if let Some(constructor) = unsafe { entry.read() } {
+                run(constructor);
+            }
+            next += size_of::<Constructor>();
+        }
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
         // SAFETY: nothing else runs yet, and SIG_IGN is a disposition.

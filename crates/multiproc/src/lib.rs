@@ -117,7 +117,7 @@ pub use status::ExitStatus;
 #[doc(hidden)]
 pub mod private {
     pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
-    pub use crate::init::in_tests;
+    pub use crate::init::{Constructor, in_tests};
 }
 
 #[cfg(doctest)]
