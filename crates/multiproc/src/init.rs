@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::{env, io, ptr, thread};
+use std::{env, fs, io, ptr, thread};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -45,6 +45,26 @@ pub(crate) fn is_initialized() -> bool {
 /// A child that cannot run its function prints why on standard error, and exits with code 102. It
 /// never comes to what is behind `init`.
 ///
+/// # With an async runtime
+///
+/// `#[tokio::main]` and the like make `main` a task of a runtime, which has started its threads by the
+/// time `init` is called. A child would run its function inside that runtime, where it cannot start one
+/// of its own. So a child that finds threads that `main` has started exits with code 102. Call `init`
+/// first, and start the runtime after it:
+///
+/// ```ignore
+/// fn main() -> std::io::Result<()> {
+///     let _runtime = multiproc::init();
+///     tokio::runtime::Runtime::new()?.block_on(async {
+///         // ... the program ...
+///         Ok(())
+///     })
+/// }
+/// ```
+///
+/// (A runtime of one thread, as with `#[tokio::main(flavor = "current_thread")]`, is not noticed. It is
+/// wrong for the same reason.)
+///
 /// # Panics
 ///
 /// If it is called twice: the first guard to be dropped would end the children of the other. So it
@@ -67,6 +87,12 @@ pub fn init() -> Runtime {
     );
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
+        if threads() > newborn.threads {
+            refuse(
+                "`multiproc::init()` was called after `main` had started other threads (`#[tokio::main]` \
+                 starts some); call it first in an ordinary `fn main`, and start the runtime after it",
+            );
+        }
         bootstrap::run(newborn.socket);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
@@ -198,6 +224,8 @@ pub unsafe fn in_tests(
 struct Newborn {
     /// The connection to its parent.
     socket: OwnedFd,
+    /// How many threads it had before `main`: more than one if a library starts some when it is loaded.
+    threads: usize,
 }
 
 /// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and as soon
@@ -267,15 +295,20 @@ impl Newborn {
         let stdin = io::stdin();
         let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Self { socket })
+        Ok(Self { socket, threads: threads() })
     }
 }
 
-/// Ends a child before `main`.
+/// Returns the number of threads that this process has.
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Ends a child that must not go on in `main`.
 fn refuse(why: &str) -> ! {
     eprintln!("multiproc: a child process cannot run its function: {why}");
-    // SAFETY: it has no preconditions. It calls no destructors, since not all constructors have been
-    // called.
+    // SAFETY: it has no preconditions. It calls no destructors: not all constructors have been called,
+    // or other threads still use what would be destroyed.
     unsafe { libc::_exit(UNFIT) }
 }
 
