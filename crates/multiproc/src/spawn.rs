@@ -34,7 +34,7 @@ pub(crate) fn spawn<R>(
     if init::is_privileged() {
         return Err(SpawnError::Privileged);
     }
-    // Collects those that have ended, so that nobody has to ask for it.
+    // Collects those that have ended and have no thread that waits for that.
     drop(active_children());
 
     let aside = args.lay_aside()?;
