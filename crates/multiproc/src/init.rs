@@ -15,13 +15,13 @@ use std::fs::File;
 use std::hint::black_box;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::{env, fs, io, ptr, thread};
 
 use rustix::fs::{FileType, fstat};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
 
 use crate::bootstrap::UNFIT;
 use crate::protocol::{MARKER, Mark};
@@ -286,17 +286,36 @@ impl Newborn {
         // loader and of the libraries that it has loaded does not use the environment.
         unsafe { env::remove_var(MARKER) };
         fault::reached("child.started");
-        Some(Self::be_child().unwrap_or_else(|error| refuse(&error.to_string())))
+        Some(Self::be_child(&mark).unwrap_or_else(|error| refuse(&error.to_string())))
     }
 
-    fn be_child() -> io::Result<Self> {
+    fn be_child(mark: &Mark) -> io::Result<Self> {
         // The parent's thread that started this process may have blocked some.
         set_blocked_signals(&no_signals());
         let stdin = io::stdin();
         let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        close_inherited(&mark.keep)?;
         Ok(Self { socket, threads: threads() })
     }
+}
+
+/// Closes what the parent has not opened for this process: all descriptors without close-on-exec. So
+/// those that a library has opened when it was loaded stay open, unless it has left out that flag.
+fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
+    let numbers = fs::read_dir("/proc/self/fd")?;
+    let numbers: Vec<RawFd> =
+        numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
+        // SAFETY: nobody closes it meanwhile, as there are no threads of the program.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        // (The one that was listed while it was open for listing is not valid any more.)
+        if fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
+            // SAFETY: nothing in this process has opened it, so nothing expects it to be there.
+            unsafe { rustix::io::close(number) };
+        }
+    }
+    Ok(())
 }
 
 /// Returns the number of threads that this process has.

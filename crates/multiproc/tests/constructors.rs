@@ -7,7 +7,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::io::Read;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use multiproc::Process;
 use multiproc_testkit::watchdog;
@@ -61,6 +61,43 @@ static LOOKS_AT_ARGUMENTS: extern "C" fn(c_int, Arguments, Arguments) = {
     }
     constructor
 };
+
+/// The descriptor that `OPENS_FILE` has opened.
+static OPENED: AtomicI32 = AtomicI32::new(-1);
+
+/// Opens a file, and leaves out close-on-exec. It is called after the library's own constructor, which
+/// has made an ordinary process of a child.
+#[used]
+// SAFETY: the loader calls the functions in this section, and this one has that type.
+#[unsafe(link_section = ".init_array")]
+static OPENS_FILE: extern "C" fn() = {
+    extern "C" fn constructor() {
+        assert!(std::env::var_os("MULTIPROC_CHILD").is_none());
+        // SAFETY: a path with its final zero.
+        let file = unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY) };
+        OPENED.store(file, Ordering::Relaxed);
+    }
+    constructor
+};
+
+/// A child closes what it has inherited, and not what it has opened itself.
+#[test]
+fn descriptors_that_a_constructor_opens_stay_open() {
+    let _dog = watchdog();
+    let look = |()| {
+        let number = OPENED.load(Ordering::Relaxed);
+        let link = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        let same = links.filter(|entry| {
+            std::fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|it| it == link)
+        });
+        (link.display().to_string(), same.count())
+    };
+    // One each: that of the parent is closed, and its own is open.
+    let expected = ("/dev/zero".to_owned(), 1);
+    assert_eq!(look(()), expected);
+    assert_eq!(Process::spawn(look, ()).unwrap().join().unwrap(), expected);
+}
 
 extern "C" fn says_goodbye() {
     let text = "goodbye\n";
