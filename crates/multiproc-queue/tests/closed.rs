@@ -10,8 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use multiproc::Process;
 use multiproc_queue::Queue;
-use multiproc_testkit::alone;
+use multiproc_testkit::{alone, watchdog};
 
 multiproc::enable_in_tests!();
 
@@ -64,7 +65,8 @@ fn file_of_the_program_gets_no_holes() {
 /// What is there can be got; what needs memory that is not there yet says why it cannot be put.
 #[test]
 fn queue_without_its_descriptors_says_so() {
-    alone(|()| {
+    let _dog = watchdog();
+    let run = |()| {
         let queue = Queue::<Vec<u64>>::unbounded().unwrap();
         queue.put(vec![1]).unwrap();
         let ours = [descriptors_of("memfd:multiproc:"), descriptors_of("socket:")].concat();
@@ -80,5 +82,7 @@ fn queue_without_its_descriptors_says_so() {
         assert_eq!(error.into_inner().len(), 1 << 20);
         // The connection that would bring the result of this process was closed, too.
         std::process::exit(0);
-    });
+    };
+    let child: Process<()> = Process::spawn(run, ()).unwrap();
+    assert_eq!(child.wait().code(), Some(0));
 }

@@ -222,9 +222,9 @@ struct Packet<'a> {
 }
 
 impl Outgoing for Packet<'_> {
-    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
         self.shared.lane.lock().unwrap().push_back((tag, self.item));
-        Ok(true)
+        Ok(Put::Done)
     }
 }
 

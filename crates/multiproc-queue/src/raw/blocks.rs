@@ -259,11 +259,17 @@ impl<M: Memory> Blocks<'_, M> {
     pub(crate) fn is_time_to_trim(&self, head: u64, tail: u64) -> bool {
         let Some(state) = self.control.state.observe().map(State::from) else { return false };
         if head == tail {
-            let taken = state.fresh.max(state.free_blocks(head));
-            taken > RESERVE && self.is_interval_over()
+            has_more_than_reserve(state, head) && self.is_interval_over()
         } else {
             has_too_many(state, head)
         }
+    }
+
+    /// Whether an empty stream that ends at `tail` has more memory than it keeps. Without the lock: a
+    /// guess.
+    pub(crate) fn has_more_than_reserve(&self, tail: u64) -> bool {
+        let state = self.control.state.observe().map(State::from);
+        state.is_some_and(|state| has_more_than_reserve(state, tail))
     }
 
     fn is_interval_over(&self) -> bool {
@@ -336,6 +342,10 @@ impl<M: Memory> Blocks<'_, M> {
         self.control.trimmed.store(to.max(from), Ordering::Relaxed);
         Ok(())
     }
+}
+
+fn has_more_than_reserve(state: State, head: u64) -> bool {
+    state.fresh.max(state.free_blocks(head)) > RESERVE
 }
 
 fn has_too_many(state: State, head: u64) -> bool {

@@ -46,6 +46,11 @@ use super::tasks;
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
 const LOCK_RECHECK: Duration = Duration::from_millis(10);
 
+/// How long a producer at first waits before it tries again to send descriptors, where another queue or
+/// program must receive some before. Nothing notifies it, so it tries less and less often, at last every
+/// [`RECHECK`].
+const DESCRIPTORS_RECHECK: Duration = Duration::from_millis(1);
+
 /// How long a consumer that wants to give memory back waits for the producers' lock.
 const TRIM_PATIENCE: Duration = Duration::from_millis(10);
 
@@ -102,8 +107,8 @@ pub(crate) struct Seldom {
     /// it read when it was opened.
     pub(crate) capacity: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
-    /// One of [`OPEN`], [`DRAIN`], [`NOW`].
-    shutdown: AtomicU32,
+    /// [`OPEN`], or some of [`DRAIN`], [`NOW`], [`ORPHANED`].
+    state: AtomicU32,
     /// How many handles that could put were closed; and get.
     pub(crate) closed_producers: AtomicU32,
     pub(crate) closed_consumers: AtomicU32,
@@ -114,8 +119,12 @@ pub(crate) struct Seldom {
 }
 
 const OPEN: u32 = 0;
+/// It was shut down: nobody puts any more.
 const DRAIN: u32 = 1;
+/// It was shut down: nobody puts or gets any more.
 const NOW: u32 = 2;
+/// A producer has found that no consumer is left. There will never be one again.
+const ORPHANED: u32 = 4;
 
 #[cfg(not(loom))]
 placed!(NotEmpty { waiters, bell, asked_at });
@@ -127,7 +136,7 @@ placed!(BlocksLine { blocks, reserved, packets });
 placed!(Seldom {
     capacity,
     max_bytes,
-    shutdown,
+    state,
     closed_producers,
     closed_consumers,
     is_joinable,
@@ -143,7 +152,7 @@ const _: () = {
     assert!(offset_of!(Control, producers) == 0 && offset_of!(Control, consumers) == 256);
     assert!(offset_of!(Control, not_empty) == 512 && offset_of!(Control, not_full) == 640);
     assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, seldom) == 896);
-    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, shutdown) == 16);
+    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, state) == 16);
     assert!(offset_of!(Control, tasks) == 1024);
     assert!(size_of::<Control>() == 1152 && size_of::<BlocksLine>() == 128);
 };
@@ -156,6 +165,8 @@ pub(crate) enum Put {
     NoPlace,
     /// The item needs more bytes, or more room in the descriptor lane, than are free.
     NoBytes,
+    /// As many descriptors of this user are in flight, in all queues and sockets, as the kernel lets it.
+    NoDescriptors,
 }
 
 /// Why an operation came to nothing.
@@ -205,8 +216,8 @@ impl Items<'_> {
 
 /// The descriptors of an item, on their way into the lane.
 pub(crate) trait Outgoing {
-    /// Sends them as one packet. False: the lane has no room.
-    fn send(&mut self, tag: u32) -> Result<bool, Fault>;
+    /// Sends them as one packet, if there is room for it.
+    fn send(&mut self, tag: u32) -> Result<Put, Fault>;
 }
 
 /// The descriptors of an item, on their way out of the lane.
@@ -281,18 +292,33 @@ impl Control {
 
     /// Nobody puts any more; and, if not `drain`, nobody gets either.
     pub(crate) fn shut_down(&self, drain: bool) {
-        let how = if drain { DRAIN } else { NOW };
-        self.seldom.shutdown.fetch_max(how, Ordering::AcqRel);
+        self.become_also(if drain { DRAIN } else { NOW });
+    }
+
+    /// The last consumer is gone: nobody puts any more, in any process.
+    pub(crate) fn orphan(&self) {
+        if self.state() & ORPHANED == 0 {
+            self.become_also(ORPHANED);
+        }
+    }
+
+    fn become_also(&self, what: u32) {
+        self.seldom.state.fetch_or(what, Ordering::AcqRel);
         self.wake_all();
     }
 
     #[inline]
-    fn shutdown(&self) -> u32 {
-        self.seldom.shutdown.load(Ordering::Acquire)
+    fn state(&self) -> u32 {
+        self.seldom.state.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
-        self.shutdown() != OPEN
+        self.state() & (DRAIN | NOW) != 0
+    }
+
+    /// Whether nobody gets the queued items any more: then they are discarded.
+    pub(crate) fn is_thrown_away(&self) -> bool {
+        self.state() & (NOW | ORPHANED) != 0
     }
 
     /// Whether consumers, producers may be asleep.
@@ -399,22 +425,30 @@ impl<M: Members + Memory> Ring<'_, M> {
         mut check: impl FnMut(Look) -> Result<(), Fault>,
     ) -> (usize, Result<(), Fault>) {
         let NotFull { places, bytes, .. } = &self.control.not_full;
+        let mut pause = DESCRIPTORS_RECHECK;
         loop {
             // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited =
-                waiters.wait_heavily(self.control.fences(), PAUSE, deadline, RECHECK, |look| {
-                    let rest = items.after(done);
-                    let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
-                    match self.try_put(rest, parcel, || deadline) {
-                        Ok((0, same)) if same == full => check(look).err().map(Err),
-                        result => Some(result),
-                    }
-                });
+            let until = match full {
+                Put::NoDescriptors => deadline.or_earlier(Deadline::after(pause)),
+                _ => deadline,
+            };
+            let fences = self.control.fences();
+            let waited = waiters.wait_heavily(fences, PAUSE, until, RECHECK, |look| {
+                let rest = items.after(done);
+                let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
+                match self.try_put(rest, parcel, || deadline) {
+                    Ok((0, same)) if same == full => check(look).err().map(Err),
+                    result => Some(result),
+                }
+            });
             if full == Put::NoPlace && waited.slept && self.len() < self.limits.capacity {
                 places.notify_one(self.control.fences().light());
             }
             match waited.outcome {
+                None if full == Put::NoDescriptors && !deadline.is_past() => {
+                    pause = RECHECK.min(2 * pause);
+                }
                 None => return (done, Err(Fault::Stalled)),
                 Some(Err(fault)) => return (done, Err(fault)),
                 Some(Ok((count, put))) => {
@@ -540,10 +574,11 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
     #[cold]
     pub(crate) fn is_drained(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Fault> {
-        match self.control.shutdown() {
-            OPEN => return Ok(false),
-            NOW => return Ok(true),
-            _ => {}
+        if !self.control.is_shut_down() {
+            return Ok(false);
+        }
+        if self.is_thrown_away() {
+            return Ok(true);
         }
         // A put that had begun before may have been committed since. Behind it in the lock, there is
         // none any more.
@@ -624,14 +659,37 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Whether what is there is thrown away.
     pub(crate) fn is_thrown_away(&self) -> bool {
-        self.control.shutdown() == NOW
+        self.control.is_thrown_away()
+    }
+
+    /// Discards the items, and gives their memory back. Only for a queue from which nobody gets any
+    /// more: it [is thrown away](Self::is_thrown_away). A producer that is about to commit an item is
+    /// waited for until the deadline; if that is too short, or this process dies halfway, the next call
+    /// does the rest.
+    #[cold]
+    pub(crate) fn discard(&self, deadline: Deadline) {
+        let Control { producers, consumers, .. } = self.control;
+        let Ok(_consumers) = self.lock::<Consumers>(|| deadline) else { return };
+        // A put that had begun before is committed by now. Behind it in the lock there is none.
+        let Ok(_producers) = self.lock::<Producers>(|| deadline) else { return };
+        let (_, tail) = producers.current();
+        let (epoch, head) = consumers.current();
+        if head != tail {
+            consumers.prepare(epoch, tail);
+            consumers.commit(epoch);
+            fault::reached("discard.committed");
+        }
+        let blocks = self.blocks();
+        if self.used(tail, tail).is_ok() && blocks.has_more_than_reserve(tail.overflow) {
+            let _ = blocks.trim(tail.overflow, tail.overflow);
+        }
     }
 
     /// Both marks as they were at one moment during the call.
     fn marks(&self) -> (Mark, Mark) {
         const NONE: Mark = Mark { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
-        if self.control.shutdown() == NOW {
+        if self.is_thrown_away() {
             return (NONE, NONE);
         }
         let try_to = || {
@@ -658,8 +716,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         mut parcel: Option<&mut dyn Outgoing>,
     ) -> Result<(usize, Put), Fault> {
         let producers = &self.control.producers;
-        if self.control.shutdown() != OPEN {
-            return Err(Fault::Closed);
+        let state = self.control.state();
+        if state != OPEN {
+            let is_shut_down = state & (DRAIN | NOW) != 0;
+            return Err(if is_shut_down { Fault::Closed } else { Fault::Disconnected });
         }
         let (epoch, tail) = producers.current();
         let mut head = producers.seen();
@@ -708,9 +768,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         let size = size(item.len());
         let place = self.place(head, *next, size)?;
         match place {
-            Place::Hot => self.reserve_hot(next.hot, size)?,
+            Place::Hot => self.reserve_hot(next.hot, size).map_err(|fault| self.cause_of(fault))?,
             Place::Overflow => {
-                self.blocks().extend(head.overflow, next.overflow, size)?;
+                let result = self.blocks().extend(head.overflow, next.overflow, size);
+                result.map_err(|fault| self.cause_of(fault))?;
             }
             Place::Full(full) => return Ok(full),
         }
@@ -718,8 +779,9 @@ impl<M: Members + Memory> Ring<'_, M> {
         if let Some(parcel) = parcel {
             tag = self.next_tag();
             fault::reached("put.tagged");
-            if !parcel.send(tag)? {
-                return Ok(Put::NoBytes);
+            match parcel.send(tag)? {
+                Put::Done => {}
+                full => return Ok(full),
             }
             fault::reached("put.sent");
         }
@@ -818,7 +880,7 @@ impl<M: Members + Memory> Ring<'_, M> {
     #[inline]
     fn get_locked(&self, sink: &mut impl Sink, lane: &mut dyn Incoming) -> Result<Got, Fault> {
         let Control { producers, consumers, .. } = self.control;
-        if self.control.shutdown() == NOW {
+        if self.control.state() & NOW != 0 {
             return Err(Fault::Closed);
         }
         let (epoch, head) = consumers.current();
@@ -904,10 +966,11 @@ impl<M: Members + Memory> Ring<'_, M> {
             })?;
         }
         // Only now is it certain that the item is taken: until here nothing has changed.
-        sink.ended(&header).inspect_err(|_| {
+        sink.ended(&header).map_err(|fault| {
             let buffer = sink.buffer();
             buffer.truncate(buffer.len().saturating_sub(length));
             lane.forget();
+            self.cause_of(fault)
         })?;
         if place == Place::Hot {
             next.hot = next.hot.wrapping_add(size(length));
@@ -972,6 +1035,12 @@ impl<M: Members + Memory> Ring<'_, M> {
                 .map_err(|Busy| self.stalled())?;
         }
         Ok(Held { control: self.control, me, side: PhantomData })
+    }
+
+    /// No memory can be reserved without the descriptor of the region, either.
+    #[cold]
+    fn cause_of(&self, fault: Fault) -> Fault {
+        if fault == Fault::OutOfMemory && self.members.is_cut_off() { Fault::CutOff } else { fault }
     }
 
     /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
@@ -1184,9 +1253,9 @@ mod tests {
     }
 
     impl Outgoing for Parcel {
-        fn send(&mut self, _: u32) -> Result<bool, Fault> {
+        fn send(&mut self, _: u32) -> Result<Put, Fault> {
             assert!(!self.panics, "asked to");
-            Ok(true)
+            Ok(Put::Done)
         }
     }
 
