@@ -10,8 +10,8 @@
 //!
 //! This is the bottom of `multiproc-pipe`, whose `SharedBytes` and `SharedPool` are what programs use.
 //! It is a crate of its own because mapping memory needs unsafe code, and that one forbids it. What
-//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`lock`]; and [`above_stdio`] keeps every descriptor
-//! away from the standard ones.
+//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`lock`]. [`above_stdio`]
+//! keeps every descriptor away from the standard ones, and [`sigpipe`] keeps a write from ending the program.
 //!
 //! ```
 //! use multiproc_memory::{Sealed, Segment, Writer, receive};
@@ -44,6 +44,7 @@ compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex
 
 pub mod lock;
 pub mod memfd;
+pub mod sigpipe;
 
 mod lent;
 mod mapping;

@@ -1,5 +1,6 @@
 //! The system calls: bytes and descriptors in and out of one pipe or stream socket.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::hint::spin_loop;
 use std::io;
@@ -8,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use multiproc_memory::above_stdio;
+use multiproc_memory::{above_stdio, sigpipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -21,7 +22,8 @@ use rustix::net::{
 use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
 use crate::system::{
-    poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_two,
+    poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_quietly,
+    write_two,
 };
 
 /// Why a read failed.
@@ -45,6 +47,9 @@ const PIPE_PIECE: usize = 4096;
 /// What a write may still bring to the kernel when its time is over, if there is room: as much as
 /// fits into any usual buffer. Else a reader that is quick enough could keep it there.
 const LATE: usize = 1024 * 1024;
+
+/// Writes to a pipe that each ask whether SIGPIPE is ignored; after these, each sixty-fourth asks.
+const ASKING: u32 = 64;
 
 /// About a microsecond.
 const PAUSES: u32 = 50;
@@ -127,6 +132,37 @@ pub(crate) struct Stream {
     fd: Arc<OwnedFd>,
     kind: Kind,
     half: Option<Half>,
+    quiet: Quiet,
+}
+
+/// Whether writes to a pipe need care, so that they do not end the program by SIGPIPE when the reader
+/// is gone.
+///
+/// Asking takes as long as a small write, so it is not asked each time. A program that stops ignoring
+/// the signal does so at its start, as a rule.
+#[derive(Default)]
+struct Quiet {
+    /// It was found not to be ignored.
+    is_needed: Cell<bool>,
+    writes: Cell<u32>,
+}
+
+impl Quiet {
+    #[inline]
+    fn is_needed(&self) -> bool {
+        if self.is_needed.get() {
+            return true;
+        }
+        let writes = self.writes.get();
+        self.writes.set(if writes < 2 * ASKING { writes + 1 } else { ASKING + 1 });
+        (writes <= ASKING || writes == 2 * ASKING) && self.ask()
+    }
+
+    #[cold]
+    fn ask(&self) -> bool {
+        self.is_needed.set(!sigpipe::is_ignored());
+        self.is_needed.get()
+    }
 }
 
 impl Stream {
@@ -139,7 +175,7 @@ impl Stream {
     }
 
     fn new(fd: OwnedFd, kind: Kind) -> Self {
-        Self { fd: Arc::new(fd), kind, half: None }
+        Self { fd: Arc::new(fd), kind, half: None, quiet: Quiet::default() }
     }
 
     /// Takes a descriptor that came from elsewhere, if it is of a kind that messages can go over.
@@ -176,6 +212,7 @@ impl Stream {
             fd: Arc::clone(&fd),
             kind,
             half: Some(Half { socket: Arc::clone(&fd), direction, moved: Arc::default() }),
+            quiet: Quiet::default(),
         };
         (half(Shutdown::Write), half(Shutdown::Read))
     }
@@ -254,8 +291,10 @@ impl Stream {
         let piece = if is_timed && self.kind == Kind::Pipe { PIPE_PIECE } else { usize::MAX };
         let (first, second) = rest_of(frame, written, piece);
         let flags = send_flags(is_timed);
+        let is_quiet = self.kind == Kind::Pipe && self.quiet.is_needed();
         let count = retry_on_intr(|| match (self.kind, second.is_empty()) {
             (Kind::Socket, true) => send(&self.fd, first, flags),
+            (Kind::Pipe, _) if is_quiet => write_quietly(&self.fd, [first, second]),
             (Kind::Pipe, true) => write(&self.fd, first),
             (Kind::Socket, false) => send_two(&self.fd, [first, second], flags),
             (Kind::Pipe, false) => write_two(&self.fd, [first, second]),

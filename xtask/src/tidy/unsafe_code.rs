@@ -8,6 +8,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/multiproc-memory/src/mapping.rs", "maps memory, and copies out of it"),
     ("crates/multiproc-memory/src/sealed.rs", "refers to memory that cannot change"),
     ("crates/multiproc-memory/src/segment.rs", "refers to memory that nobody else can write"),
+    ("crates/multiproc-memory/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
     ("crates/multiproc-sync/src/region.rs", "maps and views shared memory"),
     ("crates/multiproc-sync/src/primitives/bytes.rs", "copies bytes in and out of shared memory"),
     ("crates/multiproc-sync/src/primitives/model.rs", "loom's cells give raw pointers"),
