@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use multiproc_memory::{above_stdio, sigpipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -47,6 +48,10 @@ const PIPE_PIECE: usize = 4096;
 /// What a write may still bring to the kernel when its time is over, if there is room: as much as
 /// fits into any usual buffer. Else a reader that is quick enough could keep it there.
 const LATE: usize = 1024 * 1024;
+
+/// How long a send sleeps at first, and at last, while too many descriptors are on their way.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// Writes to a pipe that each ask whether SIGPIPE is ignored; after these, each sixty-fourth asks.
 const ASKING: u32 = 64;
@@ -253,6 +258,7 @@ impl Stream {
     ) -> io::Result<bool> {
         let length = frame[0].len() + frame[1].len();
         let mut late = 0;
+        let mut pause = SHORTEST_PAUSE;
         while *written < length {
             let is_timed = deadline != Deadline::NEVER;
             if is_timed && self.kind == Kind::Pipe && !self.wait(PollFlags::OUT, deadline)? {
@@ -272,6 +278,13 @@ impl Stream {
                     }
                     continue;
                 }
+                Err(error) if is_too_many_in_flight(&error) => {
+                    if !self.pause(pause, deadline)? {
+                        return Ok(false);
+                    }
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             *written += count;
@@ -281,6 +294,21 @@ impl Stream {
                     return Ok(false);
                 }
             }
+        }
+        Ok(true)
+    }
+
+    /// Sleeps for a moment, while the user has as many descriptors in messages on their way as it may
+    /// (RLIMIT_NOFILE): somebody must receive some, and nothing tells when. False: not in time.
+    #[cold]
+    fn pause(&self, pause: Duration, deadline: Deadline) -> io::Result<bool> {
+        if deadline.is_past() {
+            return Ok(false);
+        }
+        // Nothing is waited for but that the other side goes away.
+        let nothing = PollFlags::empty();
+        if wait_for(&self.fd, nothing, deadline.or_earlier(Deadline::after(pause)))? {
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(true)
     }
@@ -393,6 +421,12 @@ impl Stream {
         self.check()?;
         wait_for(&self.fd, what, deadline)
     }
+}
+
+/// Whether the kernel passes no more descriptors on for this user as long as so many are on their way
+/// (ETOOMANYREFS).
+fn is_too_many_in_flight(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
 }
 
 /// Waits until a descriptor is ready (or the other side is gone). False: not in time.
