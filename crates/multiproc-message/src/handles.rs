@@ -23,6 +23,7 @@
 use std::any::{Any, type_name};
 use std::cell::Cell;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -57,8 +58,16 @@ const NOTHING: State = State { doing: Doing::Nothing, has_table: false };
 
 thread_local! {
     static STATE: Cell<State> = const { Cell::new(NOTHING) };
-    /// In a box, because a message without handles has to move it, too.
-    static TABLE: Cell<Option<Box<Table>>> = const { Cell::new(None) };
+    /// In a box, because a message without handles has to move it, too. Without a destructor, so that
+    /// it is there to the very end of the thread: another thread-local's destructor may send a
+    /// message, or a handler of atexit(3). Nothing is lost by it, because outside of an encode or a
+    /// decode there is no table.
+    static TABLE: Cell<ManuallyDrop<Option<Box<Table>>>> =
+        const { Cell::new(ManuallyDrop::new(None)) };
+}
+
+fn replace_table(table: Option<Box<Table>>) -> Option<Box<Table>> {
+    ManuallyDrop::into_inner(TABLE.replace(ManuallyDrop::new(table)))
 }
 
 /// The descriptors of one message while it is being encoded or decoded.
@@ -126,14 +135,14 @@ impl Drop for Scope {
     fn drop(&mut self) {
         let has_table = STATE.replace(self.outer).has_table;
         if has_table || self.outer.has_table {
-            drop(TABLE.replace(self.outer_table.take()));
+            drop(replace_table(self.outer_table.take()));
         }
     }
 }
 
 #[cold]
 fn take_table() -> Box<Table> {
-    TABLE.take().unwrap_or_default()
+    replace_table(None).unwrap_or_default()
 }
 
 fn doing() -> Doing {
@@ -141,7 +150,7 @@ fn doing() -> Doing {
 }
 
 fn set_table(table: Box<Table>) {
-    TABLE.set(Some(table));
+    replace_table(Some(table));
     STATE.set(State { has_table: true, ..STATE.get() });
 }
 

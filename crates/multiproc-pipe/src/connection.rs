@@ -175,8 +175,10 @@ macro_rules! sends {
         {
             /// Sends a value: returns when all of it is with the kernel.
             ///
-            /// Blocks while the other side's buffer is full. If the receiver dies, it returns at
-            /// once.
+            /// Blocks while the other side's buffer is full; and, with handles in the value, while
+            /// the user has as many descriptors in messages on their way as a process may open
+            /// (RLIMIT_NOFILE), which is looked at up to every 64 ms. If the receiver dies, it
+            /// returns at once.
             ///
             /// # Errors
             ///

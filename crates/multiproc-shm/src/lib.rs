@@ -10,8 +10,9 @@
 //!
 //! This is the bottom of `multiproc-pipe`, whose `SharedBytes` and `SharedPool` are what programs use.
 //! It is a crate of its own because mapping memory needs unsafe code, and that one forbids it. What
-//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`ofd_lock`]; and [`above_stdio`] keeps every descriptor
-//! away from the standard ones.
+//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`ofd_lock`].
+//! [`above_stdio`] keeps every descriptor away from the standard ones, and [`sigpipe`] keeps a write
+//! from ending the program.
 //!
 //! ```
 //! use multiproc_shm::{Sealed, Segment, Writer, receive};
@@ -54,6 +55,7 @@ pub mod primitives;
 pub mod recheck;
 #[cfg(not(loom))]
 pub mod region;
+pub mod sigpipe;
 
 #[cfg(not(loom))]
 mod bytes;
