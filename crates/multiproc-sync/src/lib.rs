@@ -69,9 +69,9 @@
 //!
 //! # For those who build other primitives
 //!
-//! [`region`] places structs of atomics in shared memory and knows its members, [`raw`] has the
-//! algorithms, [`primitives`] the atomics and the futex they are made of. Under `--cfg loom`, the
-//! latter two are loom's models and the rest is left out.
+//! [`raw`] has the algorithms, without handles. The regions they are placed in, and the atomics and the
+//! futex they are made of, come from `multiproc-shm`. Under `--cfg loom`, the latter are loom's models,
+//! and the handles are left out.
 
 #[doc(hidden)]
 pub mod fault;
