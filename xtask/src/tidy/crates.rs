@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-memory", &[]),
     ("multiproc-pipe", &["multiproc-memory"]),
     ("multiproc-sync", &["multiproc-memory", "multiproc-pipe"]),
-    ("multiproc-queue", &["multiproc-pipe", "multiproc-sync"]),
+    ("multiproc-queue", &["multiproc-memory", "multiproc-pipe", "multiproc-sync"]),
     ("multiproc", &["multiproc-pipe", "multiproc-sync", "multiproc-queue"]),
 ];
 
