@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use multiproc_memory::above_stdio;
+use multiproc_shm::above_stdio;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -18,11 +18,11 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, shutdown,
 };
 
-use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
 use crate::system::{
     poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_two,
 };
+use multiproc_shm::Deadline;
 
 /// Why a read failed.
 pub(crate) enum ReadFault {

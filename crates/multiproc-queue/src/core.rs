@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use multiproc_pipe::message::{self, Handles};
-use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
-use multiproc_sync::raw::waiters::Look;
-use multiproc_sync::region::Region;
+use multiproc_message::{self as message, Handles};
+use multiproc_message::{DecodeError, Descriptor, EncodeError};
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Look;
+use multiproc_shm::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

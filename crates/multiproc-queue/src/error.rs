@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use multiproc_pipe::{DecodeError, EncodeError};
+use multiproc_message::{DecodeError, EncodeError};
 use rustix::io::Errno;
 
 /// The queue's shared memory holds what no member writes: another process has scribbled over it.

@@ -15,11 +15,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use multiproc_memory::CheckedFd;
-use multiproc_pipe::Deadline;
-use multiproc_sync::fault;
-use multiproc_sync::primitives::Ordering;
-use multiproc_sync::region::Region;
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::primitives::Ordering;
+use multiproc_shm::region::Region;
+use multiproc_shm::{CheckedFd, Deadline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};

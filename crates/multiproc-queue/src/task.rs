@@ -8,9 +8,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use multiproc_pipe::{Deadline, DecodeError, message};
-use multiproc_sync::RECHECK;
-use multiproc_sync::raw::waiters::Look;
+use multiproc_message::{self as message, DecodeError};
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -16,7 +16,7 @@ use multiproc_queue::{
     GET_POINTS, LANE_POINTS, OVERFLOW_POINTS, PUT_POINTS, Producer, PutError, Queue, SELDOM_POINTS,
     Shutdown,
 };
-use multiproc_sync::fault::refuse;
+use multiproc_shm::failpoint::refuse;
 use multiproc_testkit::{Census, alone, die_at, is_asleep, until, watchdog};
 
 use common::memory;
@@ -588,7 +588,7 @@ fn faults_the_lists_are_complete() {
                 let _ = queue.get_timeout(Duration::from_millis(300));
             }
         }
-        let reached: BTreeSet<_> = multiproc_sync::fault::seen()
+        let reached: BTreeSet<_> = multiproc_shm::failpoint::seen()
             .into_iter()
             .filter(|point| point.starts_with("put.") || point.starts_with("get."))
             .collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_testkit::{alone, watchdog};
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, waitpid};
 
 multiproc::enable_in_tests!();
 
@@ -104,8 +104,7 @@ fn task_of_a_killed_child_comes_back_to_its_parent() {
     tasks.put(7).unwrap();
     let status = fork(|| {
         std::mem::forget(tasks.get().unwrap());
-        // SAFETY: kills this process.
-        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        kill_process(getpid(), Signal::KILL).unwrap();
     });
     assert_eq!(status.terminating_signal(), Some(9));
     let task = tasks.get_timeout(Duration::from_secs(60)).unwrap();

@@ -5,17 +5,17 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
 use crate::held::Holder;
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
-use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{RECHECK, placed};
 
 /// A number of permits that processes share: `acquire` takes one, dropping it gives it back.
 ///

@@ -4,18 +4,18 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, RECHECK, placed};
 
 /// A lock between processes, and those who wait for something that happens under it.
 ///

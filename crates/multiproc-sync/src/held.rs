@@ -3,10 +3,10 @@
 use std::fmt;
 use std::thread;
 
-use crate::member::Membership;
 use crate::raw::lock::{Lock, Taken};
-use crate::raw::members::{MemberId, Members};
-use crate::region::{Control, Region};
+use multiproc_shm::members::Membership;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::region::{Control, Region};
 
 /// A guard of a lock that may have been abandoned.
 pub trait Repair {

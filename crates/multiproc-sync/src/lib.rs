@@ -75,11 +75,7 @@
 
 #[doc(hidden)]
 pub mod fault;
-pub mod primitives;
 pub mod raw;
-
-#[cfg(not(loom))]
-pub mod region;
 
 #[cfg(not(loom))]
 mod barrier;
@@ -92,15 +88,11 @@ mod error;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
-mod fork;
-#[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
 mod inspect;
 #[cfg(not(loom))]
 mod lock;
-#[cfg(not(loom))]
-mod member;
 #[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
@@ -112,6 +104,10 @@ mod shared;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+
+pub use multiproc_shm::{OWNER_RECHECK, RECHECK, primitives};
+#[cfg(not(loom))]
+pub use multiproc_shm::{placed, region};
 
 #[cfg(not(loom))]
 pub use {
@@ -133,11 +129,3 @@ pub use {
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub use inspect::{Inspect, Inspection};
-
-/// How often a sleeper looks up whether a death has taken its wake-up along, or what it waits for.
-///
-/// An idle waiter wakes four times a second for it, which is about 0.01 % of a CPU.
-pub const RECHECK: std::time::Duration = std::time::Duration::from_millis(250);
-
-/// The same for those who wait for the holder of a lock: recovery takes half of it in the middle.
-pub const OWNER_RECHECK: std::time::Duration = std::time::Duration::from_millis(100);

@@ -7,16 +7,18 @@ use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, fault, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, placed};
+
+use crate::fault;
 
 /// A value in shared memory, and the lock that guards it: what Python calls `Value`.
 ///

@@ -6,18 +6,20 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::{AtomicU32, AtomicU64, Ordering};
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::raw::members::Members;
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, fault, placed};
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, placed};
+
+use crate::fault;
 
 /// A lock between processes that its holder can take again: it belongs to one thread of one process,
 /// and is free when as many guards are dropped as were taken.

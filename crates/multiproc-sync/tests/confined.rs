@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
+use multiproc_shm::fences::Fences;
+use multiproc_shm::primitives::{AtomicU32, has_light_fences};
+use multiproc_shm::region::{Control, Region};
 use multiproc_sync::Shared;
-use multiproc_sync::primitives::{AtomicU32, has_light_fences};
-use multiproc_sync::raw::fences::Fences;
-use multiproc_sync::region::{Control, Region};
 use multiproc_sync::{Mutex, placed};
 use multiproc_testkit::{alone, watchdog};
 use rustix::process::{Resource, Rlimit, setrlimit};

@@ -147,7 +147,7 @@ pub fn blocked_signals() -> Vec<String> {
 /// If the tests were built without `--cfg multiproc_faults`: no point would ever be reached.
 pub fn die_at(point: &str, visit: u32) {
     #[cfg(multiproc_faults)]
-    multiproc_sync::fault::arm(point, visit);
+    multiproc_shm::failpoint::arm(point, visit);
     #[cfg(not(multiproc_faults))]
     panic!("{point}, visit {visit}: run this by `cargo xtask faults`");
 }

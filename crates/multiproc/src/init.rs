@@ -10,16 +10,18 @@
 //! library.
 #![allow(unsafe_code)]
 
+use std::ffi::{c_char, c_int};
 use std::fs::File;
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::{env, io, thread};
+use std::{env, fs, io, ptr, thread};
 
 use rustix::fs::{FileType, fstat};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
 
 use crate::bootstrap::UNFIT;
 use crate::protocol::{MARKER, Mark};
@@ -43,6 +45,26 @@ pub(crate) fn is_initialized() -> bool {
 /// A child that cannot run its function prints why on standard error, and exits with code 102. It
 /// never comes to what is behind `init`.
 ///
+/// # With an async runtime
+///
+/// `#[tokio::main]` and the like make `main` a task of a runtime, which has started its threads by the
+/// time `init` is called. A child would run its function inside that runtime, where it cannot start one
+/// of its own. So a child that finds threads that `main` has started exits with code 102. Call `init`
+/// first, and start the runtime after it:
+///
+/// ```ignore
+/// fn main() -> std::io::Result<()> {
+///     let _runtime = multiproc::init();
+///     tokio::runtime::Runtime::new()?.block_on(async {
+///         // ... the program ...
+///         Ok(())
+///     })
+/// }
+/// ```
+///
+/// (A runtime of one thread, as with `#[tokio::main(flavor = "current_thread")]`, is not noticed. It is
+/// wrong for the same reason.)
+///
 /// # Panics
 ///
 /// If it is called twice: the first guard to be dropped would end the children of the other. So it
@@ -65,10 +87,16 @@ pub fn init() -> Runtime {
     );
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
+        if threads() > newborn.threads {
+            refuse(
+                "`multiproc::init()` was called after `main` had started other threads (`#[tokio::main]` \
+                 starts some); call it first in an ordinary `fn main`, and start the runtime after it",
+            );
+        }
         bootstrap::run(newborn.socket);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
-    multiproc_sync::primitives::has_light_fences();
+    multiproc_shm::primitives::has_light_fences();
     Runtime { this: PhantomData }
 }
 
@@ -120,15 +148,57 @@ macro_rules! enable_in_tests {
             // SAFETY: the loader calls the functions in this section before `main`, and this one has
             // the type that it calls.
             #[unsafe(link_section = ".init_array")]
-            static BEFORE_MAIN: extern "C" fn() = $crate::private::in_tests;
+            static BEFORE_MAIN: $crate::private::Constructor = before_main;
+
+            // SAFETY: the linker puts this symbol behind the last function of that section.
+            unsafe extern "C" {
+                #[link_name = "__init_array_end"]
+                static END: $crate::private::Constructor;
+            }
+
+            extern "C" fn before_main(
+                count: ::core::ffi::c_int,
+                arguments: *const *const ::core::ffi::c_char,
+                environment: *const *const ::core::ffi::c_char,
+            ) {
+                let run = |constructor: $crate::private::Constructor| {
+                    constructor(count, arguments, environment);
+                };
+                // SAFETY: this is called from the one place, and the other one is behind it.
+                unsafe { $crate::private::in_tests(&raw const BEFORE_MAIN, &raw const END, run) };
+            }
         };
     };
 }
 
+/// A function that the loader calls before `main`. (glibc passes these arguments. Other C libraries pass
+/// none, and none of their programs looks at them.)
+pub type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
 /// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
-pub extern "C" fn in_tests() {
+///
+/// # Safety
+///
+/// The loader calls the constructors from a table, and is at `this` in it, which ends at `end`. `run`
+/// calls one of them.
+pub unsafe fn in_tests(
+    this: *const Constructor,
+    end: *const Constructor,
+    run: impl Fn(Constructor),
+) {
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
+        // The loader would call them next, and never gets to it.
+        // The compiler knows `this` as a single constructor, and not as a part of a table.
+        let mut next = black_box(this.addr()) + size_of::<Constructor>();
+        while next < end.addr() {
+            let entry = ptr::with_exposed_provenance::<Option<Constructor>>(next);
+            // SAFETY: by the contract, it lies in the table.
+            if let Some(constructor) = unsafe { entry.read() } {
+                run(constructor);
+            }
+            next += size_of::<Constructor>();
+        }
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
         // SAFETY: nothing else runs yet, and SIG_IGN is a disposition.
@@ -154,6 +224,8 @@ pub extern "C" fn in_tests() {
 struct Newborn {
     /// The connection to its parent.
     socket: OwnedFd,
+    /// How many threads it had before `main`: more than one if a library starts some when it is loaded.
+    threads: usize,
 }
 
 /// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and as soon
@@ -214,24 +286,48 @@ impl Newborn {
         // loader and of the libraries that it has loaded does not use the environment.
         unsafe { env::remove_var(MARKER) };
         fault::reached("child.started");
-        Some(Self::be_child().unwrap_or_else(|error| refuse(&error.to_string())))
+        Some(Self::be_child(&mark).unwrap_or_else(|error| refuse(&error.to_string())))
     }
 
-    fn be_child() -> io::Result<Self> {
+    fn be_child(mark: &Mark) -> io::Result<Self> {
         // The parent's thread that started this process may have blocked some.
         set_blocked_signals(&no_signals());
         let stdin = io::stdin();
         let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Self { socket })
+        close_inherited(&mark.keep)?;
+        Ok(Self { socket, threads: threads() })
     }
 }
 
-/// Ends a child before `main`.
+/// Closes what the parent has not opened for this process: all descriptors without close-on-exec. So
+/// those that a library has opened when it was loaded stay open, unless it has left out that flag.
+fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
+    let numbers = fs::read_dir("/proc/self/fd")?;
+    let numbers: Vec<RawFd> =
+        numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
+        // SAFETY: nobody closes it meanwhile, as there are no threads of the program.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        // (The one that was listed while it was open for listing is not valid any more.)
+        if fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
+            // SAFETY: nothing in this process has opened it, so nothing expects it to be there.
+            unsafe { rustix::io::close(number) };
+        }
+    }
+    Ok(())
+}
+
+/// Returns the number of threads that this process has.
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Ends a child that must not go on in `main`.
 fn refuse(why: &str) -> ! {
     eprintln!("multiproc: a child process cannot run its function: {why}");
-    // SAFETY: it has no preconditions. It calls no destructors, since not all constructors have been
-    // called.
+    // SAFETY: it has no preconditions. It calls no destructors: not all constructors have been called,
+    // or other threads still use what would be destroyed.
     unsafe { libc::_exit(UNFIT) }
 }
 

@@ -6,6 +6,7 @@
 
 use std::any::type_name;
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::os::fd::RawFd;
 use std::{fmt, io, mem};
 
 use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
@@ -26,18 +27,25 @@ pub(crate) struct Mark {
     pub(crate) copy: usize,
     /// The inode number of the socket that the child has as its standard input.
     pub(crate) socket: u64,
+    /// The descriptors of the parent that the child does not close.
+    pub(crate) keep: Vec<RawFd>,
 }
 
 impl Mark {
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (copy, socket) = text.split_once(':')?;
-        Some(Self { copy: copy.parse().ok()?, socket: socket.parse().ok()? })
+        let mut numbers = text.split(':');
+        Some(Self {
+            copy: numbers.next()?.parse().ok()?,
+            socket: numbers.next()?.parse().ok()?,
+            keep: numbers.map(str::parse).collect::<Result<_, _>>().ok()?,
+        })
     }
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.copy, self.socket)
+        write!(f, "{}:{}", self.copy, self.socket)?;
+        self.keep.iter().try_for_each(|descriptor| write!(f, ":{descriptor}"))
     }
 }
 
@@ -143,5 +151,21 @@ impl Panic {
     pub(crate) fn new(message: String, location: String, backtrace: &Backtrace) -> Self {
         let is_captured = backtrace.status() == BacktraceStatus::Captured;
         Self { message, location, backtrace: is_captured.then(|| backtrace.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        for keep in [vec![], vec![3], vec![5, 4]] {
+            let mark = Mark { copy: 4096, socket: u64::MAX, keep };
+            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        }
+        for text in ["", "1", "1:", "1:2:", "1:-2", "1:2:x", " 1:2", "1 2"] {
+            assert_eq!(Mark::parse(text), None, "{text}");
+        }
     }
 }

@@ -360,6 +360,42 @@ fn nothing_stays_of_those_that_ended() {
     });
 }
 
+/// Without any other call of the library.
+#[test]
+fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
+    alone(|()| {
+        let before = Census::take();
+        let is_known = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        // It ends after the handle was dropped,
+        let (child, parent) = waiting(false);
+        let pid = child.pid();
+        drop(child);
+        assert!(is_running(pid));
+        drop(parent);
+        until(|| !is_known(pid));
+        // or is killed,
+        let (child, end) = waiting(false);
+        let pid = child.pid();
+        let same = active_children().pop().unwrap();
+        drop(child);
+        same.kill().unwrap();
+        until(|| !is_known(pid));
+        assert_eq!(same.exit_status().unwrap().signal(), Some(9), "its other handles know");
+        drop(same);
+        // or had ended before, and nobody has asked.
+        let (child, parent) = waiting(false);
+        let pid = child.pid();
+        drop(parent);
+        until(|| !is_running(pid));
+        assert!(is_known(pid), "it is a zombie");
+        drop(child);
+        assert!(!is_known(pid));
+        drop(end);
+        until(|| Census::take() == before);
+        assert!(active_children().is_empty());
+    });
+}
+
 #[test]
 fn daemons_end_with_their_parent_and_others_do_not() {
     let _dog = watchdog();

@@ -241,6 +241,28 @@ fn a_program_that_was_started_through_the_loader_cannot_either() {
     assert!(text.contains("NotInExecutable"), "{text}");
 }
 
+#[test]
+fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
+    let _dog = watchdog();
+    let output = Command::new(example("programs")).arg("starts_threads").output().unwrap();
+    assert!(output.status.success(), "the parent goes on: {output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Err(Exited(102))\n");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("call it first") && text.lines().count() == 1, "{text}");
+}
+
+/// Those were there before `main`, in the parent as well.
+#[test]
+fn threads_of_a_library_that_is_loaded_do_not_matter() {
+    let _dog = watchdog();
+    let library = example("programs").with_file_name("liblibrary.so");
+    let mut command = Command::new(example("programs"));
+    command.env("LD_PRELOAD", library).env("MULTIPROC_TEST_STARTS_THREAD", "1");
+    let output = command.arg("is_plain").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Ok(2)\n");
+}
+
 fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
     let path = CString::new(library.as_os_str().as_bytes()).unwrap();
     // SAFETY: a path with its final zero. What the library does when it is loaded is harmless.

@@ -1,5 +1,6 @@
 //! Two copies of this library in one program, as if two of its dependencies asked for two versions.
 
+use std::env;
 use std::process::Command;
 
 use multiproc_testkit::{example, watchdog};
@@ -25,4 +26,19 @@ fn each_copy_runs_the_functions_of_its_own_children_in_tests() {
         let child = multiproc_twin::Process::spawn(|n: u32| n + 2, 1).unwrap();
         assert_eq!(child.join().unwrap(), 3);
     }
+}
+
+/// Children of one copy start children of the other.
+#[test]
+fn copies_may_be_nested() {
+    let _dog = watchdog();
+    let inner = |n: u32| {
+        let leaf = |n: u32| {
+            assert!(env::var_os("MULTIPROC_CHILD").is_none());
+            n + 1
+        };
+        multiproc::Process::spawn(leaf, n).unwrap().join().unwrap() + 1
+    };
+    let child = multiproc_twin::Process::spawn(inner, 1).unwrap();
+    assert_eq!(child.join().unwrap(), 3);
 }

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use multiproc_pipe::Deadline;
-use multiproc_sync::fault::die_at;
-use multiproc_sync::primitives::explore;
+use multiproc_shm::Deadline;
+use multiproc_shm::failpoint::die_at;
+use multiproc_shm::primitives::explore;
 
 use super::{DOOMED, Member, Shared, one};
 use crate::raw::ring::Fault;

@@ -15,10 +15,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::primitives::{AtomicU32, Bytes};
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::raw::waiters::Look;
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Look;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Bytes};
 
 use crate::raw::blocks::{BLOCK, Memory};
 use crate::raw::frame::Header;

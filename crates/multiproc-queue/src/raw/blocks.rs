@@ -24,10 +24,10 @@
 
 use std::time::Duration;
 
-use multiproc_sync::fault;
+use multiproc_shm::failpoint as fault;
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_locked};
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_locked};
 
 use super::ring::Fault;
 use super::side::Committed;

@@ -24,17 +24,17 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::RECHECK;
-use multiproc_sync::fault;
+use multiproc_shm::Busy;
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::{Look, PAUSE, Waiters};
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::fences::{Fences, LightFence};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::owner_lock::Latch;
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
-use multiproc_sync::raw::Busy;
-use multiproc_sync::raw::fences::{Fences, LightFence};
-use multiproc_sync::raw::latch::Latch;
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
@@ -1274,7 +1274,7 @@ mod tests {
             let mut lane = Lane::default();
             let refused = ring.try_get(&mut sink, &mut lane, soon);
             assert_eq!((refused, ring.len()), (Err(Fault::TooManyTasks), 3));
-            assert_eq!(sink.bytes, []);
+            assert!(sink.bytes.is_empty());
 
             // What it takes before counts.
             let mut sink = Few::new(2);

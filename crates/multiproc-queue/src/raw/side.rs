@@ -27,10 +27,10 @@
 //! the second load must see that the epoch has moved. That needs the values themselves to be stored
 //! with release and loaded with acquire.
 
+use multiproc_shm::owner_lock::Latch;
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU64, Ordering, load_locked};
-use multiproc_sync::raw::latch::Latch;
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU64, Ordering, load_locked};
 
 /// How often a reader without the lock tries before it calls the other side corrupted. A try fails only
 /// if a commit falls into its few nanoseconds, which is a small part of what a commit takes: so many in

@@ -31,13 +31,13 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::time::Duration;
 
-use multiproc_sync::fault;
+use multiproc_shm::event_count::Waiters;
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::fences::LightFence;
+use multiproc_shm::members::{MemberId, Members};
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
-use multiproc_sync::raw::fences::LightFence;
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::raw::waiters::Waiters;
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 
 use super::blocks::millis;
 use super::ring::Fault;

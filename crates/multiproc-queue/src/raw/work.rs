@@ -3,11 +3,11 @@
 //! Where a count of both must be exact, it is made while the ring keeps still: a task goes from the
 //! ring into a slot and never back, and meanwhile changes only there.
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::RECHECK;
-use multiproc_sync::primitives::{AtomicU32, Ordering};
-use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::{Look, PAUSE};
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::{Look, PAUSE};
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 use super::blocks::Memory;
 use super::frame::Header;

@@ -3,13 +3,13 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::{Member, member};
-use crate::primitives::explore;
 use crate::raw::condition::{Condition, PLACES};
 use crate::raw::lock::{Lock, Taken};
-use crate::raw::members::Members;
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::explore;
 
 /// A lock, a condition, and a number that is looked at under the lock.
 #[derive(Default)]

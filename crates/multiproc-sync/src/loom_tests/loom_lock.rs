@@ -3,13 +3,13 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::{Member, member};
 use crate::fault::die_at;
-use crate::primitives::{Bytes, explore};
 use crate::raw::lock::{Lock, Taken};
-use crate::raw::members::{MemberId, Members};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{Bytes, explore};
 
 /// A lock, and a plain counter that only its holder may touch: loom fails on any race for it.
 struct Guarded {

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::{Member, member};
-use crate::primitives::{AtomicU32, Bytes, explore};
-use crate::raw::members::{MemberId, Members};
 use crate::raw::permits::{Permits, PermitsControl};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Bytes, explore};
 
 /// One permit, and bytes that only its holder may touch: loom fails on any race for them.
 struct Shared {

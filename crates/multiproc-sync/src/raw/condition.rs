@@ -28,12 +28,12 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
-use super::members::{MemberId, Members};
-use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Futex, Ordering};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{Futex, Ordering};
+use multiproc_shm::recheck::Recheck;
 
 /// How many can wait in a place of their own at a time.
 pub const PLACES: usize = if cfg!(loom) { 3 } else { 479 };
@@ -63,6 +63,9 @@ pub struct Condition {
     places: [Futex; PLACES],
     crowd: Futex,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(Condition { places, crowd });
 
 impl Default for Condition {
     fn default() -> Self {

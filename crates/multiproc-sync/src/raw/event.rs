@@ -12,12 +12,12 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
-use super::fences::full_fence_after_rmw;
-use super::waiters::Waiters;
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering};
+use multiproc_shm::event_count::Waiters;
+use multiproc_shm::fences::full_fence_after_rmw;
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 const SET: u32 = 1;
 const COUNT: u32 = 2;
@@ -33,6 +33,9 @@ pub struct Event {
     word: AtomicU32,
     waiters: Waiters,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(Event { word, waiters });
 
 impl Event {
     /// Sets it, and wakes all who wait. Waits for nobody.

@@ -35,7 +35,7 @@
 //!
 //! What was written under the lock must be visible to the next holder: taking it acquires, freeing
 //! it releases. The release is `AcqRel` so that it can be followed by
-//! [`fence_after_rmw`](crate::primitives::fence_after_rmw) at no cost. Between the last writes of a
+//! [`fence_after_rmw`](multiproc_shm::primitives::fence_after_rmw) at no cost. Between the last writes of a
 //! dead holder and a takeover lies its death, which the kernel reports under locks of its own.
 //!
 //! The shape is that of std's futex mutex (library/std/src/sys/sync/mutex/futex.rs), after Ulrich
@@ -43,13 +43,13 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::Busy;
-use super::members::{MemberId, Members};
-use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Backoff, Futex, Ordering};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{Backoff, Futex, Ordering};
+use multiproc_shm::recheck::Recheck;
 
 const OWNER: u32 = (1 << MemberId::BITS) - 1;
 const RESERVED: u32 = 1 << 29;
@@ -90,6 +90,9 @@ pub enum Taken {
 pub struct Lock {
     word: Futex,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(Lock { word });
 
 impl Default for Lock {
     fn default() -> Self {

@@ -15,14 +15,14 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::Busy;
-use super::fences::{full_fence, full_fence_after_rmw};
-use super::members::{MemberId, Members};
-use super::waiters::{Look, Waiters};
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering};
+use multiproc_shm::event_count::{Look, Waiters};
+use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
 
@@ -32,6 +32,9 @@ const FREE: u32 = 0;
 pub struct PermitsControl {
     waiters: Waiters,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(PermitsControl { waiters });
 
 /// The permits, as one member sees them.
 #[derive(Debug, Clone, Copy)]

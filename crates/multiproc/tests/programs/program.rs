@@ -21,6 +21,10 @@ fn main() {
     if program == "has_privileges" || program == "drops_privileges" {
         come_to_main();
     }
+    if program == "starts_threads" {
+        // As an attribute like `#[tokio::main]` does.
+        thread::spawn(|| -> () { park() });
+    }
     let runtime = multiproc::init();
     match program.to_str() {
         Some("arguments") => arguments(),
@@ -49,7 +53,7 @@ fn main() {
             park()
         }
         Some("inits_twice") => twice(runtime),
-        Some("has_privileges") => try_to_spawn(),
+        Some("has_privileges" | "starts_threads" | "is_plain") => try_to_spawn(),
         Some("drops_privileges") => {
             drop_privileges();
             try_to_spawn();

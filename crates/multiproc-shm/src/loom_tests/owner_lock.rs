@@ -1,15 +1,15 @@
 use std::time::Duration;
 
+use crate::Deadline;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
 
 use super::member;
+use crate::fences::Fences;
+use crate::members::{MemberId, Members};
+use crate::owner_lock::Latch;
 use crate::primitives::{Bytes, explore};
-use crate::raw::fences::Fences;
-use crate::raw::latch::Latch;
-use crate::raw::members::{MemberId, Members};
 
 /// A latch, and a plain counter that only its holder may touch: loom fails on any race for it.
 struct Guarded {

@@ -16,7 +16,7 @@
 //!    compare-exchange; to nobody by a store of the owner, or of who cleans up after a dead one.
 //! 2. Whoever falls asleep has set the sleepers' bit, then had a heavy fence, then found the latch
 //!    taken. Whoever frees it then has a light fence, and looks at the bit (see
-//!    [`fences`](super::fences)).
+//!    [`fences`](crate::fences)).
 //! 3. A wake that is lost with a process is made up for by the recheck interval.
 //!
 //! # Orderings
@@ -25,13 +25,13 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use crate::Deadline;
 
-use super::Busy;
-use super::fences::{Fences, LightFence};
-use super::members::{MemberId, Members};
-use super::waiters::{Look, Waiters};
-use crate::fault;
+use crate::Busy;
+use crate::event_count::{Look, Waiters};
+use crate::failpoint as fault;
+use crate::fences::{Fences, LightFence};
+use crate::members::{MemberId, Members};
 use crate::primitives::{AtomicU32, Backoff, Ordering};
 
 /// See the module's text. It is the words alone; what it guards is the user's affair.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use multiproc_pipe::Deadline;
+use crate::Deadline;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Timespec};
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -74,7 +74,7 @@ pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
 }
 
-/// Whether the heavy fence of any process reaches this one: see [`fences`](crate::raw::fences).
+/// Whether the heavy fence of any process reaches this one: see [`fences`](crate::fences).
 ///
 /// The first call registers the process with the kernel ([membarrier(2)]), which takes some 10 µs; but
 /// 10 ms if it has several threads already. False: this kernel does not let it.
@@ -86,7 +86,7 @@ pub fn has_light_fences() -> bool {
 }
 
 /// The light side of an asymmetric fence, which tells only the compiler. To be used through
-/// [`Fences`](crate::raw::fences::Fences).
+/// [`Fences`](crate::fences::Fences).
 #[inline]
 pub(crate) fn fence_light() {
     std::sync::atomic::compiler_fence(Ordering::SeqCst);

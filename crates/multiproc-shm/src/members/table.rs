@@ -7,7 +7,7 @@
 //!
 //! A process that was forked from a member shares the open file description, and with it the lock.
 //! So it gets another description at once, and becomes a member of its own when it first uses the
-//! region: see [`fork`](crate::fork). What the parent holds stays the parent's.
+//! region: see `region/fork.rs`. What the parent holds stays the parent's.
 //!
 //! The lock is on the description, and the mapping keeps that: if other code in the process closes the
 //! descriptor, the membership lasts, but this process can no longer ask about others. It is then
@@ -19,26 +19,29 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use multiproc_memory::lock::{self, Kind};
+use crate::ofd_lock::{self as lock, Kind};
 
-use crate::raw::members::{MEMBERS, MemberId};
+use super::id::{MEMBERS, MemberId};
 
 /// The membership of this process in a region.
 #[derive(Debug, Default)]
-pub(crate) struct Membership {
+pub struct Membership {
     /// The bits of the [`MemberId`]; 0: none, since the process was forked.
     member: AtomicU32,
 }
 
 impl Membership {
+    /// The member that this process is; `None` in a forked process that has not used the region.
     #[inline]
-    pub(crate) fn get(&self) -> Option<MemberId> {
+    #[must_use]
+    pub fn get(&self) -> Option<MemberId> {
         MemberId::from_own(self.member.load(Ordering::Relaxed))
     }
 
     /// Whether this process is that member: false in a child that was forked from it.
     #[inline]
-    pub(crate) fn is(&self, member: MemberId) -> bool {
+    #[must_use]
+    pub fn is(&self, member: MemberId) -> bool {
         self.member.load(Ordering::Relaxed) == member.bits()
     }
 

@@ -26,9 +26,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::{CheckedFd, memfd};
 use bytemuck::Pod;
-use multiproc_memory::{CheckedFd, memfd};
-use multiproc_pipe::message;
+use multiproc_message as message;
 use rustix::fs::{
     FallocateFlags, FileType, OFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
     fstat, fstatfs, ftruncate,
@@ -41,11 +41,14 @@ use rustix::mm::{
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::fork;
-use crate::member::{MemberTable, Membership};
-use crate::primitives::Bytes;
-use crate::raw;
-use crate::raw::members::{MemberId, Members};
+mod fork;
+
+use crate::event_count::Waiters;
+use crate::fences::Fences;
+use crate::members::table::{MemberTable, Membership};
+use crate::members::{MemberId, Members};
+use crate::owner_lock::Latch;
+use crate::primitives::{Bytes, Futex};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
 const VERSION: u32 = 2;
@@ -135,13 +138,10 @@ macro_rules! made_of_atomics {
     )*};
 }
 
-made_of_atomics! {
-    AtomicU8 AtomicU32 AtomicU64 raw::barrier::Barrier raw::condition::Condition raw::event::Event
-    raw::latch::Latch raw::lock::Lock raw::permits::PermitsControl raw::semaphore::Semaphore raw::fences::Fences
-}
+made_of_atomics! { AtomicU8 AtomicU32 AtomicU64 Futex Fences  Latch }
 
 // SAFETY: an atomic word, without drop.
-unsafe impl<F> Placed for raw::waiters::Waiters<F> {}
+unsafe impl<F> Placed for Waiters<F> {}
 
 // SAFETY: as its elements.
 unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
@@ -153,9 +153,9 @@ unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
 /// be `repr(C)`, since its layout is a format.
 ///
 /// ```
-/// use multiproc_sync::placed;
-/// use multiproc_sync::primitives::{AtomicU32, Ordering};
-/// use multiproc_sync::region::{Control, Region};
+/// use multiproc_shm::placed;
+/// use multiproc_shm::primitives::{AtomicU32, Ordering};
+/// use multiproc_shm::region::{Control, Region};
 ///
 /// #[repr(C)]
 /// struct Tickets {
@@ -453,7 +453,7 @@ pub(crate) type Key = (u64, u64, [u64; 2]);
 
 /// The regions that this process has open, so that receiving one twice gives the same mapping.
 ///
-/// Whoever makes, opens or closes a region holds it, and so does fork(2): see [`fork`].
+/// Whoever makes, opens or closes a region holds it, and so does fork(2): see [`fork`](mod@fork).
 pub(crate) static OPEN: LazyLock<Mutex<OpenRegions>> = LazyLock::new(Mutex::default);
 
 pub(crate) type OpenRegions = HashMap<Key, Weak<Open>>;
@@ -626,7 +626,7 @@ impl<C: Control> Region<C> {
     }
 
     /// The membership of this process.
-    pub(crate) fn membership(&self) -> &Membership {
+    pub fn membership(&self) -> &Membership {
         &self.open.membership
     }
 
@@ -652,7 +652,7 @@ impl<C: Control> Region<C> {
     /// If other code in this process has closed the region's descriptor. An operation without an error
     /// of its own calls this where it would otherwise wait for a dead member forever.
     #[track_caller]
-    pub(crate) fn assert_connected(&self) {
+    pub fn assert_connected(&self) {
         if let Err(error) = self.open.descriptor.get() {
             panic!("multiproc {}: {error}", C::NAME);
         }

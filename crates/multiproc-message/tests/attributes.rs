@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Debug};
 
-use multiproc_pipe::message;
+use multiproc_message as message;
 use serde::de::{DeserializeOwned, EnumAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::message;
+use crate::handles;
 
 /// An open file, socket or any other descriptor, as a field of a message.
 ///
@@ -36,13 +36,13 @@ impl Serialize for Descriptor {
             let reason = format!("a descriptor cannot be duplicated: {error}");
             serde::ser::Error::custom(reason)
         })?;
-        message::attach(copy, serializer)
+        handles::attach(copy, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Descriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        message::claim(deserializer).map(Self)
+        handles::claim(deserializer).map(Self)
     }
 }
 

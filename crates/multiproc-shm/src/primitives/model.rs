@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::Deadline;
 use loom::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex};
-use multiproc_pipe::Deadline;
 
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 

@@ -7,7 +7,7 @@
 //! is an error that says so.
 //!
 //! ```
-//! use multiproc_pipe::{Descriptor, message};
+//! use multiproc_message::{self as message, Descriptor};
 //! use std::fs::File;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,9 +31,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::codec::{self, Decoder, Encoder};
 use crate::error::{DecodeError, EncodeError};
-use crate::frame::MAX_DESCRIPTORS;
+use crate::native::{self, Decoder, Encoder};
+
+/// How many descriptors a message can have.
+pub const MAX_DESCRIPTORS: usize = 12 * 253;
 
 /// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
 /// message pays for it, and few have handles.
@@ -206,7 +208,8 @@ pub fn encode_unsent<T: Serialize + ?Sized>(
 }
 
 /// Sets the flag when the message being encoded has been sent, and not if it comes back in an error.
-pub(crate) fn tell_when_sent(flag: &Arc<AtomicBool>) {
+#[doc(hidden)] // for handles of this workspace
+pub fn tell_when_sent(flag: &Arc<AtomicBool>) {
     if doing() == Doing::Encoding {
         with_table(|table| table.sent.push(Arc::clone(flag)));
     }
@@ -270,7 +273,7 @@ fn offer(descriptors: Vec<OwnedFd>) {
 }
 
 #[cold]
-fn decode_error<T>(error: codec::Error) -> DecodeError {
+fn decode_error<T>(error: native::Error) -> DecodeError {
     DecodeError { type_name: type_name::<T>(), reason: error.into_reason() }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// monotonic: setting the wall clock changes nothing.
 ///
 /// ```
-/// use multiproc_pipe::Deadline;
+/// use crate::Deadline;
 /// use std::time::Duration;
 ///
 /// assert!(Deadline::after(Duration::ZERO).is_past());

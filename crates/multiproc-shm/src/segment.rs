@@ -11,7 +11,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::system::sysinfo;
 
 use crate::mapping::Mapping;
-use crate::{lock, memfd};
+use crate::{memfd, ofd_lock as lock};
 
 /// Its size stays, and nobody gets a new way to write it.
 const SEALS: SealFlags =

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
+use crate::Deadline;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
 
+use crate::event_count::Waiters;
+use crate::fences::full_fence;
 use crate::primitives::explore;
-use crate::raw::fences::full_fence;
-use crate::raw::waiters::Waiters;
 
 /// A counter of things to be had, and those who wait for one.
 #[derive(Default)]

@@ -13,7 +13,7 @@
 //! 2. A notification clears the bit and wakes one. So the others who sleep are found again only
 //!    because the one that was woken sets the bit anew before it looks, and, if it takes what it
 //!    came for and more is there, notifies the next ([`Waiters::wait_until`] says whether it slept).
-//!    (Which fences the two sides have is a matter of the type: see [`fences`](super::fences).)
+//!    (Which fences the two sides have is a matter of the type: see [`fences`](crate::fences).)
 //! 3. A notification that is lost with the woken process, or with the one that was about to notify,
 //!    is made up for by the recheck interval.
 //!
@@ -23,12 +23,12 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use crate::Deadline;
 
-use super::fences::{Fences, FullFence, LightFence, full_fence};
-use super::recheck::Recheck;
-use crate::fault;
+use crate::failpoint as fault;
+use crate::fences::{Fences, FullFence, LightFence, full_fence};
 use crate::primitives::{Backoff, Futex, Ordering, has_one_cpu, pause};
+use crate::recheck::Recheck;
 
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
@@ -104,7 +104,7 @@ impl Waiters<LightFence> {
 
     /// Without the looks in a row before the first sleep.
     #[cold]
-    pub(super) fn sleep_heavily<T>(
+    pub(crate) fn sleep_heavily<T>(
         &self,
         fences: &Fences,
         deadline: Deadline,

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use multiproc_memory::above_stdio;
+use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 

@@ -10,11 +10,11 @@
 //!
 //! This is the bottom of `multiproc-pipe`, whose `SharedBytes` and `SharedPool` are what programs use.
 //! It is a crate of its own because mapping memory needs unsafe code, and that one forbids it. What
-//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`lock`]; and [`above_stdio`] keeps every descriptor
+//! other shared memory needs as well, files and locks on them, is in [`memfd`] and [`ofd_lock`]; and [`above_stdio`] keeps every descriptor
 //! away from the standard ones.
 //!
 //! ```
-//! use multiproc_memory::{Sealed, Segment, Writer, receive};
+//! use multiproc_shm::{Sealed, Segment, Writer, receive};
 //! use std::io::Write;
 //! use std::os::fd::AsFd;
 //!
@@ -42,18 +42,43 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
-pub mod lock;
+pub mod event_count;
+#[doc(hidden)]
+pub mod failpoint;
+pub mod fences;
+pub mod members;
 pub mod memfd;
+pub mod ofd_lock;
+pub mod owner_lock;
+pub mod primitives;
+pub mod recheck;
+#[cfg(not(loom))]
+pub mod region;
 
+#[cfg(not(loom))]
+mod bytes;
 mod checked;
+mod deadline;
 mod lent;
 mod mapping;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model_members;
 mod sealed;
 mod segment;
 mod stdio;
 
 pub use checked::CheckedFd;
+pub use deadline::Deadline;
 pub use lent::receive;
+pub use recheck::{OWNER_RECHECK, RECHECK};
 pub use sealed::{Sealed, Writer};
 pub use segment::{Frozen, Segment};
 pub use stdio::above_stdio;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+/// Nothing was taken: others, who are alive, had it all until the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
