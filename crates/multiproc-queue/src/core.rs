@@ -150,9 +150,9 @@ impl<T> Core<T> {
     ) -> io::Result<Self> {
         let store = Store::create(name.unwrap_or(""), capacity, max_bytes, tasks)?;
         let (producer, consumer) = lane::pair()?;
-        let end = |socket, role| Some(Arc::new(End::new(socket, role, store.region.clone())));
-        let producer = end(producer, Role::Producer);
-        let consumer = end(consumer, Role::Consumer);
+        let end = |socket, role| End::new(socket, role, store.region.clone()).map(Arc::new);
+        let producer = Some(end(producer, Role::Producer)?);
+        let consumer = Some(end(consumer, Role::Consumer)?);
         Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
     }
 

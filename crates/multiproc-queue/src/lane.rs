@@ -15,10 +15,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
 use multiproc_shm::failpoint as fault;
 use multiproc_shm::primitives::Ordering;
 use multiproc_shm::region::Region;
+use multiproc_shm::{CheckedFd, Deadline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
@@ -48,8 +48,9 @@ pub(crate) enum Role {
 
 /// One end, as this process has it. When it is closed, those who may wait for it in vain are woken.
 pub(crate) struct End {
-    /// Taken when it is dropped, and not before.
-    socket: Option<OwnedFd>,
+    /// Taken when it is dropped, and not before. Checked: what is received, discarded or shut down must
+    /// not be the program's, if other code has closed the descriptor.
+    socket: Option<CheckedFd>,
     role: Role,
     region: Region<Control>,
 }
@@ -60,8 +61,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl End {
-    pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> Self {
-        Self { socket: Some(socket), role, region }
+    pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
+        Ok(Self { socket: Some(CheckedFd::new(socket)?), role, region })
     }
 
     /// An end that came from elsewhere.
@@ -75,23 +76,28 @@ impl End {
                  Unix socket for packets",
             ));
         }
-        Ok(Self::new(socket, role, region))
+        Self::new(socket, role, region)
     }
 
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().map_or_else(|| unreachable!("taken only by drop"), AsFd::as_fd)
+    fn checked(&self) -> &CheckedFd {
+        self.socket.as_ref().unwrap_or_else(|| unreachable!("taken only by drop"))
+    }
+
+    fn socket(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.checked().get().map_err(|_| Errno::BADF)
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.socket().try_clone_to_owned()
+        self.checked().get()?.try_clone_to_owned()
     }
 
-    /// What the kernel says about this end now.
+    /// What the kernel says about this end now; nothing, if the descriptor is not ours any more.
     fn look(&self) -> PollFlags {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::from_borrowed_fd(self.socket(), PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(self.checked().unchecked(), PollFlags::IN)];
         match retry_on_intr(|| poll(&mut fds, Some(&now))) {
-            Ok(1..) => fds[0].revents(),
+            // Checked afterwards: so it was ours when the kernel answered.
+            Ok(1..) if self.checked().is_intact() => fds[0].revents(),
             _ => PollFlags::empty(),
         }
     }
@@ -128,7 +134,7 @@ impl End {
 
     /// Whether packets with anything in them lie here.
     fn has_bytes(&self) -> bool {
-        ioctl_fionread(self.socket()).is_ok_and(|bytes| bytes > 0)
+        self.socket().and_then(ioctl_fionread).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Wakes those who wait for the other end with poll(2).
@@ -136,19 +142,19 @@ impl End {
     pub(crate) fn ring(&self) {
         // If there is no room for it, something else lies there that wakes them.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = retry_on_intr(|| send(self.socket(), &BELL.to_le_bytes(), flags));
+        let _ = retry_on_intr(|| send(self.socket()?, &BELL.to_le_bytes(), flags));
     }
 
     /// Wakes those who wait for either end with poll(2), and everybody who ever will.
     pub(crate) fn shut_down(&self) {
         // It can only fail if it was done already.
-        let _ = shutdown(self.socket(), Shutdown::Both);
+        let _ = self.socket().and_then(|socket| shutdown(socket, Shutdown::Both));
     }
 
     /// Takes the next packet, and closes what came with it.
     fn throw_away(&self) -> Result<usize, Errno> {
         let mut byte = [0; 1];
-        retry_on_intr(|| recv(self.socket(), &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
+        retry_on_intr(|| recv(self.socket()?, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
             .map(|(_, length)| length)
     }
 }
@@ -161,7 +167,7 @@ pub(crate) fn now() -> Duration {
 
 impl AsFd for End {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket()
+        self.checked().unchecked()
     }
 }
 
@@ -197,11 +203,12 @@ impl Outgoing for Parcel<'_> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let tag = tag.to_le_bytes();
         match retry_on_intr(|| {
-            sendmsg(self.end.socket(), &[IoSlice::new(&tag)], &mut control, flags)
+            sendmsg(self.end.socket()?, &[IoSlice::new(&tag)], &mut control, flags)
         }) {
             Ok(_) => Ok(Put::Done),
             Err(Errno::AGAIN) => Ok(Put::NoBytes),
             Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
+            Err(Errno::BADF) if !self.end.checked().is_intact() => Err(Fault::CutOff),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
             Err(error) => Err(Fault::Os(error.raw_os_error())),
         }
@@ -229,7 +236,7 @@ impl Unpacked<'_> {
 
 impl Incoming for Unpacked<'_> {
     fn copy(&mut self, tag: u32) -> Result<(), Fault> {
-        let socket = self.end.socket();
+        let socket = self.end.socket().map_err(|_| Fault::CutOff)?;
         for _ in 0..ENOUGH {
             let mut bytes = [0; TAG];
             let mut space =

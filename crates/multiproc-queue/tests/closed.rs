@@ -11,8 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use multiproc::Process;
-use multiproc_queue::Queue;
+use multiproc::pipe::Descriptor;
+use multiproc_queue::{Queue, Shutdown};
 use multiproc_testkit::{alone, watchdog};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
 
 multiproc::enable_in_tests!();
 
@@ -59,6 +63,45 @@ fn file_of_the_program_gets_no_holes() {
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert!(bytes.iter().all(|&byte| byte == 0xAA));
         assert_eq!(file.metadata().unwrap().len(), LEN as u64);
+    });
+}
+
+/// The numbers of the lane are those of a socket of the program, whose other end is gone: neither is it
+/// taken for the end of all consumers, nor is what lies there received.
+#[test]
+fn socket_of_the_program_is_not_taken_for_the_lane() {
+    alone(|()| {
+        let sockets = || descriptors_of("socket:");
+        let before = sockets();
+        let queue = Queue::<(u32, Option<Descriptor>)>::bounded(3000).unwrap();
+        let file = || Some(Descriptor(File::open("/dev/null").unwrap().into()));
+        queue.put((0, file())).unwrap();
+        queue.put((1, None)).unwrap();
+        let lane: Vec<_> = sockets().into_iter().filter(|fd| !before.contains(fd)).collect();
+        assert_eq!(lane.len(), 2);
+        let (ours, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        send(&other, b"mine", SendFlags::empty()).unwrap();
+        drop(other);
+        for number in lane {
+            // SAFETY: the number is that of the program's socket from now on.
+            assert!(unsafe { libc::dup2(ours.as_raw_fd(), number) } >= 0);
+        }
+        let (producer, consumer) = (queue.producer(), queue.consumer());
+        drop(queue);
+        assert_eq!(producer.len(), 2);
+        (0..2000).for_each(|n| producer.put((n, None)).unwrap());
+        let error = producer.put((0, file())).unwrap_err();
+        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        assert_eq!(producer.len(), 2002);
+        let error = consumer.get().unwrap_err();
+        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        producer.shutdown(Shutdown::Now);
+        assert!(consumer.get().unwrap_err().is_closed());
+        drop((producer, consumer));
+        let mut bytes = [0; 8];
+        assert_eq!(recv(&ours, &mut bytes, RecvFlags::DONTWAIT).unwrap().0, 4);
     });
 }
 
