@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// monotonic: setting the wall clock changes nothing.
 ///
 /// ```
-/// use crate::Deadline;
+/// use multiproc_shm::Deadline;
 /// use std::time::Duration;
 ///
 /// assert!(Deadline::after(Duration::ZERO).is_past());
