@@ -61,6 +61,8 @@ pub(crate) struct Core<T> {
     pub(crate) returned: AtomicU32,
     /// The place of the slot that was taken last.
     pub(crate) favourite: AtomicU32,
+    /// A slot in which an unfinished task was last found.
+    pub(crate) busy: AtomicU64,
     /// When it was last looked for tasks of the dead, in ms.
     pub(crate) reclaimed_at: AtomicU64,
     /// How many items were put, for a look now and then.
@@ -177,6 +179,7 @@ impl<T> Core<T> {
             closed_producers,
             returned: AtomicU32::new(0),
             favourite: AtomicU32::new(0),
+            busy: AtomicU64::new(0),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             put_pace: Pace::default(),

@@ -143,6 +143,7 @@ pub const TASK_POINTS: &[&str] = &[
     "task.doing",
     "task.done",
     "task.reclaiming",
+    "task.returning",
     "task.given_up",
     "task.seized",
 ];

@@ -45,6 +45,7 @@ impl<T> Core<T> {
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
             returned: &self.returned,
             favourite: &self.favourite,
+            busy: &self.busy,
             is_closed: self.is_closed(),
         }
     }

@@ -63,6 +63,98 @@ fn joining_is_for_everybody_and_for_what_follows() {
     }
 }
 
+/// A worker that does a step again and again until it is told to stop. As many slots have been in use
+/// before.
+fn repeat(
+    (jobs, parent): (JoinableQueue<u32>, Connection<(), ()>),
+    step: impl Fn(&JoinableQueue<u32>),
+) {
+    const SLOTS: u32 = 300;
+    jobs.put_many(0..SLOTS).unwrap();
+    let held: Vec<_> = (0..SLOTS).map(|_| jobs.get().unwrap()).collect();
+    jobs.put(0).unwrap();
+    held.into_iter().for_each(multiproc_queue::Task::task_done);
+    step(&jobs);
+    parent.send(()).unwrap();
+    while !parent.poll(Duration::ZERO).unwrap() {
+        step(&jobs);
+    }
+    jobs.get().unwrap().task_done();
+}
+
+/// The next task is put before the one at hand is done: one is unfinished at every moment, or two.
+fn follow(args: (JoinableQueue<u32>, Connection<(), ()>)) {
+    repeat(args, |jobs| {
+        let task = jobs.get().unwrap();
+        jobs.put(0).unwrap();
+        task.task_done();
+    });
+}
+
+/// A task is put back before the next one is taken: one is there at every moment, or two.
+fn alternate(args: (JoinableQueue<u32>, Connection<(), ()>)) {
+    repeat(args, |jobs| {
+        jobs.put(0).unwrap();
+        jobs.get().unwrap().put_back();
+        jobs.get().unwrap().task_done();
+    });
+}
+
+/// A queue in which that is under way.
+fn start(
+    work: impl FnOnce((JoinableQueue<u32>, Connection<(), ()>)) + 'static,
+) -> (JoinableQueue<u32>, Connection<(), ()>, Process<()>) {
+    let jobs = JoinableQueue::builder().max_attempts(u32::MAX).build().unwrap();
+    let (ours, theirs) = duplex().unwrap();
+    let worker = Process::spawn(work, (jobs.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    (jobs, ours, worker)
+}
+
+#[test]
+fn unfinished_while_tasks_follow_each_other_is_never_zero() {
+    let _dog = watchdog();
+    let (jobs, ours, worker) = start(follow);
+    for _ in 0..1000 {
+        let unfinished = jobs.unfinished();
+        assert!((1..=2).contains(&unfinished), "{unfinished}");
+    }
+    ours.send(()).unwrap();
+    worker.join().unwrap();
+    assert_eq!(jobs.unfinished(), 0);
+}
+
+#[test]
+fn len_while_tasks_come_back_in_turn_is_never_zero() {
+    let _dog = watchdog();
+    let (jobs, ours, worker) = start(alternate);
+    for _ in 0..1000 {
+        let len = jobs.len();
+        assert!((1..=2).contains(&len), "{len}");
+    }
+    ours.send(()).unwrap();
+    worker.join().unwrap();
+    assert_eq!(jobs.len(), 0);
+}
+
+#[test]
+fn join_while_tasks_follow_each_other_waits_for_the_last() {
+    let _dog = watchdog();
+    for _ in 0..5 {
+        let (jobs, ours, worker) = start(follow);
+        thread::scope(|scope| {
+            let joiners: Vec<_> = (0..2).map(|_| scope.spawn(|| jobs.join())).collect();
+            for _ in 0..50 {
+                assert!(jobs.join_timeout(Duration::from_millis(2)).is_err());
+            }
+            assert!(joiners.iter().all(|joiner| !joiner.is_finished()));
+            ours.send(()).unwrap();
+            worker.join().unwrap();
+            joiners.into_iter().for_each(|joiner| joiner.join().unwrap().unwrap());
+        });
+    }
+}
+
 /// Nobody waits for a task, so nobody looks for the dead for want of anything else to do.
 #[test]
 fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {

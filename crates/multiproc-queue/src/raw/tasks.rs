@@ -22,10 +22,18 @@
 //!    be: the item is still in the ring, and the slot is free. Only the slot that was taken last can
 //!    be one, and it is freed before the item is taken by somebody else: there is no item twice.
 //! 2. Every other change is one compare-exchange of the state (or a store, by the only one who can
-//!    change it), by its owner or, if none lives, by anybody. So each happens once, and there is nothing in between. What it compares with is the
-//!    whole word as it was found, whatever is in it.
-//! 3. A task goes from the ring into a slot, and never back. So there is none left when there was
-//!    none in the ring, then none in the slots, and meanwhile nothing was put or got.
+//!    change it), by its owner or, if none lives, by anybody. So each happens once, and there is
+//!    nothing in between. What it compares with is the whole word as it was found, whatever is in it.
+//! 3. A task goes from the ring into a slot, and never back.
+//! 4. A slot becomes `Ready` in three steps: it is `Returning`, then `returned` is incremented, then
+//!    it is `Ready`. A process that dies on the way leaves a `Returning` slot, which the next one to
+//!    reclaim brings back. So a scan of the slots that has met no `Returning` one, with the same
+//!    `returned` before and after, has not missed a slot that became `Ready` behind its back; and
+//!    neither has a later scan to be made, until `returned` changes.
+//!
+//! By 3 and 4, a count of the slots is exact if the counts of the ring and `returned` were the same
+//! before and after: meanwhile tasks only ended, one at a time, so the result was true at some moment
+//! of the scan. If it is 0, nothing was unfinished when the scan ended.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -73,7 +81,7 @@ pub(crate) struct Class {
 pub(crate) struct Control {
     /// Where those wait who join.
     all_done: Waiters,
-    /// How often a task has come back. A hint to look for them.
+    /// How often a task has begun to come back: see invariant 4.
     pub(crate) returned: AtomicU32,
     /// How many slots of each class have been in use. Under the consumers' lock, it grows before
     /// one is used.
@@ -130,6 +138,8 @@ pub(crate) enum Kind {
     Held,
     /// The same, but the owner has let go of it, and will say of one of those that it is done.
     Detached,
+    /// A task on its way to be `Ready`, by its owner. (It counts as unfinished.)
+    Returning,
     /// A task that waits to be delivered again.
     Ready,
     /// A task that is not delivered any more. If it has an owner, that one looks at it.
@@ -159,12 +169,13 @@ impl State {
             _ if self == Self::FREE => Kind::Free,
             HELD => Kind::Held,
             DETACHED => Kind::Detached,
-            READY => Kind::Ready,
+            READY if self.0 & OWNER == 0 => Kind::Ready,
+            READY => Kind::Returning,
             _ => Kind::Dead,
         }
     }
 
-    /// Whose it is: `Held` and `Detached` have an owner.
+    /// Whose it is: `Held`, `Detached` and `Returning` have an owner.
     fn owner(self) -> Option<MemberId> {
         u32::try_from(self.0 & OWNER).ok().and_then(MemberId::from_bits)
     }
@@ -211,6 +222,28 @@ pub(crate) trait Places {
 pub(crate) struct Slot {
     class: usize,
     pub(crate) place: usize,
+}
+
+impl Slot {
+    /// The slot as one number.
+    #[inline]
+    pub(crate) fn to_bits(self) -> u64 {
+        (self.class as u64) << 32 | self.place as u64
+    }
+
+    #[inline]
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        let number = |bits: u64| usize::try_from(bits).unwrap_or(0);
+        Self { class: number(bits >> 32), place: number(bits & u64::from(u32::MAX)) }
+    }
+}
+
+/// How many tasks are in the slots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) ready: usize,
+    pub(crate) returning: usize,
+    pub(crate) in_work: usize,
 }
 
 /// What becomes of a dead letter: see [`Tasks::end_letter`].
@@ -453,6 +486,10 @@ impl<M: Members + Places> Tasks<'_, M> {
                     self.change(slot, state, State::new(DEAD, None, state.attempt()));
                     continue;
                 }
+                (Kind::Returning, _) => {
+                    any |= self.bring_back(slot, state, state.attempt(), due);
+                    continue;
+                }
                 (Kind::Held | Kind::Detached, _) => {}
             }
             // Its owner is dead, so the number is what it will stay; the commit came after it, or
@@ -470,22 +507,31 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// To be delivered again; or, if that makes no sense any more, a dead letter.
     fn give_up(&self, slot: Slot, state: State, due: u64) -> bool {
-        let words = self.words(slot);
-        let had_descriptors = words[FLAGS].load(Ordering::Relaxed) & HAD_DESCRIPTORS != 0;
-        let next = if had_descriptors || state.attempt() >= self.max_attempts {
-            State::new(DEAD, None, state.attempt())
-        } else {
-            words[DUE].store(due, Ordering::Relaxed);
-            State::new(READY, None, state.attempt().saturating_add(1))
-        };
-        let changed = self.change(slot, state, next);
+        let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
+        let attempt = state.attempt();
+        if flags & HAD_DESCRIPTORS == 0 && attempt < self.max_attempts {
+            return self.bring_back(slot, state, attempt.saturating_add(1), due);
+        }
+        let changed = self.change(slot, state, State::new(DEAD, None, attempt));
         fault::reached("task.given_up");
-        if changed && next.kind() == Kind::Ready {
-            self.control.returned.fetch_add(1, Ordering::AcqRel);
-            fence_after_rmw();
-        } else if changed {
+        if changed {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
+        changed
+    }
+
+    /// Makes a slot `Ready` by the steps of invariant 4. False: another member was quicker.
+    fn bring_back(&self, slot: Slot, from: State, attempt: u32, due: u64) -> bool {
+        let returning = State::new(READY, Some(self.members.me()), attempt);
+        if !self.change(slot, from, returning) {
+            return false;
+        }
+        fault::reached("task.returning");
+        self.words(slot)[DUE].store(due, Ordering::Relaxed);
+        self.control.returned.fetch_add(1, Ordering::AcqRel);
+        fence_after_rmw();
+        let changed = self.change(slot, returning, State::new(READY, None, attempt));
+        fault::reached("task.given_up");
         changed
     }
 
@@ -576,46 +622,61 @@ impl<M: Members + Places> Tasks<'_, M> {
         if !state.is_letter_of(self.members.me()) {
             return;
         }
-        let next = match end {
-            LetterEnd::Discard => State::FREE,
-            LetterEnd::LayBack => State::new(DEAD, None, state.attempt()),
-            LetterEnd::Revive { due } => {
-                self.words(slot)[DUE].store(due, Ordering::Relaxed);
-                State::new(READY, None, 1)
-            }
+        match end {
+            LetterEnd::Discard => self.change(slot, state, State::FREE),
+            LetterEnd::LayBack => self.change(slot, state, State::new(DEAD, None, state.attempt())),
+            LetterEnd::Revive { due } => self.bring_back(slot, state, 1, due),
         };
-        self.change(slot, state, next);
-        if next.kind() == Kind::Ready {
-            self.control.returned.fetch_add(1, Ordering::AcqRel);
-            fence_after_rmw();
-        }
-    }
-
-    fn count(&self, is_one: impl Fn(Slot, State) -> bool) -> usize {
-        self.all().filter(|&slot| is_one(slot, self.state(slot))).count()
-    }
-
-    /// How many tasks wait to be delivered again.
-    pub(crate) fn ready(&self) -> usize {
-        self.count(|_, state| state.kind() == Kind::Ready)
     }
 
     /// How many dead letters there are.
     pub(crate) fn dead(&self) -> usize {
-        self.count(|_, state| state.kind() == Kind::Dead)
+        self.all().filter(|&slot| self.state(slot).kind() == Kind::Dead).count()
     }
 
-    /// How many tasks are in work. Those that the consumers' count does not cover are being taken,
-    /// and are in the ring as yet.
-    pub(crate) fn in_work(&self, consumed: u64) -> usize {
-        self.count(|slot, state| state.is_in_work() && self.number(slot) < consumed)
+    /// Counts the tasks in the slots, as each of them is at the moment when it is looked at. Slots in
+    /// work that `consumed` does not cover are being taken, and are in the ring as yet.
+    pub(crate) fn tally(&self, consumed: u64) -> Tally {
+        let mut tally = Tally::default();
+        for slot in self.all() {
+            let state = self.state(slot);
+            match state.kind() {
+                Kind::Free | Kind::Dead => {}
+                Kind::Returning => tally.returning += 1,
+                Kind::Ready => tally.ready += 1,
+                Kind::Held | Kind::Detached => {
+                    tally.in_work += usize::from(self.number(slot) < consumed);
+                }
+            }
+        }
+        tally
     }
 
-    /// How many tasks were got and are neither done nor dead.
-    pub(crate) fn unfinished(&self, consumed: u64) -> usize {
-        self.count(|slot, state| {
-            state.kind() == Kind::Ready || state.is_in_work() && self.number(slot) < consumed
-        })
+    /// Finds a slot with an unfinished task; in a queue whose items are thrown away, with one in
+    /// work. The search begins at `first`: it takes one look where that has one.
+    pub(crate) fn find_unfinished(
+        &self,
+        first: Slot,
+        consumed: u64,
+        is_thrown_away: bool,
+    ) -> Option<Slot> {
+        let is_unfinished = |&slot: &Slot| {
+            let state = self.state(slot);
+            match state.kind() {
+                Kind::Free | Kind::Dead => false,
+                Kind::Returning | Kind::Ready => !is_thrown_away,
+                Kind::Held | Kind::Detached => is_thrown_away || self.number(slot) < consumed,
+            }
+        };
+        // From `first` on, in its class; the other classes; and what is before it.
+        let classes = self.members.classes().len();
+        let places = |class, places: Range<usize>| places.map(move |place| Slot { class, place });
+        let before = 0..first.place.min(self.high(first.class));
+        let others = (1..classes).map(|step| (first.class + step) % classes);
+        places(first.class, before.end..self.high(first.class))
+            .chain(others.flat_map(|class| places(class, 0..self.high(class))))
+            .chain(places(first.class, before))
+            .find(is_unfinished)
     }
 
     /// Whether any task may come back while this thread waits for it: not those that it has itself,
@@ -624,7 +685,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.all().any(|slot| {
             let state = self.state(slot);
             match state.kind() {
-                Kind::Ready => true,
+                Kind::Returning | Kind::Ready => true,
                 Kind::Held => !self.is_held_by(slot, state, thread),
                 Kind::Detached => !state.is_of(self.members.me()),
                 Kind::Free | Kind::Dead => false,

@@ -1,7 +1,15 @@
 //! Ring and slots together: what a joinable queue does.
 //!
-//! Where a count of both must be exact, it is made while the ring keeps still: a task goes from the
-//! ring into a slot and never back, and meanwhile changes only there.
+//! A count of both is exact if the ring kept still meanwhile, and no task came back: see the
+//! invariants of [`tasks`](super::tasks). Two things are asked:
+//!
+//! - **Is everything done?** One attempt answers that. If anything moved, the answer is no: whatever
+//!   was put, got or brought back meanwhile will be completed later, and whoever completes it asks
+//!   again. (If it dies before, those who wait ask again at their next recheck.)
+//! - **How many are there?** Attempts are made until one is exact: after a few, under the locks of
+//!   the ring.
+
+use std::sync::atomic;
 
 use multiproc_pipe::Deadline;
 use multiproc_sync::RECHECK;
@@ -12,7 +20,7 @@ use multiproc_sync::raw::waiters::{Look, PAUSE};
 use super::blocks::Memory;
 use super::frame::Header;
 use super::ring::{Fault, Incoming, Ring, Sink};
-use super::tasks::{Delivered, LetterEnd, Places, Slot, Tasks};
+use super::tasks::{Delivered, LetterEnd, Places, Slot, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {
@@ -22,8 +30,18 @@ pub(crate) struct Work<'a, M> {
     pub(crate) returned: &'a AtomicU32,
     /// The place of the slot that it took last.
     pub(crate) favourite: &'a AtomicU32,
+    /// A slot in which it last found an unfinished task.
+    pub(crate) busy: &'a atomic::AtomicU64,
     /// Whether this handle puts no more. As long as one does, the queue does not end by itself.
     pub(crate) is_closed: bool,
+}
+
+/// What stays the same while no task is put, got or brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Still {
+    returned: u32,
+    produced: u64,
+    consumed: u64,
 }
 
 /// Who gets a task, and where it goes.
@@ -150,7 +168,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     fn notify_if_last(&self, is_end: bool) {
         // If two end the last two tasks, one of them sees that both have ended.
         fence(Ordering::SeqCst);
-        if self.unfinished() == 0 {
+        if self.is_all_done() {
             self.ring.control.tasks.all_done().notify_all();
             if is_end {
                 self.ring.wake_consumers();
@@ -158,14 +176,43 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
+    /// What must be the same before and after a look at the slots.
+    fn still(&self) -> Option<Still> {
+        let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
+        let (produced, consumed) = self.ring.counts()?;
+        Some(Still { returned, produced, consumed })
+    }
+
+    /// Whether all tasks were done, at one moment during the call. (Of a queue whose items are thrown
+    /// away, those in work.) False also if something was put, got or brought back during the call.
+    pub(crate) fn is_all_done(&self) -> bool {
+        let is_thrown_away = self.ring.is_thrown_away();
+        let Some(still) = self.still() else { return false };
+        if still.produced != still.consumed && !is_thrown_away {
+            return false;
+        }
+        let busy = Slot::from_bits(self.busy.load(atomic::Ordering::Relaxed));
+        match self.tasks().find_unfinished(busy, still.consumed, is_thrown_away) {
+            Some(found) => {
+                if found != busy {
+                    self.busy.store(found.to_bits(), atomic::Ordering::Relaxed);
+                }
+                false
+            }
+            None => self.still() == Some(still),
+        }
+    }
+
     /// How many tasks are not done: exact at one moment during the call. Of a queue whose items are
     /// thrown away, those in work.
     pub(crate) fn unfinished(&self) -> usize {
         if self.ring.is_thrown_away() {
-            return self.tasks().in_work(u64::MAX);
+            return self.count(|_, tally| tally.in_work, |_| u64::MAX);
         }
-        let (items, tasks) = self.ring.while_still(|consumed| self.tasks().unfinished(consumed));
-        usize::try_from(items).unwrap_or(usize::MAX).saturating_add(tasks)
+        let add = |items: usize, Tally { ready, returning, in_work }| {
+            items.saturating_add(ready + returning + in_work)
+        };
+        self.count(add, |consumed| consumed)
     }
 
     /// How many tasks can be got.
@@ -173,8 +220,40 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if self.ring.is_thrown_away() {
             return 0;
         }
-        let (items, tasks) = self.ring.while_still(|_| self.tasks().ready());
-        usize::try_from(items).unwrap_or(usize::MAX).saturating_add(tasks)
+        let add =
+            |items: usize, Tally { ready, returning, .. }| items.saturating_add(ready + returning);
+        self.count(add, |consumed| consumed)
+    }
+
+    /// Counts items and tasks: exact at one moment during the call. Tasks in work count if their
+    /// number is below what `covered` makes of the consumers' count.
+    fn count(&self, add: impl Fn(usize, Tally) -> usize, covered: impl Fn(u64) -> u64) -> usize {
+        /// One attempt is nearly always enough, unless tasks are put and got all the time.
+        const FREE: u32 = if cfg!(loom) { 1 } else { 4 };
+        /// Attempts with the ring held still. Only a task that is just coming back makes them fail.
+        const HELD: u32 = if cfg!(loom) { 1 } else { 64 };
+        let attempt = || {
+            let Some(still) = self.still() else { return (1, true) };
+            let tally = self.tasks().tally(covered(still.consumed));
+            let is_exact = tally.returning == 0 && self.still() == Some(still);
+            let items = still.produced.wrapping_sub(still.consumed).min(self.ring.limits.capacity);
+            (add(usize::try_from(items).unwrap_or(usize::MAX), tally), is_exact)
+        };
+        for _ in 0..FREE {
+            if let (count, true) = attempt() {
+                return count;
+            }
+        }
+        let mut last = 0;
+        for _ in 0..HELD {
+            let (count, is_exact) = self.ring.while_still(attempt);
+            if is_exact {
+                return count;
+            }
+            last = count;
+        }
+        // A member was stopped while it brought a task back: there is one.
+        last.max(1)
     }
 
     /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
@@ -185,7 +264,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
                 self.reclaim();
                 looked();
             }
-            (self.unfinished() == 0).then_some(())
+            self.is_all_done().then_some(())
         });
         waited.outcome.is_some()
     }
@@ -240,7 +319,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         let mut sink = TaskSink { buffer, tasks, thread: *thread, favourite, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
         // The notification that woke this one may have been meant for that.
-        if task.is_some() && self.may_have_returned() && self.tasks().ready() > 0 {
+        if task.is_some() && self.may_have_returned() {
             self.ring.notify_consumer();
         }
         Ok(())
@@ -283,7 +362,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             self.ring.counts().map_or(0, |(_, consumed)| consumed)
         };
         *task = tasks.take_returned(consumed, *thread, buffer)?;
-        if tasks.ready() == 0 {
+        let Tally { ready, returning, .. } = tasks.tally(0);
+        if ready + returning == 0 {
             self.returned.store(returned, Ordering::Relaxed);
         } else if task.is_some() {
             self.ring.notify_consumer();
