@@ -73,7 +73,7 @@ use crate::task::{DeadLetter, Task};
 /// up to 4 KiB, 2048 of up to 64 KiB, 1024 of up to 1 MiB, 256 of up to 32 MiB, 16 of up to 1 GiB.
 /// `get` beyond that is an error, `TooManyTasks`, and takes nothing. Dead letters count.
 pub struct JoinableQueue<T> {
-    core: Arc<Core<T>>,
+    pub(crate) core: Arc<Core<T>>,
 }
 
 impl<T> JoinableQueue<T> {

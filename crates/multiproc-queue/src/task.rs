@@ -43,9 +43,7 @@ impl<T> Core<T> {
         Work {
             ring: self.ring(),
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
-            returned: &self.returned,
-            favourite: &self.favourite,
-            busy: &self.busy,
+            hints: &self.hints,
             is_closed: self.is_closed(),
         }
     }
@@ -88,11 +86,15 @@ impl<T> Core<T> {
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = Unpacked { end, descriptors: Vec::new() };
         let thread = this_thread();
-        let mut getting = Getting { thread, buffer: &mut buffer, lane: &mut lane, task: None };
+        let mut getting = Getting::new(thread, &mut buffer, &mut lane);
         let result = self.get_task_bytes(&mut getting, until);
         let Some(task) = getting.task else {
             return Err(missed(result.err().unwrap_or(Missed::NotNow)));
         };
+        if getting.has_come_back {
+            // They would be those of the item that found no slot.
+            lane.descriptors.clear();
+        }
         let on_panic = PutBack { core: &self, slot: task.slot };
         let item = message::decode_as::<T, GetError>(&buffer, lane.descriptors);
         mem::forget(on_panic);
@@ -132,6 +134,13 @@ impl<T> Core<T> {
         deadline: Deadline,
         look: Look,
     ) -> Result<(), Missed> {
+        // A task that is there needs no look for dead members.
+        if matches!((until, look), (Until::Now, Look::Again)) {
+            work.take(getting, look, deadline)?;
+            if getting.task.is_some() {
+                return Ok(());
+            }
+        }
         let mut attempt = |look| {
             let check = |look| self.check_producers(&work.ring, look, || deadline);
             let result = work.attempt(getting, look, deadline, check);

@@ -434,6 +434,77 @@ fn as_many_tasks_are_in_work_as_can_be() {
     assert_eq!(task.attempt(), 2);
 }
 
+/// A worker had as many tasks as there can be, died or dropped them, and fresh ones are queued: what
+/// has come back is due behind those, and has all the slots that they would need.
+#[test]
+fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
+    const MOST: u32 = 16_384;
+    for is_killed in [true, false] {
+        let _dog = watchdog();
+        let jobs = JoinableQueue::builder().max_bytes(200).build().unwrap();
+        let take = |(jobs, is_killed): (JoinableQueue<u32>, bool)| {
+            let put_and_get = |n| {
+                jobs.put(n).unwrap();
+                jobs.get().unwrap()
+            };
+            let tasks: Vec<_> = (0..MOST).map(put_and_get).collect();
+            (MOST..MOST + 5).for_each(|n| jobs.put(n).unwrap());
+            assert!(matches!(jobs.try_get(), Err(TryGetError::TooManyTasks)));
+            if is_killed {
+                std::process::abort();
+            }
+            drop(tasks);
+        };
+        let worker = Process::spawn(take, (jobs.clone(), is_killed)).unwrap();
+        assert_eq!(worker.join().is_err(), is_killed);
+        let joiner = Process::spawn(|jobs: JoinableQueue<u32>| jobs.join().unwrap(), jobs.clone());
+        let get = |n: usize| match n % 3 {
+            0 => jobs.try_get().unwrap(),
+            1 => jobs.get_timeout(Duration::from_secs(3600)).unwrap(),
+            _ => jobs.get().unwrap(),
+        };
+        // While they are held, more come back, and no fresh one.
+        let held: Vec<_> = (0..MOST as usize).map(get).collect();
+        assert!(held.iter().all(|task| task.attempt() == 2));
+        assert!(matches!(jobs.get(), Err(GetError::TooManyTasks)));
+        drop(held);
+        let mut done = BTreeSet::new();
+        for n in 0..(MOST + 5) as usize {
+            let task = get(n);
+            assert_eq!(task.attempt(), if *task < MOST { 3 } else { 1 });
+            assert!(done.insert(*task));
+            task.task_done();
+        }
+        joiner.unwrap().join().unwrap();
+        assert_eq!((jobs.unfinished(), jobs.dead_letters_len()), (0, 0));
+    }
+}
+
+/// An item with a file needs a slot: the task that is taken instead has none of its descriptors.
+#[test]
+fn a_task_taken_for_want_of_a_slot_has_no_descriptors_of_another() {
+    const MOST: u32 = 16_384;
+    alone(|()| {
+        let jobs: JoinableQueue<(u32, Option<Descriptor>)> =
+            JoinableQueue::builder().max_bytes(200).build().unwrap();
+        let file = || Some(Descriptor(File::open("/dev/null").unwrap().into()));
+        let put_and_get = |n| {
+            jobs.put((n, None)).unwrap();
+            jobs.get().unwrap()
+        };
+        let mut tasks: Vec<_> = (0..MOST).map(put_and_get).collect();
+        jobs.put((MOST, file())).unwrap();
+        drop(tasks.pop());
+        let before = Census::take();
+        let task = jobs.get().unwrap();
+        assert!(task.0 == MOST - 1 && task.1.is_none());
+        assert_eq!(Census::take(), before);
+        task.task_done();
+        let task = jobs.get().unwrap();
+        assert!(task.0 == MOST && task.1.is_some());
+    });
+}
+
 /// The 512-byte blocks of memory that a queue takes.
 fn blocks<T>(jobs: &JoinableQueue<T>) -> u64 {
     let name = jobs.name().unwrap();

@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::sync::{Arc, atomic};
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::raw::blocks::Memory;
 use crate::raw::pace::Pace;
 use crate::raw::ring::Ring;
 use crate::raw::tasks::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
-use crate::raw::work::{Getting, Work};
+use crate::raw::work::{Getting, Hints, Work};
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
@@ -108,13 +108,11 @@ impl<L: Members> Places for Seen<'_, L> {
 struct Handle<L> {
     member: L,
     jobs: Arc<Jobs>,
-    returned: AtomicU32,
-    favourite: AtomicU32,
-    busy: atomic::AtomicU64,
+    hints: Hints,
 }
 
 fn getting<'a>(buffer: &'a mut Vec<u8>, lane: &'a mut NoLane) -> Getting<'a> {
-    Getting { thread: 1, buffer, lane, task: None }
+    Getting::new(1, buffer, lane)
 }
 
 impl<L: Members + Copy> Handle<L> {
@@ -126,8 +124,7 @@ impl<L: Members + Copy> Handle<L> {
         let (puts, gets) = (&Pace::default(), &Pace::default());
         let ring = Ring { control, limits: *limits, hot: hot.clone(), puts, gets, members };
         let max_attempts = jobs.max_attempts;
-        let Self { returned, favourite, busy, .. } = self;
-        act(Work { ring, max_attempts, returned, favourite, busy, is_closed: false })
+        act(Work { ring, max_attempts, hints: &self.hints, is_closed: false })
     }
 
     fn put(&self, item: u64) {
@@ -212,13 +209,7 @@ fn watched_jobs(max_attempts: u32) -> Arc<Jobs> {
 }
 
 fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
-    Handle {
-        member,
-        jobs: jobs.clone(),
-        returned: AtomicU32::new(0),
-        favourite: AtomicU32::new(0),
-        busy: atomic::AtomicU64::new(0),
-    }
+    Handle { member, jobs: jobs.clone(), hints: Hints::default() }
 }
 
 /// As `explore`, with two preemptions at most: a third one takes minutes here.

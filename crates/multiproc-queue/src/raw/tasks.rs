@@ -36,7 +36,9 @@
 //! of the scan. If it is 0, nothing was unfinished when the scan ended.
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::ops::Range;
+use std::sync::atomic;
 use std::time::Duration;
 
 use multiproc_sync::fault;
@@ -217,8 +219,14 @@ pub(crate) trait Places {
     fn give_back(&self, class: usize, slots: Range<usize>);
 }
 
+/// A class of slots larger than this gives its memory back.
+const LARGE: usize = 64 * 1024;
+
+/// A free slot of the small classes is looked for among so many, before one more is used.
+const WINDOW: usize = 64;
+
 /// A slot, by its class and place in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
     class: usize,
     pub(crate) place: usize,
@@ -235,6 +243,63 @@ impl Slot {
     pub(crate) fn from_bits(bits: u64) -> Self {
         let number = |bits: u64| usize::try_from(bits).unwrap_or(0);
         Self { class: number(bits >> 32), place: number(bits & u64::from(u32::MAX)) }
+    }
+}
+
+/// Where a handle last took a slot, in each class. Hints.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors([atomic::AtomicU32; CLASSES]);
+
+impl Cursors {
+    #[inline]
+    fn get(&self, class: usize) -> usize {
+        self.0[class].load(atomic::Ordering::Relaxed) as usize
+    }
+
+    fn set(&self, Slot { class, place }: Slot) {
+        let place = u32::try_from(place).unwrap_or(0);
+        self.0[class].store(place, atomic::Ordering::Relaxed);
+    }
+}
+
+/// A task that has come back: the one that is due first is taken first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Returned {
+    due: u64,
+    number: u64,
+    slot: Slot,
+}
+
+/// The tasks that a handle found ready when it last scanned the slots. Each is verified when it is
+/// taken: another member may have been quicker.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// The next one is the last.
+    found: Vec<Returned>,
+    /// Whether there were no others.
+    is_all: bool,
+    /// [`Control::returned`] before the scan.
+    returned: u32,
+    /// How many slots were scanned, and how many tasks were taken since.
+    scanned: usize,
+    taken: usize,
+}
+
+impl Batch {
+    /// The most it holds.
+    const MOST: usize = 1024;
+
+    /// If nothing was left to be taken: [`Control::returned`] at that time.
+    pub(crate) fn exhausted(&self) -> Option<u32> {
+        (self.found.is_empty() && self.is_all).then_some(self.returned)
+    }
+
+    /// Whether it is time for another scan, now that `returned` is this. While tasks come back all
+    /// the time, a scan must be worth its time: 64 slots for each task taken.
+    fn is_stale(&self, returned: u32) -> bool {
+        let has_changed = returned != self.returned;
+        let is_time = (self.taken + 1) * 64 >= self.scanned;
+        if self.found.is_empty() { has_changed || !self.is_all } else { has_changed && is_time }
     }
 }
 
@@ -285,6 +350,8 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     #[inline(always)]
     fn words(&self, slot: Slot) -> &[AtomicU64] {
+        #[cfg(all(test, not(loom)))]
+        tests::LOOKS.set(tests::LOOKS.get() + 1);
         &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
 
@@ -320,13 +387,13 @@ impl<M: Members + Places> Tasks<'_, M> {
         bytes: &[u8],
         had_descriptors: bool,
         thread: u64,
-        favourite: usize,
+        cursors: &Cursors,
     ) -> Result<Delivered, Fault> {
         let taking = &self.control.taking;
         if load_locked(&taking.number) >= number {
             self.free_untaken(number);
         }
-        let slot = self.find_free(bytes.len(), favourite)?;
+        let slot = self.find_free(bytes.len(), cursors)?;
         let words = self.words(slot);
         let attempt = 1;
         taking.slot.store(self.index(slot) as u64 + 1, Ordering::Relaxed);
@@ -368,35 +435,53 @@ impl<M: Members + Places> Tasks<'_, M> {
         u64::from(self.members.me().bits()) << 32 | thread & u64::from(u32::MAX)
     }
 
-    /// A free slot for so many bytes: the caller's favourite, whose lines are in its cache; else the
-    /// first one, so that few are in use.
+    /// A free slot for so many bytes: the one taken last, whose lines are in the cache, or another.
     #[inline]
-    fn find_free(&self, length: usize, favourite: usize) -> Result<Slot, Fault> {
+    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, Fault> {
         let fits = |class: &Class| class.bytes >= length;
         let smallest = self.members.classes().iter().position(fits).ok_or(Fault::TooManyTasks)?;
-        let slot = Slot { class: smallest, place: favourite };
-        if favourite < self.high(smallest) && self.state(slot).kind() == Kind::Free {
+        let slot = Slot { class: smallest, place: cursors.get(smallest) };
+        if slot.place < self.high(smallest) && self.is_free(slot) {
             return Ok(slot);
         }
-        self.find_first_free(smallest)
+        self.find_other_free(smallest, cursors)
     }
 
+    #[inline]
+    fn is_free(&self, slot: Slot) -> bool {
+        self.state(slot).kind() == Kind::Free
+    }
+
+    /// Of a class that gives its memory back, the first free slot, so that those at the end become
+    /// free. Of another one, a free slot among the next few, or one more: a search that ends at the
+    /// first free slot would take longer with each task that is held.
     #[cold]
-    fn find_first_free(&self, smallest: usize) -> Result<Slot, Fault> {
-        for (class, &Class { slots, .. }) in
-            self.members.classes().iter().enumerate().skip(smallest)
-        {
+    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, Fault> {
+        let classes = || self.members.classes().iter().enumerate().skip(smallest);
+        for (class, &Class { slots, bytes }) in classes() {
             let high = self.high(class);
-            for place in 0..high {
-                let slot = Slot { class, place };
-                if self.state(slot).kind() == Kind::Free {
-                    return Ok(slot);
-                }
+            let (first, count) =
+                if bytes >= LARGE { (0, high) } else { (cursors.get(class) + 1, WINDOW.min(high)) };
+            let slot = |place| Slot { class, place };
+            let mut places = (first..first + count).map(|place| slot(place % high));
+            if let Some(free) = places.find(|&slot| self.is_free(slot)) {
+                cursors.set(free);
+                return Ok(free);
             }
             if high < slots {
                 let higher = u32::try_from(high + 1).unwrap_or(u32::MAX);
                 self.control.highs[class].store(higher, Ordering::Release);
-                return Ok(Slot { class, place: high });
+                cursors.set(slot(high));
+                return Ok(slot(high));
+            }
+            cursors.set(slot((first + count) % high.max(1)));
+        }
+        // All are in use, as far as was looked.
+        for (class, _) in classes() {
+            let mut places = (0..self.high(class)).map(|place| Slot { class, place });
+            if let Some(free) = places.find(|&slot| self.is_free(slot)) {
+                cursors.set(free);
+                return Ok(free);
             }
         }
         Err(Fault::TooManyTasks)
@@ -544,26 +629,63 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
     }
 
-    /// Takes a task that has come back, of those whose time has come, and appends its bytes.
+    /// Takes a task that has come back, of those that are due, and appends its bytes. It scans the
+    /// slots once at most.
     pub(crate) fn take_returned(
         &self,
-        consumed: u64,
+        batch: &mut Batch,
+        due: u64,
         thread: u64,
         bytes: &mut Vec<u8>,
     ) -> Result<Option<Delivered>, Fault> {
+        let mut was_scanned = false;
         loop {
-            let due = |slot: Slot| self.words(slot)[DUE].load(Ordering::Relaxed);
-            let first = self
-                .all()
-                .filter(|&slot| self.state(slot).kind() == Kind::Ready && due(slot) <= consumed)
-                .min_by_key(|&slot| (due(slot), self.number(slot)));
-            let Some(slot) = first else { return Ok(None) };
-            if let Some(task) = self.seize(slot, Kind::Ready, HELD, bytes)? {
-                self.words(slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
+            if !was_scanned && batch.is_stale(self.control.returned.load(Ordering::Acquire)) {
+                self.fill(batch);
+                was_scanned = true;
+            }
+            let Some(next) = batch.found.pop_if(|next| next.due <= due) else { return Ok(None) };
+            batch.taken += 1;
+            if self.back(next.slot) != Some(next) {
+                continue;
+            }
+            if let Some(task) = self.seize(next.slot, Kind::Ready, HELD, bytes)? {
+                self.words(task.slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
                 self.control.redelivered.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(task));
             }
         }
+    }
+
+    /// Finds the tasks that have come back.
+    fn fill(&self, batch: &mut Batch) {
+        let Batch { found, is_all, returned, scanned, taken } = batch;
+        *returned = self.control.returned.load(Ordering::Acquire);
+        (*is_all, *scanned, *taken) = (true, 0, 0);
+        found.clear();
+        for slot in self.all() {
+            *scanned += 1;
+            match self.state(slot).kind() {
+                Kind::Returning => *is_all = false,
+                Kind::Ready => found.extend(self.back(slot)),
+                _ => {}
+            }
+        }
+        if found.len() > Batch::MOST {
+            found.select_nth_unstable(Batch::MOST);
+            found.truncate(Batch::MOST);
+            found.shrink_to_fit();
+            *is_all = false;
+        }
+        found.sort_unstable_by_key(|&task| Reverse(task));
+    }
+
+    /// The task in a slot that is ready.
+    fn back(&self, slot: Slot) -> Option<Returned> {
+        let words = self.words(slot);
+        let is_ready = self.state(slot).kind() == Kind::Ready;
+        let due = words[DUE].load(Ordering::Relaxed);
+        is_ready.then(|| Returned { due, number: self.number(slot), slot })
     }
 
     /// Makes a slot of nobody, of kind `from`, this member's own, and appends its bytes. `None`:
@@ -707,8 +829,6 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// Gives the memory of large slots back that are not in use and have none behind them that is: a
     /// piece of it. Whether there is more. Under the consumers' lock.
     pub(crate) fn trim(&self, now: Duration) -> bool {
-        /// Smaller ones stay: the memory of all of them is little.
-        const LARGE: usize = 64 * 1024;
         /// So much at a time.
         const PIECE: usize = 16 << 20;
         for (class, &Class { bytes, .. }) in self.members.classes().iter().enumerate() {
@@ -716,7 +836,7 @@ impl<M: Members + Places> Tasks<'_, M> {
                 continue;
             }
             let high = self.high(class);
-            let is_free = |&place: &usize| self.state(Slot { class, place }).kind() == Kind::Free;
+            let is_free = |&place: &usize| self.is_free(Slot { class, place });
             let most = PIECE.div_ceil(bytes);
             let free = (0..high).rev().take(most).take_while(is_free).count();
             if free > 0 {
@@ -744,4 +864,96 @@ fn change(word: &AtomicU64, from: State, to: State) -> bool {
     let changed = word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
     fence_after_rmw();
     changed.is_ok()
+}
+
+/// How many slots are looked at.
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::iter;
+    use std::thread;
+
+    use crate::{JoinableQueue, Task};
+
+    thread_local! {
+        /// How often this thread has looked at a slot.
+        pub(super) static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    const TASKS: u32 = 4000;
+
+    fn looks_of(act: impl FnOnce()) -> u64 {
+        let before = LOOKS.get();
+        act();
+        LOOKS.get() - before
+    }
+
+    fn take_all(jobs: &JoinableQueue<u32>) -> Vec<Task<u32>> {
+        (0..TASKS).map(|_| jobs.get().unwrap()).collect()
+    }
+
+    #[test]
+    fn taking_a_task_looks_at_few_slots_however_many_are_held() {
+        let jobs = JoinableQueue::unbounded().unwrap();
+        jobs.put_many(0..TASKS).unwrap();
+        let mut tasks = Vec::new();
+        let looks = looks_of(|| tasks = take_all(&jobs));
+        assert!(looks < u64::from(TASKS) * 100, "{looks}");
+        // Neither does taking them once more, beside others that are fresh.
+        tasks.clear();
+        jobs.put_many(0..TASKS).unwrap();
+        let looks = looks_of(|| tasks = take_all(&jobs));
+        assert!(tasks.iter().all(|task| task.attempt() == 2));
+        assert!(looks < u64::from(TASKS) * 100, "{looks}");
+        let looks = looks_of(|| tasks.extend(take_all(&jobs)));
+        assert!(looks < u64::from(TASKS) * 200, "{looks}");
+        tasks.clear();
+        // Until now, all were held at once.
+        let looks = looks_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
+        assert!(looks < u64::from(TASKS) * 200, "{looks}");
+        assert_eq!(jobs.unfinished(), 0);
+    }
+
+    #[test]
+    fn taking_fresh_tasks_looks_at_few_slots_while_others_wait_for_their_turn() {
+        let jobs = JoinableQueue::unbounded().unwrap();
+        jobs.put_many(0..2 * TASKS).unwrap();
+        drop(take_all(&jobs));
+        let looks = looks_of(|| {
+            for n in TASKS..2 * TASKS {
+                let task = jobs.get().unwrap();
+                assert_eq!((*task, task.attempt()), (n, 1));
+                task.task_done();
+            }
+        });
+        assert!(looks < u64::from(TASKS) * 100, "{looks}");
+    }
+
+    #[test]
+    fn a_completion_looks_at_few_slots_while_a_thread_joins() {
+        let jobs = JoinableQueue::unbounded().unwrap();
+        jobs.put_many(0..2 * TASKS).unwrap();
+        let tasks = take_all(&jobs);
+        thread::scope(|scope| {
+            let joiner = scope.spawn(|| jobs.join().unwrap());
+            let all_done = jobs.core.store.region.control().tasks.all_done();
+            let end = |tasks: Vec<Task<u32>>| {
+                tasks.into_iter().for_each(|task| {
+                    // It sleeps, or so it seems to whoever completes a task.
+                    while !all_done.has_sleepers() {
+                        thread::yield_now();
+                    }
+                    task.task_done();
+                });
+            };
+            // While something is in the ring, nothing needs to be looked at but the slot itself.
+            let looks = looks_of(|| end(tasks));
+            assert!(looks <= u64::from(TASKS) * 2, "{looks}");
+            // Without that, one that is in work, mostly the same as before.
+            let tasks = take_all(&jobs);
+            let looks = looks_of(|| end(tasks));
+            assert!(looks < u64::from(TASKS) * 10, "{looks}");
+            joiner.join().unwrap();
+        });
+    }
 }

@@ -9,32 +9,43 @@
 //! - **How many are there?** Attempts are made until one is exact: after a few, under the locks of
 //!   the ring.
 
-use std::sync::atomic;
+use std::sync::{Mutex, atomic};
 
 use multiproc_pipe::Deadline;
 use multiproc_sync::RECHECK;
-use multiproc_sync::primitives::{AtomicU32, Ordering, fence};
+use multiproc_sync::primitives::{Ordering, fence};
 use multiproc_sync::raw::members::Members;
 use multiproc_sync::raw::waiters::{Look, PAUSE};
 
 use super::blocks::Memory;
 use super::frame::Header;
 use super::ring::{Fault, Incoming, Ring, Sink};
-use super::tasks::{Delivered, LetterEnd, Places, Slot, Tally, Tasks};
+use super::tasks::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {
     pub(crate) ring: Ring<'a, M>,
     pub(crate) max_attempts: u32,
-    /// How often a task had come back, when last none was there.
-    pub(crate) returned: &'a AtomicU32,
-    /// The place of the slot that it took last.
-    pub(crate) favourite: &'a AtomicU32,
-    /// A slot in which it last found an unfinished task.
-    pub(crate) busy: &'a atomic::AtomicU64,
+    pub(crate) hints: &'a Hints,
     /// Whether this handle puts no more. As long as one does, the queue does not end by itself.
     pub(crate) is_closed: bool,
 }
+
+/// What a handle has seen of tasks. Hints, in the memory of its process.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    /// How often a task had come back, when last none was there.
+    returned: atomic::AtomicU32,
+    cursors: Cursors,
+    /// A slot in which an unfinished task was last found.
+    busy: atomic::AtomicU64,
+    batch: Mutex<Batch>,
+    /// How many more tasks that have come back are taken before another slot is looked for.
+    short: atomic::AtomicU32,
+}
+
+/// How many tasks that have come back are taken for one search in vain of all slots for a free one.
+const SHORT: u32 = 64;
 
 /// What stays the same while no task is put, got or brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +62,15 @@ pub(crate) struct Getting<'a> {
     pub(crate) lane: &'a mut dyn Incoming,
     /// What was got. It stays here until the end: each result that it went through would copy it.
     pub(crate) task: Option<Delivered>,
+    /// Whether it was delivered before: then what is in the lane is not its own.
+    pub(crate) has_come_back: bool,
+}
+
+impl<'a> Getting<'a> {
+    #[inline]
+    pub(crate) fn new(thread: u64, buffer: &'a mut Vec<u8>, lane: &'a mut dyn Incoming) -> Self {
+        Self { thread, buffer, lane, task: None, has_come_back: false }
+    }
 }
 
 /// An item on its way into a slot.
@@ -58,7 +78,7 @@ struct TaskSink<'a, M> {
     buffer: &'a mut Vec<u8>,
     tasks: Tasks<'a, M>,
     thread: u64,
-    favourite: &'a AtomicU32,
+    cursors: &'a Cursors,
     task: &'a mut Option<Delivered>,
 }
 
@@ -76,14 +96,8 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
     #[inline]
     fn ended(&mut self, header: &Header) -> Result<(), Fault> {
         let had_descriptors = header.tag != 0;
-        let before = self.favourite.load(Ordering::Relaxed);
-        let favourite = before as usize;
         let (number, thread) = (header.number, self.thread);
-        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, favourite)?;
-        let place = u32::try_from(task.slot.place).unwrap_or(0);
-        if place != before {
-            self.favourite.store(place, Ordering::Relaxed);
-        }
+        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, self.cursors)?;
         *self.task = Some(task);
         Ok(())
     }
@@ -191,11 +205,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if still.produced != still.consumed && !is_thrown_away {
             return false;
         }
-        let busy = Slot::from_bits(self.busy.load(atomic::Ordering::Relaxed));
+        let busy = Slot::from_bits(self.hints.busy.load(atomic::Ordering::Relaxed));
         match self.tasks().find_unfinished(busy, still.consumed, is_thrown_away) {
             Some(found) => {
                 if found != busy {
-                    self.busy.store(found.to_bits(), atomic::Ordering::Relaxed);
+                    self.hints.busy.store(found.to_bits(), atomic::Ordering::Relaxed);
                 }
                 false
             }
@@ -279,8 +293,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if self.may_have_returned() {
             return Ok(false);
         }
-        self.take_item(getting, deadline)?;
-        Ok(getting.task.is_some())
+        match self.take_item(getting, deadline) {
+            Ok(()) => Ok(getting.task.is_some()),
+            Err(fault) if is_short_of_slots(fault) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Takes the next task, if there is one. `check` is called when there is none, and may say that
@@ -292,31 +309,65 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         deadline: Deadline,
         check: impl FnOnce(Look) -> Result<(), Fault>,
     ) -> Option<Result<(), Fault>> {
+        match self.take(getting, look, deadline) {
+            Ok(()) if getting.task.is_none() => check(look).err().map(Err),
+            result => Some(result),
+        }
+    }
+
+    /// Takes the next task, if there is one.
+    pub(crate) fn take(
+        &self,
+        getting: &mut Getting<'_>,
+        look: Look,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
         if look == Look::Recheck {
             self.reclaim();
         }
+        let short = self.hints.short.load(atomic::Ordering::Relaxed);
+        if short > 0 {
+            self.hints.short.store(short - 1, atomic::Ordering::Relaxed);
+        }
         // What has come back, if its turn has come; and whatever has, if there is nothing else.
-        let mut result = self.take_returned(getting, look, false);
-        if result.is_ok() && getting.task.is_none() {
-            result = self.take_item(getting, deadline);
+        self.take_returned(getting, look, short > 0)?;
+        if getting.task.is_none() {
+            match self.take_item(getting, deadline) {
+                Err(fault) if is_short_of_slots(fault) => return self.take_instead(getting, fault),
+                result => result?,
+            }
         }
-        if result.is_ok() && getting.task.is_none() {
-            result = self.take_returned(getting, look, true);
+        if getting.task.is_none() {
+            self.take_returned(getting, look, true)?;
         }
-        if result.is_ok() && getting.task.is_none() {
-            return check(look).err().map(Err);
+        Ok(())
+    }
+
+    /// For want of a slot, takes a task that has one: whatever has come back, or comes back now. It
+    /// would never come otherwise if nobody else had a task: its turn is behind the item that needs a
+    /// slot.
+    #[cold]
+    fn take_instead(&self, getting: &mut Getting<'_>, fault: Fault) -> Result<(), Fault> {
+        self.take_returned(getting, Look::Recheck, true)?;
+        if getting.task.is_none() {
+            self.reclaim();
+            self.take_returned(getting, Look::Recheck, true)?;
         }
-        Some(result)
+        if getting.task.is_none() {
+            return Err(fault);
+        }
+        self.hints.short.store(SHORT, atomic::Ordering::Relaxed);
+        Ok(())
     }
 
     #[inline]
     fn take_item(
         &self,
-        Getting { thread, buffer, lane, task }: &mut Getting<'_>,
+        Getting { thread, buffer, lane, task, .. }: &mut Getting<'_>,
         deadline: Deadline,
     ) -> Result<(), Fault> {
-        let (tasks, favourite) = (self.tasks(), self.favourite);
-        let mut sink = TaskSink { buffer, tasks, thread: *thread, favourite, task };
+        let (tasks, cursors) = (self.tasks(), &self.hints.cursors);
+        let mut sink = TaskSink { buffer, tasks, thread: *thread, cursors, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
         // The notification that woke this one may have been meant for that.
         if task.is_some() && self.may_have_returned() {
@@ -328,46 +379,55 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     fn may_have_returned(&self) -> bool {
         let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
-        returned != self.returned.load(Ordering::Relaxed)
+        returned != self.hints.returned.load(atomic::Ordering::Relaxed)
     }
 
     fn take_returned(
         &self,
         getting: &mut Getting<'_>,
         look: Look,
-        is_empty: bool,
+        is_any_due: bool,
     ) -> Result<(), Fault> {
-        let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
-        // Whoever put one back may have died before it said so.
-        if look == Look::Again && returned == self.returned.load(Ordering::Relaxed) {
+        if look == Look::Again && !self.may_have_returned() {
             return Ok(());
         }
-        self.look_for_returned(getting, returned, is_empty)
+        self.look_for_returned(getting, is_any_due)
     }
 
     #[cold]
-    fn look_for_returned(
-        &self,
-        Getting { thread, buffer, task, .. }: &mut Getting<'_>,
-        returned: u32,
-        is_empty: bool,
-    ) -> Result<(), Fault> {
-        let tasks = self.tasks();
+    fn look_for_returned(&self, getting: &mut Getting<'_>, is_any_due: bool) -> Result<(), Fault> {
         if self.ring.is_thrown_away() {
             return Err(Fault::Closed);
         }
-        let consumed = if is_empty {
+        let due = if is_any_due {
             u64::MAX
         } else {
             self.ring.counts().map_or(0, |(_, consumed)| consumed)
         };
-        *task = tasks.take_returned(consumed, *thread, buffer)?;
-        let Tally { ready, returning, .. } = tasks.tally(0);
-        if ready + returning == 0 {
-            self.returned.store(returned, Ordering::Relaxed);
+        // While another thread has the batch, this one does without: it never waits here.
+        let (mut shared, mut own) = (self.hints.batch.try_lock(), Batch::default());
+        let batch = shared.as_deref_mut().unwrap_or(&mut own);
+        // There may be what is left of an item that found no slot.
+        getting.buffer.clear();
+        let task = self.tasks().take_returned(batch, due, getting.thread, getting.buffer)?;
+        if let Some(returned) = batch.exhausted() {
+            self.hints.returned.store(returned, atomic::Ordering::Relaxed);
         } else if task.is_some() {
             self.ring.notify_consumer();
         }
+        if let Some(Delivered { slot, .. }) = task
+            && self.ring.is_thrown_away()
+        {
+            // It may have been seized behind the back of one who joins, and has seen no task in work.
+            self.put_back(slot);
+            return Err(Fault::Closed);
+        }
+        (getting.task, getting.has_come_back) = (task, task.is_some());
         Ok(())
     }
+}
+
+/// Whether a task was not taken because it would have needed a slot, or the memory of one.
+fn is_short_of_slots(fault: Fault) -> bool {
+    matches!(fault, Fault::TooManyTasks | Fault::OutOfMemory)
 }
