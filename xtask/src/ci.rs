@@ -53,6 +53,15 @@ fn steps() -> Vec<Step> {
         cargo_step("build", cargo_locked("build", &["--workspace", "--all-targets"])),
         // No --all-targets here: it would leave out the doc tests.
         cargo_step("test", cargo_locked("test", &["--workspace"])),
+        // Apart, because the feature brings implementations that make some inference in other tests
+        // ambiguous.
+        cargo_step(
+            "json",
+            cargo_locked(
+                "test",
+                &["--package", "multiproc-pipe", "--features", "json", "--test", "json"],
+            ),
+        ),
         job("loom", model::loom),
         job("faults", model::faults),
         cargo_step("doc", doc),

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::deadline::Deadline;
 use crate::error::{
     RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
     TrySendError,
@@ -18,6 +17,7 @@ use crate::iter::{IntoIter, Iter};
 use crate::reader::Reader;
 use crate::stream::{Role, Stream};
 use crate::writer::Writer;
+use multiproc_shm::Deadline;
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
 ///
@@ -175,8 +175,10 @@ macro_rules! sends {
         {
             /// Sends a value: returns when all of it is with the kernel.
             ///
-            /// Blocks while the other side's buffer is full. If the receiver dies, it returns at
-            /// once.
+            /// Blocks while the other side's buffer is full; and, with handles in the value, while
+            /// the user has as many descriptors in messages on their way as a process may open
+            /// (RLIMIT_NOFILE), which is looked at up to every 64 ms. If the receiver dies, it
+            /// returns at once.
             ///
             /// # Errors
             ///

@@ -16,6 +16,8 @@ pub enum Call {
     Read,
     /// `write` or `writev`, to a pipe.
     Write,
+    /// `pwritev2`, to a pipe, where SIGPIPE is not ignored.
+    QuietWrite,
     /// `send` or `sendmsg`, to a socket, without descriptors.
     Send,
     /// `recv`, from a socket, inside the body of a large message.

@@ -52,11 +52,20 @@
 //!
 //! # What it does not do
 //!
-//! A message does not say what is in it: both sides need the same type. A type that looks at what
-//! comes (`serde_json::Value`, an enum with serde's `untagged`, `tag` or `content`, a struct with
-//! `flatten`) can be sent, and not received. Nor is there a trace of what was left out: fields and
-//! variants that are skipped (`skip`) must be so on both sides, and `skip_serializing_if` is refused
-//! where it skips a named field, and confuses the receiver elsewhere.
+//! A message does not say what is in it: both sides need the same type. A type that asks what comes
+//! (`serde_json::Value`, an enum with serde's `untagged`, `tag` or `content`, a struct with `flatten`)
+//! cannot be received as it is; wrap it in `Json`, which the feature `json` adds. Nor is there a trace
+//! of fields that were left out: a field must be skipped on both sides (`skip`) or on neither.
+//!
+//! | serde's attribute | in a message |
+//! |---|---|
+//! | `rename`, `alias`, `default`, `with`, `from`, `into`, `transparent`, `remote` | works |
+//! | `skip` | works, on fields and on variants |
+//! | `skip_serializing_if` | on a named field: an error of `send`, if the field would be left out |
+//! | `skip_serializing` or `skip_deserializing` alone | on a variant: the others work; on a field: does not work |
+//! | `untagged`, `tag`, `content`, `flatten` | needs `Json` |
+//!
+//! Nor can a value have more than 256 levels of structs, options, sequences and so on in one another.
 //!
 //! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue
 //! is for, see `multiproc-queue`), no async.
@@ -65,14 +74,9 @@
 
 #[cfg(multiproc_faults)]
 pub mod fault;
-pub mod message;
 
 mod address;
-mod bytes;
-mod codec;
 mod connection;
-mod deadline;
-mod descriptor;
 mod error;
 mod frame;
 mod iter;
@@ -88,16 +92,19 @@ mod wait;
 mod writer;
 
 pub use address::Address;
-pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
-pub use deadline::Deadline;
-pub use descriptor::Descriptor;
 pub use error::{
-    DecodeError, EncodeError, RecvBytesError, RecvError, RecvTimeoutError, SendError,
-    SendTimeoutError, TryRecvError, TrySendError,
+    RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+    TrySendError,
 };
 pub use iter::{IntoIter, Iter};
 pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
+/// Values that carry descriptors, for those who build on this crate.
+pub use multiproc_message as message;
+#[cfg(feature = "json")]
+pub use multiproc_message::Json;
+pub use multiproc_message::{Bytes, DecodeError, Descriptor, EncodeError};
+pub use multiproc_shm::Deadline;
 pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};
 pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use multiproc_shm::above_stdio;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::PollFlags;
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
@@ -29,13 +30,12 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::address::Address;
-use crate::bytes::Bytes;
 use crate::connection::Connection;
-use crate::deadline::Deadline;
-use crate::descriptor::Descriptor;
 use crate::message;
 use crate::stream::{Stream, wait_for};
 use crate::wait::Source;
+use multiproc_message::{Bytes, Descriptor};
+use multiproc_shm::Deadline;
 
 /// How many may wait to be accepted. The kernel cuts it down to its own limit (net.core.somaxconn).
 const BACKLOG: u16 = 4096;
@@ -145,7 +145,7 @@ impl ListenerBuilder {
     fn bind_to(self, address: Address) -> io::Result<Listener> {
         let to = address.to_socket_address()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = new_socket(SocketType::STREAM, flags)?;
         let mode = if self.is_private { 0o600 } else { 0o666 };
         // The file gets its mode from the socket: it never has another, not for a moment.
         fchmod(&socket, Mode::from_raw_mode(mode))?;
@@ -194,7 +194,8 @@ fn bind_path(socket: &OwnedFd, to: &SocketAddrUnix, path: &Path) -> io::Result<(
         _ => Path::new("."),
     };
     // Dropping it unlocks it.
-    let _turn = lock(&File::open(directory).map_err(failed)?).map_err(failed)?;
+    let directory = File::open(directory).map(OwnedFd::from).and_then(above_stdio);
+    let _turn = lock(directory.map_err(failed)?).map_err(failed)?;
     loop {
         if try_bind()? {
             return Ok(());
@@ -225,7 +226,7 @@ fn bind_path(socket: &OwnedFd, to: &SocketAddrUnix, path: &Path) -> io::Result<(
 /// not listen yet, refuses it as being of another type, and never hears of it.
 fn is_alive(to: &SocketAddrUnix) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    let probe = new_socket(SocketType::DGRAM, flags)?;
     match rustix::net::connect(&probe, to) {
         Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN) => Ok(true),
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
@@ -233,11 +234,11 @@ fn is_alive(to: &SocketAddrUnix) -> io::Result<bool> {
     }
 }
 
-fn lock(directory: &File) -> io::Result<File> {
+fn lock(directory: OwnedFd) -> io::Result<OwnedFd> {
     let deadline = Deadline::after(TURN);
     loop {
-        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return directory.try_clone(),
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
             Err(Errno::WOULDBLOCK) if deadline.is_past() => {
                 let text = "somebody holds a lock (flock) on its directory, which replacing the socket \
                             of a dead listener needs";
@@ -248,6 +249,10 @@ fn lock(directory: &File) -> io::Result<File> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+fn new_socket(kind: SocketType, flags: SocketFlags) -> io::Result<OwnedFd> {
+    above_stdio(socket_with(AddressFamily::UNIX, kind, flags, None)?)
 }
 
 fn in_use(address: &Address) -> io::Error {
@@ -435,6 +440,7 @@ impl Listener {
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
+                    let socket = above_stdio(socket)?;
                     if self.guests.includes(Credentials::of(&socket)?.uid) {
                         return Ok(Connection::over(Stream::socket(socket)));
                     }
@@ -517,7 +523,7 @@ pub fn connect_timeout<S, R>(
 
 fn connect_until<S, R>(address: &Address, deadline: Deadline) -> io::Result<Connection<S, R>> {
     let to = address.to_socket_address()?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = new_socket(SocketType::STREAM, SocketFlags::CLOEXEC)?;
     let connected = retry_on_intr(|| {
         // The kernel bounds connect by the time for sending. Zero would mean for ever.
         let left = deadline.remaining().map(|left| left.max(Duration::from_micros(1)));

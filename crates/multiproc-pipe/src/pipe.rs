@@ -2,6 +2,7 @@
 
 use std::io;
 
+use multiproc_shm::above_stdio;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
@@ -30,6 +31,7 @@ use crate::system::{pipe_with, socketpair};
 /// If the process or the system has no descriptors or memory left.
 pub fn duplex<S, R>() -> io::Result<(Connection<S, R>, Connection<R, S>)> {
     let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC)?;
+    let (a, b) = (above_stdio(a)?, above_stdio(b)?);
     Ok((Connection::over(Stream::socket(a)), Connection::over(Stream::socket(b))))
 }
 
@@ -56,5 +58,6 @@ pub fn duplex<S, R>() -> io::Result<(Connection<S, R>, Connection<R, S>)> {
 /// [pipe(2)]: https://man7.org/linux/man-pages/man2/pipe.2.html
 pub fn simplex<T>() -> io::Result<(Receiver<T>, Sender<T>)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reader, writer) = (above_stdio(reader)?, above_stdio(writer)?);
     Ok((Receiver::over(Stream::pipe(reader)), Sender::over(Stream::pipe(writer))))
 }

@@ -1,17 +1,17 @@
 //! The receiving half of the machinery: reads as much as is there, keeps what is not complete.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::os::fd::OwnedFd;
 
 use serde::de::DeserializeOwned;
 
-use crate::deadline::Deadline;
 use crate::error::{RecvBytesError, RecvError};
 use crate::frame::{Assembler, Frame, Space};
 use crate::message;
 use crate::stream::{ReadFault, Stream};
+use multiproc_shm::Deadline;
 
 /// Why nothing can be made out after a message whose descriptors did not come.
 const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \
@@ -44,7 +44,7 @@ impl Reader {
         if let Some(why) = &*self.corrupted.borrow() {
             return Err(io::Error::other(format!("it is corrupted: {why}")));
         }
-        let assembler = self.assembler.borrow();
+        let assembler = self.assembler.try_borrow().map_err(|_| busy())?;
         if assembler.has_lost_descriptors() {
             return Err(io::Error::other(LOST));
         }
@@ -107,7 +107,7 @@ impl Reader {
             if has_read && deadline.is_past() {
                 return Ok(false);
             }
-            match self.read_more(stream, &mut self.assembler.borrow_mut(), deadline) {
+            match self.read_more(stream, &mut *self.assembler()?, deadline) {
                 Ok(true) => has_read = true,
                 Ok(false) => return Ok(false),
                 Err(RecvError::Io(error)) => return Err(error),
@@ -122,8 +122,15 @@ impl Reader {
         if self.corrupted.borrow().is_some() {
             return true;
         }
-        let assembler = self.assembler.borrow();
+        // While a message is being decoded, receiving is an error at once.
+        let Ok(assembler) = self.assembler.try_borrow() else { return true };
         assembler.is_ready() || assembler.has_lost_descriptors()
+    }
+
+    /// An error, if a message is being decoded: its `Deserialize` is what asks.
+    #[inline]
+    fn assembler(&self) -> io::Result<RefMut<'_, Assembler>> {
+        self.assembler.try_borrow_mut().map_err(|_| busy())
     }
 
     #[inline]
@@ -136,7 +143,7 @@ impl Reader {
         if let Some(why) = &*self.corrupted.borrow() {
             return Err(RecvError::Corrupted(why.clone()));
         }
-        let mut assembler = self.assembler.borrow_mut();
+        let mut assembler = self.assembler().map_err(RecvError::Io)?;
         let mut has_read = false;
         loop {
             match assembler.next() {
@@ -201,6 +208,14 @@ impl Reader {
         self.corrupted.replace(Some(why.clone()));
         RecvError::Corrupted(why)
     }
+}
+
+#[cold]
+fn busy() -> io::Error {
+    io::Error::other(
+        "the connection is receiving a message, and the `Deserialize` of that message uses the same \
+         connection: let it use another one",
+    )
 }
 
 /// One read. A reset is an end: the other side closed without reading everything.

@@ -1,5 +1,6 @@
 //! The system calls: bytes and descriptors in and out of one pipe or stream socket.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::hint::spin_loop;
 use std::io;
@@ -7,7 +8,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use multiproc_shm::{above_stdio, sigpipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -17,11 +20,12 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, shutdown,
 };
 
-use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
 use crate::system::{
-    poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_two,
+    poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_quietly,
+    write_two,
 };
+use multiproc_shm::Deadline;
 
 /// Why a read failed.
 pub(crate) enum ReadFault {
@@ -44,6 +48,13 @@ const PIPE_PIECE: usize = 4096;
 /// What a write may still bring to the kernel when its time is over, if there is room: as much as
 /// fits into any usual buffer. Else a reader that is quick enough could keep it there.
 const LATE: usize = 1024 * 1024;
+
+/// How long a send sleeps at first, and at last, while too many descriptors are on their way.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// Writes to a pipe that each ask whether SIGPIPE is ignored; after these, each sixty-fourth asks.
+const ASKING: u32 = 64;
 
 /// About a microsecond.
 const PAUSES: u32 = 50;
@@ -126,6 +137,37 @@ pub(crate) struct Stream {
     fd: Arc<OwnedFd>,
     kind: Kind,
     half: Option<Half>,
+    quiet: Quiet,
+}
+
+/// Whether writes to a pipe need care, so that they do not end the program by SIGPIPE when the reader
+/// is gone.
+///
+/// Asking takes as long as a small write, so it is not asked each time. A program that stops ignoring
+/// the signal does so at its start, as a rule.
+#[derive(Default)]
+struct Quiet {
+    /// It was found not to be ignored.
+    is_needed: Cell<bool>,
+    writes: Cell<u32>,
+}
+
+impl Quiet {
+    #[inline]
+    fn is_needed(&self) -> bool {
+        if self.is_needed.get() {
+            return true;
+        }
+        let writes = self.writes.get();
+        self.writes.set(if writes < 2 * ASKING { writes + 1 } else { ASKING + 1 });
+        (writes <= ASKING || writes == 2 * ASKING) && self.ask()
+    }
+
+    #[cold]
+    fn ask(&self) -> bool {
+        self.is_needed.set(!sigpipe::is_ignored());
+        self.is_needed.get()
+    }
 }
 
 impl Stream {
@@ -138,7 +180,7 @@ impl Stream {
     }
 
     fn new(fd: OwnedFd, kind: Kind) -> Self {
-        Self { fd: Arc::new(fd), kind, half: None }
+        Self { fd: Arc::new(fd), kind, half: None, quiet: Quiet::default() }
     }
 
     /// Takes a descriptor that came from elsewhere, if it is of a kind that messages can go over.
@@ -175,6 +217,7 @@ impl Stream {
             fd: Arc::clone(&fd),
             kind,
             half: Some(Half { socket: Arc::clone(&fd), direction, moved: Arc::default() }),
+            quiet: Quiet::default(),
         };
         (half(Shutdown::Write), half(Shutdown::Read))
     }
@@ -215,6 +258,7 @@ impl Stream {
     ) -> io::Result<bool> {
         let length = frame[0].len() + frame[1].len();
         let mut late = 0;
+        let mut pause = SHORTEST_PAUSE;
         while *written < length {
             let is_timed = deadline != Deadline::NEVER;
             if is_timed && self.kind == Kind::Pipe && !self.wait(PollFlags::OUT, deadline)? {
@@ -234,6 +278,13 @@ impl Stream {
                     }
                     continue;
                 }
+                Err(error) if is_too_many_in_flight(&error) => {
+                    if !self.pause(pause, deadline)? {
+                        return Ok(false);
+                    }
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             *written += count;
@@ -247,14 +298,31 @@ impl Stream {
         Ok(true)
     }
 
+    /// Sleeps for a moment, while the user has as many descriptors in messages on their way as it may
+    /// (RLIMIT_NOFILE): somebody must receive some, and nothing tells when. False: not in time.
+    #[cold]
+    fn pause(&self, pause: Duration, deadline: Deadline) -> io::Result<bool> {
+        if deadline.is_past() {
+            return Ok(false);
+        }
+        // Nothing is waited for but that the other side goes away.
+        let nothing = PollFlags::empty();
+        if wait_for(&self.fd, nothing, deadline.or_earlier(Deadline::after(pause)))? {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(true)
+    }
+
     /// Writes what follows the first `written` bytes, once.
     #[inline]
     fn write_some(&self, frame: [&[u8]; 2], written: usize, is_timed: bool) -> io::Result<usize> {
         let piece = if is_timed && self.kind == Kind::Pipe { PIPE_PIECE } else { usize::MAX };
         let (first, second) = rest_of(frame, written, piece);
         let flags = send_flags(is_timed);
+        let is_quiet = self.kind == Kind::Pipe && self.quiet.is_needed();
         let count = retry_on_intr(|| match (self.kind, second.is_empty()) {
             (Kind::Socket, true) => send(&self.fd, first, flags),
+            (Kind::Pipe, _) if is_quiet => write_quietly(&self.fd, [first, second]),
             (Kind::Pipe, true) => write(&self.fd, first),
             (Kind::Socket, false) => send_two(&self.fd, [first, second], flags),
             (Kind::Pipe, false) => write_two(&self.fd, [first, second]),
@@ -326,13 +394,19 @@ impl Stream {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message =
             retry_on_intr(|| recvmsg(&self.fd, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+        let mut has_lost = false;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
-                descriptors.extend(came);
+                for descriptor in came {
+                    match above_stdio(descriptor) {
+                        Ok(descriptor) if !has_lost => descriptors.push_back(descriptor),
+                        _ => has_lost = true,
+                    }
+                }
             }
         }
-        if message.flags.contains(ReturnFlags::CTRUNC) {
-            // The kernel dropped some, and nobody can tell which.
+        if has_lost || message.flags.contains(ReturnFlags::CTRUNC) {
+            // The kernel dropped some, and nobody can tell which; or there is no number for one.
             return Err(ReadFault::DescriptorsLost(message.bytes));
         }
         Ok(message.bytes)
@@ -347,6 +421,12 @@ impl Stream {
         self.check()?;
         wait_for(&self.fd, what, deadline)
     }
+}
+
+/// Whether the kernel passes no more descriptors on for this user as long as so many are on their way
+/// (ETOOMANYREFS).
+fn is_too_many_in_flight(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
 }
 
 /// Waits until a descriptor is ready (or the other side is gone). False: not in time.

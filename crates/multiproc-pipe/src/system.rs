@@ -6,9 +6,10 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 
+use multiproc_shm::sigpipe;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, Timespec};
-use rustix::io::Result;
+use rustix::io::{Errno, ReadWriteFlags, Result};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags,
     SocketFlags, SocketType,
@@ -27,6 +28,7 @@ mod ordinary {
     pub(super) enum Call {
         Read,
         Write,
+        QuietWrite,
         Send,
         Recv,
         SendMsg,
@@ -104,6 +106,25 @@ fn append(
 #[inline]
 pub(crate) fn write_two(fd: impl AsFd, bytes: [&[u8]; 2]) -> Result<usize> {
     rustix::io::writev(fd, &slices(Call::Write, bytes)?)
+}
+
+/// Writes to a pipe in a process that does not ignore SIGPIPE, which such a write would send if the
+/// reader is gone.
+#[cold]
+pub(crate) fn write_quietly(fd: impl AsFd, bytes: [&[u8]; 2]) -> Result<usize> {
+    // RWF_NOSIGNAL, since Linux 6.18.
+    let no_signal = ReadWriteFlags::from_bits_retain(0x100);
+    // No offset: a pipe has none.
+    let quiet = slices(Call::QuietWrite, bytes)
+        .and_then(|bytes| rustix::io::pwritev2(&fd, &bytes, u64::MAX, no_signal));
+    match quiet {
+        // An older kernel, or a sandbox that knows only older calls.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+            let bytes = slices(Call::Write, bytes)?;
+            sigpipe::blocked(|| rustix::io::writev(&fd, &bytes))
+        }
+        result => result,
+    }
 }
 
 #[inline]

@@ -1,19 +1,21 @@
 //! Connections within one process and between several.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc_pipe::{
     Bytes, Connection, Descriptor, Receiver, RecvError, SendError, Sender, TryRecvError, duplex,
-    simplex,
+    message, simplex, wait,
 };
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc::enable_in_tests!();
 
@@ -159,6 +161,75 @@ fn what_does_not_serialise_comes_back_and_the_connection_goes_on() {
     left.send((String::new(), Even(4))).unwrap();
     assert_eq!(right.recv().unwrap().1.0, 4);
     assert!(right.try_recv().unwrap_err().is_empty(), "nothing of the refused one was sent");
+}
+
+#[test]
+fn panic_in_deserialize_is_a_decode_error_and_the_next_message_comes() {
+    #[derive(Debug, PartialEq, Serialize)]
+    struct Small(u32);
+    impl<'de> Deserialize<'de> for Small {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let number = u32::deserialize(deserializer)?;
+            assert!(number < 10, "out of range: {number}");
+            Ok(Self(number))
+        }
+    }
+    alone(|()| {
+        let (left, right) = duplex::<(Descriptor, Small), ()>().unwrap();
+        let file = || Descriptor(File::open("/dev/null").unwrap().into());
+        let before = Census::take();
+        left.send((file(), Small(11))).unwrap();
+        left.send((file(), Small(3))).unwrap();
+        let Err(RecvError::Decode(error)) = right.recv() else { panic!("it cannot be decoded") };
+        assert!(error.reason().contains("out of range: 11"), "{error}");
+        assert_eq!(right.recv().unwrap().1, Small(3));
+        assert_eq!(Census::take(), before);
+    });
+}
+
+thread_local! {
+    /// The connection that `Curious` comes over.
+    static OWN: RefCell<Option<Rc<Connection<(), Curious>>>> = const { RefCell::new(None) };
+}
+
+/// Asks for the next message while it is received itself.
+#[derive(Debug, PartialEq, Serialize)]
+struct Curious(u32);
+
+impl<'de> Deserialize<'de> for Curious {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        let own = OWN.with_borrow(|own| own.clone().unwrap());
+        let texts = [
+            own.recv().unwrap_err().to_string(),
+            own.recv_timeout(Duration::from_millis(1)).unwrap_err().to_string(),
+            own.try_recv_bytes().unwrap_err().to_string(),
+            message::encode(&*own, &mut Vec::new()).unwrap_err().to_string(),
+        ];
+        for text in texts {
+            assert!(text.contains("uses the same connection"), "{text}");
+        }
+        assert!(own.poll(Duration::ZERO).unwrap(), "what receiving says, it says at once");
+        assert_eq!(wait([&*own], None).unwrap(), [0]);
+        own.send(()).unwrap();
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn deserialize_that_receives_on_its_own_connection_gets_an_error() {
+    let _dog = watchdog();
+    let (left, right) = duplex::<Curious, ()>().unwrap();
+    let right = Rc::new(right);
+    OWN.set(Some(Rc::clone(&right)));
+    for number in 0..3 {
+        left.send(Curious(number)).unwrap();
+    }
+    for number in 0..3 {
+        assert_eq!(right.recv().unwrap(), Curious(number));
+        left.recv().unwrap();
+    }
+    assert!(right.try_recv().unwrap_err().is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Sending without blocking, and what becomes of a message that is cut off.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ use multiproc_pipe::{
     duplex, simplex,
 };
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
+use rustix::process::{Resource, Rlimit, Uid, getrlimit, setrlimit};
 
 multiproc::enable_in_tests!();
 
@@ -375,4 +376,48 @@ fn a_sender_killed_in_the_middle_leaves_a_corrupted_stream() {
         assert!(error.contains("ended"), "{error}");
         child.wait();
     }
+}
+
+/// The kernel lets a user have no more descriptors on their way than a process may open.
+#[test]
+fn too_many_descriptors_on_their_way_are_waited_for() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can become a user of its own");
+        return;
+    }
+    alone(|()| {
+        // One that nothing else runs as.
+        rustix::thread::set_thread_uid(Uid::from_raw(61_017)).unwrap();
+        let limit = Rlimit { current: Some(64), maximum: getrlimit(Resource::Nofile).maximum };
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let null = || Descriptor::from(File::open("/dev/null").unwrap());
+        let (left, right) = duplex::<Descriptor, ()>().unwrap();
+        let mut count = 0;
+        while match left.try_send(null()) {
+            Ok(()) => true,
+            Err(error) if error.is_full() => false,
+            Err(error) => panic!("after {count}: {error}"),
+        } {
+            count += 1;
+        }
+        assert!((60..100).contains(&count), "{count}");
+        let before = Instant::now();
+        let timeout = Duration::from_millis(30);
+        assert!(left.send_timeout(null(), timeout).unwrap_err().is_timeout());
+        assert!(before.elapsed() >= timeout);
+
+        // Another connection, whose other side is gone, does not wait for what is not its own.
+        let (other, gone) = duplex::<Descriptor, ()>().unwrap();
+        drop(gone);
+        assert!(other.send(null()).unwrap_err().is_disconnected());
+
+        let main = std::process::id();
+        let receives = thread::spawn(move || {
+            let asleep = || fs::read_to_string(format!("/proc/{main}/task/{main}/stat"));
+            until(|| asleep().unwrap().rsplit(')').next().unwrap().starts_with(" S"));
+            (0..=count).for_each(|_| drop(right.recv().unwrap()));
+        });
+        left.send(null()).unwrap();
+        receives.join().unwrap();
+    });
 }

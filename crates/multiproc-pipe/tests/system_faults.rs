@@ -2,6 +2,8 @@
 //!
 //! The random ones print their seed; `--seed N` repeats it, `--soak SECONDS` goes on for so long.
 #![cfg(multiproc_faults)]
+// Resets SIGPIPE.
+#![allow(unsafe_code)]
 
 use std::env;
 use std::fs::File;
@@ -68,6 +70,53 @@ fn interrupted_calls_are_made_again() {
     assert!(number_of(descriptor.unwrap()) == 7 && bytes.0 == [3; 100_000]);
     assert_eq!(theirs.recv().unwrap().1.0, [4]);
     assert_eq!(left(), 0);
+}
+
+/// On a kernel without a flag for it.
+#[test]
+fn sigpipe_of_a_write_is_taken_away_and_the_mask_stays() {
+    /// The signals that this thread has blocked, and those that wait for it, as /proc shows them.
+    fn masks() -> Vec<String> {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let is_mask =
+            |line: &&str| ["SigPnd", "ShdPnd", "SigBlk"].iter().any(|m| line.starts_with(m));
+        status.lines().filter(is_mask).map(str::to_owned).collect()
+    }
+    fn pipe_only() -> libc::sigset_t {
+        // SAFETY: an empty set, and a signal that exists.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGPIPE);
+            set
+        }
+    }
+    alone(|()| {
+        // SAFETY: the default is a valid disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let (receiver, sender) = simplex::<u8>().unwrap();
+        let refused = [(Call::QuietWrite, Fault::Error(Errno::OPNOTSUPP))];
+        let before = masks();
+        script(&refused);
+        sender.send(1).unwrap();
+        assert_eq!(receiver.recv().unwrap(), 1);
+        drop(receiver);
+        script(&refused);
+        assert!(sender.send(2).unwrap_err().is_disconnected());
+        assert_eq!((masks(), left()), (before, 0));
+
+        // One that the program keeps for itself stays.
+        let pipe = pipe_only();
+        // SAFETY: valid sets; the signal is blocked, so that it waits.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, std::ptr::null_mut());
+            libc::raise(libc::SIGPIPE);
+        }
+        let before = masks();
+        script(&refused);
+        assert!(sender.send(3).unwrap_err().is_disconnected());
+        assert_eq!((masks(), left()), (before, 0));
+    });
 }
 
 #[test]

@@ -15,11 +15,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use multiproc_sync::fault;
-use multiproc_sync::primitives::Ordering;
-use multiproc_sync::region::Region;
+use multiproc_shm::Deadline;
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::primitives::Ordering;
+use multiproc_shm::region::Region;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -27,7 +28,7 @@ use rustix::net::{
     recvmsg, send, sendmsg, shutdown, socketpair,
 };
 
-use crate::raw::ring::{Control, Fault, Incoming, Outgoing};
+use crate::raw::ring::{Control, Fault, Incoming, Outgoing, Put};
 
 /// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
@@ -111,16 +112,23 @@ impl End {
         self.look().contains(PollFlags::IN)
     }
 
-    /// Throws all packets away. If the bell was among them, it will be rung again.
-    pub(crate) fn drain(&self) {
+    /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the lane as
+    /// fast as it is drained. If the bell was among them, it will be rung again.
+    pub(crate) fn drain(&self, deadline: Deadline) {
         self.region.control().ask_again(now());
-        for _ in 0..ENOUGH {
+        while !deadline.is_past() {
             match self.throw_away() {
-                Ok(0) if self.is_hung_up() => return,
+                // The end, or a packet without bytes, which no member sends.
+                Ok(0) if self.is_hung_up() && !self.has_bytes() => return,
                 Ok(_) => {}
                 Err(_) => return,
             }
         }
+    }
+
+    /// Whether packets with anything in them lie here.
+    fn has_bytes(&self) -> bool {
+        ioctl_fionread(self.socket()).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Wakes those who wait for the other end with poll(2).
@@ -177,9 +185,9 @@ pub(crate) struct Parcel<'a> {
 }
 
 impl Outgoing for Parcel<'_> {
-    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
         if fault::fails("put.send") {
-            return Ok(false);
+            return Ok(Put::NoBytes);
         }
         let borrowed: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -191,8 +199,9 @@ impl Outgoing for Parcel<'_> {
         match retry_on_intr(|| {
             sendmsg(self.end.socket(), &[IoSlice::new(&tag)], &mut control, flags)
         }) {
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
+            Ok(_) => Ok(Put::Done),
+            Err(Errno::AGAIN) => Ok(Put::NoBytes),
+            Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
             Err(error) => Err(Fault::Os(error.raw_os_error())),
         }
@@ -203,6 +212,19 @@ impl Outgoing for Parcel<'_> {
 pub(crate) struct Unpacked<'a> {
     pub(crate) end: &'a End,
     pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+impl Unpacked<'_> {
+    /// The packet of an item is not there, though it was sent before the item's frame was.
+    fn is_missing(&self) -> Result<(), Fault> {
+        if self.end.region.control().is_thrown_away() {
+            // Somebody has discarded all packets since this get has begun.
+            return Err(Fault::Closed);
+        }
+        // Somebody took it who does not keep to the protocol. The item comes without, and fails to
+        // decode.
+        Ok(())
+    }
 }
 
 impl Incoming for Unpacked<'_> {
@@ -217,9 +239,7 @@ impl Incoming for Unpacked<'_> {
             let mut vec = [IoSliceMut::new(&mut bytes)];
             let packet = match retry_on_intr(|| recvmsg(socket, &mut vec, &mut control, flags)) {
                 Ok(packet) => packet,
-                // It is gone, though it was sent before the frame was: somebody took it who does not
-                // keep to the protocol. The item comes without, and fails to decode.
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return self.is_missing(),
                 Err(error) => return Err(Fault::Os(error.raw_os_error())),
             };
             let found = u32::from_le_bytes(bytes);
@@ -238,7 +258,7 @@ impl Incoming for Unpacked<'_> {
             }
             let is_newer = found.wrapping_sub(tag) < u32::MAX / 2;
             if is_packet && found != BELL && is_newer {
-                return Ok(());
+                return self.is_missing();
             }
             // A bell, or what a dead producer left. (Nothing at all is the end of all producers.)
             drop(control);
@@ -246,10 +266,14 @@ impl Incoming for Unpacked<'_> {
                 self.end.region.control().ask_again(now());
             }
             if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
-                return Ok(());
+                return self.is_missing();
             }
         }
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.descriptors.clear();
     }
 
     fn remove(&mut self) {

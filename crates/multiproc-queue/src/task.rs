@@ -2,25 +2,26 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fmt, mem};
 
-use multiproc_pipe::{Deadline, DecodeError, message};
-use multiproc_sync::RECHECK;
-use multiproc_sync::raw::waiters::Look;
+use multiproc_message::{self as message, DecodeError};
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Lent, Missed, PATIENCE, Until};
+use crate::core::{Core, Lent, MOMENT, Missed, PATIENCE, Until};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
 use crate::lane::{self, Unpacked};
 use crate::queue::{Producer, Queue};
 use crate::raw::blocks::millis;
 use crate::raw::ring::Ring;
-use crate::raw::tasks::{Delivered, LetterEnd, Slot};
+use crate::raw::tasks::{Delivered, LetterEnd};
 use crate::raw::work::{Getting, Work};
 use crate::store::Store;
 
@@ -89,16 +90,10 @@ impl<T> Core<T> {
         let mut getting = Getting::new(thread, &mut buffer, &mut lane);
         let result = self.get_task_bytes(&mut getting, until);
         let Some(task) = getting.task else {
+            self.discard(MOMENT);
             return Err(missed(result.err().unwrap_or(Missed::NotNow)));
         };
-        if getting.has_come_back {
-            // They would be those of the item that found no slot.
-            lane.descriptors.clear();
-        }
-        let on_panic = PutBack { core: &self, slot: task.slot };
-        let item = message::decode_as::<T, GetError>(&buffer, lane.descriptors);
-        mem::forget(on_panic);
-        match item {
+        match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
             Err(error) => {
                 self.work().bury(task.slot);
@@ -223,19 +218,6 @@ impl<T> Core<T> {
             is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));
         }
-    }
-}
-
-/// Puts a task back if its item's `Deserialize` panics.
-struct PutBack<'a, T> {
-    core: &'a Core<T>,
-    slot: Slot,
-}
-
-impl<T> Drop for PutBack<'_, T> {
-    fn drop(&mut self) {
-        self.core.work().put_back(self.slot);
-        self.core.ring_bell();
     }
 }
 

@@ -11,11 +11,11 @@
 
 use std::sync::{Mutex, atomic};
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::RECHECK;
-use multiproc_sync::primitives::{Ordering, fence};
-use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::{Look, PAUSE};
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::{Look, PAUSE};
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::Ordering;
 
 use super::blocks::Memory;
 use super::frame::Header;
@@ -62,14 +62,12 @@ pub(crate) struct Getting<'a> {
     pub(crate) lane: &'a mut dyn Incoming,
     /// What was got. It stays here until the end: each result that it went through would copy it.
     pub(crate) task: Option<Delivered>,
-    /// Whether it was delivered before: then what is in the lane is not its own.
-    pub(crate) has_come_back: bool,
 }
 
 impl<'a> Getting<'a> {
     #[inline]
     pub(crate) fn new(thread: u64, buffer: &'a mut Vec<u8>, lane: &'a mut dyn Incoming) -> Self {
-        Self { thread, buffer, lane, task: None, has_come_back: false }
+        Self { thread, buffer, lane, task: None }
     }
 }
 
@@ -126,8 +124,6 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     pub(crate) fn done(&self, slot: Slot) {
         self.tasks().done(slot);
-        // Whoever joins has a heavy one before it sleeps.
-        self.ring.control.fence();
         self.ended();
     }
 
@@ -172,6 +168,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     fn ended(&self) {
         let all_done = self.ring.control.tasks.all_done();
+        // Whoever joins has a heavy one before it sleeps.
+        self.ring.control.fences().light();
         let is_end = self.is_closed || self.ring.control.is_shut_down();
         if is_end || all_done.has_sleepers() {
             self.notify_if_last(is_end);
@@ -181,9 +179,9 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[cold]
     fn notify_if_last(&self, is_end: bool) {
         // If two end the last two tasks, one of them sees that both have ended.
-        fence(Ordering::SeqCst);
+        let passed = self.ring.control.fences().full();
         if self.is_all_done() {
-            self.ring.control.tasks.all_done().notify_all();
+            self.ring.control.tasks.all_done().notify_all(passed);
             if is_end {
                 self.ring.wake_consumers();
             }
@@ -273,13 +271,14 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
     pub(crate) fn join(&self, deadline: Deadline, mut looked: impl FnMut()) -> bool {
         let all_done = self.ring.control.tasks.all_done();
-        let waited = all_done.wait_heavily(PAUSE, deadline, RECHECK, |look| {
-            if look == Look::Recheck {
-                self.reclaim();
-                looked();
-            }
-            self.is_all_done().then_some(())
-        });
+        let waited =
+            all_done.wait_heavily(self.ring.control.fences(), PAUSE, deadline, RECHECK, |look| {
+                if look == Look::Recheck {
+                    self.reclaim();
+                    looked();
+                }
+                self.is_all_done().then_some(())
+            });
         waited.outcome.is_some()
     }
 
@@ -363,7 +362,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     fn take_item(
         &self,
-        Getting { thread, buffer, lane, task, .. }: &mut Getting<'_>,
+        Getting { thread, buffer, lane, task }: &mut Getting<'_>,
         deadline: Deadline,
     ) -> Result<(), Fault> {
         let (tasks, cursors) = (self.tasks(), &self.hints.cursors);
@@ -407,8 +406,6 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         // While another thread has the batch, this one does without: it never waits here.
         let (mut shared, mut own) = (self.hints.batch.try_lock(), Batch::default());
         let batch = shared.as_deref_mut().unwrap_or(&mut own);
-        // There may be what is left of an item that found no slot.
-        getting.buffer.clear();
         let task = self.tasks().take_returned(batch, due, getting.thread, getting.buffer)?;
         if let Some(returned) = batch.exhausted() {
             self.hints.returned.store(returned, atomic::Ordering::Relaxed);
@@ -422,7 +419,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             self.put_back(slot);
             return Err(Fault::Closed);
         }
-        (getting.task, getting.has_come_back) = (task, task.is_some());
+        getting.task = task;
         Ok(())
     }
 }

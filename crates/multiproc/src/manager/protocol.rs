@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::object::{Object, ObjectInfo, ObjectKind, Spec};
 
 /// Changes with the requests and replies. The layouts of the objects have versions of their own.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"mp-mngr\0";
 

@@ -1,0 +1,555 @@
+//! From bytes to values.
+
+use std::slice;
+
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use super::{DEEPEST, Error, IN_2, IN_4, Result, too_deep};
+
+/// A longer name of a variant is cut where an error shows it.
+const LONGEST_NAME: usize = 64;
+
+/// Takes values off the front of bytes.
+pub(crate) struct Decoder<'de> {
+    bytes: slice::Iter<'de, u8>,
+    /// For so many elements, memory may still be reserved before they have been seen.
+    reservable: usize,
+}
+
+/// Takes one value, which may have so many levels.
+pub(crate) struct Value<'d, 'de> {
+    decoder: &'d mut Decoder<'de>,
+    levels: u32,
+}
+
+impl<'de> Decoder<'de> {
+    #[inline]
+    pub(crate) fn new(bytes: &'de [u8]) -> Self {
+        Self { bytes: bytes.iter(), reservable: bytes.len() }
+    }
+
+    /// The value that comes next.
+    #[inline]
+    pub(crate) fn value(&mut self) -> Value<'_, 'de> {
+        Value { decoder: self, levels: DEEPEST }
+    }
+
+    /// To be called when the value is there: it must be all there is.
+    #[inline]
+    pub(crate) fn end(&self) -> Result {
+        if self.bytes.len() == 0 { Ok(()) } else { Err(left_over(self.bytes.len())) }
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let array = self.bytes.as_slice().first_chunk().ok_or_else(|| too_short(N))?;
+        self.bytes.nth(N - 1);
+        Ok(*array)
+    }
+
+    #[inline]
+    fn take(&mut self, count: usize) -> Result<&'de [u8]> {
+        let (taken, rest) =
+            self.bytes.as_slice().split_at_checked(count).ok_or_else(|| too_short(count))?;
+        self.bytes = rest.iter();
+        Ok(taken)
+    }
+
+    #[inline]
+    fn byte(&mut self) -> Result<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    #[inline]
+    fn count(&mut self) -> Result<usize> {
+        match self.byte()? {
+            short @ ..IN_2 => Ok(short.into()),
+            long => self.long_count(long),
+        }
+    }
+
+    #[cold]
+    fn long_count(&mut self, first: u8) -> Result<usize> {
+        let count = match first {
+            IN_2 => u16::from_le_bytes(self.array()?).into(),
+            IN_4 => u32::from_le_bytes(self.array()?).into(),
+            _ => u64::from_le_bytes(self.array()?),
+        };
+        usize::try_from(count).map_err(|_| too_short(usize::MAX))
+    }
+
+    #[inline]
+    fn bool(&mut self) -> Result<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(neither(other)),
+        }
+    }
+
+    #[inline]
+    fn str(&mut self) -> Result<&'de str> {
+        let count = self.count()?;
+        str::from_utf8(self.take(count)?).map_err(|error| Error::new(error.to_string()))
+    }
+}
+
+impl<'d, 'de> Value<'d, 'de> {
+    /// For what is in the value. A type that holds itself, as a tree does, is decoded by recursion, as
+    /// deeply as the sender wants it.
+    #[inline]
+    fn inside(self) -> Result<Self> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => Ok(Self { levels, ..self }),
+            None => Err(too_deep()),
+        }
+    }
+
+    /// For one of several parts of the value.
+    #[inline]
+    fn part(&mut self) -> Value<'_, 'de> {
+        Value { decoder: self.decoder, levels: self.levels }
+    }
+
+    /// Lets `visit` take so many elements.
+    #[inline]
+    fn elements<T>(self, visit: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T>) -> Result<T> {
+        let Self { decoder, levels } = self.inside()?;
+        let count = decoder.count()?;
+        let before = decoder.bytes.len();
+        if count > before {
+            return Err(too_many(count, before));
+        }
+        let reserved = count.min(decoder.reservable);
+        decoder.reservable -= reserved;
+        let value = Value { decoder: &mut *decoder, levels };
+        let mut elements = Elements { value, left: count, reserved };
+        let result = visit(&mut elements)?;
+        if elements.left > 0 {
+            return Err(not_taken(elements.left, count));
+        }
+        let taken = before - decoder.bytes.len();
+        decoder.take(count.saturating_sub(taken))?;
+        Ok(result)
+    }
+
+    #[inline]
+    fn fields<V: Visitor<'de>>(self, count: usize, visitor: V) -> Result<V::Value> {
+        visitor.visit_seq(Fields { value: self.inside()?, left: count })
+    }
+}
+
+#[cold]
+fn left_over(count: usize) -> Error {
+    Error::new(format!("{count} bytes are left over"))
+}
+
+#[cold]
+fn too_short(count: usize) -> Error {
+    Error::new(format!("it ends where {count} more bytes should come"))
+}
+
+#[cold]
+fn neither(byte: u8) -> Error {
+    Error::new(format!("expected 0 or 1, got {byte}"))
+}
+
+#[cold]
+fn too_many(count: usize, bytes: usize) -> Error {
+    Error::new(format!("it ends too early: {bytes} bytes are no {count} elements"))
+}
+
+#[cold]
+fn not_taken(left: usize, count: usize) -> Error {
+    Error::new(format!("the type has left {left} of {count} elements"))
+}
+
+#[cold]
+fn not_described<T>() -> Result<T> {
+    Err(Error::new(
+        "a message does not say what is in it, so a type that asks (a JSON value; an enum with serde's \
+         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: wrap it in `Json` \
+         (of the feature `json`), or take these attributes away",
+    ))
+}
+
+macro_rules! numbers {
+    ($($method:ident: $visit:ident($type:ty)),*) => {
+        $(
+            #[inline]
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                visitor.$visit(<$type>::from_le_bytes(self.decoder.array()?))
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for Value<'_, 'de> {
+    type Error = Error;
+
+    numbers! {
+        deserialize_i8: visit_i8(i8), deserialize_i16: visit_i16(i16),
+        deserialize_i32: visit_i32(i32), deserialize_i64: visit_i64(i64),
+        deserialize_i128: visit_i128(i128), deserialize_u8: visit_u8(u8),
+        deserialize_u16: visit_u16(u16), deserialize_u32: visit_u32(u32),
+        deserialize_u64: visit_u64(u64), deserialize_u128: visit_u128(u128),
+        deserialize_f32: visit_f32(f32), deserialize_f64: visit_f64(f64)
+    }
+
+    #[inline]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_bool(self.decoder.bool()?)
+    }
+
+    #[inline]
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let number = u32::from_le_bytes(self.decoder.array()?);
+        visitor.visit_char(char::try_from(number).map_err(|error| Error::new(error.to_string()))?)
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.decoder.str()?)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let count = self.decoder.count()?;
+        visitor.visit_borrowed_bytes(self.decoder.take(count)?)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if !self.decoder.bool()? {
+            return visitor.visit_none();
+        }
+        visitor.visit_some(self.inside()?)
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_newtype_struct(self)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.elements(|elements| visitor.visit_seq(elements))
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.elements(|elements| visitor.visit_map(elements))
+    }
+
+    #[inline]
+    fn deserialize_struct<V>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        self.fields(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_enum(Variants { value: self.inside()?, names: variants })
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        not_described()
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        not_described()
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        not_described()
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+/// The fields of a tuple or a struct. Their number is the type's, not the message's.
+struct Fields<'d, 'de> {
+    value: Value<'d, 'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_element_seed<S>(&mut self, seed: S) -> Result<Option<S::Value>>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(self.value.part()).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The elements of a sequence, or the keys and values of a map.
+struct Elements<'d, 'de> {
+    value: Value<'d, 'de>,
+    left: usize,
+    /// For so many, memory may be reserved.
+    reserved: usize,
+}
+
+impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_element_seed<S>(&mut self, seed: S) -> Result<Option<S::Value>>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(self.value.part()).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left.min(self.reserved))
+    }
+}
+
+impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_key_seed<S>(&mut self, seed: S) -> Result<Option<S::Value>>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        self.next_element_seed(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        seed.deserialize(self.value.part())
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        SeqAccess::size_hint(self)
+    }
+}
+
+/// The variants of an enum that its type can be decoded into.
+struct Variants<'d, 'de> {
+    value: Value<'d, 'de>,
+    names: &'static [&'static str],
+}
+
+impl<'d, 'de> EnumAccess<'de> for Variants<'d, 'de> {
+    type Error = Error;
+    type Variant = Value<'d, 'de>;
+
+    #[inline]
+    fn variant_seed<S>(self, seed: S) -> Result<(S::Value, Value<'d, 'de>)>
+    where
+        S: DeserializeSeed<'de>,
+    {
+        let Self { value, names } = self;
+        let number = value.decoder.count()?;
+        let length = value.decoder.count()?;
+        let name = value.decoder.take(length)?;
+        let name = match names.get(number) {
+            Some(expected) if expected.as_bytes() == name => expected,
+            _ => find(names, name)?,
+        };
+        // No enum has as many.
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        Ok((seed.deserialize(VariantName { number, name })?, value))
+    }
+}
+
+/// Finds a variant whose number is another one where it is written: variants before it are skipped,
+/// or have several names. A type that does not say which ones there are checks the name by itself.
+#[cold]
+fn find<'de>(names: &'static [&'static str], name: &'de [u8]) -> Result<&'de str> {
+    let found = names.iter().find(|known| known.as_bytes() == name);
+    match (found, str::from_utf8(name)) {
+        (Some(found), _) => Ok(found),
+        (None, Ok(name)) if names.is_empty() => Ok(name),
+        _ => Err(unknown(names, name)),
+    }
+}
+
+#[cold]
+fn unknown(names: &[&str], name: &[u8]) -> Error {
+    let short = &name[..name.len().min(LONGEST_NAME)];
+    let name = String::from_utf8_lossy(short);
+    let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Error::new(format!(
+        "expected one of the variants {names}, got `{name}`, which the type does not read: is it \
+         marked with `skip_deserializing`, or named differently where it is written?"
+    ))
+}
+
+/// What says which variant it is: its name; or its number, as it is written, for a type that asks for
+/// one.
+#[derive(Clone, Copy)]
+struct VariantName<'de> {
+    number: u32,
+    name: &'de str,
+}
+
+impl<'de> VariantName<'de> {
+    fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u32(self.number)
+    }
+}
+
+macro_rules! by_number {
+    ($($method:ident)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+                self.number(visitor)
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for VariantName<'de> {
+    type Error = Error;
+
+    by_number! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.name)
+    }
+
+    fn deserialize_newtype_struct<V>(self, _: &'static str, visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        BorrowedStrDeserializer::new(self.name).deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple tuple_struct
+        map struct identifier ignored_any
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+impl<'de> VariantAccess<'de> for Value<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn unit_variant(self) -> Result {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
+        seed.deserialize(self)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        // The variant is a level already.
+        visitor.visit_seq(Fields { value: self, left: len })
+    }
+
+    #[inline]
+    fn struct_variant<V>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value>
+    where
+        V: Visitor<'de>,
+    {
+        visitor.visit_seq(Fields { value: self, left: fields.len() })
+    }
+}

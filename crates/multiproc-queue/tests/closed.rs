@@ -1,0 +1,88 @@
+//! Other code in the process closes our descriptors: an error, and nothing of the program's is harmed.
+//!
+//! Opens `unsafe` to close descriptors behind the library's back.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc_queue::Queue;
+use multiproc_testkit::{alone, watchdog};
+
+multiproc::enable_in_tests!();
+
+/// The numbers of the descriptors whose file has a name that contains `text`.
+fn descriptors_of(text: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let has_text =
+        |path: &Path| fs::read_link(path).is_ok_and(|file| file.to_string_lossy().contains(text));
+    entries
+        .filter(|path| has_text(path))
+        .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
+        .collect()
+}
+
+/// A file of the program's own, full of a byte.
+fn file(len: usize) -> File {
+    let path = std::env::temp_dir().join(format!("multiproc-closed-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    file.write_all(&vec![0xAA; len]).unwrap();
+    file
+}
+
+/// The memory of large items is given back when they are got; the number of the region's descriptor
+/// is that of a file of the program.
+#[test]
+fn file_of_the_program_gets_no_holes() {
+    const LEN: usize = 40 << 20;
+    alone(|()| {
+        let queue = Queue::<Vec<u64>>::unbounded().unwrap();
+        for _ in 0..40 {
+            queue.put(vec![1; 128 << 10]).unwrap();
+        }
+        let file = file(LEN);
+        for number in descriptors_of("memfd:multiproc:") {
+            // SAFETY: the number is that of the program's file from now on.
+            assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } >= 0);
+        }
+        while let Ok(item) = queue.try_get() {
+            assert_eq!(item[0], 1);
+        }
+        drop(queue);
+        let mut bytes = vec![0; LEN];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 0xAA));
+        assert_eq!(file.metadata().unwrap().len(), LEN as u64);
+    });
+}
+
+/// What is there can be got; what needs memory that is not there yet says why it cannot be put.
+#[test]
+fn queue_without_its_descriptors_says_so() {
+    let _dog = watchdog();
+    let run = |()| {
+        let queue = Queue::<Vec<u64>>::unbounded().unwrap();
+        queue.put(vec![1]).unwrap();
+        let ours = [descriptors_of("memfd:multiproc:"), descriptors_of("socket:")].concat();
+        for number in ours {
+            if number > 2 {
+                // SAFETY: closes a descriptor of the library, on purpose.
+                unsafe { libc::close(number) };
+            }
+        }
+        assert_eq!(queue.get_timeout(Duration::from_secs(60)).unwrap(), [1]);
+        let error = queue.put(vec![2; 1 << 20]).unwrap_err();
+        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        assert_eq!(error.into_inner().len(), 1 << 20);
+        // The connection that would bring the result of this process was closed, too.
+        std::process::exit(0);
+    };
+    let child: Process<()> = Process::spawn(run, ()).unwrap();
+    assert_eq!(child.wait().code(), Some(0));
+}

@@ -1,0 +1,95 @@
+//! Values that cannot cross: what a queue does with them.
+
+use multiproc_queue::{DeathReason, GetError, JoinableQueue, PutError, Queue, TryPutError};
+use serde::{Deserialize, Deserializer, Serialize};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum List {
+    End,
+    Link(u32, Box<List>),
+}
+
+impl List {
+    fn of(levels: u32) -> Self {
+        (1..levels).fold(Self::End, |list, n| Self::Link(n, list.into()))
+    }
+
+    fn levels(&self) -> u32 {
+        let mut list = self;
+        let mut levels = 1;
+        while let Self::Link(_, next) = list {
+            list = next;
+            levels += 1;
+        }
+        levels
+    }
+}
+
+#[test]
+fn value_of_the_most_levels_arrives_and_a_deeper_one_comes_back() {
+    let queue = Queue::bounded(10).unwrap();
+    queue.put(List::of(256)).unwrap();
+    let PutError::Encode(back, error) = queue.put(List::of(257)).unwrap_err() else { panic!() };
+    assert_eq!(back.levels(), 257);
+    assert!(error.reason().contains("at most 256 levels"), "{error}");
+    let refused = queue.try_put(List::of(10_000)).unwrap_err();
+    assert!(matches!(&refused, TryPutError::Encode(list, _) if list.levels() == 10_000));
+    let refused = queue.put_many([List::of(1), List::of(300), List::of(2)]).unwrap_err();
+    assert_eq!(refused.put(), 1);
+    assert_eq!(refused.into_items(), [List::of(300), List::of(2)]);
+    assert_eq!(queue.get_many(9).unwrap(), [List::of(256), List::of(1)]);
+}
+
+#[test]
+fn task_of_the_most_levels_arrives_and_a_deeper_one_comes_back() {
+    let queue = JoinableQueue::bounded(10).unwrap();
+    queue.put(List::of(256)).unwrap();
+    let PutError::Encode(back, _) = queue.put(List::of(16_000)).unwrap_err() else { panic!() };
+    assert_eq!(back.levels(), 16_000);
+    assert_eq!(queue.unfinished(), 1);
+    let task = queue.get().unwrap();
+    assert_eq!(task.levels(), 256);
+    task.task_done();
+    assert_eq!((queue.unfinished(), queue.dead_letters_len()), (0, 0));
+}
+
+/// A number that its `Deserialize` takes for granted to be small.
+#[derive(Debug, PartialEq, Serialize)]
+struct Small(u32);
+
+impl<'de> Deserialize<'de> for Small {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        assert!(number < 10, "out of range: {number}");
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn item_whose_deserialize_panics_is_a_decode_error_and_the_next_one_comes() {
+    let queue = Queue::bounded(10).unwrap();
+    queue.put_many([Small(11), Small(1), Small(12), Small(2)]).unwrap();
+    let Err(GetError::Decode(error)) = queue.get() else { panic!("it cannot be decoded") };
+    assert!(error.reason().contains("out of range: 11"), "{error}");
+    let error = queue.get_many(9).unwrap_err();
+    assert!(error.error().to_string().contains("out of range: 12"), "{error}");
+    assert_eq!(error.into_items(), [Small(1), Small(2)]);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn task_whose_deserialize_panics_is_a_dead_letter_with_the_message() {
+    let queue = JoinableQueue::bounded(10).unwrap();
+    queue.put(Small(11)).unwrap();
+    queue.put(Small(1)).unwrap();
+    let Err(GetError::Decode(error)) = queue.get() else { panic!("it cannot be decoded") };
+    assert!(error.reason().contains("out of range: 11"), "{error}");
+    assert_eq!((queue.len(), queue.unfinished(), queue.dead_letters_len()), (1, 1, 1));
+    let letters = queue.dead_letters().unwrap();
+    let [letter] = &letters[..] else { panic!("one letter") };
+    let DeathReason::Undecodable(error) = letter.reason() else { panic!("{letter:?}") };
+    assert!(error.reason().contains("out of range: 11"), "{error}");
+    let task = queue.get().unwrap();
+    assert_eq!(*task, Small(1));
+    task.task_done();
+}
