@@ -659,6 +659,7 @@ fn nothing_stays_of_tasks() {
             jobs.put_many(0..10u32).unwrap();
             killed_with(&jobs, 2);
             let (_held, _detached) = (jobs.get().unwrap(), jobs.get().unwrap().detach());
+            let (_item, _receipt) = jobs.get().unwrap().into_parts();
             drop(jobs.dead_letters().unwrap());
         };
         round();
@@ -676,7 +677,9 @@ struct Model {
     items: VecDeque<(u64, u32)>,
     /// (due, id, item, attempt)
     ready: BTreeSet<(u64, u64, u32, u32)>,
-    detached: BTreeSet<u64>,
+    detached: usize,
+    /// How many of the detached ones are counted as done.
+    counted: usize,
     /// (id, item, attempts)
     dead: BTreeSet<(u64, u32, u32)>,
 }
@@ -703,6 +706,17 @@ impl Model {
             self.ready.insert((self.produced, id, item, attempt + 1));
         }
     }
+
+    fn task_done(&mut self) -> bool {
+        if self.detached == 0 {
+            return false;
+        }
+        self.counted += 1;
+        if self.counted == self.detached {
+            (self.detached, self.counted) = (0, 0);
+        }
+        true
+    }
 }
 
 /// Random calls, on the queue and on the model.
@@ -725,6 +739,7 @@ fn random_calls(random: &mut fastrand::Rng) {
     let clone = jobs.clone();
     let mut model = Model::default();
     let mut held = Vec::new();
+    let mut receipts = Vec::new();
     for n in 0..80 {
         let jobs = if random.bool() { &jobs } else { &clone };
         match random.usize(..10) {
@@ -752,10 +767,23 @@ fn random_calls(random: &mut fastrand::Rng) {
             }
             8 if !held.is_empty() && random.bool() => {
                 let task = held.swap_remove(random.usize(..held.len()));
-                model.detached.insert(task.id());
-                let _ = task.detach();
+                if random.bool() {
+                    model.detached += 1;
+                    let _ = task.detach();
+                } else {
+                    receipts.push(task.into_parts());
+                }
             }
-            8 => assert_eq!(jobs.task_done().is_ok(), model.detached.pop_first().is_some()),
+            8 if !receipts.is_empty() && random.bool() => {
+                let (item, receipt) = receipts.swap_remove(random.usize(..receipts.len()));
+                if random.bool() {
+                    receipt.task_done();
+                } else {
+                    model.put_back((receipt.id(), item, receipt.attempt()));
+                    drop(receipt);
+                }
+            }
+            8 => assert_eq!(jobs.task_done().is_ok(), model.task_done()),
             _ => {
                 let letters = jobs.dead_letters().unwrap();
                 let seen: Vec<_> =
@@ -781,7 +809,8 @@ fn random_calls(random: &mut fastrand::Rng) {
         let waiting = model.items.len() + model.ready.len();
         assert_eq!(jobs.len(), waiting);
         assert_eq!(jobs.is_full(), model.items.len() == CAPACITY);
-        assert_eq!(jobs.unfinished(), waiting + held.len() + model.detached.len());
+        let in_progress = held.len() + receipts.len() + model.detached;
+        assert_eq!(jobs.unfinished(), waiting + in_progress);
         assert_eq!(jobs.dead_letters_len(), model.dead.len());
     }
 }
@@ -827,6 +856,7 @@ fn scribble(random: &mut fastrand::Rng) {
     drop(tasks.pop());
     tasks.pop().unwrap().put_back();
     jobs.try_get().unwrap().put_back();
+    let mut receipts = Vec::new();
     for _ in 0..10 {
         let (mut bytes, len) = ([0; 8], random.usize(1..=8));
         random.fill(&mut bytes[..len]);
@@ -844,11 +874,15 @@ fn scribble(random: &mut fastrand::Rng) {
             match jobs.get_timeout(moment) {
                 Ok(task) if random.bool() => task.task_done(),
                 Ok(task) if random.bool() => _ = task.detach(),
+                Ok(task) if random.bool() => receipts.push(task.into_parts().1),
                 Ok(task) if random.bool() => tasks.push(task),
                 _ => {}
             }
         }
         let _ = (jobs.join_timeout(moment), jobs.task_done(), wait([&jobs], Some(moment)));
+        if random.bool() {
+            receipts.pop().into_iter().for_each(multiproc_queue::Receipt::task_done);
+        }
         let _ = (jobs.len(), jobs.unfinished(), jobs.dead_letters_len(), jobs.redelivered());
         match jobs.dead_letters() {
             Ok(letters) => letters.into_iter().for_each(|letter| {

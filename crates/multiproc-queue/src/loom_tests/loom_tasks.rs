@@ -503,8 +503,8 @@ fn loom_done_or_back_but_not_both() {
         let doomed = handle(&jobs, Member(DOOMED));
         doomed.put(10);
         let (_, task) = doomed.get();
-        doomed.see(|work| work.tasks().detach(task.slot));
-        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done()));
+        assert!(doomed.see(|work| work.tasks().detach(task.slot)));
+        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done(task.slot)));
         let here = handle(&jobs, Member(1));
         let came = here.try_get(Look::Recheck);
         assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));

@@ -139,7 +139,7 @@ pub(crate) enum Kind {
     Free,
     /// A task that its owner works on, and will end.
     Held,
-    /// The same, but the owner has let go of it, and will say of one of those that it is done.
+    /// The same, but it belongs to no thread of its owner.
     Detached,
     /// A task on its way to be `Ready`, by its owner. (It counts as unfinished.)
     Returning,
@@ -503,31 +503,19 @@ impl<M: Members + Places> Tasks<'_, M> {
         true
     }
 
-    /// Lets go of a task that will be ended later.
-    pub(crate) fn detach(&self, slot: Slot) {
+    /// The task that this member works on belongs to no thread any more. False: it was not this
+    /// member's.
+    pub(crate) fn detach(&self, slot: Slot) -> bool {
         let state = self.state(slot);
-        if state.is_of(self.members.me()) {
-            self.change(slot, state, State::new(DETACHED, state.owner(), state.attempt()));
-        }
+        let detached = State::new(DETACHED, state.owner(), state.attempt());
+        state.is_of(self.members.me()) && self.change(slot, state, detached)
     }
 
-    /// One of the detached tasks of this member is done: the one that was put first. False: there is
-    /// none.
-    pub(crate) fn detached_done(&self) -> bool {
-        let me = self.members.me();
-        let mine = |slot| {
-            let state = self.state(slot);
-            (state.kind() == Kind::Detached && state.is_of(me)).then_some((slot, state))
-        };
-        // Another thread may be quicker: then there may be another one.
-        while let Some((slot, state)) =
-            self.all().filter_map(mine).min_by_key(|&(slot, _)| self.number(slot))
-        {
-            if self.change(slot, state, State::FREE) {
-                return true;
-            }
-        }
-        false
+    /// The task that this member has detached is done. False: it was not this member's.
+    pub(crate) fn detached_done(&self, slot: Slot) -> bool {
+        let state = self.state(slot);
+        let is_mine = state.kind() == Kind::Detached && state.is_of(self.members.me());
+        is_mine && self.change(slot, state, State::FREE)
     }
 
     #[inline]

@@ -127,11 +127,10 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         self.ended();
     }
 
-    /// One that this member has detached is done. False: there is none.
-    pub(crate) fn detached_done(&self) -> bool {
-        let is_done = self.tasks().detached_done();
+    /// Tasks that this member has detached are done.
+    pub(crate) fn detached_done(&self, slots: &[Slot]) {
+        slots.iter().for_each(|&slot| _ = self.tasks().detached_done(slot));
         self.ended();
-        is_done
     }
 
     /// The task that this member works on goes back, to the end.
