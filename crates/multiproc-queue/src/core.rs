@@ -23,6 +23,7 @@ use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
 use crate::raw::frame::{self, Header};
 use crate::raw::pace::Pace;
 use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
+use crate::raw::work::Hints;
 use crate::store::{LARGEST_TASK, Store, TaskLimits};
 
 /// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
@@ -57,10 +58,8 @@ pub(crate) struct Core<T> {
     /// The number of closed handles on the other side, when last looked.
     closed_consumers: AtomicU32,
     closed_producers: AtomicU32,
-    /// How often a task had come back, when last none was there.
-    pub(crate) returned: AtomicU32,
-    /// The place of the slot that was taken last.
-    pub(crate) favourite: AtomicU32,
+    /// What it has seen of tasks.
+    pub(crate) hints: Hints,
     /// When it was last looked for tasks of the dead, in ms.
     pub(crate) reclaimed_at: AtomicU64,
     /// How many items were put, for a look now and then.
@@ -175,8 +174,7 @@ impl<T> Core<T> {
             consumer,
             closed_consumers,
             closed_producers,
-            returned: AtomicU32::new(0),
-            favourite: AtomicU32::new(0),
+            hints: Hints::default(),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             put_pace: Pace::default(),
