@@ -211,6 +211,10 @@ impl<T> Core<T> {
     /// How many items can be got.
     pub(crate) fn len(&self) -> usize {
         self.discard_unreachable();
+        self.gettable_len()
+    }
+
+    fn gettable_len(&self) -> usize {
         match self.store.tasks {
             None => self.ring_len(),
             Some(_) => self.tasks_len(),
@@ -229,7 +233,7 @@ impl<T> Core<T> {
 
     /// Items that no consumer is left for do not count.
     fn discard_unreachable(&self) {
-        if self.consumer.is_none() && self.ring_len() > 0 {
+        if self.consumer.is_none() && self.gettable_len() > 0 {
             // If none is left, this discards them.
             let _ = self.check_consumers(true);
         }
@@ -265,6 +269,7 @@ impl<T> Core<T> {
         if ring.is_thrown_away() {
             self.drain_lane();
             ring.discard(Deadline::after(patience));
+            self.discard_tasks(&ring);
         }
     }
 

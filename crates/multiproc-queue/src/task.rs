@@ -214,10 +214,24 @@ impl<T> Core<T> {
         if self.store.tasks.is_none() || !work.tasks().is_time_to_trim(now) {
             return;
         }
+        self.trim_all_tasks(ring);
+    }
+
+    fn trim_all_tasks(&self, ring: &Ring<'_, Store>) {
+        let (work, now) = (self.work(), lane::now());
         let mut is_more = true;
         while is_more {
             is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));
+        }
+    }
+
+    /// Discards the tasks that nobody gets any more, and gives their memory back. Those in work, and
+    /// dead letters, stay as long as a process is left that can use them.
+    pub(crate) fn discard_tasks(&self, ring: &Ring<'_, Store>) {
+        if self.store.tasks.is_some() {
+            self.work().tasks().discard(ring.control.is_orphaned());
+            self.trim_all_tasks(ring);
         }
     }
 }

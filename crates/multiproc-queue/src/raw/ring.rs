@@ -316,6 +316,11 @@ impl Control {
         self.state() & (DRAIN | NOW) != 0
     }
 
+    /// Whether no consumer is left.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.state() & ORPHANED != 0
+    }
+
     /// Whether nobody gets the queued items any more: then they are discarded.
     pub(crate) fn is_thrown_away(&self) -> bool {
         self.state() & (NOW | ORPHANED) != 0

@@ -815,6 +815,19 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.all().any(|slot| self.is_held_by(slot, self.state(slot), thread))
     }
 
+    /// Discards the tasks that wait to be delivered again: nobody takes one any more. With
+    /// `is_orphaned`, all others as well: no process is left that could end one, or look at a dead
+    /// letter.
+    #[cold]
+    pub(crate) fn discard(&self, is_orphaned: bool) {
+        for slot in self.all() {
+            let state = self.state(slot);
+            if state.kind() == Kind::Ready || is_orphaned {
+                self.change(slot, state, State::FREE);
+            }
+        }
+    }
+
     /// Gives the memory of large slots back that are not in use and have none behind them that is: a
     /// piece of it. Whether there is more. Under the consumers' lock.
     pub(crate) fn trim(&self, now: Duration) -> bool {
