@@ -61,7 +61,22 @@ pub fn active_children() -> Vec<Child> {
 
 /// Opens a descriptor for a process, which becomes readable when the process has ended.
 pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    above_stdio(pidfd_open(pid, PidfdFlags::empty())?)
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => above_stdio(pidfd),
+        // No other cause for these: any process may be opened.
+        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
+            let error = io::Error::from(error);
+            Err(io::Error::new(
+                error.kind(),
+                format!(
+                    "expected a pidfd from pidfd_open(2), got: {error}; a seccomp filter refuses the \
+                     call, as those of old container runtimes do, or the kernel is older than 5.10: \
+                     allow the call in the filter, or update the runtime or the kernel"
+                ),
+            ))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What happens to the children at the end of a program.
