@@ -97,9 +97,11 @@ pub enum JoinError {
         /// [`Backtrace::capture`](std::backtrace::Backtrace::capture) has it.
         backtrace: Option<String>,
     },
-    /// It ended by itself before its function returned, with this exit code.
+    /// It ended by itself with this exit code: before its function returned; or after that, if the code
+    /// is not 0.
     Exited(i32),
-    /// It was killed by this signal, and left a core dump or not. 9 is SIGKILL, see signal(7).
+    /// It was killed by this signal, before or after its function returned, and left a core dump or not.
+    /// 9 is SIGKILL, see signal(7).
     Signaled(i32, bool),
     /// Its function was not called: the arguments could not be decoded in the child.
     ArgumentsLost(String),
@@ -116,9 +118,8 @@ impl fmt::Display for JoinError {
             Self::Panicked { message, location, .. } => {
                 write!(f, "it panicked at {location}: {message}")
             }
-            Self::Exited(code) => {
-                write!(f, "it exited with code {code} before its function returned")
-            }
+            Self::Exited(0) => f.write_str("it exited with code 0 before its function returned"),
+            Self::Exited(code) => write!(f, "it exited with code {code}"),
             Self::Signaled(signal, core_dumped) => {
                 let dump = if *core_dumped { ", core dumped" } else { "" };
                 write!(f, "it was killed by {}{dump}", SignalName(*signal))

@@ -150,7 +150,8 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// # Errors
     ///
-    /// See [`JoinError`]: how it ended, if the function did not return.
+    /// See [`JoinError`]: how it ended, if the function did not return, or if the process failed after
+    /// that. (An exit handler may abort it, for example.)
     pub fn join(self) -> Result<R, JoinError> {
         let status = self.child.wait();
         self.result(status)
@@ -187,25 +188,26 @@ impl<R: DeserializeOwned> Process<R> {
 
     /// What has come from one that has ended.
     fn result(&self, status: ExitStatus) -> Result<R, JoinError> {
-        match self.child.take_outcome() {
-            Ok(Outcome::Returned(result)) => result.decode().map_err(|reason| {
-                let name = std::any::type_name::<R>();
-                JoinError::ResultLost(format!("what came is no `{name}`: {reason}"))
-            }),
-            Ok(Outcome::Panicked(Panic { message, location, backtrace })) => {
+        match (self.child.take_outcome(), status) {
+            // A result counts only if nothing failed after it: an exit handler, the wait for children.
+            (Ok(Outcome::Returned(result)), ExitStatus::Exited(0) | ExitStatus::Unknown) => {
+                result.decode().map_err(|reason| {
+                    let name = std::any::type_name::<R>();
+                    JoinError::ResultLost(format!("what came is no `{name}`: {reason}"))
+                })
+            }
+            (Ok(Outcome::Panicked(Panic { message, location, backtrace })), _) => {
                 Err(JoinError::Panicked { message, location, backtrace })
             }
-            Ok(Outcome::ArgumentsLost(reason)) => Err(JoinError::ArgumentsLost(reason)),
-            Ok(Outcome::ResultLost(reason)) => Err(JoinError::ResultLost(reason)),
-            Err(lost) => Err(match (status, lost) {
-                // It had something to say, and came to its end well.
-                (ExitStatus::Exited(0), Some(reason)) => JoinError::ResultLost(reason),
-                (ExitStatus::Exited(code), _) => JoinError::Exited(code),
-                (ExitStatus::Signaled { signal, core_dumped }, _) => {
-                    JoinError::Signaled(signal, core_dumped)
-                }
-                (ExitStatus::Unknown, _) => JoinError::Unknown,
-            }),
+            (Ok(Outcome::ArgumentsLost(reason)), _) => Err(JoinError::ArgumentsLost(reason)),
+            (Ok(Outcome::ResultLost(reason)), _) => Err(JoinError::ResultLost(reason)),
+            // It had something to say, and came to its end well.
+            (Err(Some(reason)), ExitStatus::Exited(0)) => Err(JoinError::ResultLost(reason)),
+            (_, ExitStatus::Exited(code)) => Err(JoinError::Exited(code)),
+            (_, ExitStatus::Signaled { signal, core_dumped }) => {
+                Err(JoinError::Signaled(signal, core_dumped))
+            }
+            (_, ExitStatus::Unknown) => Err(JoinError::Unknown),
         }
     }
 }
