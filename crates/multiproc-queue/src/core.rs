@@ -6,10 +6,11 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use multiproc_message::{self as message, Handles};
 use multiproc_message::{DecodeError, Descriptor, EncodeError};
 use multiproc_shm::Deadline;
@@ -50,7 +51,9 @@ const PUTS_A_LOOK: u32 = 1024;
 pub(crate) struct Core<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
-    producer: Mutex<Option<Arc<End>>>,
+    ///
+    /// No mutex: a thread that held one at a fork(2) would hold it forever in the child.
+    producer: ArcSwapOption<End>,
     /// Whether there is none, for a look without the mutex.
     is_closed: AtomicBool,
     /// None: this handle does not get.
@@ -170,7 +173,7 @@ impl<T> Core<T> {
         Self {
             store,
             is_closed: AtomicBool::new(producer.is_none()),
-            producer: Mutex::new(producer),
+            producer: ArcSwapOption::new(producer),
             consumer,
             closed_consumers,
             closed_producers,
@@ -192,7 +195,7 @@ impl<T> Core<T> {
     }
 
     fn producer_end(&self) -> Option<Arc<End>> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.producer.load_full()
     }
 
     /// The queue, as this process sees it.
@@ -246,8 +249,8 @@ impl<T> Core<T> {
     /// Puts no more through this handle.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        let end = self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(end); // which may wake others: not under the mutex
+        // Dropping the last one wakes others.
+        drop(self.producer.swap(None));
     }
 
     /// Ends the queue for everybody.
