@@ -271,6 +271,9 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// While they are looked at, nobody else sees them; if this process dies, they are as before.
     ///
+    /// One call returns letters of up to 64 MiB together, and one that goes beyond. While those are kept
+    /// (or after they were taken out), the next call returns the next ones.
+    ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
     ///
@@ -291,7 +294,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// If the queue is corrupted.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        DeadLetter::all(&self.core)
+        DeadLetter::first(&self.core)
     }
 }
 

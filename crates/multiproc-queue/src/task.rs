@@ -66,7 +66,7 @@ impl<T> Core<T> {
     /// Puts the tasks of the dead back, if this is a queue of tasks.
     pub(crate) fn reclaim(&self) {
         if self.store.tasks.is_some() {
-            self.work().reclaim();
+            self.work().reclaim(Deadline::after(MOMENT));
         }
     }
 
@@ -219,10 +219,12 @@ impl<T> Core<T> {
 
     fn trim_all_tasks(&self, ring: &Ring<'_, Store>) {
         let (work, now) = (self.work(), lane::now());
-        let mut is_more = true;
-        while is_more {
-            is_more = false;
+        for _ in 0..work.tasks().pieces() {
+            let mut is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));
+            if !is_more {
+                break;
+            }
         }
     }
 
@@ -431,33 +433,41 @@ pub struct DeadLetter<T> {
     end: LetterEnd,
 }
 
+/// How many bytes of dead letters are enough for one call.
+const HELD: usize = 64 << 20;
+
 impl<T: DeserializeOwned> DeadLetter<T> {
-    /// All there are, from the oldest on.
-    pub(crate) fn all(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let tasks = core.work().tasks();
-        let mut letters: Vec<Self> = Vec::new();
-        loop {
-            let after = letters.last().map(|letter| letter.task.number);
-            let mut bytes = Vec::new();
-            let found = tasks.take_letter(after, &mut bytes);
-            let Some((task, had_descriptors)) =
-                found.map_err(Missed::from).map_err(as_get_error)?
-            else {
-                return Ok(letters);
-            };
-            let (item, reason) = match message::decode(&bytes, Vec::new()) {
-                Ok(item) => (Some(item), DeathReason::Attempts),
-                Err(_) if had_descriptors => (None, DeathReason::DescriptorsLost),
-                Err(error) => (None, DeathReason::Undecodable(error)),
-            };
-            letters.push(Self {
+    /// The first ones, from the oldest on, and not much more than [`HELD`] bytes of them.
+    pub(crate) fn first(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
+        let work = core.work();
+        let tasks = work.tasks();
+        let mut letters = Vec::new();
+        let mut total = 0;
+        for slot in tasks.letters() {
+            if total >= HELD {
+                break;
+            }
+            let mut bytes = Lent::empty();
+            let found = tasks.take_letter(slot, &mut bytes);
+            let found = found.map_err(Missed::from).map_err(as_get_error)?;
+            let Some((task, had_descriptors)) = found else { continue };
+            // From here on, it is laid back whatever happens.
+            let mut letter = Self {
                 core: Arc::clone(core),
-                item,
+                item: None,
                 task,
-                reason,
+                reason: DeathReason::Attempts,
                 end: LetterEnd::LayBack,
-            });
+            };
+            match message::decode(&bytes, Vec::new()) {
+                Ok(item) => letter.item = Some(item),
+                Err(_) if had_descriptors => letter.reason = DeathReason::DescriptorsLost,
+                Err(error) => letter.reason = DeathReason::Undecodable(error),
+            }
+            total += bytes.len();
+            letters.push(letter);
         }
+        Ok(letters)
     }
 }
 

@@ -179,7 +179,7 @@ impl<L: Members + Copy> Handle<L> {
         let (_, task) = self.get();
         self.see(|work| {
             work.bury(task.slot);
-            let letter = work.tasks().take_letter(None, &mut Vec::new());
+            let letter = work.tasks().take_letter(task.slot, &mut Vec::new());
             letter.unwrap().unwrap().0.slot
         })
     }
@@ -615,7 +615,7 @@ fn loom_an_untaken_slot_is_no_task() {
             assert!(die_at(point, || _ = doomed.get()));
             assert_eq!(here.unfinished(), 1, "{point}");
             let other = handle(&jobs, Member(2));
-            let other = thread::spawn(move || other.see(|work| work.reclaim()));
+            let other = thread::spawn(move || other.see(|work| work.reclaim(Deadline::NEVER)));
             let (item, task) = here.try_get(Look::Again).unwrap();
             assert_eq!((item, task.attempt), (10, 1));
             here.done(task);

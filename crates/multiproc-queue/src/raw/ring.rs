@@ -645,14 +645,14 @@ impl<M: Members + Memory> Ring<'_, M> {
         self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
     }
 
-    /// Does `act` while nobody puts or gets, if the locks can be had soon. (If a member was stopped
-    /// while it had one, that side keeps still anyhow.)
+    /// Does `act` while nobody puts or gets, if the locks can be had soon; whether they could. (If a
+    /// member was stopped while it had one, that side keeps still anyhow.)
     #[cold]
-    pub(crate) fn while_still<R>(&self, act: impl FnOnce() -> R) -> R {
+    pub(crate) fn while_still<R>(&self, act: impl FnOnce() -> R) -> (R, bool) {
         let patience = || Deadline::after(TRIM_PATIENCE);
-        let _consumers = self.lock::<Consumers>(patience);
-        let _producers = self.lock::<Producers>(patience);
-        act()
+        let consumers = self.lock::<Consumers>(patience);
+        let producers = self.lock::<Producers>(patience);
+        (act(), consumers.is_ok() && producers.is_ok())
     }
 
     /// Whether what is there is thrown away.

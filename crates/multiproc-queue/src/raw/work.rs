@@ -15,7 +15,7 @@ use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
 use multiproc_shm::event_count::{Look, PAUSE};
 use multiproc_shm::members::Members;
-use multiproc_shm::primitives::Ordering;
+use multiproc_shm::primitives::{Backoff, Ordering};
 
 use super::blocks::Memory;
 use super::frame::Header;
@@ -40,6 +40,8 @@ pub(crate) struct Hints {
     /// A slot in which an unfinished task was last found.
     busy: atomic::AtomicU64,
     batch: Mutex<Batch>,
+    /// Where the search for tasks of dead members goes on.
+    reclaimed: atomic::AtomicU64,
     /// How many more tasks that have come back are taken before another slot is looked for.
     short: atomic::AtomicU32,
 }
@@ -108,14 +110,18 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             control: &self.ring.control.tasks,
             members: self.ring.members,
             max_attempts: self.max_attempts,
+            longest: usize::try_from(self.ring.limits.bytes).unwrap_or(usize::MAX),
         }
     }
 
-    /// Puts the tasks of the dead back.
-    pub(crate) fn reclaim(&self) {
+    /// Puts the tasks of dead members back: until the deadline, the next call does the rest.
+    pub(crate) fn reclaim(&self, deadline: Deadline) {
         let Some((produced, _)) = self.ring.counts() else { return };
         let consumed = || self.ring.counts().map(|(_, consumed)| consumed);
-        if self.tasks().reclaim(consumed, produced) {
+        let first = Slot::from_bits(self.hints.reclaimed.load(atomic::Ordering::Relaxed));
+        let (any, next) = self.tasks().reclaim(first, consumed, produced, deadline);
+        self.hints.reclaimed.store(next.to_bits(), atomic::Ordering::Relaxed);
+        if any {
             self.came_back();
         }
     }
@@ -255,13 +261,17 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
                 return count;
             }
         }
-        let mut last = 0;
-        for _ in 0..HELD {
-            let (count, is_exact) = self.ring.while_still(attempt);
+        let (mut last, backoff) = (0, Backoff::new());
+        for round in 0..HELD {
+            let ((count, is_exact), was_still) = self.ring.while_still(attempt);
             if is_exact {
                 return count;
             }
             last = count;
+            if !was_still && round > 1 {
+                break;
+            }
+            backoff.snooze();
         }
         // A member was stopped while it brought a task back: there is one.
         last.max(1)
@@ -273,7 +283,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         let waited =
             all_done.wait_heavily(self.ring.control.fences(), PAUSE, deadline, RECHECK, |look| {
                 if look == Look::Recheck {
-                    self.reclaim();
+                    self.reclaim(deadline);
                     looked();
                 }
                 self.is_all_done().then_some(())
@@ -321,7 +331,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         deadline: Deadline,
     ) -> Result<(), Fault> {
         if look == Look::Recheck {
-            self.reclaim();
+            self.reclaim(deadline);
         }
         let short = self.hints.short.load(atomic::Ordering::Relaxed);
         if short > 0 {
@@ -331,7 +341,9 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         self.take_returned(getting, look, short > 0)?;
         if getting.task.is_none() {
             match self.take_item(getting, deadline) {
-                Err(fault) if is_short_of_slots(fault) => return self.take_instead(getting, fault),
+                Err(fault) if is_short_of_slots(fault) => {
+                    return self.take_instead(getting, fault, deadline);
+                }
                 result => result?,
             }
         }
@@ -345,10 +357,15 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// would never come otherwise if nobody else had a task: its turn is behind the item that needs a
     /// slot.
     #[cold]
-    fn take_instead(&self, getting: &mut Getting<'_>, fault: Fault) -> Result<(), Fault> {
+    fn take_instead(
+        &self,
+        getting: &mut Getting<'_>,
+        fault: Fault,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
         self.take_returned(getting, Look::Recheck, true)?;
         if getting.task.is_none() {
-            self.reclaim();
+            self.reclaim(deadline);
             self.take_returned(getting, Look::Recheck, true)?;
         }
         if getting.task.is_none() {
