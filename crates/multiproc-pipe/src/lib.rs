@@ -92,6 +92,7 @@ mod pipe;
 mod reader;
 mod shared_bytes;
 mod shared_pool;
+mod spare;
 mod stream;
 mod system;
 mod travel;

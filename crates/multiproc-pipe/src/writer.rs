@@ -1,6 +1,6 @@
 //! The sending half of the machinery: encodes into a buffer that is kept, writes it at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -8,13 +8,16 @@ use serde::Serialize;
 
 use crate::deadline::Deadline;
 use crate::error::{EncodeError, SendFault};
-use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header, KEEP};
+use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
 use crate::message::{self, Handles};
+use crate::spare;
 use crate::stream::Stream;
 
 #[derive(Default)]
 pub(crate) struct Writer {
     buffer: RefCell<Vec<u8>>,
+    /// How long the last frame was, if it took more than is kept in `buffer`; else 0.
+    large: Cell<usize>,
     unsent: RefCell<Unsent>,
 }
 
@@ -83,7 +86,10 @@ impl Writer {
         deadline: Deadline,
     ) -> Result<(), SendFault> {
         // Taken out while the value's own code runs: that may send on this very connection.
-        let mut buffer = self.buffer.take();
+        let mut buffer = match self.large.get() {
+            0 => self.buffer.take(),
+            length => spare::take(length),
+        };
         buffer.clear();
         buffer.extend_from_slice(&[0; HEADER]);
         let result = message::encode_unsent(value, &mut buffer)
@@ -92,8 +98,12 @@ impl Writer {
                 None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
                 Some(handles) => self.write_handles::<T>(stream, &mut buffer, handles, deadline),
             });
-        if buffer.capacity() <= KEEP {
+        let is_large = buffer.len() > spare::SMALL;
+        self.large.set(if is_large { buffer.len() } else { 0 });
+        if buffer.capacity() <= spare::SMALL {
             self.buffer.replace(buffer);
+        } else {
+            spare::keep(buffer);
         }
         result
     }
