@@ -36,7 +36,7 @@ fn steps() -> Vec<Step> {
     let cargo_step = |name, command| Step { name, action: Action::Cargo(command) };
     let job = |name, run| Step { name, action: Action::Job(run) };
 
-    let mut doc = cargo_locked("doc", &["--workspace", "--no-deps"]);
+    let mut doc = cargo_locked("doc", &["--workspace", "--all-features", "--no-deps"]);
     // A broken link is only a warning by default.
     doc.env("RUSTDOCFLAGS", shell::with_flags("RUSTDOCFLAGS", "-D warnings"));
 
@@ -48,11 +48,17 @@ fn steps() -> Vec<Step> {
         // not in RUSTFLAGS, which would rebuild every dependency.
         cargo_step(
             "clippy",
-            cargo_locked("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"]),
+            cargo_locked(
+                "clippy",
+                &["--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"],
+            ),
         ),
-        cargo_step("build", cargo_locked("build", &["--workspace", "--all-targets"])),
+        cargo_step(
+            "build",
+            cargo_locked("build", &["--workspace", "--all-features", "--all-targets"]),
+        ),
         // No --all-targets here: it would leave out the doc tests.
-        cargo_step("test", cargo_locked("test", &["--workspace"])),
+        cargo_step("test", cargo_locked("test", &["--workspace", "--all-features"])),
         // Apart, because the feature brings implementations that make some inference in other tests
         // ambiguous.
         cargo_step(

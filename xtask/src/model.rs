@@ -28,7 +28,7 @@ struct Suite {
 const LOOM: Suite = Suite {
     name: "loom",
     cfg: "loom",
-    crates: &["multiproc-sync", "multiproc-queue"],
+    crates: &["multiproc-shm", "multiproc-sync", "multiproc-queue"],
     // A model runs its code thousands of times, so --release. The models are unit tests, and
     // the other targets do not build on loom's atomics, so --lib.
     targets: &["--release", "--lib"],

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::deadline::Deadline;
 use crate::error::{
     RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
     TrySendError,
@@ -18,6 +17,7 @@ use crate::iter::{IntoIter, Iter};
 use crate::reader::Reader;
 use crate::stream::{Role, Stream};
 use crate::writer::Writer;
+use multiproc_shm::Deadline;
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
 ///

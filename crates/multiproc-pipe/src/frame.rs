@@ -23,7 +23,9 @@ pub(crate) const HEADER: usize = 12;
 pub(crate) const DESCRIPTORS_A_PACKET: usize = 253;
 
 /// One packet on each byte of the header.
-pub(crate) const MAX_DESCRIPTORS: usize = HEADER * DESCRIPTORS_A_PACKET;
+pub(crate) use multiproc_message::MAX_DESCRIPTORS;
+
+const _: () = assert!(MAX_DESCRIPTORS == HEADER * DESCRIPTORS_A_PACKET);
 
 /// What one read takes at most: many small messages, one system call.
 const READ_AHEAD: usize = 64 * 1024;

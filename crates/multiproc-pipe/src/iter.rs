@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
-use crate::deadline::Deadline;
 use crate::error::RecvError;
 use crate::reader::Reader;
 use crate::stream::Stream;
+use multiproc_shm::Deadline;
 
 /// The values that come, until the other side is gone. Made by `iter` of
 /// [`Receiver`](crate::Receiver) and [`Connection`](crate::Connection).

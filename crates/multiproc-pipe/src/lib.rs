@@ -74,19 +74,12 @@
 
 #[cfg(multiproc_faults)]
 pub mod fault;
-pub mod message;
 
 mod address;
-mod bytes;
-mod codec;
 mod connection;
-mod deadline;
-mod descriptor;
 mod error;
 mod frame;
 mod iter;
-#[cfg(feature = "json")]
-mod json;
 mod listener;
 mod pipe;
 mod reader;
@@ -100,18 +93,19 @@ mod wait;
 mod writer;
 
 pub use address::Address;
-pub use bytes::Bytes;
 pub use connection::{Connection, Receiver, Sender};
-pub use deadline::Deadline;
-pub use descriptor::Descriptor;
 pub use error::{
-    DecodeError, EncodeError, RecvBytesError, RecvError, RecvTimeoutError, SendError,
-    SendTimeoutError, TryRecvError, TrySendError,
+    RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+    TrySendError,
 };
 pub use iter::{IntoIter, Iter};
-#[cfg(feature = "json")]
-pub use json::Json;
 pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
+/// Values that carry descriptors, for those who build on this crate.
+pub use multiproc_message as message;
+#[cfg(feature = "json")]
+pub use multiproc_message::Json;
+pub use multiproc_message::{Bytes, DecodeError, Descriptor, EncodeError};
+pub use multiproc_shm::Deadline;
 pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};
 pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};

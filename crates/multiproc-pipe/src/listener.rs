@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use multiproc_memory::above_stdio;
+use multiproc_shm::above_stdio;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::PollFlags;
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
@@ -30,13 +30,12 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::address::Address;
-use crate::bytes::Bytes;
 use crate::connection::Connection;
-use crate::deadline::Deadline;
-use crate::descriptor::Descriptor;
 use crate::message;
 use crate::stream::{Stream, wait_for};
 use crate::wait::Source;
+use multiproc_message::{Bytes, Descriptor};
+use multiproc_shm::Deadline;
 
 /// How many may wait to be accepted. The kernel cuts it down to its own limit (net.core.somaxconn).
 const BACKLOG: u16 = 4096;

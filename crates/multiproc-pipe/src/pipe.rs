@@ -2,7 +2,7 @@
 
 use std::io;
 
-use multiproc_memory::above_stdio;
+use multiproc_shm::above_stdio;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 

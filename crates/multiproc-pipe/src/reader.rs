@@ -7,11 +7,11 @@ use std::os::fd::OwnedFd;
 
 use serde::de::DeserializeOwned;
 
-use crate::deadline::Deadline;
 use crate::error::{RecvBytesError, RecvError};
 use crate::frame::{Assembler, Frame, Space};
 use crate::message;
 use crate::stream::{ReadFault, Stream};
+use multiproc_shm::Deadline;
 
 /// Why nothing can be made out after a message whose descriptors did not come.
 const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \

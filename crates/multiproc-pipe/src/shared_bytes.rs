@@ -6,11 +6,11 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
-use multiproc_memory::{Sealed, Writer, receive};
+use multiproc_shm::{Sealed, Writer, receive};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::descriptor::Descriptor;
 use crate::shared_pool::Filled;
+use multiproc_message::Descriptor;
 
 /// Bytes that cross to another process in shared memory: the message holds a descriptor only, and
 /// so it needs a connection that carries descriptors ([`duplex`](crate::duplex)), or to be an

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use multiproc_memory::{Frozen, Segment};
+use multiproc_shm::{Frozen, Segment};
 
-use crate::deadline::Deadline;
 use crate::shared_bytes::SharedBytes;
+use multiproc_shm::Deadline;
 
 const PAGE: usize = 4096;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use multiproc_memory::{above_stdio, sigpipe};
+use multiproc_shm::{above_stdio, sigpipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -20,12 +20,12 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, shutdown,
 };
 
-use crate::deadline::Deadline;
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
 use crate::system::{
     poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_quietly,
     write_two,
 };
+use multiproc_shm::Deadline;
 
 /// Why a read failed.
 pub(crate) enum ReadFault {

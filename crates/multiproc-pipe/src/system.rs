@@ -6,7 +6,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 
-use multiproc_memory::sigpipe;
+use multiproc_shm::sigpipe;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, Timespec};
 use rustix::io::{Errno, ReadWriteFlags, Result};

@@ -7,13 +7,12 @@ use serde::de::Error as _;
 use serde::ser::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::bytes::Bytes;
 use crate::connection::{Connection, Receiver, Sender};
-use crate::descriptor::Descriptor;
 use crate::message;
 use crate::reader::Reader;
 use crate::stream::{Role, Stream};
 use crate::writer::Writer;
+use multiproc_message::{Bytes, Descriptor};
 
 /// An end on its way: its descriptor, and what lies between the kernel and its user.
 #[derive(Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::connection::{Connection, Receiver};
-use crate::deadline::Deadline;
-use crate::descriptor::Descriptor;
+use multiproc_message::Descriptor;
+use multiproc_shm::Deadline;
 
 /// What [`wait`] can wait for: something with a descriptor that is readable when there is news.
 ///

@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 
 use serde::Serialize;
 
-use crate::deadline::Deadline;
-use crate::error::{EncodeError, SendFault};
+use crate::error::SendFault;
 use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
 use crate::message::{self, Handles};
 use crate::spare;
 use crate::stream::Stream;
+use multiproc_message::EncodeError;
+use multiproc_shm::Deadline;
 
 #[derive(Default)]
 pub(crate) struct Writer {

@@ -53,10 +53,22 @@ macro_rules! common {
             /// Ends the queue for everybody: nobody puts any more. Everybody who waits is woken, in
             /// every process.
             ///
-            /// With [`Shutdown::Drain`], what is there can still be got, then getting is an error,
+            /// With [`Shutdown::Drain`], queued items can still be got, then getting is an error,
             /// `Closed`; with [`Shutdown::Now`], it is one at once. Putting is `Closed` in both
             /// cases. A put that is under way at that moment has either succeeded, and its item is
             /// got, or it is `Closed`. It cannot be taken back; `Now` may follow `Drain`.
+            ///
+            /// `Now` discards the queued items before it returns: their memory is released, and the
+            /// handles in them are closed, so that a peer that waits for one of these gets
+            /// `Disconnected`. Two things can delay this until any process next calls the queue and
+            /// finds it closed:
+            ///
+            /// - A [`Producer`](crate::Producer) cannot receive handles, so it cannot close them
+            ///   either. A process with a `Queue` or a [`Consumer`](crate::Consumer) does, when it
+            ///   gets, puts or waits; one that is already waiting is woken for it. A process that
+            ///   only keeps such a handle closes them when it drops it.
+            /// - A process that was stopped (SIGSTOP) in the middle of a put or a get keeps the memory
+            ///   from being released. The call waits for up to a second for such a process.
             pub fn shutdown(&self, how: Shutdown) {
                 self.core.shut_down(how == Shutdown::Drain);
             }

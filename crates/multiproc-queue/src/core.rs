@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use multiproc_pipe::message::{self, Handles};
-use multiproc_pipe::{Deadline, DecodeError, Descriptor, EncodeError};
-use multiproc_sync::primitives::has_light_fences;
-use multiproc_sync::raw::waiters::Look;
-use multiproc_sync::region::Region;
+use multiproc_message::{self as message, Handles};
+use multiproc_message::{DecodeError, Descriptor, EncodeError};
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Look;
+use multiproc_shm::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -30,7 +30,7 @@ use crate::store::{LARGEST_TASK, Store, TaskLimits};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same for one who waits for many things, and not long for any of them.
-const MOMENT: Duration = Duration::from_millis(10);
+pub(crate) const MOMENT: Duration = Duration::from_millis(10);
 
 /// A buffer larger than this is not kept for the next item. (Fresh memory costs more than a copy.)
 const KEEP: usize = 4 * 1024 * 1024;
@@ -117,6 +117,7 @@ impl From<Fault> for Refused {
             Fault::Closed => Reason::Closed,
             Fault::Disconnected => Reason::Disconnected,
             Fault::OutOfMemory => Reason::OutOfMemory,
+            Fault::CutOff => Reason::Os(OsError::closed()),
             Fault::Os(code) => Reason::Os(OsError::from_code(code)),
             Fault::TooManyTasks => unreachable!("putting makes no tasks"),
             Fault::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
@@ -132,6 +133,7 @@ impl From<Fault> for Missed {
             Fault::Closed => GetError::Closed,
             Fault::Disconnected => GetError::Disconnected,
             Fault::OutOfMemory => GetError::OutOfMemory,
+            Fault::CutOff => GetError::Os(OsError::closed()),
             Fault::Os(code) => GetError::Os(OsError::from_code(code)),
             Fault::TooManyTasks => GetError::TooManyTasks,
             Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
@@ -148,9 +150,9 @@ impl<T> Core<T> {
     ) -> io::Result<Self> {
         let store = Store::create(name.unwrap_or(""), capacity, max_bytes, tasks)?;
         let (producer, consumer) = lane::pair()?;
-        let end = |socket, role| Some(Arc::new(End::new(socket, role, store.region.clone())));
-        let producer = end(producer, Role::Producer);
-        let consumer = end(consumer, Role::Consumer);
+        let end = |socket, role| End::new(socket, role, store.region.clone()).map(Arc::new);
+        let producer = Some(end(producer, Role::Producer)?);
+        let consumer = Some(end(consumer, Role::Consumer)?);
         Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
     }
 
@@ -161,9 +163,7 @@ impl<T> Core<T> {
         name: Option<Arc<str>>,
     ) -> Self {
         let seldom = &store.region.control().seldom;
-        if !has_light_fences() {
-            seldom.needs_full_fences.store(1, Ordering::SeqCst);
-        }
+        seldom.fences.join();
         // One less, so that the first call looks.
         let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
         let closed_consumers = before(&seldom.closed_consumers);
@@ -212,15 +212,29 @@ impl<T> Core<T> {
 
     /// How many items can be got.
     pub(crate) fn len(&self) -> usize {
+        self.discard_unreachable();
         match self.store.tasks {
-            None => self.items(),
+            None => self.ring_len(),
             Some(_) => self.tasks_len(),
         }
     }
 
     /// How many take a place of the queue's capacity: tasks that have come back do not.
     pub(crate) fn items(&self) -> usize {
+        self.discard_unreachable();
+        self.ring_len()
+    }
+
+    fn ring_len(&self) -> usize {
         usize::try_from(self.ring().len()).unwrap_or(usize::MAX)
+    }
+
+    /// Items that no consumer is left for do not count.
+    fn discard_unreachable(&self) {
+        if self.consumer.is_none() && self.ring_len() > 0 {
+            // If none is left, this discards them.
+            let _ = self.check_consumers(true);
+        }
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -241,6 +255,28 @@ impl<T> Core<T> {
         if let Some(end) = self.producer_end().as_ref().or(self.consumer.as_ref()) {
             end.shut_down();
         }
+        self.discard(PATIENCE);
+    }
+
+    /// If nobody gets the queued items any more, releases them: their memory, and their descriptors if
+    /// this handle could get. The process that shuts the queue down calls this. In case it has no
+    /// consumers' end, or is killed before, every operation that finds the queue closed does, too.
+    #[cold]
+    pub(crate) fn discard(&self, patience: Duration) {
+        let ring = self.ring();
+        if ring.is_thrown_away() {
+            self.drain_lane();
+            ring.discard(Deadline::after(patience));
+        }
+    }
+
+    /// Closes the descriptors in the lane of a queue that is shut down and has nothing left to get.
+    fn drain_lane(&self) {
+        if let Some(end) = &self.consumer {
+            // From here on nobody can send, so the drain comes to an end.
+            end.shut_down();
+            end.drain(Deadline::NEVER);
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -258,10 +294,16 @@ impl<T> Core<T> {
 
     #[cold]
     fn look_for_consumers(&self, closed: u32) -> Result<(), Fault> {
+        let is_hung_up =
+            self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up());
+        // In this order: a shutdown hangs the lane up as well, and may leave consumers something.
         if self.store.region.control().is_shut_down() {
+            self.discard(MOMENT);
             return Err(Fault::Closed);
         }
-        if self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up()) {
+        if is_hung_up {
+            self.store.region.control().orphan();
+            self.discard(MOMENT);
             return Err(Fault::Disconnected);
         }
         self.closed_consumers.store(closed, Ordering::Relaxed);
@@ -307,7 +349,7 @@ impl<T> Core<T> {
         }
         if end.has_packets() {
             // If it is empty, they belong to nothing: a producer was killed, or a bell was rung.
-            let _ = ring.while_empty(|| end.drain());
+            let _ = ring.while_empty(|| end.drain(Deadline::after(MOMENT)));
         }
         ring.trim_if_idle();
         self.trim_tasks(ring);
@@ -337,6 +379,7 @@ impl<T> Core<T> {
         let is_over =
             |result: Result<(), Fault>| result.is_err_and(|fault| fault != Fault::Stalled);
         if is_over(self.check_producers(&ring, Look::Recheck, || Deadline::after(MOMENT))) {
+            self.discard(MOMENT);
             return Ok(true);
         }
         ring.control.ask_for_bell(lane::now());
@@ -373,6 +416,10 @@ impl<T> Core<T> {
         };
         if count > 0 {
             self.ring_bell();
+        }
+        if let Err(Refused::For(_)) = &result {
+            // If it is the end of the queue, items may have to be discarded.
+            let _ = self.check_consumers(true);
         }
         (count, result)
     }
@@ -422,7 +469,9 @@ impl<T> Core<T> {
             }
         };
         if result == Err(Fault::Closed) {
-            end.drain(); // what lies there belongs to items that nobody will get
+            // There may still be packets in the lane that belong to no item.
+            self.drain_lane();
+            self.discard(MOMENT);
         }
         let count = result?;
         if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }
@@ -599,7 +648,9 @@ impl Sink for Batch<'_> {
     }
 }
 
-/// A buffer of this thread, empty, for one operation. While it is lent, another one is made.
+/// A buffer of this thread, empty, for one operation. While it is lent, another one is made; so it is
+/// where this thread's thread-locals are gone already, in the destructor of another one or when the
+/// process exits.
 pub(crate) struct Lent {
     /// There until the drop.
     buffer: Option<Box<Buffer>>,
@@ -616,7 +667,7 @@ thread_local! {
 impl Lent {
     #[inline]
     pub(crate) fn empty() -> Self {
-        let mut buffer = BUFFER.take().unwrap_or_default();
+        let mut buffer = BUFFER.try_with(Cell::take).ok().flatten().unwrap_or_default();
         buffer.0.clear();
         Self { buffer: Some(buffer) }
     }
@@ -626,7 +677,7 @@ impl Drop for Lent {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take().filter(|buffer| buffer.0.capacity() <= KEEP) {
-            BUFFER.set(Some(buffer));
+            let _ = BUFFER.try_with(|kept| kept.set(Some(buffer)));
         }
     }
 }

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use multiproc_pipe::{DecodeError, EncodeError};
+use multiproc_message::{DecodeError, EncodeError};
+use rustix::io::Errno;
 
 /// The queue's shared memory holds what no member writes: another process has scribbled over it.
 ///
@@ -35,6 +36,11 @@ impl OsError {
         Self(code)
     }
 
+    /// Other code in this process has closed a descriptor of the queue.
+    pub(crate) fn closed() -> Self {
+        Self(Errno::BADF.raw_os_error())
+    }
+
     /// The number that the kernel gave, as in [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html).
     #[must_use]
     pub fn raw_os_error(self) -> i32 {
@@ -50,6 +56,13 @@ impl fmt::Debug for OsError {
 
 impl fmt::Display for OsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::closed() {
+            return f.write_str(
+                "a descriptor of the queue was closed by other code in this process (a \
+                 `close_range`, or a `close` of a number that it does not own): keep descriptors of \
+                 multiproc open",
+            );
+        }
         io::Error::from(*self).fmt(f)
     }
 }

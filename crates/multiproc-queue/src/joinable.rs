@@ -6,8 +6,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::{Deadline, Source};
-use multiproc_sync::RECHECK;
+use multiproc_pipe::Source;
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -15,11 +15,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use multiproc_sync::fault;
-use multiproc_sync::primitives::Ordering;
-use multiproc_sync::region::Region;
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::primitives::Ordering;
+use multiproc_shm::region::Region;
+use multiproc_shm::{CheckedFd, Deadline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -27,7 +28,7 @@ use rustix::net::{
     recvmsg, send, sendmsg, shutdown, socketpair,
 };
 
-use crate::raw::ring::{Control, Fault, Incoming, Outgoing};
+use crate::raw::ring::{Control, Fault, Incoming, Outgoing, Put};
 
 /// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
@@ -47,8 +48,9 @@ pub(crate) enum Role {
 
 /// One end, as this process has it. When it is closed, those who may wait for it in vain are woken.
 pub(crate) struct End {
-    /// Taken when it is dropped, and not before.
-    socket: Option<OwnedFd>,
+    /// Taken when it is dropped, and not before. Checked: what is received, discarded or shut down must
+    /// not be the program's, if other code has closed the descriptor.
+    socket: Option<CheckedFd>,
     role: Role,
     region: Region<Control>,
 }
@@ -59,8 +61,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl End {
-    pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> Self {
-        Self { socket: Some(socket), role, region }
+    pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
+        Ok(Self { socket: Some(CheckedFd::new(socket)?), role, region })
     }
 
     /// An end that came from elsewhere.
@@ -74,23 +76,28 @@ impl End {
                  Unix socket for packets",
             ));
         }
-        Ok(Self::new(socket, role, region))
+        Self::new(socket, role, region)
     }
 
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().map_or_else(|| unreachable!("taken only by drop"), AsFd::as_fd)
+    fn checked(&self) -> &CheckedFd {
+        self.socket.as_ref().unwrap_or_else(|| unreachable!("taken only by drop"))
+    }
+
+    fn socket(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.checked().get().map_err(|_| Errno::BADF)
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.socket().try_clone_to_owned()
+        self.checked().get()?.try_clone_to_owned()
     }
 
-    /// What the kernel says about this end now.
+    /// What the kernel says about this end now; nothing, if the descriptor is not ours any more.
     fn look(&self) -> PollFlags {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::from_borrowed_fd(self.socket(), PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(self.checked().unchecked(), PollFlags::IN)];
         match retry_on_intr(|| poll(&mut fds, Some(&now))) {
-            Ok(1..) => fds[0].revents(),
+            // Checked afterwards: so it was ours when the kernel answered.
+            Ok(1..) if self.checked().is_intact() => fds[0].revents(),
             _ => PollFlags::empty(),
         }
     }
@@ -111,16 +118,23 @@ impl End {
         self.look().contains(PollFlags::IN)
     }
 
-    /// Throws all packets away. If the bell was among them, it will be rung again.
-    pub(crate) fn drain(&self) {
+    /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the lane as
+    /// fast as it is drained. If the bell was among them, it will be rung again.
+    pub(crate) fn drain(&self, deadline: Deadline) {
         self.region.control().ask_again(now());
-        for _ in 0..ENOUGH {
+        while !deadline.is_past() {
             match self.throw_away() {
-                Ok(0) if self.is_hung_up() => return,
+                // The end, or a packet without bytes, which no member sends.
+                Ok(0) if self.is_hung_up() && !self.has_bytes() => return,
                 Ok(_) => {}
                 Err(_) => return,
             }
         }
+    }
+
+    /// Whether packets with anything in them lie here.
+    fn has_bytes(&self) -> bool {
+        self.socket().and_then(ioctl_fionread).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Wakes those who wait for the other end with poll(2).
@@ -128,19 +142,19 @@ impl End {
     pub(crate) fn ring(&self) {
         // If there is no room for it, something else lies there that wakes them.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = retry_on_intr(|| send(self.socket(), &BELL.to_le_bytes(), flags));
+        let _ = retry_on_intr(|| send(self.socket()?, &BELL.to_le_bytes(), flags));
     }
 
     /// Wakes those who wait for either end with poll(2), and everybody who ever will.
     pub(crate) fn shut_down(&self) {
         // It can only fail if it was done already.
-        let _ = shutdown(self.socket(), Shutdown::Both);
+        let _ = self.socket().and_then(|socket| shutdown(socket, Shutdown::Both));
     }
 
     /// Takes the next packet, and closes what came with it.
     fn throw_away(&self) -> Result<usize, Errno> {
         let mut byte = [0; 1];
-        retry_on_intr(|| recv(self.socket(), &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
+        retry_on_intr(|| recv(self.socket()?, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
             .map(|(_, length)| length)
     }
 }
@@ -153,7 +167,7 @@ pub(crate) fn now() -> Duration {
 
 impl AsFd for End {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket()
+        self.checked().unchecked()
     }
 }
 
@@ -177,9 +191,9 @@ pub(crate) struct Parcel<'a> {
 }
 
 impl Outgoing for Parcel<'_> {
-    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
         if fault::fails("put.send") {
-            return Ok(false);
+            return Ok(Put::NoBytes);
         }
         let borrowed: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -189,10 +203,12 @@ impl Outgoing for Parcel<'_> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let tag = tag.to_le_bytes();
         match retry_on_intr(|| {
-            sendmsg(self.end.socket(), &[IoSlice::new(&tag)], &mut control, flags)
+            sendmsg(self.end.socket()?, &[IoSlice::new(&tag)], &mut control, flags)
         }) {
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
+            Ok(_) => Ok(Put::Done),
+            Err(Errno::AGAIN) => Ok(Put::NoBytes),
+            Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
+            Err(Errno::BADF) if !self.end.checked().is_intact() => Err(Fault::CutOff),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
             Err(error) => Err(Fault::Os(error.raw_os_error())),
         }
@@ -205,9 +221,22 @@ pub(crate) struct Unpacked<'a> {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
+impl Unpacked<'_> {
+    /// The packet of an item is not there, though it was sent before the item's frame was.
+    fn is_missing(&self) -> Result<(), Fault> {
+        if self.end.region.control().is_thrown_away() {
+            // Somebody has discarded all packets since this get has begun.
+            return Err(Fault::Closed);
+        }
+        // Somebody took it who does not keep to the protocol. The item comes without, and fails to
+        // decode.
+        Ok(())
+    }
+}
+
 impl Incoming for Unpacked<'_> {
     fn copy(&mut self, tag: u32) -> Result<(), Fault> {
-        let socket = self.end.socket();
+        let socket = self.end.socket().map_err(|_| Fault::CutOff)?;
         for _ in 0..ENOUGH {
             let mut bytes = [0; TAG];
             let mut space =
@@ -217,9 +246,7 @@ impl Incoming for Unpacked<'_> {
             let mut vec = [IoSliceMut::new(&mut bytes)];
             let packet = match retry_on_intr(|| recvmsg(socket, &mut vec, &mut control, flags)) {
                 Ok(packet) => packet,
-                // It is gone, though it was sent before the frame was: somebody took it who does not
-                // keep to the protocol. The item comes without, and fails to decode.
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return self.is_missing(),
                 Err(error) => return Err(Fault::Os(error.raw_os_error())),
             };
             let found = u32::from_le_bytes(bytes);
@@ -238,7 +265,7 @@ impl Incoming for Unpacked<'_> {
             }
             let is_newer = found.wrapping_sub(tag) < u32::MAX / 2;
             if is_packet && found != BELL && is_newer {
-                return Ok(());
+                return self.is_missing();
             }
             // A bell, or what a dead producer left. (Nothing at all is the end of all producers.)
             drop(control);
@@ -246,10 +273,14 @@ impl Incoming for Unpacked<'_> {
                 self.end.region.control().ask_again(now());
             }
             if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
-                return Ok(());
+                return self.is_missing();
             }
         }
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.descriptors.clear();
     }
 
     fn remove(&mut self) {

@@ -38,14 +38,18 @@
 //!
 //! Any value, of up to [`max_bytes`](QueueBuilder::max_bytes) (and 4 GiB), also one that holds handles: a
 //! `Sender` for the reply, a file, another queue. One item can have 253 descriptors. They wait in
-//! the kernel, which takes those of some hundred items at a time: a `put` beyond that waits as on a full
-//! queue, until one of them is got.
+//! the kernel, which takes those of some hundred items of a queue at a time. An ordinary user can also
+//! have only so many descriptors in flight, in all queues and sockets together, as it can have open in
+//! one process (`RLIMIT_NOFILE`, `ulimit -n`). A `put` beyond one of these limits waits as on a full
+//! queue, until some are received. (For the user's limit that can be anywhere, and nothing tells the
+//! producer: it tries again after 1 ms, then less and less often, at last every quarter of a second.)
 //!
 //! # The end
 //!
 //! Hand out [`Producer`]s and [`Consumer`]s: when nobody is left on the other side, killed or not,
 //! getting (of what is left) and putting end with `Disconnected`. Or say that it is over, by
-//! [`shutdown`](Queue::shutdown).
+//! [`shutdown`](Queue::shutdown). Items that nobody can get any more are discarded: their memory is
+//! released, and the handles in them are closed.
 //!
 //! # Work
 //!

@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::{Deadline, Source};
-use multiproc_sync::RECHECK;
+use multiproc_pipe::Source;
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,9 +22,9 @@ use crate::error::{
 /// How a queue ends; see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// What is there can still be got.
+    /// Queued items can still be got.
     Drain,
-    /// What is there is thrown away.
+    /// Queued items are discarded.
     Now,
 }
 
@@ -86,8 +87,12 @@ pub struct Producer<T> {
 /// A handle of a [`Queue`] that can get and not put.
 ///
 /// When the last one (and the last `Queue`) is dropped, or its process ends in any way, producers get
-/// `Disconnected`: at once if it was dropped; if it was killed, when they next wait for room, or
-/// within the next thousand items.
+/// `Disconnected`, and the items that nobody can get any more are discarded:
+///
+/// - at the next call, if the consumer was dropped;
+/// - if its process was killed, or if it was inside a message or an item that nobody received, when a
+///   producer waits for room or asks for the length, or within its next 1024 puts. From then on, every
+///   producer gets `Disconnected` at its next put.
 pub struct Consumer<T> {
     core: Core<T>,
 }

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use multiproc_sync::fault;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::region::{Control as RegionControl, Region};
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
+use multiproc_shm::region::{Control as RegionControl, Region};
 
 use crate::lane;
 use crate::raw::blocks::{BLOCK, Memory};
@@ -209,6 +209,10 @@ impl Members for Store {
 
     fn is_alive(&self, member: MemberId) -> bool {
         self.region.is_alive(member)
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.region.is_cut_off()
     }
 }
 

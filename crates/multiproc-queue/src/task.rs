@@ -8,13 +8,14 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use multiproc_pipe::{Deadline, DecodeError, message};
-use multiproc_sync::RECHECK;
-use multiproc_sync::raw::waiters::Look;
+use multiproc_message::{self as message, DecodeError};
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Lent, Missed, PATIENCE, Until};
+use crate::core::{Core, Lent, MOMENT, Missed, PATIENCE, Until};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
 use crate::lane::{self, Unpacked};
 use crate::queue::{Producer, Queue};
@@ -90,6 +91,7 @@ impl<T> Core<T> {
         let mut getting = Getting { thread, buffer: &mut buffer, lane: &mut lane, task: None };
         let result = self.get_task_bytes(&mut getting, until);
         let Some(task) = getting.task else {
+            self.discard(MOMENT);
             return Err(missed(result.err().unwrap_or(Missed::NotNow)));
         };
         match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {

@@ -24,7 +24,7 @@ fn batches_are_in_order_and_no_longer_than_asked_for() {
     queue.put_many(0..1000u32).unwrap();
     queue.put_many(Vec::new()).unwrap();
     assert_eq!(queue.len(), 1000);
-    assert_eq!(queue.get_many(0).unwrap(), []);
+    assert!(queue.get_many(0).unwrap().is_empty());
     assert_eq!(queue.get_many(3).unwrap(), [0, 1, 2]);
     let mut next = 3;
     while next < 1000 {
@@ -36,9 +36,9 @@ fn batches_are_in_order_and_no_longer_than_asked_for() {
             next += 1;
         }
     }
-    assert_eq!(queue.try_get_many(3).unwrap(), []);
-    assert_eq!(queue.get_many_timeout(3, Duration::from_millis(5)).unwrap(), []);
-    assert_eq!(queue.get_many_timeout(0, Duration::MAX).unwrap(), []);
+    assert!(queue.try_get_many(3).unwrap().is_empty());
+    assert!(queue.get_many_timeout(3, Duration::from_millis(5)).unwrap().is_empty());
+    assert!(queue.get_many_timeout(0, Duration::MAX).unwrap().is_empty());
     queue.put(5).unwrap();
     assert_eq!(queue.try_get_many(3).unwrap(), [5]);
 }

@@ -307,6 +307,8 @@ struct Model {
     handles: BTreeMap<u32, Entry>,
     /// Whether the last one who could get was killed.
     was_killed: bool,
+    /// Whether a producer has found that nobody is left who could get: then all others know.
+    is_orphaned: bool,
     /// The size of an item without bytes, without and with a descriptor.
     bare: [usize; 2],
 }
@@ -361,6 +363,7 @@ impl Model {
         } else if !entry.gets && !self.handles.values().any(|entry| entry.gets) {
             // Who was killed is not noticed at once, as long as there is room.
             match plain {
+                OK if self.is_orphaned => vec!["Disconnected"],
                 OK | "TooLarge" if self.was_killed => vec![plain, "Disconnected"],
                 _ => vec!["Disconnected"],
             }
@@ -402,6 +405,18 @@ impl Model {
 
     fn len(&self) -> usize {
         if self.shutdown == Some(Shutdown::Now) { 0 } else { self.items.len() }
+    }
+
+    /// A handle says that this is the length. If nobody is left who could get, a producer has looked for
+    /// one, unless it was closed, or the queue was shut down: and then the items are discarded.
+    fn notice_length(&mut self, id: u32, len: usize) {
+        let can_look = self.handles[&id].puts && self.shutdown.is_none();
+        if self.handles.values().any(|entry| entry.gets) || !(can_look || len == 0) {
+            return;
+        }
+        // It looks only if there are items.
+        self.is_orphaned |= can_look && !self.items.is_empty();
+        self.items.clear();
     }
 }
 
@@ -447,6 +462,7 @@ impl Stage {
             shutdown: None,
             handles: [(0, all)].into(),
             was_killed: false,
+            is_orphaned: false,
             bare: self.bare,
         };
         self.here.insert(0, Handle::Both(queue));
@@ -527,7 +543,7 @@ impl Stage {
                 }
                 _ => {}
             }
-            self.look(&model);
+            self.look(&mut model);
         }
         self.here.clear();
         for owner in 0..HERE {
@@ -537,11 +553,12 @@ impl Stage {
         }
     }
 
-    fn look(&mut self, model: &Model) {
+    fn look(&mut self, model: &mut Model) {
         let Some((&id, &Entry { owner, .. })) = model.handles.iter().next() else { return };
         let Outcome::Look { len, is_full, is_shut_down } = self.act(owner, Op::Look(id)) else {
             panic!("no answer")
         };
+        model.notice_length(id, len);
         assert_eq!(len, model.len());
         assert_eq!(is_full, model.capacity == Some(len));
         assert_eq!(is_shut_down, model.shutdown.is_some());
@@ -595,6 +612,10 @@ impl Stage {
             _ => assert_eq!(put, 0, "{what}"),
         }
         model.items.extend(&plans[..put]);
+        if said == "Disconnected" {
+            model.is_orphaned = true;
+            model.items.clear();
+        }
     }
 
     fn get(&mut self, random: &mut fastrand::Rng, model: &mut Model, id: u32, how: How) {
@@ -649,7 +670,12 @@ impl Stage {
         model.without(|_, other| other.owner == entry.owner, true);
         let (&id, &Entry { owner, .. }) = model.handles.iter().next().unwrap();
         let Outcome::Look { len, .. } = self.act(owner, Op::Look(id)) else { panic!("no answer") };
-        if is_put {
+        model.notice_length(id, len);
+        // If it got, there may have been no items any more, and so no look for consumers.
+        model.is_orphaned &= is_put;
+        if model.is_orphaned {
+            assert_eq!(len, 0);
+        } else if is_put {
             for number in (start..).take(len - model.items.len()) {
                 assert!(model.has_room(&[burst(number)]));
                 model.items.push_back(burst(number));

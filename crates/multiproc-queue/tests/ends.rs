@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
-use multiproc_queue::{Consumer, GetError, Producer, PutError, Queue, TryGetError, TryPutError};
+use multiproc_queue::{
+    Consumer, GetError, Producer, PutError, Queue, Shutdown, TryGetError, TryPutError,
+};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 
 use common::{RECOVERY, SOON, until_asleep, within};
@@ -141,6 +143,37 @@ fn a_clean_end_of_consumers_is_seen_at_once() {
     let error = producer.put_many(5..8).unwrap_err();
     assert!(error.put() == 0 && error.error().is_disconnected());
     assert_eq!(error.into_items(), [5, 6, 7]);
+}
+
+/// Nobody drops it: the kernel closes it together with the item that it is in. So nothing is counted, and
+/// a producer that has room notices when it checks, in the end.
+#[test]
+fn consumer_in_an_undelivered_item_is_missed_within_1024_puts() {
+    let _dog = watchdog();
+    let end_of = |deliver: fn(Queue<Consumer<u32>>)| {
+        let queue = Queue::<u32>::unbounded().unwrap();
+        let (producer, consumer) = (queue.producer(), queue.consumer());
+        drop(queue);
+        let other = Queue::bounded(1).unwrap();
+        other.put(consumer).unwrap();
+        producer.put(0).unwrap();
+        deliver(other);
+        producer
+    };
+    let ways: [fn(Queue<Consumer<u32>>); 2] = [drop, |other| other.shutdown(Shutdown::Now)];
+    for deliver in ways {
+        let producer = end_of(deliver);
+        let second = producer.clone();
+        let put = (0..1024).take_while(|&n| producer.put(n).is_ok()).count();
+        assert!(put < 1024);
+        // The others are told at once.
+        assert!(second.put(1).unwrap_err().is_disconnected());
+        assert_eq!((second.len(), producer.len()), (0, 0));
+
+        let producer = end_of(deliver);
+        assert_eq!(producer.len(), 0, "asking for the length checks, too");
+        assert!(producer.put(1).unwrap_err().is_disconnected());
+    }
 }
 
 #[test]

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use multiproc::pipe::{Bytes, Receiver, Sender, simplex};
 use multiproc::{JoinError, Process};
 use multiproc_queue::{
-    GET_POINTS, LANE_POINTS, OVERFLOW_POINTS, PUT_POINTS, PutError, Queue, SELDOM_POINTS,
+    GET_POINTS, LANE_POINTS, OVERFLOW_POINTS, PUT_POINTS, Producer, PutError, Queue, SELDOM_POINTS,
+    Shutdown,
 };
-use multiproc_sync::fault::refuse;
+use multiproc_shm::failpoint::refuse;
 use multiproc_testkit::{Census, alone, die_at, is_asleep, until, watchdog};
 
 use common::memory;
@@ -501,6 +502,30 @@ fn faults_memory_is_made_sure_of_again() {
     });
 }
 
+/// The process that shuts down is killed in the middle of discarding what waits: others do the rest when
+/// they find the queue closed.
+#[test]
+fn faults_discarding_is_finished_by_others() {
+    let _dog = watchdog();
+    for point in ["discard.committed", "get.trimmed", "get.trim_prepared", "get.trim_committed"] {
+        let queue = Queue::<Item>::unbounded().unwrap();
+        let memory = memory(&queue);
+        let (receiver, sender) = simplex().unwrap();
+        queue.put(item(0, Place::Hot, Some(sender))).unwrap();
+        (1..64).for_each(|n| queue.put((n, Bytes(vec![1; 1 << 20]), None)).unwrap());
+        let shut_down = |(producer, point): (Producer<Item>, String)| -> () {
+            die_at(&point, 1);
+            producer.shutdown(Shutdown::Now);
+        };
+        let child = Process::spawn(shut_down, (queue.producer(), point.to_owned())).unwrap();
+        assert_eq!(child.join().unwrap_err(), KILLED, "{point}");
+        assert_eq!(queue.len(), 0);
+        assert!(within_recovery(|| queue.try_get()).unwrap_err().is_closed());
+        assert!(receiver.recv().unwrap_err().is_disconnected());
+        assert!(taken(&memory) < 2 << 20, "{point}: {} bytes are kept", taken(&memory));
+    }
+}
+
 fn taken(memory: &File) -> u64 {
     memory.metadata().unwrap().blocks() * 512
 }
@@ -563,7 +588,7 @@ fn faults_the_lists_are_complete() {
                 let _ = queue.get_timeout(Duration::from_millis(300));
             }
         }
-        let reached: BTreeSet<_> = multiproc_sync::fault::seen()
+        let reached: BTreeSet<_> = multiproc_shm::failpoint::seen()
             .into_iter()
             .filter(|point| point.starts_with("put.") || point.starts_with("get."))
             .collect();

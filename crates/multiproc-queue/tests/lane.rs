@@ -9,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc::Process;
-use multiproc::pipe::{Descriptor, Receiver, Sender, simplex};
-use multiproc_queue::{GetError, PutError, Queue, Shutdown};
+use multiproc::pipe::{Descriptor, Receiver, Sender, duplex, simplex, wait};
+use multiproc_queue::{Consumer, GetError, JoinableQueue, Producer, PutError, Queue, Shutdown};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
+use rustix::thread::set_thread_res_uid;
 use serde::{Deserialize, Serialize};
 
 use common::{RECOVERY, SOON, within};
@@ -155,6 +156,45 @@ fn who_waits_for_room_in_the_lane_is_woken() {
     producer.join().unwrap();
 }
 
+/// An ordinary user can have only so many descriptors in flight, in all of its queues together: put waits
+/// until some are got, also from another queue. (Root is not subject to it.)
+#[test]
+fn put_waits_where_too_many_descriptors_of_the_user_are_in_flight() {
+    alone(|()| {
+        let _dog = watchdog();
+        let (queue, other) = (Queue::bounded(1000).unwrap(), Queue::bounded(10).unwrap());
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(100), maximum }).unwrap();
+        let nobody = Uid::from_raw(65534);
+        if geteuid().is_root()
+            && let Err(error) = set_thread_res_uid(nobody, nobody, nobody)
+        {
+            eprintln!("left out: root cannot become an ordinary user here: {error}");
+            return;
+        }
+        let item = || [(); 10].map(|()| null());
+        // A hundred descriptors are fewer packets than the lane holds.
+        let put = (0..100).take_while(|_| queue.try_put(item()).is_ok()).count();
+        assert!(put < 20, "{put}");
+        assert!(other.try_put(null()).unwrap_err().is_full());
+        let moment = Duration::from_millis(5);
+        assert!(other.put_timeout(null(), moment).unwrap_err().is_timeout());
+        assert!(queue.put_timeout(item(), moment).unwrap_err().is_timeout());
+        let (left, right) = duplex::<(), ()>().unwrap();
+        let waiting = other.clone();
+        let waits = thread::spawn(move || {
+            left.send(()).unwrap();
+            waiting.put(null())
+        });
+        right.recv().unwrap();
+        for _ in 0..put {
+            assert_eq!(queue.get().unwrap().len(), 10);
+        }
+        waits.join().unwrap().unwrap();
+        assert_eq!((queue.len(), other.len()), (0, 1));
+    });
+}
+
 #[test]
 fn nothing_leaks() {
     alone(|()| {
@@ -289,14 +329,80 @@ fn what_was_got_is_nowhere_else() {
     assert_eq!(queue.len(), 1);
 }
 
-/// What is thrown away by a shutdown is closed, as soon as somebody looks.
+/// Nobody calls `get`: the shutdown itself closes the handles in what it discards.
 #[test]
-fn a_shutdown_closes_what_is_under_way() {
+fn shutdown_now_closes_the_handles_in_discarded_items() {
     let _dog = watchdog();
-    let queue = Queue::bounded(10).unwrap();
+    for after_drain in [false, true] {
+        let queue = Queue::bounded(10).unwrap();
+        let (receivers, senders): (Vec<_>, Vec<_>) =
+            (0..5).map(|_| simplex::<u8>().unwrap()).unzip();
+        queue.put_many(senders).unwrap();
+        if after_drain {
+            queue.shutdown(Shutdown::Drain);
+            assert!(receivers[0].try_recv().unwrap_err().is_empty());
+        }
+        queue.shutdown(Shutdown::Now);
+        for receiver in receivers {
+            assert!(receiver.recv().unwrap_err().is_disconnected());
+        }
+    }
+    let queue = JoinableQueue::bounded(10).unwrap();
     let (receiver, sender) = simplex::<u8>().unwrap();
     queue.put(sender).unwrap();
     queue.shutdown(Shutdown::Now);
-    assert!(queue.get().unwrap_err().is_closed());
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+}
+
+/// A server shuts down, and joins a client that waits for its reply.
+#[test]
+fn client_of_a_queue_that_is_shut_down_now_is_told_that_no_reply_comes() {
+    let _dog = watchdog();
+    let client = |requests: Queue<Producer<u32>>| {
+        let replies = Queue::bounded(1).unwrap();
+        let (reply_to, reply) = (replies.producer(), replies.consumer());
+        drop(replies);
+        requests.put(reply_to).unwrap();
+        reply.get().unwrap_err().is_disconnected()
+    };
+    let requests = Queue::bounded(10).unwrap();
+    let client = Process::spawn(client, requests.clone()).unwrap();
+    until(|| requests.len() == 1 && is_asleep(client.pid()));
+    requests.shutdown(Shutdown::Now);
+    assert!(client.join().unwrap());
+}
+
+/// A producer cannot empty the lane. Consumers do, when they find the queue closed: those that are
+/// waiting are woken for it.
+#[test]
+fn shutdown_now_by_a_producer_closes_handles_once_a_consumer_finds_it_closed() {
+    let _dog = watchdog();
+    /// What a consumer does that finds the queue closed.
+    type Act = fn(&Consumer<Sender<u8>>);
+    let acts: [Act; 4] = [
+        |consumer| assert!(consumer.get().unwrap_err().is_closed()),
+        |consumer| assert!(consumer.try_get().unwrap_err().is_closed()),
+        |consumer| drop(wait([consumer], None).unwrap()),
+        |consumer| drop(consumer.clone().get_many_timeout(3, SOON).unwrap_err()),
+    ];
+    for act in acts {
+        let queue = Queue::bounded(10).unwrap();
+        let (producer, consumer) = (queue.producer(), queue.consumer());
+        drop(queue);
+        let (receiver, sender) = simplex::<u8>().unwrap();
+        producer.put(sender).unwrap();
+        producer.shutdown(Shutdown::Now);
+        assert!(receiver.try_recv().unwrap_err().is_empty());
+        act(&consumer);
+        assert!(receiver.recv().unwrap_err().is_disconnected());
+    }
+
+    // A handle that could get, too, and puts.
+    let queue = Queue::bounded(10).unwrap();
+    let (receiver, sender) = simplex::<u8>().unwrap();
+    queue.put(sender).unwrap();
+    queue.producer().shutdown(Shutdown::Now);
+    let (_, sender) = simplex::<u8>().unwrap();
+    assert!(queue.put(sender).unwrap_err().is_closed());
     assert!(receiver.recv().unwrap_err().is_disconnected());
 }

@@ -10,7 +10,7 @@ use std::{env, process};
 
 use multiproc::Process;
 use multiproc::pipe::{Bytes, Connection, duplex};
-use multiproc_queue::{Queue, Shutdown};
+use multiproc_queue::{Consumer, JoinableQueue, Queue, Shutdown};
 use multiproc_testkit::{Census, alone, until, watchdog};
 use serde::{Deserialize, Serialize};
 
@@ -157,6 +157,77 @@ fn a_long_backlog_gives_back_on_its_way() {
     (0..200).for_each(|n| queue.put(Bytes(vec![n; MIB])).unwrap());
     (0..50).for_each(|_| assert_eq!(queue.get().unwrap().0, vec![5; MIB]));
     (0..200).for_each(|n| assert_eq!(queue.get().unwrap().0, vec![n; MIB]));
+}
+
+/// What is discarded is gone at once, and not when the last handle is dropped.
+#[test]
+fn shutdown_now_releases_the_memory_of_discarded_items() {
+    let _dog = watchdog();
+    for by_producer in [false, true] {
+        let queue = Queue::<Bytes>::unbounded().unwrap();
+        let memory = memory(&queue);
+        (0..64).for_each(|_| queue.put(Bytes(vec![1; MIB])).unwrap());
+        assert!(taken(&memory) > 64 * MIB as u64);
+        if by_producer {
+            queue.producer().shutdown(Shutdown::Now);
+        } else {
+            queue.shutdown(Shutdown::Now);
+        }
+        assert!(taken(&memory) < 2 * MIB as u64, "{} bytes are kept", taken(&memory));
+        assert_eq!(queue.inspect().2.map(|(put, got)| put - got), Some(0));
+    }
+}
+
+#[test]
+fn items_without_a_consumer_are_discarded() {
+    let _dog = watchdog();
+    let hold = |(_consumer, parent): (Consumer<Bytes>, Connection<(), ()>)| {
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    for killed in [false, true] {
+        for ask in [true, false] {
+            let queue = Queue::<Bytes>::unbounded().unwrap();
+            let memory = memory(&queue);
+            let (ours, theirs) = duplex::<(), ()>().unwrap();
+            let child = Process::spawn(hold, (queue.consumer(), theirs)).unwrap();
+            ours.recv().unwrap();
+            let producer = queue.producer();
+            drop(queue);
+            (0..64).for_each(|_| producer.put(Bytes(vec![1; MIB])).unwrap());
+            assert_eq!(producer.len(), 64, "somebody could get them");
+            if killed {
+                child.kill().unwrap();
+            } else {
+                drop(ours);
+            }
+            child.wait();
+            if ask {
+                assert_eq!((producer.len(), producer.is_empty()), (0, true));
+            }
+            // A consumer that was killed is noticed now and then.
+            let error = (0..2000).find_map(|_| producer.try_put(Bytes(vec![1])).err());
+            assert!(error.unwrap().is_disconnected());
+            assert_eq!(producer.len(), 0);
+            assert!(taken(&memory) < 2 * MIB as u64, "{} bytes are kept", taken(&memory));
+        }
+    }
+}
+
+/// Only what waits is discarded: a task in work keeps its bytes, and can become a dead letter.
+#[test]
+fn task_in_work_keeps_its_bytes_after_shutdown_now() {
+    let _dog = watchdog();
+    let queue = JoinableQueue::<Bytes>::builder().max_attempts(1).build().unwrap();
+    let item = |n: u8| Bytes(vec![n; MIB]);
+    (0..32).for_each(|n| queue.put(item(n)).unwrap());
+    let task = queue.get().unwrap();
+    queue.shutdown(Shutdown::Now);
+    assert!(queue.get().unwrap_err().is_closed());
+    assert_eq!((queue.len(), queue.unfinished()), (0, 1));
+    drop(task);
+    let letters = queue.dead_letters().unwrap();
+    assert!(letters.len() == 1 && letters[0].item() == Some(&item(0)));
 }
 
 #[test]

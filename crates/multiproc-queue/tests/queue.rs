@@ -2,12 +2,14 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::pipe::{Bytes, Connection, duplex};
 use multiproc::{Lock, Process};
-use multiproc_queue::{GetError, PutError, Queue, TryPutError};
+use multiproc_queue::{GetError, JoinableQueue, PutError, Queue, TryPutError};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -362,4 +364,64 @@ fn what_is_no_queue_is_refused() {
     left.send(Lock::new().unwrap()).unwrap();
     let text = right.retype::<(), Queue<u8>>().recv().unwrap_err().to_string();
     assert!(text.contains("expected a multiproc queue, got"), "{text}");
+}
+
+/// The queues that a thread uses in the destructor of a thread-local, when its other thread-locals may be
+/// gone, those of this crate among them.
+struct Goodbye {
+    queue: Queue<String>,
+    other: Queue<u32>,
+    tasks: JoinableQueue<u32>,
+}
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        assert_eq!(self.other.get().unwrap(), 1);
+        assert_eq!(self.other.try_get_many(3).unwrap(), [2, 3]);
+        self.other.put_many([4, 5]).unwrap();
+        self.tasks.put(6).unwrap();
+        self.tasks.get().unwrap().task_done();
+        self.tasks.join().unwrap();
+        // Only if all that went well.
+        self.queue.put("goodbye".to_owned()).unwrap();
+    }
+}
+
+thread_local! {
+    static GOODBYE: RefCell<Option<Goodbye>> = const { RefCell::new(None) };
+}
+
+/// Says hello, and leaves the rest to a destructor.
+fn say_hello(goodbye: Goodbye) {
+    GOODBYE.with_borrow_mut(|slot| {
+        // Its destructor is registered before those of the queue's own thread-locals, and so runs after
+        // them.
+        let goodbye = slot.insert(goodbye);
+        goodbye.queue.put("hello".to_owned()).unwrap();
+    });
+}
+
+#[test]
+fn thread_local_destructor_can_use_a_queue() {
+    let _dog = watchdog();
+    for in_main in [false, true] {
+        let run = |(queue, other, tasks, in_main)| {
+            let goodbye = Goodbye { queue, other, tasks };
+            if in_main {
+                // The destructor runs when the process exits.
+                say_hello(goodbye);
+            } else {
+                thread::spawn(|| say_hello(goodbye)).join().unwrap();
+            }
+        };
+        let (queue, other) = (Queue::bounded(10).unwrap(), Queue::bounded(10).unwrap());
+        let tasks = JoinableQueue::bounded(10).unwrap();
+        other.put_many(1..=3).unwrap();
+        let handles = (queue.clone(), other.clone(), tasks.clone(), in_main);
+        let child = Process::spawn(run, handles).unwrap();
+        assert_eq!(child.wait().code(), Some(0), "in the main thread: {in_main}");
+        assert_eq!(queue.try_get_many(3).unwrap(), ["hello", "goodbye"]);
+        assert_eq!(other.try_get_many(3).unwrap(), [4, 5]);
+        assert_eq!(tasks.unfinished(), 0);
+    }
 }

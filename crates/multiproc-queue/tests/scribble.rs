@@ -7,6 +7,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use multiproc::Process;
@@ -256,4 +257,59 @@ fn forged_positions_take_no_time() {
     }
     let error = within(SOON, || queue.put((9, Bytes(vec![1; 300_000]), None)).unwrap_err());
     assert!(error.to_string().contains("the blocks of the overflow ring"), "{error}");
+}
+
+/// The owner of each side's lock, as it stands in shared memory.
+fn lock_owners(memory: &File) -> [u32; 2] {
+    [CONTROL, CONTROL + 256].map(|at| {
+        let mut owner = [0; 4];
+        memory.read_exact_at(&mut owner, at).unwrap();
+        u32::from_le_bytes(owner)
+    })
+}
+
+/// Numbers that overflow if they are added to, or that no member writes at all, in every word of the
+/// control block, one word at a time.
+#[test]
+fn extreme_numbers_in_each_word_are_errors_and_leave_no_lock_held() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    const SMALL: usize = 40;
+    const LARGE: usize = 150_000;
+    let _dog = watchdog();
+    let item = |len| (7, Bytes(vec![1; len]), None);
+    for word in 0..144 {
+        for number in [u64::MAX, u64::MAX - 15, u64::MAX - 65_535, 1 << 63, i64::MAX as u64] {
+            let at = CONTROL + 8 * word;
+            let queue = with_overflow();
+            let memory = memory(&queue);
+            memory.write_all_at(&number.to_le_bytes(), at).unwrap();
+            let forged = lock_owners(&memory);
+            let check = |what: &str| {
+                let held: Vec<_> = lock_owners(&memory)
+                    .into_iter()
+                    .zip(forged)
+                    .filter(|&(owner, forged)| owner != 0 && owner != forged)
+                    .collect();
+                assert!(held.is_empty(), "{what}: {held:x?}, with {number:#x} at {at}");
+            };
+            let act = |what: &str, act: &dyn Fn()| {
+                let result = catch_unwind(AssertUnwindSafe(act));
+                assert!(result.is_ok(), "{what} panicked, with {number:#x} at {at}");
+                check(what);
+            };
+            act("put", &|| drop(queue.put_timeout(item(SMALL), MOMENT)));
+            act("a long put", &|| {
+                while queue.put_timeout(item(LARGE), MOMENT).is_ok() {}
+            });
+            act("len", &|| drop((queue.len(), format!("{queue:?}"))));
+            act("wait", &|| drop(wait([&queue], Some(MOMENT))));
+            act("get", &|| while queue.get_timeout(MOMENT).is_ok() {});
+            act("get_many", &|| drop(queue.get_many_timeout(3, MOMENT)));
+            act("another put", &|| drop(queue.put_timeout(item(LARGE), MOMENT)));
+            act("shutdown", &|| queue.shutdown(Shutdown::Drain));
+            act("the last get", &|| drop(queue.get_timeout(MOMENT)));
+            act("the end", &|| queue.shutdown(Shutdown::Now));
+            act("get after the end", &|| drop(queue.get_timeout(MOMENT)));
+        }
+    }
 }

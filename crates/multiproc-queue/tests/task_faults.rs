@@ -223,10 +223,10 @@ fn faults_no_memory_for_a_task() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(4).unwrap();
     jobs.put(item(1, false)).unwrap();
-    multiproc_sync::fault::refuse("task.reserve", true);
+    multiproc_shm::failpoint::refuse("task.reserve", true);
     let error = jobs.try_get().unwrap_err();
     assert!(error.to_string().contains("no memory"), "{error}");
-    multiproc_sync::fault::refuse("task.reserve", false);
+    multiproc_shm::failpoint::refuse("task.reserve", false);
     assert_eq!((jobs.len(), jobs.unfinished()), (1, 1));
     let task = jobs.get().unwrap();
     assert_eq!((task.0, task.attempt()), (1, 1));
@@ -245,7 +245,7 @@ fn faults_the_list_of_tasks_is_complete() {
     jobs.get().unwrap().task_done();
     jobs.put(item(1, false)).unwrap();
     jobs.get().unwrap().task_done();
-    let reached: BTreeSet<_> = multiproc_sync::fault::seen()
+    let reached: BTreeSet<_> = multiproc_shm::failpoint::seen()
         .into_iter()
         .filter(|point| point.starts_with("task."))
         .collect();

@@ -34,8 +34,8 @@ fn ready_is_where_get_would_not_wait() {
     let (first, second) = (Queue::bounded(2).unwrap(), Queue::unbounded().unwrap());
     let (left, right) = duplex::<u8, u8>().unwrap();
     let sources: [&dyn Source; 3] = [&first, &left, &second];
-    assert_eq!(wait(sources, MOMENT).unwrap(), []);
-    assert_eq!(wait(sources, Some(Duration::ZERO)).unwrap(), []);
+    assert!(wait(sources, MOMENT).unwrap().is_empty());
+    assert!(wait(sources, Some(Duration::ZERO)).unwrap().is_empty());
     second.put(1).unwrap();
     assert_eq!(wait(sources, None).unwrap(), [2]);
     assert_eq!(wait(sources, Some(Duration::MAX)).unwrap(), [2], "it stays ready");
@@ -46,7 +46,7 @@ fn ready_is_where_get_would_not_wait() {
     left.recv().unwrap();
     assert_eq!(wait(sources, None).unwrap(), [0]);
     first.get().unwrap();
-    assert_eq!(wait(sources, MOMENT).unwrap(), []);
+    assert!(wait(sources, MOMENT).unwrap().is_empty());
     second.shutdown(Shutdown::Drain);
     assert_eq!(wait(sources, None).unwrap(), [2]);
 }
@@ -59,7 +59,7 @@ fn a_process_is_a_source_beside_a_queue() {
     let child = Process::spawn(get, queue.clone()).unwrap();
     let answers = Queue::<u32>::bounded(2).unwrap();
     let sources: [&dyn Source; 2] = [&answers, &child];
-    assert_eq!(wait(sources, MOMENT).unwrap(), []);
+    assert!(wait(sources, MOMENT).unwrap().is_empty());
     queue.put(3).unwrap();
     assert_eq!(wait(sources, None).unwrap(), [1]);
     assert_eq!(child.join().unwrap(), 3);
@@ -179,7 +179,7 @@ fn the_end_of_a_queue_is_ready() {
         ours.recv().unwrap();
         let consumer = queue.consumer();
         drop(queue);
-        assert_eq!(wait([&consumer], MOMENT).unwrap(), []);
+        assert!(wait([&consumer], MOMENT).unwrap().is_empty());
         until(|| is_asleep(waiter.pid()));
         if kill {
             holder.kill().unwrap();

@@ -4,15 +4,15 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Broken;
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::{AtomicU32, Ordering};
 use crate::raw::barrier::{Barrier as RawBarrier, Through};
-use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{RECHECK, placed};
 
 /// A point that a number of parties reach together: each waits until all are there. Then all go on,
 /// one of them as the leader, and the barrier is ready for the next round.

@@ -5,16 +5,17 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
+use crate::held::Holder;
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
-use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{RECHECK, placed};
 
 /// A number of permits that processes share: `acquire` takes one, dropping it gives it back.
 ///
@@ -112,11 +113,16 @@ impl BoundedSemaphore {
     }
 
     /// Takes a permit, waiting for one as long as it takes.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and holders may be dead.
     pub fn acquire(&self) -> Permit<'_> {
         loop {
             if let Ok(permit) = self.acquire_until(Deadline::NEVER) {
                 return permit;
             }
+            self.region.assert_connected();
         }
     }
 
@@ -127,7 +133,7 @@ impl BoundedSemaphore {
     /// If there is none.
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
         match self.permits().try_acquire(&self.region) {
-            Ok(index) => Ok(Permit { semaphore: self, index }),
+            Ok(index) => Ok(self.permit(index)),
             Err(Busy) => Err(TryAcquireError),
         }
     }
@@ -150,9 +156,13 @@ impl BoundedSemaphore {
         self.acquire_until(Deadline::at(deadline))
     }
 
+    fn permit(&self, index: usize) -> Permit<'_> {
+        Permit { semaphore: self, holder: Holder::new(&self.region), index }
+    }
+
     fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireTimeoutError> {
         match self.permits().acquire(&self.region, deadline, RECHECK) {
-            Ok(index) => Ok(Permit { semaphore: self, index }),
+            Ok(index) => Ok(self.permit(index)),
             Err(Busy) => Err(AcquireTimeoutError),
         }
     }
@@ -180,15 +190,26 @@ impl fmt::Debug for BoundedSemaphore {
 }
 
 /// A permit of a [`BoundedSemaphore`]: it goes back when this is dropped, or this process dies.
-#[derive(Debug)]
 #[must_use = "the permit goes back as soon as it is dropped"]
 pub struct Permit<'a> {
     semaphore: &'a BoundedSemaphore,
+    holder: Holder<'a>,
     index: usize,
+}
+
+impl fmt::Debug for Permit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("semaphore", self.semaphore)
+            .field("index", &self.index)
+            .finish()
+    }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.semaphore.permits().release(self.index);
+        if let Some(member) = self.holder.member() {
+            self.semaphore.permits().release(member, self.index);
+        }
     }
 }

@@ -4,18 +4,18 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, RECHECK, placed};
 
 /// A lock between processes, and those who wait for something that happens under it.
 ///
@@ -31,8 +31,9 @@ use crate::{OWNER_RECHECK, RECHECK, placed};
 ///
 /// # Fairness
 ///
-/// Which of those who wait are notified is not defined. Up to 480 wait for notifications at a time;
-/// others on top of that are told to look again and again.
+/// Which of those who wait are notified is not defined. Up to 479 waiters are notified one by one.
+/// More can wait: a notification that finds none of those 479 wakes all the others, and each checks
+/// its condition again.
 ///
 /// ```
 /// use multiproc_sync::{Condition, Event};
@@ -69,7 +70,7 @@ struct ConditionControl {
 
 const _: () = {
     assert!(std::mem::offset_of!(ConditionControl, condition) == 4);
-    assert!(size_of::<ConditionControl>() == 4 + 4 * 480);
+    assert!(size_of::<ConditionControl>() == 4 + 4 * 479 + 4);
 };
 
 placed!(ConditionControl { lock, condition });
@@ -111,11 +112,16 @@ impl Condition {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and the holder may be dead.
     pub fn lock(&self) -> Result<ConditionGuard<'_>, Abandoned<ConditionGuard<'_>>> {
         loop {
             if let Ok(taken) = self.raw_lock().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
                 return self.guard(taken);
             }
+            self.region.assert_connected();
         }
     }
 
@@ -167,7 +173,8 @@ impl Condition {
     }
 
     fn guard(&self, taken: Taken) -> Locked<'_> {
-        let guard = ConditionGuard { held: Held::new(self.raw_lock(), taken), condition: self };
+        let held = Held::new(self.raw_lock(), taken, &self.region);
+        let guard = ConditionGuard { held, condition: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }
 

@@ -4,14 +4,14 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::event::Event as RawEvent;
-use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{RECHECK, placed};
 
 /// A flag between processes, and those who wait until it is set.
 ///

@@ -1,33 +1,72 @@
 //! What every guard is made of: a raw lock that this process holds.
 
 use std::fmt;
+use std::thread;
 
 use crate::raw::lock::{Lock, Taken};
-use crate::raw::members::Members;
-use crate::region::{Control, Region};
+use multiproc_shm::members::Membership;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::region::{Control, Region};
 
 /// A guard of a lock that may have been abandoned.
 pub trait Repair {
-    /// What a dead holder left has been put right.
+    /// Declares that what a dead holder left has been put right.
     fn repaired(&mut self);
+}
+
+/// Who holds a guard, and whether that ended by a panic.
+///
+/// A copy of a guard in a forked child belongs to the parent, and has no effect. And a panic that
+/// begins while the guard is held counts as the death of its holder (std's mutexes have poisoning for
+/// it).
+pub(crate) struct Holder<'a> {
+    membership: &'a Membership,
+    member: MemberId,
+    was_panicking: bool,
+}
+
+impl<'a> Holder<'a> {
+    #[inline]
+    pub(crate) fn new<C: Control>(region: &'a Region<C>) -> Self {
+        let (membership, member) = (region.membership(), region.me());
+        Self { membership, member, was_panicking: thread::panicking() }
+    }
+
+    /// The member that has the guard, if that is this process.
+    #[inline]
+    pub(crate) fn member(&self) -> Option<MemberId> {
+        self.membership.is(self.member).then_some(self.member)
+    }
+
+    /// Whether a panic has begun since.
+    #[inline]
+    pub(crate) fn has_panicked(&self) -> bool {
+        !self.was_panicking && thread::panicking()
+    }
 }
 
 /// A raw lock that is held while this lives.
 pub(crate) struct Held<'a> {
     lock: &'a Lock,
     taken: Taken,
+    holder: Holder<'a>,
 }
 
 impl<'a> Held<'a> {
     /// The lock has just been taken.
     #[inline]
-    pub(crate) fn new(lock: &'a Lock, taken: Taken) -> Self {
-        Self { lock, taken }
+    pub(crate) fn new<C: Control>(lock: &'a Lock, taken: Taken, region: &'a Region<C>) -> Self {
+        Self { lock, taken, holder: Holder::new(region) }
     }
 
     #[inline]
     pub(crate) fn is_abandoned(&self) -> bool {
         self.taken == Taken::Abandoned
+    }
+
+    #[inline]
+    pub(crate) fn holder(&self) -> &Holder<'a> {
+        &self.holder
     }
 
     /// What a dead holder left has been put right.
@@ -40,7 +79,10 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.unlock(self.taken);
+        if let Some(member) = self.holder.member() {
+            let taken = if self.holder.has_panicked() { Taken::Abandoned } else { self.taken };
+            self.lock.unlock(member, taken);
+        }
     }
 }
 

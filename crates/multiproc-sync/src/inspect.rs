@@ -1,7 +1,7 @@
 //! What a manager shows of an object that it has handed out.
 
 use crate::raw::lock::Lock;
-use crate::region::{Control, Region};
+use multiproc_shm::region::{Control, Region};
 
 /// Who has an object open, and who waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl Inspection {
     }
 
     pub(crate) fn of_lock<C: Control>(region: &Region<C>, lock: &Lock, waits: bool) -> Self {
-        use crate::raw::members::Members;
+        use multiproc_shm::members::Members;
         let holder = lock.owner().filter(|&owner| region.is_alive(owner));
         Self {
             holder: holder.map(|owner| region.pid(owner)),

@@ -48,23 +48,34 @@
 //!
 //! # What it does not do
 //!
-//! It is not fair: a process that comes along may overtake those that sleep. It is not for processes
-//! made by a bare `fork` without `exec`: they share one membership. A process that is stopped
-//! (SIGSTOP) is not dead: its locks stay its own.
+//! It is not strictly fair: a newcomer may overtake waiters that sleep, but not for much longer than a
+//! millisecond where it is a lock. A process that is stopped (SIGSTOP) is not dead: its locks stay its
+//! own.
+//!
+//! # Forked processes, and closed descriptors
+//!
+//! A child made by fork(2) after handles exist is a member of its own: it excludes its parent, and the
+//! death of either is noticed. What the parent holds stays the parent's; copies of guards have no
+//! effect in the child. (A bare clone(2), without the handlers of pthread_atfork(3), is not supported.)
+//!
+//! If other code in the process closes the descriptor of a primitive, the process stays a member, but
+//! can no longer tell whether other members are alive. Nobody is robbed then: `try_…` and `…_timeout`
+//! fail, and an operation that would wait for a member without end panics with the reason.
+//!
+//! # Panics
+//!
+//! A panic that begins under a guard counts as the death of its holder: the next one that locks gets
+//! [`Abandoned`], and a [`Mutex`] has the value that it had before.
 //!
 //! # For those who build other primitives
 //!
-//! [`region`] places structs of atomics in shared memory and knows its members, [`raw`] has the
-//! algorithms, [`primitives`] the atomics and the futex they are made of. Under `--cfg loom`, the
-//! latter two are loom's models and the rest is left out.
+//! [`raw`] has the algorithms, without handles. The regions they are placed in, and the atomics and the
+//! futex they are made of, come from `multiproc-shm`. Under `--cfg loom`, the latter are loom's models,
+//! and the handles are left out.
 
 #[doc(hidden)]
 pub mod fault;
-pub mod primitives;
 pub mod raw;
-
-#[cfg(not(loom))]
-pub mod region;
 
 #[cfg(not(loom))]
 mod barrier;
@@ -83,8 +94,6 @@ mod inspect;
 #[cfg(not(loom))]
 mod lock;
 #[cfg(not(loom))]
-mod member;
-#[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
 mod rlock;
@@ -95,6 +104,10 @@ mod shared;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+
+pub use multiproc_shm::{OWNER_RECHECK, RECHECK, primitives};
+#[cfg(not(loom))]
+pub use multiproc_shm::{placed, region};
 
 #[cfg(not(loom))]
 pub use {
@@ -116,11 +129,3 @@ pub use {
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub use inspect::{Inspect, Inspection};
-
-/// How often a sleeper looks up whether a death has taken its wake-up along, or what it waits for.
-///
-/// An idle waiter wakes four times a second for it, which is about 0.01 % of a CPU.
-pub const RECHECK: std::time::Duration = std::time::Duration::from_millis(250);
-
-/// The same for those who wait for the holder of a lock: recovery takes half of it in the middle.
-pub const OWNER_RECHECK: std::time::Duration = std::time::Duration::from_millis(100);

@@ -4,17 +4,17 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, placed};
 
 /// A lock between processes: one holds it at a time.
 ///
@@ -23,14 +23,14 @@ use crate::{OWNER_RECHECK, placed};
 ///
 /// # When a process dies
 ///
-/// If the holder dies, however, the next `lock` returns [`Abandoned`], which carries the guard: at
-/// once if it comes later, within about 100 ms if it was waiting. A waiter that dies changes
-/// nothing. A holder that is merely stopped (SIGSTOP) keeps the lock.
+/// If the holder dies, or panics under the guard, the next `lock` returns [`Abandoned`], which carries
+/// the guard: at once if it comes later, within about 100 ms if it was waiting. A waiter that dies
+/// changes nothing. A holder that is merely stopped (SIGSTOP) keeps the lock.
 ///
 /// # Ordering and fairness
 ///
-/// What a holder wrote to shared memory before it unlocked is visible to the next one. The lock is
-/// not fair: whoever comes along while it is free takes it, also before those that sleep.
+/// What a holder wrote to shared memory before it unlocked is visible to the next one. A newcomer may
+/// overtake waiters that sleep; a waiter that has been overtaken for a millisecond is next.
 ///
 /// The lock belongs to the process. Locking it twice in one process waits for the first guard, in
 /// another thread or for ever in the same one, as Python's `multiprocessing.Lock` does.
@@ -92,6 +92,10 @@ impl Lock {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed the lock's descriptor, and the holder may be dead.
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
         loop {
@@ -99,6 +103,7 @@ impl Lock {
             if let Ok(taken) = self.take(Deadline::NEVER) {
                 return self.guard(taken);
             }
+            self.region.assert_connected();
         }
     }
 
@@ -161,7 +166,7 @@ impl Lock {
 
     #[inline]
     fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        let guard = LockGuard { held: Held::new(self.raw(), taken), lock: self };
+        let guard = LockGuard { held: Held::new(self.raw(), taken, &self.region), lock: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }
 }

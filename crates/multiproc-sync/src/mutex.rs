@@ -7,16 +7,18 @@ use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::held::{Held, Repair, debug_lock};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, fault, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, placed};
+
+use crate::fault;
 
 /// A value in shared memory, and the lock that guards it: what Python calls `Value`.
 ///
@@ -28,7 +30,8 @@ use crate::{OWNER_RECHECK, fault, placed};
 ///
 /// As with a [`Lock`](crate::Lock), the next one that locks gets [`Abandoned`], with the guard. The
 /// value is then as the last holder found it, unless it died while it wrote its own back (which
-/// takes about as long as a memcpy of the value): then it may be a mix of both.
+/// takes about as long as a memcpy of the value): then it may be a mix of both. A panic under the guard
+/// counts as a death, and nothing is written back.
 ///
 /// ```
 /// use multiproc_sync::Mutex;
@@ -89,11 +92,16 @@ impl<T: Pod> Mutex<T> {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and the holder may be dead.
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
         loop {
             if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
                 return self.guard(taken);
             }
+            self.region.assert_connected();
         }
     }
 
@@ -147,7 +155,7 @@ impl<T: Pod> Mutex<T> {
     fn guard(&self, taken: Taken) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
         let mut value = T::zeroed();
         self.region.data().copy_to(0, bytes_of_mut(&mut value));
-        let held = Held::new(self.raw(), taken);
+        let held = Held::new(self.raw(), taken, &self.region);
         let guard = MutexGuard { mutex: self, value, is_changed: false, held };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }
@@ -214,7 +222,8 @@ impl<T: Pod> DerefMut for MutexGuard<'_, T> {
 
 impl<T: Pod> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        if self.is_changed {
+        let holder = self.held.holder();
+        if self.is_changed && holder.member().is_some() && !holder.has_panicked() {
             self.mutex.region.data().copy_in(0, bytes_of(&self.value));
             fault::reached("mutex.written");
         }

@@ -6,18 +6,20 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Repair, debug_lock};
+use crate::held::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::{AtomicU32, AtomicU64, Ordering};
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
-use crate::raw::members::Members;
-use crate::region::{Control, Region};
-use crate::{OWNER_RECHECK, fault, placed};
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{OWNER_RECHECK, placed};
+
+use crate::fault;
 
 /// A lock between processes that its holder can take again: it belongs to one thread of one process,
 /// and is free when as many guards are dropped as were taken.
@@ -107,6 +109,10 @@ impl RLock {
     ///
     /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
     /// what it left.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed its descriptor, and the holder may be dead.
     pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
         loop {
             if let Ok(guard) =
@@ -114,6 +120,7 @@ impl RLock {
             {
                 return guard;
             }
+            self.region.assert_connected();
         }
     }
 
@@ -183,7 +190,8 @@ impl RLock {
             thread.store(me, Ordering::Relaxed);
             depth.store(1, Ordering::Relaxed);
         }
-        let guard = RLockGuard { lock: self, this_thread: PhantomData };
+        let holder = Holder::new(&self.region);
+        let guard = RLockGuard { lock: self, holder, this_thread: PhantomData };
         Ok(if lock.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) })
     }
 }
@@ -211,6 +219,7 @@ impl fmt::Debug for RLock {
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a> {
     lock: &'a RLock,
+    holder: Holder<'a>,
     this_thread: PhantomData<*const ()>,
 }
 
@@ -222,14 +231,19 @@ impl Repair for RLockGuard<'_> {
 
 impl Drop for RLockGuard<'_> {
     fn drop(&mut self) {
+        let Some(member) = self.holder.member() else { return };
         let RLockControl { lock, depth, thread } = self.lock.region.control();
+        if self.holder.has_panicked() {
+            lock.abandon();
+        }
         let left = depth.load(Ordering::Relaxed).saturating_sub(1);
         depth.store(left, Ordering::Relaxed);
         if left == 0 {
             thread.store(0, Ordering::Relaxed);
             fault::reached("rlock.releasing");
             // The mark stays unless somebody has said that all is well.
-            lock.unlock(if lock.is_abandoned() { Taken::Abandoned } else { Taken::Clean });
+            let is_abandoned = lock.is_abandoned();
+            lock.unlock(member, if is_abandoned { Taken::Abandoned } else { Taken::Clean });
         }
     }
 }

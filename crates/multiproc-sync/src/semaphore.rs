@@ -4,16 +4,16 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, SemaphoreOverflow, TryAcquireError};
 use crate::inspect::{Inspect, Inspection};
-use crate::primitives::AtomicU32;
 use crate::raw::Busy;
 use crate::raw::semaphore::{Overflow, Semaphore as RawSemaphore};
-use crate::region::{Control, Region};
-use crate::{RECHECK, placed};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{RECHECK, placed};
 
 /// A semaphore between processes that is a free counter: `acquire` lowers it by one and waits while
 /// it is 0, `release` raises it, whoever calls it.

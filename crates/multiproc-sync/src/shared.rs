@@ -10,9 +10,9 @@ use std::sync::atomic::AtomicU8;
 use bytemuck::{Pod, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::placed;
-use crate::primitives::{AtomicU32, AtomicU64, Ordering};
-use crate::region::{Atomic as AtomicWord, Control, Region};
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
+use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
 
 /// A table of values in shared memory, of fixed length: what Python calls `Array`, without its lock.
 ///

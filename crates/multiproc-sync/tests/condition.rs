@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
-use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, RECHECK, Shared};
+use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, Event, RECHECK, Shared};
 use multiproc_testkit::{alone, is_asleep, until, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -428,6 +429,9 @@ fn the_guard_of_another_condition_is_refused() {
     let wait = AssertUnwindSafe(|| drop(one.wait(guard)));
     let text = *catch_unwind(wait).unwrap_err().downcast::<&str>().unwrap();
     assert!(text.contains("its own `lock`") && text.contains("another condition's"), "{text}");
+    // The guard was dropped by the panic, which counts as the death of its holder.
+    let abandoned = other.lock().expect_err("a panic under the lock");
+    drop(abandoned.into_guard());
     for condition in [&one, &other] {
         let guard = condition.try_lock().expect("it is free, and nobody has died");
         let (guard, result) = condition.wait_timeout(guard, Duration::ZERO).unwrap();
@@ -447,16 +451,51 @@ fn killed_sleepers_leave_their_places() {
     let condition = Condition::new().unwrap();
     let wait = |condition: Condition| {
         thread::scope(|scope| {
-            for _ in 0..480 {
+            for _ in 0..500 {
                 scope.spawn(|| drop(condition.wait(condition.lock().unwrap())));
             }
         });
     };
     let child = Process::spawn(wait, condition.clone()).unwrap();
-    until(|| format!("{condition:?}").contains("waiting: 480"));
+    until(|| format!("{condition:?}").contains("waiting: 479"));
     kill(&child);
     let guard = condition.lock().unwrap();
     let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
     assert!(result.timed_out(), "nobody has notified");
     drop(guard);
+}
+
+/// Those that find no place of their own sleep, and are woken as the others: no system calls in a
+/// loop while they wait, and none is left behind.
+#[test]
+fn waiters_beyond_the_places_sleep_and_are_woken() {
+    const WAITERS: usize = 600;
+    let _dog = watchdog();
+    let condition = Condition::new().unwrap();
+    let is_over = Event::new().unwrap();
+    let (entered, slept) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..WAITERS {
+            scope.spawn(|| {
+                let mut guard = condition.lock().unwrap();
+                entered.fetch_add(1, Ordering::Relaxed);
+                while !is_over.is_set() {
+                    guard = condition.wait(guard).unwrap();
+                    slept.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        until(|| entered.load(Ordering::Relaxed) == WAITERS);
+        // All have entered, and let go of the lock: it is free for us, again and again.
+        for _ in 0..100 {
+            drop(condition.lock_timeout(Duration::from_secs(60)).unwrap());
+        }
+        let before = slept.load(Ordering::Relaxed);
+        assert_eq!(before, 0, "nobody was notified, so nobody was to wake up");
+        let guard = condition.lock().unwrap();
+        is_over.set();
+        drop(guard);
+        condition.notify_all();
+    });
+    assert!(slept.into_inner() >= WAITERS);
 }

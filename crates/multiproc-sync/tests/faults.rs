@@ -158,7 +158,7 @@ fn faults_the_list_is_complete() {
     while child.is_alive() {
         all.round();
     }
-    for point in multiproc_sync::fault::seen() {
+    for point in multiproc_shm::failpoint::seen() {
         assert!(POINTS.contains(&point), "{point} is not in the list");
     }
 }

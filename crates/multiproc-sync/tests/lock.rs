@@ -306,8 +306,8 @@ fn what_is_no_lock_is_refused() {
         (memory(100, b"", all), "got shared memory of 100"),
         (memory(1 << 20, &[7; 4096], all), "of another program"),
         (memory(1 << 20, &header(99, b"LOCK", 1 << 20), all), "got version 99"),
-        (memory(1 << 20, &header(1, b"QUEU", 1 << 20), all), "another kind (QUEU)"),
-        (memory(1 << 20, &header(1, b"LOCK", 1 << 30), all), "got one of 1048576 bytes"),
+        (memory(1 << 20, &header(2, b"QUEU", 1 << 20), all), "another kind (QUEU)"),
+        (memory(1 << 20, &header(2, b"LOCK", 1 << 30), all), "got one of 1048576 bytes"),
     ] {
         let text = receive_as_lock(file);
         assert!(text.contains(what), "{text}");

@@ -120,6 +120,26 @@ pub fn is_asleep(pid: u32) -> bool {
     })
 }
 
+/// The signals that each thread of this process blocks: its name, a space, and the set as a
+/// hexadecimal number, in which the lowest bit is signal 1.
+///
+/// # Panics
+///
+/// If `/proc` cannot be read.
+#[must_use]
+pub fn blocked_signals() -> Vec<String> {
+    let threads = fs::read_dir("/proc/self/task").expect("/proc is there");
+    let statuses =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    let field = |status: &str, name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("each status has it").trim().to_owned()
+    };
+    statuses
+        .map(|status| format!("{} {}", field(&status, "Name:"), field(&status, "SigBlk:")))
+        .collect()
+}
+
 /// Lets this process die, by a real SIGKILL, when it reaches a point for the `visit`th time.
 ///
 /// # Panics
@@ -127,7 +147,7 @@ pub fn is_asleep(pid: u32) -> bool {
 /// If the tests were built without `--cfg multiproc_faults`: no point would ever be reached.
 pub fn die_at(point: &str, visit: u32) {
     #[cfg(multiproc_faults)]
-    multiproc_sync::fault::arm(point, visit);
+    multiproc_shm::failpoint::arm(point, visit);
     #[cfg(not(multiproc_faults))]
     panic!("{point}, visit {visit}: run this by `cargo xtask faults`");
 }

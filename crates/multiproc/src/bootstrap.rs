@@ -11,6 +11,7 @@ use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -24,8 +25,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::current::{Identity, become_child};
+use crate::init::INITIALIZED;
 use crate::protocol::{Encoded, Outcome, Panic, Start};
-use crate::{children, fault};
+use crate::{children, fault, init};
 
 /// How long a daemon whose parent died may take to end by SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);
@@ -33,45 +35,73 @@ const GRACE: Duration = Duration::from_millis(500);
 /// The exit code after a panic, as Rust has it.
 const PANICKED: i32 = 101;
 
+/// The exit code of a child that must not run its function.
+pub(crate) const UNFIT: i32 = 102;
+
 /// Runs a function of types that are known here alone; see [`entry`].
 type Entry = fn(Encoded) -> Outcome;
+
+/// The executable of this process, as the loader has it.
+struct Executable {
+    /// How far the loader has moved it.
+    base: usize,
+    segments: Vec<Range<usize>>,
+    /// Whether the kernel was asked to run this file, and not the loader with this file as its
+    /// argument.
+    is_run_by_kernel: bool,
+}
+
+impl Executable {
+    fn find() -> Self {
+        extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, found: *mut c_void) -> c_int {
+            // SAFETY: the loader passes a valid one, which lives as long as this call.
+            let info = unsafe { &*info };
+            // SAFETY: the loader passes on the pointer from below, and nothing else uses its target.
+            let found = unsafe { &mut *found.cast::<Executable>() };
+            // SAFETY: the program headers of a loaded object stay in memory with it.
+            let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+            // They have the size of an address, in a type of their own.
+            let size = |number| usize::try_from(number).unwrap_or(0);
+            found.base = size(info.dlpi_addr);
+            let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+            found.segments.extend(loaded.map(|header| {
+                let start = found.base.wrapping_add(size(header.p_vaddr));
+                start..start.wrapping_add(size(header.p_memsz))
+            }));
+            // The kernel loads the loader that the executable names (PT_INTERP), and reports where
+            // (AT_BASE), unless it was told to run the loader.
+            let wants_loader = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+            // SAFETY: it looks up a number that the kernel gave to this program at its start.
+            let has_loader = unsafe { libc::getauxval(libc::AT_BASE) } != 0;
+            found.is_run_by_kernel = wants_loader == has_loader;
+            1 // ends the search: the first object is the executable
+        }
+
+        let mut found = Self { base: 0, segments: Vec::new(), is_run_by_kernel: false };
+        // SAFETY: `look` has the type that is called, and takes the pointer for what it is.
+        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+        found
+    }
+
+    fn contains(&self, address: usize) -> bool {
+        self.segments.iter().any(|segment| segment.contains(&address))
+    }
+}
 
 /// Whether `entry`, from [`entry_of`], is in `/proc/self/exe`: not in a library that was loaded, and
 /// not in a program that was loaded by running the loader itself.
 pub(crate) fn is_in_executable(entry: usize) -> bool {
-    struct Search {
-        addresses: [usize; 2],
-        found: bool,
-    }
+    let executable = Executable::find();
+    let addresses = [anchor(), anchor().wrapping_add(entry)];
+    executable.is_run_by_kernel && addresses.iter().all(|&it| executable.contains(it))
+}
 
-    extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
-        // SAFETY: the loader gives a valid one, for as long as this call takes.
-        let info = unsafe { &*info };
-        // SAFETY: the loader passes on the pointer from below, and nobody else uses what is there.
-        let search = unsafe { &mut *search.cast::<Search>() };
-        // SAFETY: the program headers of a loaded object stay in memory with it.
-        let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
-        // They have the size of an address, in a type of their own.
-        let size = |number| usize::try_from(number).unwrap_or(0);
-        let is_inside = |address: &usize| {
-            headers.iter().filter(|header| header.p_type == libc::PT_LOAD).any(|header| {
-                let start = size(info.dlpi_addr.wrapping_add(header.p_vaddr));
-                address.wrapping_sub(start) < size(header.p_memsz)
-            })
-        };
-        // The kernel loads the loader that the executable names (PT_INTERP), and says where
-        // (AT_BASE), unless it was told to run the loader.
-        let wants_loader = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
-        // SAFETY: it looks up a number that the kernel gave to this program at its start.
-        let has_loader = unsafe { libc::getauxval(libc::AT_BASE) } != 0;
-        search.found = wants_loader == has_loader && search.addresses.iter().all(is_inside);
-        1 // ends the search: the first object is the executable
-    }
-
-    let mut search = Search { addresses: [anchor(), anchor().wrapping_add(entry)], found: false };
-    // SAFETY: `look` has the type that is called, and takes the pointer for what it is.
-    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
-    search.found
+/// Identifies this copy of the library among all those in the executable, in every process that runs
+/// it. A program may contain several: two versions, which two of its dependencies ask for. `None` if
+/// this copy is in a library that the program loads.
+pub(crate) fn this_copy() -> Option<usize> {
+    let executable = Executable::find();
+    executable.contains(anchor()).then(|| anchor().wrapping_sub(executable.base))
 }
 
 /// The function `F` in a form that a parent can send: what [`run`] calls in the child.
@@ -93,10 +123,10 @@ where
     (entry as usize).wrapping_sub(anchor())
 }
 
-/// What functions are measured from: a static has one address, where a function may have several.
+/// The address that functions are measured from. A static has one address, where a function may have
+/// several; and one that is written is not merged with that of another copy of this library.
 fn anchor() -> usize {
-    static ANCHOR: u8 = 0;
-    &raw const ANCHOR as usize
+    (&raw const INITIALIZED).addr()
 }
 
 fn entry<F, A, R>(args: Encoded) -> Outcome
@@ -105,25 +135,41 @@ where
     A: DeserializeOwned,
     R: Serialize,
 {
-    fault::reached("child.decoding");
-    let args = match args.decode::<A>() {
-        Ok(args) => args,
-        Err(reason) => return Outcome::arguments_lost::<A>(&reason),
-    };
-    // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
-    // address is one of a value. The parent had such a value, and gave it up for this one.
-    let function: F = unsafe { std::ptr::NonNull::dangling().read() };
-    fault::reached("child.running");
     // Unwind safe: nothing that the function has touched is used afterwards.
-    match catch_unwind(AssertUnwindSafe(|| Outcome::returned(&function(args)))) {
-        Ok(outcome) => outcome,
-        Err(payload) => Outcome::Panicked(panic_of(&*payload)),
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        fault::reached("child.decoding");
+        let args = match args.decode::<A>() {
+            Ok(args) => args,
+            Err(reason) => return not_received::<A>(&reason),
+        };
+        // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
+        // address is one of a value. The parent had such a value, and gave it up for this one.
+        let function: F = unsafe { std::ptr::NonNull::dangling().read() };
+        fault::reached("child.running");
+        Outcome::returned(&function(args))
+    }));
+    outcome.unwrap_or_else(|payload| {
+        let panic = panic_of(&*payload);
+        // Dropping it could panic once more.
+        std::mem::forget(payload);
+        Outcome::Panicked(panic)
+    })
+}
+
+/// The outcome of arguments that could not be decoded. A panic in a `Deserialize` may have been caught
+/// further down; it is a panic all the same.
+fn not_received<A>(reason: &str) -> Outcome {
+    match LAST_PANIC.take() {
+        Some((message, location, backtrace)) if reason.ends_with(&message) => {
+            Outcome::Panicked(Panic::new(message, location, &backtrace))
+        }
+        _ => Outcome::arguments_lost::<A>(reason),
     }
 }
 
-/// Does what the parent asks for, and ends the process.
-pub(crate) fn run() -> ! {
-    let connection = match take_connection() {
+/// Does what the parent asks for over this socket, and ends the process.
+pub(crate) fn run(socket: OwnedFd) -> ! {
+    let connection: Connection<Outcome, Start> = match Connection::from_socket(socket) {
         Ok(connection) => connection,
         Err(error) => {
             eprintln!("multiproc: a child process could not be set up: {error}");
@@ -189,24 +235,13 @@ fn tell(outcome: Outcome) {
     *parent = None;
 }
 
-/// Takes the socket from standard input, and puts `/dev/null` there.
-fn take_connection() -> io::Result<Connection<Outcome, Start>> {
-    let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-    Connection::from_socket(socket)
-}
-
 /// Ends this process when its parent has ended.
 fn watch_parent(
     connection: &Connection<Outcome, Start>,
     identity: &'static Identity,
 ) -> io::Result<()> {
     let lifeline = connection.as_fd().try_clone_to_owned()?;
-    thread::Builder::new()
-        .name("multiproc-watch".to_owned())
-        .stack_size(64 * 1024)
-        .spawn(move || end_with_parent(&lifeline, identity))
-        .map(drop)
+    init::start_thread("multiproc-watch", move || end_with_parent(&lifeline, identity))
 }
 
 fn end_with_parent(lifeline: &OwnedFd, identity: &Identity) {

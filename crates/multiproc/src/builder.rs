@@ -1,9 +1,12 @@
 //! What can be set about a process before it starts.
 
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::io::{FdFlags, fcntl_getfd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,13 +46,16 @@ use crate::{bootstrap, spawn};
 pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) daemon: bool,
+    /// The numbers of the descriptors that it inherits; or why it cannot inherit one.
+    pub(crate) keep: io::Result<Vec<RawFd>>,
     /// This executable, and what is set about it.
     pub(crate) command: Command,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { name: None, daemon: false, command: Command::new(spawn::THIS_EXECUTABLE) }
+        let command = Command::new(spawn::THIS_EXECUTABLE);
+        Self { name: None, daemon: false, keep: Ok(Vec::new()), command }
     }
 
     /// Its name, for people: in [`active_children`](crate::active_children), in its panic messages,
@@ -120,6 +126,29 @@ impl Builder {
         self
     }
 
+    /// Lets it inherit a descriptor, under the same number.
+    ///
+    /// A child has the descriptors in its arguments and no others. Those that this process has opened
+    /// without close-on-exec (a library in C, or whoever started this process) are closed in the child
+    /// before `main`, unless they are kept by this. One use is the jobserver of make(1), whose numbers
+    /// are in the environment.
+    ///
+    /// Descriptors that std has opened have close-on-exec set, and nobody inherits them: pass them as
+    /// arguments, in a [`Descriptor`](crate::pipe::Descriptor).
+    ///
+    /// # Errors
+    ///
+    /// `spawn` fails if the descriptor has close-on-exec set.
+    pub fn keep_descriptor(mut self, descriptor: impl AsFd) -> Self {
+        if let Ok(keep) = &mut self.keep {
+            match inheritable(descriptor.as_fd()) {
+                Ok(number) => keep.push(number),
+                Err(error) => self.keep = Err(error),
+            }
+        }
+        self
+    }
+
     /// Starts the process: see [`Process::spawn`].
     ///
     /// # Errors
@@ -158,4 +187,20 @@ impl Builder {
         scope.add(&process);
         Ok(process)
     }
+}
+
+/// The number of a descriptor that programs inherit which this one starts.
+fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
+    let number = descriptor.as_raw_fd();
+    if fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "expected a descriptor to keep that is open without close-on-exec, got {number}, \
+                 which is closed when a program starts; pass it as an argument \
+                 (`multiproc::pipe::Descriptor`), or clear FD_CLOEXEC first"
+            ),
+        ));
+    }
+    Ok(number)
 }

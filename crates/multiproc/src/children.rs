@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use multiproc_pipe::{Connection, Deadline, SendError, Source, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
+use crate::init;
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
 
@@ -31,7 +32,7 @@ fn children() -> MutexGuard<'static, Vec<Child>> {
 
 /// The children of this process that are alive, in the order in which they were started.
 ///
-/// Those that have ended are collected by the way, so that none stays a zombie.
+/// Those that have ended are collected by the way.
 ///
 /// ```
 /// multiproc::enable_in_tests!();
@@ -82,6 +83,17 @@ pub(crate) fn end(children: &[Child]) {
     }
 }
 
+/// Waits for the end of a child that nobody has a handle of, and collects it, unless it was collected
+/// meanwhile.
+fn collect_at_end(pid: Pid) {
+    // By its number, and without taking its status: so nothing of it is held here, and what the child
+    // had is closed as soon as anybody collects it.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), options));
+    // Under the lock: the one who finds it gone from the table finds its descriptors closed, too.
+    children().retain(|child| child.this.pid != pid || child.look().is_none());
+}
+
 /// A child of this process: what a [`Process`](crate::Process) is without the type of its result.
 #[derive(Clone)]
 pub struct Child {
@@ -89,7 +101,7 @@ pub struct Child {
 }
 
 struct State {
-    pid: u32,
+    pid: Pid,
     name: String,
     daemon: bool,
     pidfd: OwnedFd,
@@ -136,9 +148,9 @@ impl Child {
         daemon: bool,
         connection: Connection<Start, Outcome>,
     ) -> io::Result<Self> {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         // It cannot be another process of the same number: nobody has collected this one yet.
-        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let socket = connection.as_fd().try_clone_to_owned()?;
         let inbox = Inbox { connection, outcome: None, lost: None, closed: false };
         let state = State {
@@ -158,7 +170,7 @@ impl Child {
     /// the handle.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.this.pid
+        self.this.pid.as_raw_pid().unsigned_abs()
     }
 
     /// Its name.
@@ -198,6 +210,15 @@ impl Child {
 
     /// Collects its status, if it has ended.
     fn collect(&self) -> Option<ExitStatus> {
+        let status = self.look();
+        if status.is_some() {
+            children().retain(|child| !Arc::ptr_eq(&child.this, &self.this));
+        }
+        status
+    }
+
+    /// The same, and leaves it in the table.
+    fn look(&self) -> Option<ExitStatus> {
         let mut status = self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.is_none() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -207,11 +228,18 @@ impl Child {
                 // Somebody else collected it, or it is about to be: wait for its end alone.
                 Err(_) => self.has_ended().then_some(ExitStatus::Unknown),
             };
-            if status.is_some() {
-                children().retain(|child| !Arc::ptr_eq(&child.this, &self.this));
-            }
         }
         *status
+    }
+
+    /// Leaves it to itself: nobody wants its result, and it is collected when it ends.
+    pub(crate) fn leave(&self) {
+        self.discard_outcome();
+        if self.collect().is_none() {
+            let pid = self.this.pid;
+            // Without a thread for it, it is collected when somebody asks for the active children.
+            let _ = init::start_thread("multiproc-reap", move || collect_at_end(pid));
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -273,7 +301,7 @@ impl Child {
     }
 
     /// Nobody wants the result any more: the child need not wait until somebody takes it.
-    pub(crate) fn discard_outcome(&self) {
+    fn discard_outcome(&self) {
         // It fails only if the child has closed its end.
         let _ = shutdown(&self.this.socket, Shutdown::Read);
     }

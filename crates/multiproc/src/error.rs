@@ -19,6 +19,11 @@ pub enum SpawnError {
     /// the child would be that executable started anew, where the library need not be. Or the
     /// program was started through the loader (`ld.so PROGRAM`), which is the executable then.
     NotInExecutable,
+    /// The program has more rights than the user who started it: it is a set-user-ID or set-group-ID
+    /// program, has file capabilities, or a security module changed its domain (`AT_SECURE`, see
+    /// getauxval(3)). A child would get these rights as well, and so must not let its environment and
+    /// its standard input decide what it runs.
+    Privileged,
     /// The arguments could not be turned into a message.
     Encode(EncodeError),
     /// The operating system refused.
@@ -40,6 +45,12 @@ impl fmt::Display for SpawnError {
                  function into the program, or let the library start a program of its own by \
                  `std::process::Command`",
             ),
+            Self::Privileged => f.write_str(
+                "a process cannot be started from a program that has more rights than the user who \
+                 started it (set-user-ID, set-group-ID or file capabilities); let a program without \
+                 these rights start processes, or grant the rights by other means (sudo, a service \
+                 manager, ambient capabilities)",
+            ),
             Self::Encode(error) => write!(f, "a process was not started: {error}"),
             Self::Io(error) => write!(f, "a process could not be started: {error}"),
         }
@@ -49,7 +60,7 @@ impl fmt::Display for SpawnError {
 impl Error for SpawnError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::NotInitialized | Self::NotInExecutable => None,
+            Self::NotInitialized | Self::NotInExecutable | Self::Privileged => None,
             Self::Encode(error) => Some(error),
             Self::Io(error) => Some(error),
         }
@@ -75,7 +86,7 @@ impl From<SpawnError> for io::Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// Its function panicked.
+    /// Its function panicked, or the `Deserialize` of its arguments, or the `Serialize` of its result.
     Panicked {
         /// The panic's message.
         message: String,

@@ -23,8 +23,8 @@ pub(crate) fn reached(point: &'static str) {
     {
         assert!(CHILD_POINTS.contains(&point) || SPAWN_POINTS.contains(&point), "{point}");
         if std::env::var("MULTIPROC_FAULT").is_ok_and(|armed| armed == point) {
-            multiproc_sync::fault::arm(point, 1);
-            multiproc_sync::fault::reached(point);
+            multiproc_shm::failpoint::arm(point, 1);
+            multiproc_shm::failpoint::reached(point);
         }
     }
     #[cfg(not(multiproc_faults))]

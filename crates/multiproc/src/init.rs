@@ -1,20 +1,34 @@
-//! `init`, the first statement of `main`, and `enable_in_tests!`, which stands in for it.
+//! `init`, the first statement of `main`; `enable_in_tests!`, which stands in for it; and what a child
+//! does before either.
 //!
-//! Opens `unsafe` to take the marker out of the environment, and to ignore SIGPIPE where std has not.
+//! A child finds out that it is one before `main`, in a constructor: nothing of the program has run
+//! then, so its environment, standard input and descriptors are those that its parent gave it, and
+//! there are no threads that could notice a change. What it finds waits for `init`.
+//!
+//! Opens `unsafe` to be such a constructor, to take the marker out of the environment, and to set what
+//! happens on signals: to ignore SIGPIPE where std has not, and to block signals in threads of the
+//! library.
 #![allow(unsafe_code)]
 
-use std::env;
+use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::hint::black_box;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::{env, fs, io, ptr, thread};
 
 use rustix::fs::{FileType, fstat};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
 
-use crate::protocol::MARKER;
+use crate::bootstrap::UNFIT;
+use crate::protocol::{MARKER, Mark};
 use crate::{bootstrap, children, fault};
 
 /// Whether a child of this program would know what to do.
-static INITIALIZED: AtomicBool = AtomicBool::new(false);
+pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
@@ -27,6 +41,29 @@ pub(crate) fn is_initialized() -> bool {
 /// which looks after the children at the end of `main`: see [`Runtime`].
 ///
 /// What comes before it in `main` happens in every child, too.
+///
+/// A child that cannot run its function prints why on standard error, and exits with code 102. It
+/// never comes to what is behind `init`.
+///
+/// # With an async runtime
+///
+/// `#[tokio::main]` and the like make `main` a task of a runtime, which has started its threads by the
+/// time `init` is called. A child would run its function inside that runtime, where it cannot start one
+/// of its own. So a child that finds threads that `main` has started exits with code 102. Call `init`
+/// first, and start the runtime after it:
+///
+/// ```ignore
+/// fn main() -> std::io::Result<()> {
+///     let _runtime = multiproc::init();
+///     tokio::runtime::Runtime::new()?.block_on(async {
+///         // ... the program ...
+///         Ok(())
+///     })
+/// }
+/// ```
+///
+/// (A runtime of one thread, as with `#[tokio::main(flavor = "current_thread")]`, is not noticed. It is
+/// wrong for the same reason.)
 ///
 /// # Panics
 ///
@@ -49,11 +86,17 @@ pub fn init() -> Runtime {
          statement; in tests `multiproc::enable_in_tests!()` takes its place"
     );
     INITIALIZED.store(true, Ordering::Relaxed);
-    if is_marked_child() {
-        bootstrap::run();
+    if let Some(newborn) = newborn() {
+        if threads() > newborn.threads {
+            refuse(
+                "`multiproc::init()` was called after `main` had started other threads (`#[tokio::main]` \
+                 starts some); call it first in an ordinary `fn main`, and start the runtime after it",
+            );
+        }
+        bootstrap::run(newborn.socket);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
-    multiproc_sync::primitives::has_light_fences();
+    multiproc_shm::primitives::has_light_fences();
     Runtime { this: PhantomData }
 }
 
@@ -105,23 +148,71 @@ macro_rules! enable_in_tests {
             // SAFETY: the loader calls the functions in this section before `main`, and this one has
             // the type that it calls.
             #[unsafe(link_section = ".init_array")]
-            static BEFORE_MAIN: extern "C" fn() = $crate::private::in_tests;
+            static BEFORE_MAIN: $crate::private::Constructor = before_main;
+
+            // SAFETY: the linker puts this symbol behind the last function of that section.
+            unsafe extern "C" {
+                #[link_name = "__init_array_end"]
+                static END: $crate::private::Constructor;
+            }
+
+            extern "C" fn before_main(
+                count: ::core::ffi::c_int,
+                arguments: *const *const ::core::ffi::c_char,
+                environment: *const *const ::core::ffi::c_char,
+            ) {
+                let run = |constructor: $crate::private::Constructor| {
+                    constructor(count, arguments, environment);
+                };
+                // SAFETY: this is called from the one place, and the other one is behind it.
+                unsafe { $crate::private::in_tests(&raw const BEFORE_MAIN, &raw const END, run) };
+            }
         };
     };
 }
 
+/// A function that the loader calls before `main`. (glibc passes these arguments. Other C libraries pass
+/// none, and none of their programs looks at them.)
+pub type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
 /// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
-pub extern "C" fn in_tests() {
+///
+/// # Safety
+///
+/// The loader calls the constructors from a table, and is at `this` in it, which ends at `end`. `run`
+/// calls one of them.
+pub unsafe fn in_tests(
+    this: *const Constructor,
+    end: *const Constructor,
+    run: impl Fn(Constructor),
+) {
     INITIALIZED.store(true, Ordering::Relaxed);
-    if is_marked_child() {
+    if let Some(newborn) = newborn() {
+        // The loader would call them next, and never gets to it.
+        // The compiler knows `this` as a single constructor, and not as a part of a table.
+        let mut next = black_box(this.addr()) + size_of::<Constructor>();
+        while next < end.addr() {
+            let entry = ptr::with_exposed_provenance::<Option<Constructor>>(next);
+            // SAFETY: by the contract, it lies in the table.
+            if let Some(constructor) = unsafe { entry.read() } {
+                run(constructor);
+            }
+            next += size_of::<Constructor>();
+        }
         // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
         // an error and not the end.
         // SAFETY: nothing else runs yet, and SIG_IGN is a disposition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // It names the main thread. A thread of our own has a name, the usual stack of a main
         // thread, and a panic in it cannot unwind into the loader.
-        let main = std::thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        match main.spawn(|| bootstrap::run()) {
+        let main = thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
+        // This thread only waits. The signals of the process are for the other one.
+        let signals = set_blocked_signals(&all_signals());
+        let run = move || {
+            set_blocked_signals(&signals);
+            bootstrap::run(newborn.socket)
+        };
+        match main.spawn(run) {
             Ok(main) => _ = main.join(),
             Err(error) => eprintln!("multiproc: a child process has no main thread: {error}"),
         }
@@ -129,31 +220,156 @@ pub extern "C" fn in_tests() {
     }
 }
 
-/// Whether this process was started to run a function. Takes the mark away, so that no process that
-/// it starts by other means has it.
-fn is_marked_child() -> bool {
-    let Some(mark) = env::var_os(MARKER) else { return false };
-    fault::reached("child.started");
-    // SAFETY: before anything else in `main`, or before `main`: there are no other threads yet that
-    // could look at the environment. (A program that starts threads before `init` breaks what the
-    // documentation of `init` says.)
-    unsafe { env::remove_var(MARKER) };
-    let stdin = std::io::stdin();
-    // A program with more rights than whoever started it does not let itself be told what to run.
-    // SAFETY: it looks up a number that the kernel gave to this program at its start.
-    let is_privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    let is_ours = !is_privileged
-        && fstat(stdin.as_fd()).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-                && mark.to_str() == Some(&stat.st_ino.to_string())
-        });
-    if !is_ours {
-        eprintln!(
-            "multiproc: the environment variable {MARKER} is for internal use, and was not set by \
-             this program; it is ignored"
-        );
+/// What a child knows before `main`.
+struct Newborn {
+    /// The connection to its parent.
+    socket: OwnedFd,
+    /// How many threads it had before `main`: more than one if a library starts some when it is loaded.
+    threads: usize,
+}
+
+/// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and as soon
+/// as somebody has taken it.
+static NEWBORN: LazyLock<Mutex<Option<Newborn>>> = LazyLock::new(|| Mutex::new(Newborn::look()));
+
+/// Called by the loader before `main`, and before the constructors of the program itself.
+#[used]
+// SAFETY: the loader calls the functions in this section, and this one has the type that it calls.
+// Those with a number come first, in its order; std's own, which keeps the arguments, has 99.
+#[unsafe(link_section = ".init_array.00100")]
+static BEFORE_MAIN: extern "C" fn() = {
+    extern "C" fn before_main() {
+        LazyLock::force(&NEWBORN);
     }
-    is_ours
+    before_main
+};
+
+/// Also looks, should a linker have left the constructor out.
+fn newborn() -> Option<Newborn> {
+    NEWBORN.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl Newborn {
+    fn look() -> Option<Self> {
+        let mark = env::var_os(MARKER)?;
+        let stdin = fstat(io::stdin());
+        let socket = stdin
+            .ok()
+            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+            .map(|stat| stat.st_ino);
+        let Some(mark) = mark.to_str().and_then(Mark::parse) else {
+            // With a socket, it may be for another version of this library.
+            if socket.is_none() {
+                eprintln!(
+                    "multiproc: the environment variable {MARKER} is for internal use, and was not \
+                     set by this library; it is ignored"
+                );
+            }
+            return None;
+        };
+        if Some(mark.copy) != bootstrap::this_copy() {
+            return None;
+        }
+        // This copy of the library started this process, and only to run a function: if it cannot do
+        // that it must end, since `main` would start another one.
+        if is_privileged() {
+            refuse(
+                "the program gives more rights than its user has (set-user-ID, set-group-ID or file \
+                 capabilities), so whoever started it cannot be trusted",
+            );
+        }
+        if socket != Some(mark.socket) {
+            refuse("its standard input is not the socket of its parent");
+        }
+        // Nothing that this process starts by other means is to have it.
+        // SAFETY: before `main`, so no code of the program runs in another thread, and that of the
+        // loader and of the libraries that it has loaded does not use the environment.
+        unsafe { env::remove_var(MARKER) };
+        fault::reached("child.started");
+        Some(Self::be_child(&mark).unwrap_or_else(|error| refuse(&error.to_string())))
+    }
+
+    fn be_child(mark: &Mark) -> io::Result<Self> {
+        // The parent's thread that started this process may have blocked some.
+        set_blocked_signals(&no_signals());
+        let stdin = io::stdin();
+        let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        close_inherited(&mark.keep)?;
+        Ok(Self { socket, threads: threads() })
+    }
+}
+
+/// Closes what the parent has not opened for this process: all descriptors without close-on-exec. So
+/// those that a library has opened when it was loaded stay open, unless it has left out that flag.
+fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
+    let numbers = fs::read_dir("/proc/self/fd")?;
+    let numbers: Vec<RawFd> =
+        numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
+        // SAFETY: nobody closes it meanwhile, as there are no threads of the program.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        // (The one that was listed while it was open for listing is not valid any more.)
+        if fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
+            // SAFETY: nothing in this process has opened it, so nothing expects it to be there.
+            unsafe { rustix::io::close(number) };
+        }
+    }
+    Ok(())
+}
+
+/// Returns the number of threads that this process has.
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Ends a child that must not go on in `main`.
+fn refuse(why: &str) -> ! {
+    eprintln!("multiproc: a child process cannot run its function: {why}");
+    // SAFETY: it has no preconditions. It calls no destructors: not all constructors have been called,
+    // or other threads still use what would be destroyed.
+    unsafe { libc::_exit(UNFIT) }
+}
+
+/// Whether this program has more rights than whoever started it: then it does not let itself be told
+/// what to run, and so cannot start children either.
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: it looks up a number that the kernel gave to this program at its start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Starts a thread of the library. It handles no signals: a handler may need more stack than it has,
+/// and a signal that the program waits for must not end up here.
+pub(crate) fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = thread::Builder::new().name(name.to_owned()).stack_size(64 * 1024);
+    // A thread begins with what is blocked where it is started.
+    let signals = set_blocked_signals(&all_signals());
+    let started = builder.spawn(body);
+    set_blocked_signals(&signals);
+    started.map(drop)
+}
+
+fn no_signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: it writes a set there.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: now there is one.
+    unsafe { set.assume_init() }
+}
+
+fn all_signals() -> libc::sigset_t {
+    let mut set = no_signals();
+    // SAFETY: it writes a set there. (Without those that the C library needs for itself.)
+    unsafe { libc::sigfillset(&raw mut set) };
+    set
+}
+
+/// Blocks these signals in this thread, and no others. Returns those that were blocked before.
+fn set_blocked_signals(signals: &libc::sigset_t) -> libc::sigset_t {
+    let mut before = no_signals();
+    // SAFETY: it reads the one set and writes the other.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, signals, &raw mut before) };
+    before
 }
 
 /// Unit tests are one of the places where `enable_in_tests!` is needed.

@@ -29,10 +29,14 @@
 //! [`enable_in_tests!`] into them once.
 //!
 //! Nothing is forked: a child has fresh memory and one thread (a daemon has a second one, which
-//! watches its parent). Its descriptors are standard output and standard error, those in its
-//! arguments, and two that tie it to its parent. (What the program opened itself without
-//! close-on-exec is inherited, as by any program that it starts.) It has the parent's command line,
-//! environment and working directory, unless [`Builder`] says otherwise.
+//! watches its parent). It starts with no signals blocked, and threads of the library handle none. It
+//! has the parent's command line, environment and working directory, unless [`Builder`] says otherwise.
+//!
+//! Its descriptors are standard input, output and error, those in its arguments, and two that tie it to
+//! its parent. What its parent has open without close-on-exec it closes before `main`, unless
+//! [`keep_descriptor`](Builder::keep_descriptor) asks for it.
+//! (A library that the loader loads runs before that. A descriptor that it opens then without
+//! close-on-exec cannot be told from one that was inherited, and is closed.)
 //!
 //! # What is where
 //!
@@ -63,7 +67,8 @@
 //! Linux only (5.10 or newer; x86-64 is tested, aarch64 should work). Parent and child must be the
 //! same executable: a library that is loaded at run time cannot start processes
 //! ([`SpawnError::NotInExecutable`]), nor can a program that was started by naming the loader
-//! (`ld.so program`).
+//! (`ld.so program`). Nor can a program that has more rights than the user who started it, as a
+//! set-user-ID program has ([`SpawnError::Privileged`]).
 //!
 //! # The layers
 //!
@@ -118,7 +123,7 @@ pub use status::ExitStatus;
 #[doc(hidden)]
 pub mod private {
     pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
-    pub use crate::init::in_tests;
+    pub use crate::init::{Constructor, in_tests};
 }
 
 #[cfg(doctest)]

@@ -21,7 +21,9 @@ use crate::status::ExitStatus;
 /// A process that runs a function of this program, and will give an `R`.
 ///
 /// Waiting, signals and the rest are the methods of [`Child`], which it dereferences to. Dropping it
-/// leaves the process alone, as dropping a `JoinHandle` does: it goes on, and its result is dropped.
+/// leaves the process alone, as dropping a `JoinHandle` does: it goes on, and its result is dropped. When
+/// it ends it is collected, and does not stay as a zombie: a small thread of this process waits for
+/// that.
 ///
 /// ```
 /// use multiproc::{JoinError, Process};
@@ -211,7 +213,7 @@ impl<R: DeserializeOwned> Process<R> {
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        self.child.discard_outcome();
+        self.child.leave();
     }
 }
 

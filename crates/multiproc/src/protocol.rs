@@ -6,7 +6,8 @@
 
 use std::any::type_name;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::{io, mem};
+use std::os::fd::RawFd;
+use std::{fmt, io, mem};
 
 use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
 use serde::de::DeserializeOwned;
@@ -15,9 +16,38 @@ use serde::{Deserialize, Serialize};
 use crate::aside::{Received, Sending};
 use crate::current::Identity;
 
-/// Set in a child's environment, to the inode number of the socket that is its standard input: so a
-/// variable that was set by hand, or is a left-over, is known as such.
+/// The environment variable that tells a child that it is one. Its value is a [`Mark`].
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
+
+/// Names the process that a marker is for, exactly: a variable that was set by hand, is left over from
+/// another process, or is meant for another copy of this library is recognised as such.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Mark {
+    /// The copy of this library in the executable: see [`crate::bootstrap::this_copy`].
+    pub(crate) copy: usize,
+    /// The inode number of the socket that the child has as its standard input.
+    pub(crate) socket: u64,
+    /// The descriptors of the parent that the child does not close.
+    pub(crate) keep: Vec<RawFd>,
+}
+
+impl Mark {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':');
+        Some(Self {
+            copy: numbers.next()?.parse().ok()?,
+            socket: numbers.next()?.parse().ok()?,
+            keep: numbers.map(str::parse).collect::<Result<_, _>>().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.copy, self.socket)?;
+        self.keep.iter().try_for_each(|descriptor| write!(f, ":{descriptor}"))
+    }
+}
 
 /// What any socket takes at once: more could keep the parent waiting for the child.
 const AT_ONCE: usize = 64 * 1024;
@@ -121,5 +151,21 @@ impl Panic {
     pub(crate) fn new(message: String, location: String, backtrace: &Backtrace) -> Self {
         let is_captured = backtrace.status() == BacktraceStatus::Captured;
         Self { message, location, backtrace: is_captured.then(|| backtrace.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        for keep in [vec![], vec![3], vec![5, 4]] {
+            let mark = Mark { copy: 4096, socket: u64::MAX, keep };
+            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        }
+        for text in ["", "1", "1:", "1:2:", "1:-2", "1:2:x", " 1:2", "1 2"] {
+            assert_eq!(Mark::parse(text), None, "{text}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::children::{Child, active_children};
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
 use crate::process::Process;
-use crate::protocol::{Encoded, MARKER, Outcome, Start};
+use crate::protocol::{Encoded, MARKER, Mark, Outcome, Start};
 use crate::{bootstrap, fault, init};
 
 /// This executable, also if its file was replaced or removed meanwhile.
@@ -31,22 +31,28 @@ pub(crate) fn spawn<R>(
     if !init::is_initialized() {
         return Err(SpawnError::NotInitialized);
     }
-    // Collects those that have ended, so that nobody has to ask for it.
+    if init::is_privileged() {
+        return Err(SpawnError::Privileged);
+    }
+    // Collects those that have ended and have no thread that waits for that.
     drop(active_children());
 
     let aside = args.lay_aside()?;
     let parent = Parent::myself()?;
     let (mine, theirs) = multiproc_pipe::duplex::<Start, Outcome>()?;
     let theirs = OwnedFd::from(theirs);
-    let mark = fstat(&theirs).map_err(std::io::Error::from)?.st_ino.to_string();
-    let Builder { name, daemon, mut command } = builder;
+    let socket = fstat(&theirs).map_err(std::io::Error::from)?.st_ino;
+    let copy = bootstrap::this_copy().ok_or(SpawnError::NotInExecutable)?;
+    let Builder { name, daemon, keep, mut command } = builder;
+    let mark = Mark { copy, socket, keep: keep? };
     let mut arguments = env::args_os();
     if let Some(program) = arguments.next() {
         command.arg0(program);
     }
     // No `pre_exec`: so std takes posix_spawn, which does not copy the parent's memory map. What the
-    // child gets is its standard input, output and error, and no descriptor else.
-    let mut process = command.args(arguments).env(MARKER, mark).stdin(theirs).spawn()?;
+    // child inherits beside its standard input, output and error, it closes before `main`.
+    let mut process =
+        command.args(arguments).env(MARKER, mark.to_string()).stdin(theirs).spawn()?;
     // Else it would hold the child's end of the socket open.
     drop(command);
     fault::reached("spawn.started");

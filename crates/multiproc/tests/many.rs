@@ -43,7 +43,7 @@ fn two_thousand_one_after_the_other() {
         let before = Census::take();
         for n in 0..1000u32 {
             assert_eq!(Process::spawn(|n: u32| n, n).unwrap().join().unwrap(), n);
-            // Nobody joins this one: the next spawn collects it, if it has ended.
+            // Nobody joins this one.
             drop(Process::spawn(|n: u32| n, n).unwrap());
         }
         until(|| active_children().is_empty());

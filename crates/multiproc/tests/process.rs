@@ -360,6 +360,42 @@ fn nothing_stays_of_those_that_ended() {
     });
 }
 
+/// Without any other call of the library.
+#[test]
+fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
+    alone(|()| {
+        let before = Census::take();
+        let is_known = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        // It ends after the handle was dropped,
+        let (child, parent) = waiting(false);
+        let pid = child.pid();
+        drop(child);
+        assert!(is_running(pid));
+        drop(parent);
+        until(|| !is_known(pid));
+        // or is killed,
+        let (child, end) = waiting(false);
+        let pid = child.pid();
+        let same = active_children().pop().unwrap();
+        drop(child);
+        same.kill().unwrap();
+        until(|| !is_known(pid));
+        assert_eq!(same.exit_status().unwrap().signal(), Some(9), "its other handles know");
+        drop(same);
+        // or had ended before, and nobody has asked.
+        let (child, parent) = waiting(false);
+        let pid = child.pid();
+        drop(parent);
+        until(|| !is_running(pid));
+        assert!(is_known(pid), "it is a zombie");
+        drop(child);
+        assert!(!is_known(pid));
+        drop(end);
+        until(|| Census::take() == before);
+        assert!(active_children().is_empty());
+    });
+}
+
 #[test]
 fn daemons_end_with_their_parent_and_others_do_not() {
     let _dog = watchdog();
@@ -454,6 +490,33 @@ fn a_marker_set_by_hand_is_ignored_with_an_error() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("MULTIPROC_CHILD is for internal use"), "{text}");
     }
+}
+
+/// It would be the program once more, in place of a function.
+#[test]
+fn a_marker_of_another_process_ends_the_process_before_main() {
+    let _dog = watchdog();
+    let (child, parent) = waiting(false);
+    // As the child found it: what it has removed is still in its memory.
+    let environment = std::fs::read(format!("/proc/{}/environ", child.pid())).unwrap();
+    let mark = environment
+        .split(|&byte| byte == 0)
+        .find_map(|variable| str::from_utf8(variable).ok()?.strip_prefix("MULTIPROC_CHILD="))
+        .unwrap();
+    for stdin in [std::process::Stdio::null(), std::process::Stdio::piped()] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg("--list")
+            .env("MULTIPROC_CHILD", mark)
+            .stdin(stdin)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(102), "{output:?}");
+        assert_eq!(output.stdout, b"", "it lists its tests");
+        let text = str::from_utf8(&output.stderr).unwrap();
+        assert!(text.contains("not the socket of its parent"), "{text}");
+    }
+    drop(parent);
+    child.join().unwrap();
 }
 
 #[test]

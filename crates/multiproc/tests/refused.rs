@@ -61,6 +61,49 @@ fn a_result_that_panics_while_it_is_sent_is_a_panic() {
     assert_eq!(message, "it goes off");
 }
 
+/// What panics while it is received.
+#[derive(Serialize)]
+struct Checked(u32);
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        assert!(number < 10, "out of range: {number}");
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn arguments_that_panic_while_they_are_received_are_a_panic() {
+    let _dog = watchdog();
+    let child = Process::spawn(|checked: Checked| checked.0, Checked(11)).unwrap();
+    assert_eq!(child.wait().code(), Some(101));
+    let error = child.join().unwrap_err();
+    let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "out of range: 11");
+    assert!(location.contains("tests/refused.rs:"), "{location}");
+}
+
+/// A payload of a panic that panics when it is dropped.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        panic!("it goes off");
+    }
+}
+
+#[test]
+fn a_panic_whose_payload_panics_is_reported() {
+    let _dog = watchdog();
+    let child = Process::spawn(|()| -> () { std::panic::panic_any(Payload) }, ()).unwrap();
+    assert_eq!(child.wait().code(), Some(101));
+    let error = child.join().unwrap_err();
+    let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "a panic with a payload that is no text");
+    assert!(location.contains("tests/refused.rs:"), "{location}");
+}
+
 /// As another user: root may start as many processes as it likes.
 #[test]
 fn without_processes_nothing_is_started_and_later_spawns_work() {
@@ -196,6 +239,28 @@ fn a_program_that_was_started_through_the_loader_cannot_either() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("NotInExecutable"), "{text}");
+}
+
+#[test]
+fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
+    let _dog = watchdog();
+    let output = Command::new(example("programs")).arg("starts_threads").output().unwrap();
+    assert!(output.status.success(), "the parent goes on: {output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Err(Exited(102))\n");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("call it first") && text.lines().count() == 1, "{text}");
+}
+
+/// Those were there before `main`, in the parent as well.
+#[test]
+fn threads_of_a_library_that_is_loaded_do_not_matter() {
+    let _dog = watchdog();
+    let library = example("programs").with_file_name("liblibrary.so");
+    let mut command = Command::new(example("programs"));
+    command.env("LD_PRELOAD", library).env("MULTIPROC_TEST_STARTS_THREAD", "1");
+    let output = command.arg("is_plain").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Ok(2)\n");
 }
 
 fn spawn_from(library: &Path, with_init: bool) -> Option<String> {

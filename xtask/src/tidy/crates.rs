@@ -11,18 +11,29 @@ use crate::shell::{Error, Result};
 /// The published crates, and the crates of this workspace that each may use. Dev-dependencies
 /// are free: they are not part of what users build.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("multiproc-memory", &[]),
-    ("multiproc-pipe", &["multiproc-memory"]),
-    ("multiproc-sync", &["multiproc-memory", "multiproc-pipe"]),
-    ("multiproc-queue", &["multiproc-pipe", "multiproc-sync"]),
-    ("multiproc", &["multiproc-pipe", "multiproc-sync", "multiproc-queue"]),
+    ("multiproc-message", &[]),
+    ("multiproc-shm", &["multiproc-message"]),
+    ("multiproc-pipe", &["multiproc-message", "multiproc-shm"]),
+    ("multiproc-sync", &["multiproc-message", "multiproc-shm"]),
+    // On the pipe for `Source` alone.
+    ("multiproc-queue", &["multiproc-message", "multiproc-shm", "multiproc-pipe"]),
+    (
+        "multiproc",
+        &[
+            "multiproc-message",
+            "multiproc-shm",
+            "multiproc-pipe",
+            "multiproc-sync",
+            "multiproc-queue",
+        ],
+    ),
 ];
 
 /// Only for tests, in every crate.
 const TESTKIT: &str = "multiproc-testkit";
 
 /// The lowest layer refuses to build elsewhere, and with it every crate above.
-const LINUX_ONLY: &str = "crates/multiproc-memory/src/lib.rs";
+const LINUX_ONLY: &str = "crates/multiproc-message/src/lib.rs";
 
 /// A crate of this workspace.
 pub(super) struct Crate {
@@ -173,8 +184,8 @@ mod tests {
 
     fn workspace() -> Vec<Crate> {
         vec![
-            one("multiproc-memory", true, &["libc"]),
-            one("multiproc-pipe", true, &["multiproc-memory", "dev:multiproc-testkit"]),
+            one("multiproc-shm", true, &["libc"]),
+            one("multiproc-pipe", true, &["multiproc-shm", "dev:multiproc-testkit"]),
             one("multiproc-sync", true, &["multiproc-pipe", "rustix"]),
             one("multiproc-queue", true, &["multiproc-pipe", "multiproc-sync"]),
             one("multiproc", true, &["multiproc-queue", "dev:multiproc-testkit", "serde"]),

@@ -1,9 +1,9 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use multiproc_sync::fault::die_at;
-use multiproc_sync::primitives::explore;
-use multiproc_sync::raw::members::{MemberId, Members};
+use multiproc_shm::failpoint::die_at;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::explore;
 
 use super::{DOOMED, Member, Shared};
 use crate::{GET_POINTS, PUT_POINTS};

@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use multiproc_pipe::Deadline;
-use multiproc_sync::primitives::explore;
+use multiproc_shm::Deadline;
+use multiproc_shm::failpoint::die_at;
+use multiproc_shm::primitives::explore;
 
-use super::{Member, Shared, one};
+use super::{DOOMED, Member, Shared, one};
 use crate::raw::ring::Fault;
 
 /// A put beside a shutdown: it is got, or it is refused.
@@ -63,6 +64,58 @@ fn loom_end_everybody_is_woken() {
             assert_eq!(consumer.join().unwrap(), Err(Fault::Closed));
         });
     }
+}
+
+/// A shutdown that discards, beside a put and a get: nothing is left in the queue.
+#[test]
+fn loom_end_a_discard_beside_a_put_and_a_get() {
+    explore(|| {
+        let shared = Shared::new(2);
+        shared.put(Member(1), 5);
+        let producer = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.seen_by(Member(1), |ring| {
+                    let item = 7u64.to_le_bytes();
+                    ring.put(one(&item, &[8]), None, Deadline::NEVER, |_| Ok(())).1
+                })
+            })
+        };
+        let consumer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.get_to_the_end(Member(2)))
+        };
+        shared.control.shut_down(false);
+        shared.seen_by(Member(3), |ring| ring.discard(Deadline::NEVER));
+        let put = producer.join().unwrap();
+        let got = consumer.join().unwrap();
+        assert!(matches!(put, Ok(()) | Err(Fault::Closed)), "{put:?}");
+        assert!(matches!(got, Ok(5) | Err(Fault::Closed)), "{got:?}");
+        let (put, got) = shared.seen_by(Member(3), |ring| ring.counts()).unwrap();
+        assert_eq!(put, got);
+    });
+}
+
+/// The process that discards dies halfway; another one does the rest.
+#[test]
+fn loom_end_a_discard_is_finished_by_another() {
+    explore(|| {
+        let shared = Shared::with_overflow(6, 32, 4);
+        (0..5).for_each(|n| shared.put(Member(1), n));
+        shared.control.shut_down(false);
+        let discard = |member| {
+            shared.seen_by(Member(member), |ring| ring.discard(Deadline::NEVER));
+        };
+        for point in ["discard.committed", "get.trimmed", "get.trim_prepared"] {
+            assert!(die_at(point, || discard(DOOMED)), "{point} was not reached");
+        }
+        discard(2);
+        let is_left = shared.seen_by(Member(2), |ring| {
+            let (put, got) = ring.counts().unwrap();
+            put != got
+        });
+        assert!(!is_left && !die_at("get.trimmed", || discard(2)), "nothing is left to do");
+    });
 }
 
 /// One batch wakes everybody it has something for.

@@ -1,6 +1,6 @@
 use loom::thread;
-use multiproc_sync::fault::die_at;
-use multiproc_sync::primitives::explore;
+use multiproc_shm::failpoint::die_at;
+use multiproc_shm::primitives::explore;
 
 use super::loom_death::{dies_beside_an_heir, get_as_clock};
 use super::{DOOMED, Member, Shared};

@@ -1,5 +1,5 @@
 use loom::thread;
-use multiproc_sync::primitives::explore;
+use multiproc_shm::primitives::explore;
 
 use super::{Member, Shared};
 use crate::raw::ring::Fault;

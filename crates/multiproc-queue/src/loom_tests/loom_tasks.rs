@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
-use multiproc_sync::fault::die_at;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, explore};
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::raw::waiters::Look;
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Look;
+use multiproc_shm::failpoint::die_at;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, explore};
 
 use super::{DOOMED, Member, NoLane, Shared, View};
 use crate::raw::blocks::Memory;

@@ -15,10 +15,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::primitives::{AtomicU32, Bytes};
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::raw::waiters::Look;
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Look;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Bytes};
 
 use crate::raw::blocks::{BLOCK, Memory};
 use crate::raw::frame::Header;
@@ -210,6 +210,8 @@ impl Incoming for NoLane {
         unreachable!("no item has descriptors")
     }
 
+    fn forget(&mut self) {}
+
     fn remove(&mut self) {}
 }
 
@@ -220,9 +222,9 @@ struct Packet<'a> {
 }
 
 impl Outgoing for Packet<'_> {
-    fn send(&mut self, tag: u32) -> Result<bool, Fault> {
+    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
         self.shared.lane.lock().unwrap().push_back((tag, self.item));
-        Ok(true)
+        Ok(Put::Done)
     }
 }
 
@@ -236,6 +238,10 @@ impl Incoming for Packet<'_> {
         assert_eq!(found, tag);
         self.item = item;
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.item = 0;
     }
 
     fn remove(&mut self) {

@@ -24,10 +24,10 @@
 
 use std::time::Duration;
 
-use multiproc_sync::fault;
+use multiproc_shm::failpoint as fault;
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_locked};
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_locked};
 
 use super::ring::Fault;
 use super::side::Committed;
@@ -107,7 +107,7 @@ impl State {
 
     /// The first block of memory that was not taken since the last trim.
     fn next_fresh(self) -> u64 {
-        self.fresh + u64::from(self.fresh.wrapping_add(1) == self.skip)
+        self.fresh.wrapping_add(u64::from(self.fresh.wrapping_add(1) == self.skip))
     }
 
     /// Blocks that have been read and whose memory is not used again.
@@ -194,23 +194,22 @@ impl<M: Memory> Blocks<'_, M> {
     pub(crate) fn extend(&self, head: u64, tail: u64, size: u64) -> Result<(), Fault> {
         let end = tail.wrapping_add(size);
         self.reserve_again(tail, end)?;
-        loop {
-            let (epoch, words) = self.control.state.current();
-            let mut state = State::from(words);
-            let missing = end.div_ceil(BLOCK).saturating_sub(state.frontier);
-            if missing == 0 {
-                return Ok(());
-            }
-            if missing > self.count() {
-                // It would take them round and round.
-                return Err(Fault::Corrupted("the blocks of the overflow ring"));
-            }
+        let (mut epoch, words) = self.control.state.current();
+        let mut state = State::from(words);
+        let missing = end.div_ceil(BLOCK).saturating_sub(state.frontier);
+        if missing > self.count() {
+            // It would take them round and round.
+            return Err(Fault::Corrupted("the blocks of the overflow ring"));
+        }
+        // The number of rounds is known before the first one: what somebody else writes into the state
+        // meanwhile does not prolong the loop.
+        for _ in 0..missing {
             // Most often it has been used just now, and its memory is still there.
             let has_free = state.free_blocks(head) > 0;
             let is_warm = has_free && state.free >= load_locked(&self.control.trimmed);
             let block = if has_free {
                 let block = u64::from(self.entry(state.free)?.load(Ordering::Relaxed));
-                state.free += 1;
+                state.free = state.free.wrapping_add(1);
                 block
             } else {
                 let block = state.next_fresh();
@@ -231,8 +230,10 @@ impl<M: Memory> Blocks<'_, M> {
             self.control.state.prepare(epoch, state.words());
             fault::reached("put.block_prepared");
             self.control.state.commit(epoch);
+            epoch = epoch.next();
             fault::reached("put.block_taken");
         }
+        Ok(())
     }
 
     /// Makes sure of the blocks that were taken by an attempt to put that came to nothing: somebody
@@ -258,11 +259,17 @@ impl<M: Memory> Blocks<'_, M> {
     pub(crate) fn is_time_to_trim(&self, head: u64, tail: u64) -> bool {
         let Some(state) = self.control.state.observe().map(State::from) else { return false };
         if head == tail {
-            let taken = state.fresh.max(state.free_blocks(head));
-            taken > RESERVE && self.is_interval_over()
+            has_more_than_reserve(state, head) && self.is_interval_over()
         } else {
             has_too_many(state, head)
         }
+    }
+
+    /// Whether an empty stream that ends at `tail` has more memory than it keeps. Without the lock: a
+    /// guess.
+    pub(crate) fn has_more_than_reserve(&self, tail: u64) -> bool {
+        let state = self.control.state.observe().map(State::from);
+        state.is_some_and(|state| has_more_than_reserve(state, tail))
     }
 
     fn is_interval_over(&self) -> bool {
@@ -335,6 +342,10 @@ impl<M: Memory> Blocks<'_, M> {
         self.control.trimmed.store(to.max(from), Ordering::Relaxed);
         Ok(())
     }
+}
+
+fn has_more_than_reserve(state: State, head: u64) -> bool {
+    state.fresh.max(state.free_blocks(head)) > RESERVE
 }
 
 fn has_too_many(state: State, head: u64) -> bool {

@@ -22,8 +22,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use multiproc_sync::primitives::pause;
-use multiproc_sync::raw::waiters::PAUSE;
+use multiproc_shm::event_count::PAUSE;
+use multiproc_shm::primitives::pause;
 
 /// This is enough for one look.
 const ENOUGH: u64 = 32;

@@ -20,20 +20,21 @@
 //! The shape of the two counters is Lamport's ("Specifying Concurrent Program Modules", 1983), with
 //! a lock a side in front of it, and the commit word in place of the counter.
 
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::RECHECK;
-use multiproc_sync::fault;
+use multiproc_shm::Busy;
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::{Look, PAUSE, Waiters};
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::fences::{Fences, LightFence};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::owner_lock::Latch;
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{
-    AtomicU32, AtomicU64, Bytes, Ordering, fence, fence_heavy, fence_light, load_locked,
-};
-use multiproc_sync::raw::Busy;
-use multiproc_sync::raw::latch::Latch;
-use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::{Look, PAUSE, Waiters};
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
 
 use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
@@ -44,6 +45,11 @@ use super::tasks;
 /// How often one who waits for a lock of the ring looks whether its holder is alive. The locks are
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
 const LOCK_RECHECK: Duration = Duration::from_millis(10);
+
+/// How long a producer at first waits before it tries again to send descriptors, where another queue or
+/// program must receive some before. Nothing notifies it, so it tries less and less often, at last every
+/// [`RECHECK`].
+const DESCRIPTORS_RECHECK: Duration = Duration::from_millis(1);
 
 /// How long a consumer that wants to give memory back waits for the producers' lock.
 const TRIM_PATIENCE: Duration = Duration::from_millis(10);
@@ -65,7 +71,7 @@ pub(crate) struct Control {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotEmpty {
-    waiters: Waiters,
+    waiters: Waiters<LightFence>,
     /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
     bell: AtomicU32,
     /// When somebody last asked for that, in ms.
@@ -78,8 +84,8 @@ struct NotEmpty {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotFull {
-    places: Waiters,
-    bytes: Waiters,
+    places: Waiters<LightFence>,
+    bytes: Waiters<LightFence>,
 }
 
 /// What only the holder of the producers' lock writes, and seldom.
@@ -101,21 +107,24 @@ pub(crate) struct Seldom {
     /// it read when it was opened.
     pub(crate) capacity: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
-    /// One of [`OPEN`], [`DRAIN`], [`NOW`].
-    shutdown: AtomicU32,
+    /// [`OPEN`], or some of [`DRAIN`], [`NOW`], [`ORPHANED`].
+    state: AtomicU32,
     /// How many handles that could put were closed; and get.
     pub(crate) closed_producers: AtomicU32,
     pub(crate) closed_consumers: AtomicU32,
     /// Whether what is got is a task: 1, or 0.
     pub(crate) is_joinable: AtomicU32,
-    /// Whether some member has no light fences: then nobody uses them. 1, or 0.
-    pub(crate) needs_full_fences: AtomicU32,
+    pub(crate) fences: Fences,
     rest: AtomicU32,
 }
 
 const OPEN: u32 = 0;
+/// It was shut down: nobody puts any more.
 const DRAIN: u32 = 1;
+/// It was shut down: nobody puts or gets any more.
 const NOW: u32 = 2;
+/// A producer has found that no consumer is left. There will never be one again.
+const ORPHANED: u32 = 4;
 
 #[cfg(not(loom))]
 placed!(NotEmpty { waiters, bell, asked_at });
@@ -127,11 +136,11 @@ placed!(BlocksLine { blocks, reserved, packets });
 placed!(Seldom {
     capacity,
     max_bytes,
-    shutdown,
+    state,
     closed_producers,
     closed_consumers,
     is_joinable,
-    needs_full_fences,
+    fences,
     rest,
 });
 #[cfg(not(loom))]
@@ -143,7 +152,7 @@ const _: () = {
     assert!(offset_of!(Control, producers) == 0 && offset_of!(Control, consumers) == 256);
     assert!(offset_of!(Control, not_empty) == 512 && offset_of!(Control, not_full) == 640);
     assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, seldom) == 896);
-    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, shutdown) == 16);
+    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, state) == 16);
     assert!(offset_of!(Control, tasks) == 1024);
     assert!(size_of::<Control>() == 1152 && size_of::<BlocksLine>() == 128);
 };
@@ -156,6 +165,8 @@ pub(crate) enum Put {
     NoPlace,
     /// The item needs more bytes, or more room in the descriptor lane, than are free.
     NoBytes,
+    /// As many descriptors of this user are in flight, in all queues and sockets, as the kernel lets it.
+    NoDescriptors,
 }
 
 /// Why an operation came to nothing.
@@ -163,6 +174,8 @@ pub(crate) enum Put {
 pub(crate) enum Fault {
     /// The deadline passed while a living process, most likely a stopped one, held a lock.
     Stalled,
+    /// Other code in this process has closed the descriptor by which other members are asked about.
+    CutOff,
     /// The queue was shut down.
     Closed,
     /// Nobody is left on the other side.
@@ -203,14 +216,17 @@ impl Items<'_> {
 
 /// The descriptors of an item, on their way into the lane.
 pub(crate) trait Outgoing {
-    /// Sends them as one packet. False: the lane has no room.
-    fn send(&mut self, tag: u32) -> Result<bool, Fault>;
+    /// Sends them as one packet, if there is room for it.
+    fn send(&mut self, tag: u32) -> Result<Put, Fault>;
 }
 
 /// The descriptors of an item, on their way out of the lane.
 pub(crate) trait Incoming {
     /// Copies those of the packet `tag`; throws older packets away.
     fn copy(&mut self, tag: u32) -> Result<(), Fault>;
+
+    /// Drops the copies: the item stays in the queue, and its packet in the lane.
+    fn forget(&mut self);
 
     /// Throws the packet away that was copied.
     fn remove(&mut self);
@@ -224,7 +240,8 @@ pub(crate) trait Sink {
     /// Where to append the next one.
     fn buffer(&mut self) -> &mut Vec<u8>;
 
-    /// The last one is complete; `header` is its frame's. An error leaves it in the queue.
+    /// The last one is complete; `header` is its frame's. An error leaves it in the queue, and takes it
+    /// off the buffer.
     fn ended(&mut self, header: &Header) -> Result<(), Fault>;
 }
 
@@ -260,8 +277,8 @@ impl Control {
 
     /// Lets go of the locks of a dead member. Nothing else of it remains.
     pub(crate) fn release_slot(&self, slot: usize) {
-        self.producers.lock.release_slot(slot);
-        self.consumers.lock.release_slot(slot);
+        self.producers.lock.release_slot(self.fences(), slot);
+        self.consumers.lock.release_slot(self.fences(), slot);
     }
 
     /// Wakes everybody who waits: what they wait for may never come.
@@ -275,18 +292,33 @@ impl Control {
 
     /// Nobody puts any more; and, if not `drain`, nobody gets either.
     pub(crate) fn shut_down(&self, drain: bool) {
-        let how = if drain { DRAIN } else { NOW };
-        self.seldom.shutdown.fetch_max(how, Ordering::AcqRel);
+        self.become_also(if drain { DRAIN } else { NOW });
+    }
+
+    /// The last consumer is gone: nobody puts any more, in any process.
+    pub(crate) fn orphan(&self) {
+        if self.state() & ORPHANED == 0 {
+            self.become_also(ORPHANED);
+        }
+    }
+
+    fn become_also(&self, what: u32) {
+        self.seldom.state.fetch_or(what, Ordering::AcqRel);
         self.wake_all();
     }
 
     #[inline]
-    fn shutdown(&self) -> u32 {
-        self.seldom.shutdown.load(Ordering::Acquire)
+    fn state(&self) -> u32 {
+        self.seldom.state.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
-        self.shutdown() != OPEN
+        self.state() & (DRAIN | NOW) != 0
+    }
+
+    /// Whether nobody gets the queued items any more: then they are discarded.
+    pub(crate) fn is_thrown_away(&self) -> bool {
+        self.state() & (NOW | ORPHANED) != 0
     }
 
     /// Whether consumers, producers may be asleep.
@@ -296,15 +328,10 @@ impl Control {
         (self.not_empty.waiters.has_sleepers(), producers)
     }
 
-    /// Comes between a commit and the look for those who sleep: a full fence as seen by them, whose own
-    /// are heavy.
+    /// All words of a queue that are slept on have these fences.
     #[inline]
-    pub(super) fn fence(&self) {
-        if self.seldom.needs_full_fences.load(Ordering::Relaxed) == 0 {
-            fence_light();
-        } else {
-            fence(Ordering::SeqCst);
-        }
+    pub(crate) fn fences(&self) -> &Fences {
+        &self.seldom.fences
     }
 
     /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
@@ -312,7 +339,7 @@ impl Control {
     pub(crate) fn ask_for_bell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
         self.not_empty.bell.store(1, Ordering::Relaxed);
-        fence_heavy();
+        self.fences().heavy();
     }
 
     /// Asks for it again, after what came of it was thrown away: somebody may sleep whom it was to
@@ -321,7 +348,7 @@ impl Control {
         let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
         if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
             self.not_empty.bell.store(1, Ordering::Relaxed);
-            fence_heavy();
+            self.fences().heavy();
         }
     }
 
@@ -356,14 +383,13 @@ impl<M: Members + Memory> Ring<'_, M> {
         parcel: Option<&mut dyn Outgoing>,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<(usize, Put), Fault> {
-        let side = &self.control.producers;
-        self.lock(&side.lock, deadline)?;
+        let held = self.lock::<Producers>(deadline)?;
         fault::reached("put.locked");
         let result = self.put_locked(items, parcel);
-        self.unlock(&side.lock);
+        let passed = held.release();
         fault::reached("put.unlocked");
         if let Ok((count @ 1.., _)) = result {
-            self.control.not_empty.waiters.notify(saturating_u32(count));
+            self.control.not_empty.waiters.notify(saturating_u32(count), passed);
         }
         result
     }
@@ -399,10 +425,16 @@ impl<M: Members + Memory> Ring<'_, M> {
         mut check: impl FnMut(Look) -> Result<(), Fault>,
     ) -> (usize, Result<(), Fault>) {
         let NotFull { places, bytes, .. } = &self.control.not_full;
+        let mut pause = DESCRIPTORS_RECHECK;
         loop {
             // Waits until some are put, or what is missing is something else.
             let waiters = if full == Put::NoPlace { places } else { bytes };
-            let waited = waiters.wait_heavily(PAUSE, deadline, RECHECK, |look| {
+            let until = match full {
+                Put::NoDescriptors => deadline.or_earlier(Deadline::after(pause)),
+                _ => deadline,
+            };
+            let fences = self.control.fences();
+            let waited = waiters.wait_heavily(fences, PAUSE, until, RECHECK, |look| {
                 let rest = items.after(done);
                 let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
                 match self.try_put(rest, parcel, || deadline) {
@@ -411,9 +443,12 @@ impl<M: Members + Memory> Ring<'_, M> {
                 }
             });
             if full == Put::NoPlace && waited.slept && self.len() < self.limits.capacity {
-                places.notify_one();
+                places.notify_one(self.control.fences().light());
             }
             match waited.outcome {
+                None if full == Put::NoDescriptors && !deadline.is_past() => {
+                    pause = RECHECK.min(2 * pause);
+                }
                 None => return (done, Err(Fault::Stalled)),
                 Some(Err(fault)) => return (done, Err(fault)),
                 Some(Ok((count, put))) => {
@@ -422,6 +457,10 @@ impl<M: Members + Memory> Ring<'_, M> {
                         return (done, Ok(()));
                     }
                     full = put;
+                    // Both kinds of "full" in turn, without an end, are not the members' doing.
+                    if count == 0 && deadline.is_past() {
+                        return (done, Err(Fault::Stalled));
+                    }
                 }
             }
         }
@@ -436,16 +475,15 @@ impl<M: Members + Memory> Ring<'_, M> {
         lane: &mut dyn Incoming,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<usize, Fault> {
-        let side = &self.control.consumers;
-        self.lock(&side.lock, deadline)?;
+        let held = self.lock::<Consumers>(deadline)?;
         fault::reached("get.locked");
         let result = self.get_locked(sink, lane);
-        self.unlock(&side.lock);
+        let passed = held.release();
         fault::reached("get.unlocked");
         let Got { count, trim } = result?;
         if count > 0 {
-            self.control.not_full.places.notify(saturating_u32(count));
-            self.control.not_full.bytes.notify_all();
+            self.control.not_full.places.notify(saturating_u32(count), passed);
+            self.control.not_full.bytes.notify_all(passed);
         }
         if let Some((head, tail)) = trim {
             self.trim_if_time(head, tail);
@@ -494,16 +532,22 @@ impl<M: Members + Memory> Ring<'_, M> {
         attempt: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_heavily(self.gets.steps(), deadline, RECHECK, attempt);
+        let waited = empty.wait_heavily(
+            self.control.fences(),
+            self.gets.steps(),
+            deadline,
+            RECHECK,
+            attempt,
+        );
         if waited.slept && self.len() > 0 {
-            empty.notify_one();
+            empty.notify_one(self.control.fences().light());
         }
         waited.outcome
     }
 
-    /// Wakes one who waits for an item: one has come that was not put. A fence must have passed.
+    /// Wakes one consumer that waits for an item: one has come that was not put.
     pub(crate) fn notify_consumer(&self) {
-        self.control.not_empty.waiters.notify_one();
+        self.control.not_empty.waiters.notify_one(self.control.fences().light());
     }
 
     /// Wakes all who wait for an item: they may wait in vain.
@@ -515,10 +559,8 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Does `act` under the consumers' lock, if that can be had soon.
     #[cold]
     pub(crate) fn as_consumer(&self, act: impl FnOnce()) {
-        let lock = &self.control.consumers.lock;
-        if self.lock(lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
+        if let Ok(_held) = self.lock::<Consumers>(|| Deadline::after(TRIM_PATIENCE)) {
             act();
-            self.unlock(lock);
         }
     }
 
@@ -532,16 +574,15 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
     #[cold]
     pub(crate) fn is_drained(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Fault> {
-        match self.control.shutdown() {
-            OPEN => return Ok(false),
-            NOW => return Ok(true),
-            _ => {}
+        if !self.control.is_shut_down() {
+            return Ok(false);
+        }
+        if self.is_thrown_away() {
+            return Ok(true);
         }
         // A put that had begun before may have been committed since. Behind it in the lock, there is
         // none any more.
-        let side = &self.control.producers;
-        self.lock(&side.lock, deadline)?;
-        self.unlock(&side.lock);
+        drop(self.lock::<Producers>(deadline)?);
         Ok(self.len() == 0)
     }
 
@@ -550,16 +591,12 @@ impl<M: Members + Memory> Ring<'_, M> {
     pub(crate) fn while_empty(&self, act: impl FnOnce()) -> Result<(), Fault> {
         let patience = || Deadline::after(TRIM_PATIENCE);
         let Control { producers, consumers, .. } = self.control;
-        self.lock(&consumers.lock, patience)?;
-        let result = self.lock(&producers.lock, patience);
-        if result.is_ok() {
-            if producers.current().1 == consumers.current().1 {
-                act();
-            }
-            self.unlock(&producers.lock);
+        let _consumers = self.lock::<Consumers>(patience)?;
+        let _producers = self.lock::<Producers>(patience)?;
+        if producers.current().1 == consumers.current().1 {
+            act();
         }
-        self.unlock(&consumers.lock);
-        result
+        Ok(())
     }
 
     /// Gives memory back if the queue is empty. For those who have nothing else to do.
@@ -581,14 +618,13 @@ impl<M: Members + Memory> Ring<'_, M> {
     fn trim(&self) {
         let Control { producers, consumers, .. } = self.control;
         // If a stopped producer has the lock, or the queue is corrupted, memory stays: no more.
-        if self.lock(&producers.lock, || Deadline::after(TRIM_PATIENCE)).is_ok() {
-            if let Some(head) = consumers.observe() {
-                let (_, tail) = producers.current();
-                if self.used(head, tail).is_ok() {
-                    let _ = self.blocks().trim(head.overflow, tail.overflow);
-                }
-            }
-            self.unlock(&producers.lock);
+        let Ok(_held) = self.lock::<Producers>(|| Deadline::after(TRIM_PATIENCE)) else {
+            return;
+        };
+        let Some(head) = consumers.observe() else { return };
+        let (_, tail) = producers.current();
+        if self.used(head, tail).is_ok() {
+            let _ = self.blocks().trim(head.overflow, tail.overflow);
         }
     }
 
@@ -623,27 +659,54 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Whether what is there is thrown away.
     pub(crate) fn is_thrown_away(&self) -> bool {
-        self.control.shutdown() == NOW
+        self.control.is_thrown_away()
+    }
+
+    /// Discards the items, and gives their memory back. Only for a queue from which nobody gets any
+    /// more: it [is thrown away](Self::is_thrown_away). A producer that is about to commit an item is
+    /// waited for until the deadline; if that is too short, or this process dies halfway, the next call
+    /// does the rest.
+    #[cold]
+    pub(crate) fn discard(&self, deadline: Deadline) {
+        let Control { producers, consumers, .. } = self.control;
+        let Ok(_consumers) = self.lock::<Consumers>(|| deadline) else { return };
+        // A put that had begun before is committed by now. Behind it in the lock there is none.
+        let Ok(_producers) = self.lock::<Producers>(|| deadline) else { return };
+        let (_, tail) = producers.current();
+        let (epoch, head) = consumers.current();
+        if head != tail {
+            consumers.prepare(epoch, tail);
+            consumers.commit(epoch);
+            fault::reached("discard.committed");
+        }
+        let blocks = self.blocks();
+        if self.used(tail, tail).is_ok() && blocks.has_more_than_reserve(tail.overflow) {
+            let _ = blocks.trim(tail.overflow, tail.overflow);
+        }
     }
 
     /// Both marks as they were at one moment during the call.
     fn marks(&self) -> (Mark, Mark) {
         const NONE: Mark = Mark { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
-        if self.control.shutdown() == NOW {
+        if self.is_thrown_away() {
             return (NONE, NONE);
         }
-        let mut before = consumers.observe().unwrap_or(NONE);
-        // Few tries are needed: counts only grow, and each try takes some nanoseconds.
-        for _ in 0..100 {
-            let tail = producers.observe().unwrap_or(NONE);
-            let after = consumers.observe().unwrap_or(NONE);
-            if before == after {
-                return (before, tail);
+        let try_to = || {
+            let mut before = consumers.observe()?;
+            let mut tail = producers.observe()?;
+            // Few tries are needed: counts only grow, and each try takes some nanoseconds.
+            for _ in 0..100 {
+                let after = consumers.observe()?;
+                if before == after {
+                    break;
+                }
+                before = after;
+                tail = producers.observe()?;
             }
-            before = after;
-        }
-        (before, producers.observe().unwrap_or(NONE))
+            Some((before, tail))
+        };
+        try_to().unwrap_or((NONE, NONE))
     }
 
     #[inline]
@@ -653,8 +716,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         mut parcel: Option<&mut dyn Outgoing>,
     ) -> Result<(usize, Put), Fault> {
         let producers = &self.control.producers;
-        if self.control.shutdown() != OPEN {
-            return Err(Fault::Closed);
+        let state = self.control.state();
+        if state != OPEN {
+            let is_shut_down = state & (DRAIN | NOW) != 0;
+            return Err(if is_shut_down { Fault::Closed } else { Fault::Disconnected });
         }
         let (epoch, tail) = producers.current();
         let mut head = producers.seen();
@@ -703,9 +768,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         let size = size(item.len());
         let place = self.place(head, *next, size)?;
         match place {
-            Place::Hot => self.reserve_hot(next.hot, size)?,
+            Place::Hot => self.reserve_hot(next.hot, size).map_err(|fault| self.cause_of(fault))?,
             Place::Overflow => {
-                self.blocks().extend(head.overflow, next.overflow, size)?;
+                let result = self.blocks().extend(head.overflow, next.overflow, size);
+                result.map_err(|fault| self.cause_of(fault))?;
             }
             Place::Full(full) => return Ok(full),
         }
@@ -713,8 +779,9 @@ impl<M: Members + Memory> Ring<'_, M> {
         if let Some(parcel) = parcel {
             tag = self.next_tag();
             fault::reached("put.tagged");
-            if !parcel.send(tag)? {
-                return Ok(Put::NoBytes);
+            match parcel.send(tag)? {
+                Put::Done => {}
+                full => return Ok(full),
             }
             fault::reached("put.sent");
         }
@@ -813,7 +880,7 @@ impl<M: Members + Memory> Ring<'_, M> {
     #[inline]
     fn get_locked(&self, sink: &mut impl Sink, lane: &mut dyn Incoming) -> Result<Got, Fault> {
         let Control { producers, consumers, .. } = self.control;
-        if self.control.shutdown() == NOW {
+        if self.control.state() & NOW != 0 {
             return Err(Fault::Closed);
         }
         let (epoch, head) = consumers.current();
@@ -866,7 +933,8 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Got { count, trim })
     }
 
-    /// Copies the item at `next` out, and moves that on. Its tag.
+    /// Copies the item at `next` out, and moves that on. Its tag. If that fails, or the sink refuses the
+    /// item, then `next`, the sink's buffer and the lane are as before.
     ///
     /// One with descriptors comes alone: its packet can be removed only after the commit.
     #[inline]
@@ -889,16 +957,26 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
         if place == Place::Hot {
             self.append_to(self.offset(next.hot) + HEADER, length, sink.buffer());
-            next.hot = next.hot.wrapping_add(size(length));
         } else {
             let start = next.overflow.wrapping_add(HEADER as u64);
             let before = sink.buffer().len();
             self.blocks().append_to(start, length, sink.buffer()).inspect_err(|_| {
                 sink.buffer().truncate(before);
+                lane.forget();
             })?;
+        }
+        // Only now is it certain that the item is taken: until here nothing has changed.
+        sink.ended(&header).map_err(|fault| {
+            let buffer = sink.buffer();
+            buffer.truncate(buffer.len().saturating_sub(length));
+            lane.forget();
+            self.cause_of(fault)
+        })?;
+        if place == Place::Hot {
+            next.hot = next.hot.wrapping_add(size(length));
+        } else {
             next.overflow = next.overflow.wrapping_add(size(length));
         }
-        sink.ended(&header)?;
         next.count = next.count.wrapping_add(1);
         Ok(header.tag)
     }
@@ -947,21 +1025,28 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Takes a lock of the ring. If its owner died inside, there is nothing to repair (invariant 3).
     #[inline]
-    fn lock(&self, lock: &Latch, deadline: impl FnOnce() -> Deadline) -> Result<(), Fault> {
+    fn lock<L: Locked>(&self, deadline: impl FnOnce() -> Deadline) -> Result<Held<'_, L>, Fault> {
+        let lock = L::lock(self.control);
         // The deadline is made only if there is something to wait for: the clock costs more than
         // the lock.
-        if lock.take_free(self.members.me()) {
-            return Ok(());
+        let me = self.members.me();
+        if !lock.take_free(me) {
+            lock.lock(self.members, self.control.fences(), deadline(), LOCK_RECHECK)
+                .map_err(|Busy| self.stalled())?;
         }
-        lock.lock(self.members, deadline(), LOCK_RECHECK).map_err(|Busy| Fault::Stalled)
+        Ok(Held { control: self.control, me, side: PhantomData })
     }
 
-    /// Lets go of it; and after it, other members see what was committed before they go to sleep.
-    #[inline]
-    fn unlock(&self, lock: &Latch) {
-        lock.free();
-        self.control.fence();
-        lock.wake();
+    /// No memory can be reserved without the descriptor of the region, either.
+    #[cold]
+    fn cause_of(&self, fault: Fault) -> Fault {
+        if fault == Fault::OutOfMemory && self.members.is_cut_off() { Fault::CutOff } else { fault }
+    }
+
+    /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
+    #[cold]
+    fn stalled(&self) -> Fault {
+        if self.members.is_cut_off() { Fault::CutOff } else { Fault::Stalled }
     }
 
     fn blocks(&self) -> Blocks<'_, M> {
@@ -997,6 +1082,66 @@ impl<M: Members + Memory> Ring<'_, M> {
     }
 }
 
+/// Names the side whose lock it is. By a type, so that [`Held`] is no more than one pointer: put and
+/// get take longer with two.
+trait Locked {
+    fn lock(control: &Control) -> &Latch;
+}
+
+enum Producers {}
+enum Consumers {}
+
+impl Locked for Producers {
+    #[inline]
+    fn lock(control: &Control) -> &Latch {
+        &control.producers.lock
+    }
+}
+
+impl Locked for Consumers {
+    #[inline]
+    fn lock(control: &Control) -> &Latch {
+        &control.consumers.lock
+    }
+}
+
+/// A lock of the ring that this thread holds. Dropping it releases the lock, also when a panic unwinds
+/// through the operation: as after a death, there is nothing to repair (invariant 3).
+#[must_use = "the lock is released as soon as this is dropped"]
+struct Held<'a, L: Locked> {
+    control: &'a Control,
+    me: MemberId,
+    side: PhantomData<L>,
+}
+
+impl<L: Locked> Held<'_, L> {
+    /// Releases the lock. What was committed is visible to other members before they go to sleep.
+    #[inline]
+    fn release(self) -> LightFence {
+        ManuallyDrop::new(self).unlock()
+    }
+
+    #[inline]
+    fn unlock(&self) -> LightFence {
+        let lock = L::lock(self.control);
+        lock.free(self.me);
+        let passed = self.control.fences().light();
+        lock.wake(passed);
+        passed
+    }
+}
+
+impl<L: Locked> Drop for Held<'_, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // In a model, a panic stands for the death of a process, which releases nothing.
+        if cfg!(loom) && std::thread::panicking() {
+            return;
+        }
+        self.unlock();
+    }
+}
+
 /// What came of an attempt to get.
 struct Got {
     count: usize,
@@ -1021,4 +1166,170 @@ struct Used {
 
 fn saturating_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::store::Store;
+
+    /// A queue in shared memory, with room for some items in the hot ring and for more behind it.
+    fn store() -> Store {
+        Store::create("", None, 1 << 20, None).unwrap()
+    }
+
+    fn ring<'a>(store: &'a Store, pace: &'a Pace) -> Ring<'a, Store> {
+        let (puts, gets) = (pace, pace);
+        let (control, limits, hot) = (store.region.control(), store.limits, store.hot());
+        Ring { control, limits, hot, puts, gets, members: store }
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(100))
+    }
+
+    fn put(ring: &Ring<'_, Store>, item: &[u8]) {
+        let items = Items { bytes: item, start: 0, ends: &[item.len()] };
+        assert_eq!(ring.try_put(items, None, soon), Ok((1, Put::Done)));
+    }
+
+    /// Takes as many items as it is told to, and refuses the next one, or panics.
+    struct Few {
+        bytes: Vec<u8>,
+        left: usize,
+        panics: bool,
+    }
+
+    impl Few {
+        fn new(left: usize) -> Self {
+            Self { bytes: Vec::new(), left, panics: false }
+        }
+    }
+
+    impl Sink for Few {
+        fn takes_more(&self) -> bool {
+            true
+        }
+
+        fn buffer(&mut self) -> &mut Vec<u8> {
+            &mut self.bytes
+        }
+
+        fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+            assert!(!self.panics, "asked to");
+            self.left = self.left.checked_sub(1).ok_or(Fault::TooManyTasks)?;
+            Ok(())
+        }
+    }
+
+    /// Counts what becomes of the packet of an item.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Lane {
+        copied: u32,
+        forgotten: u32,
+        removed: u32,
+    }
+
+    impl Incoming for Lane {
+        fn copy(&mut self, _: u32) -> Result<(), Fault> {
+            self.copied += 1;
+            Ok(())
+        }
+
+        fn forget(&mut self) {
+            self.forgotten += 1;
+        }
+
+        fn remove(&mut self) {
+            self.removed += 1;
+        }
+    }
+
+    /// A parcel that is sent, or panics.
+    struct Parcel {
+        panics: bool,
+    }
+
+    impl Outgoing for Parcel {
+        fn send(&mut self, _: u32) -> Result<Put, Fault> {
+            assert!(!self.panics, "asked to");
+            Ok(Put::Done)
+        }
+    }
+
+    /// In both rings: 300,000 bytes do not fit into the hot one.
+    const LENGTHS: [usize; 2] = [5, 300_000];
+
+    #[test]
+    fn an_item_that_the_sink_refuses_stays_in_the_queue() {
+        for length in LENGTHS {
+            let (store, pace) = (store(), Pace::default());
+            let ring = ring(&store, &pace);
+            let items = [1, 2, 3].map(|n| vec![n; length]);
+            items.iter().for_each(|item| put(&ring, item));
+
+            let mut sink = Few::new(0);
+            let mut lane = Lane::default();
+            let refused = ring.try_get(&mut sink, &mut lane, soon);
+            assert_eq!((refused, ring.len()), (Err(Fault::TooManyTasks), 3));
+            assert!(sink.bytes.is_empty());
+
+            // What it takes before counts.
+            let mut sink = Few::new(2);
+            assert_eq!(ring.try_get(&mut sink, &mut lane, soon), Ok(2));
+            assert_eq!(ring.len(), 1);
+            assert!(sink.bytes == items[..2].concat());
+            let mut sink = Few::new(1);
+            assert_eq!(ring.try_get(&mut sink, &mut lane, soon), Ok(1));
+            assert!(sink.bytes == items[2]);
+            assert_eq!(ring.len(), 0);
+        }
+    }
+
+    #[test]
+    fn the_packet_of_a_refused_item_stays_in_the_lane() {
+        let (store, pace) = (store(), Pace::default());
+        let ring = ring(&store, &pace);
+        let items = Items { bytes: &[1], start: 0, ends: &[1] };
+        let parcel = &mut Parcel { panics: false };
+        assert_eq!(ring.try_put(items, Some(parcel), soon), Ok((1, Put::Done)));
+        let mut lane = Lane::default();
+        assert!(ring.try_get(&mut Few::new(0), &mut lane, soon).is_err());
+        assert_eq!(lane, Lane { copied: 1, forgotten: 1, removed: 0 });
+        assert_eq!(ring.try_get(&mut Few::new(1), &mut lane, soon), Ok(1));
+        assert_eq!(lane, Lane { copied: 2, forgotten: 1, removed: 1 });
+    }
+
+    #[test]
+    fn a_panic_under_a_lock_releases_it() {
+        let (store, pace) = (store(), Pace::default());
+        let ring = ring(&store, &pace);
+        put(&ring, &[1]);
+        let panics = |act: &mut dyn FnMut()| {
+            assert!(catch_unwind(AssertUnwindSafe(act)).is_err());
+            assert_eq!(ring.control.producers.lock.owner(), None);
+            assert_eq!(ring.control.consumers.lock.owner(), None);
+        };
+        panics(&mut || {
+            let items = Items { bytes: &[2], start: 0, ends: &[1] };
+            let _ = ring.try_put(items, Some(&mut Parcel { panics: true }), soon);
+        });
+        panics(&mut || {
+            let mut sink = Few { panics: true, ..Few::new(1) };
+            let _ = ring.try_get(&mut sink, &mut Lane::default(), soon);
+        });
+        panics(&mut || ring.as_consumer(|| panic!("asked to")));
+        // Neither has put or taken anything, and both sides go on.
+        assert_eq!(ring.len(), 1);
+        put(&ring, &[2]);
+        let mut sink = Few::new(2);
+        while sink.left > 0 {
+            ring.try_get(&mut sink, &mut Lane::default(), soon).unwrap();
+        }
+        assert_eq!(sink.bytes, [1, 2]);
+        panics(&mut || _ = ring.while_empty(|| panic!("asked to")));
+        put(&ring, &[3]);
+    }
 }

@@ -27,14 +27,15 @@
 //! the second load must see that the epoch has moved. That needs the values themselves to be stored
 //! with release and loaded with acquire.
 
+use multiproc_shm::owner_lock::Latch;
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU64, Ordering, load_locked};
-use multiproc_sync::raw::latch::Latch;
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU64, Ordering, load_locked};
 
-/// How often a reader without the lock tries before it calls the other side corrupted. Each try
-/// fails only if a commit falls into some nanoseconds.
-const TRIES: u32 = 1 << 20;
+/// How often a reader without the lock tries before it calls the other side corrupted. A try fails only
+/// if a commit falls into its few nanoseconds, which is a small part of what a commit takes: so many in
+/// a row never do, and yet end in less than a millisecond if somebody scribbles without a pause.
+const TRIES: u32 = 1 << 10;
 
 /// Some words that change together: two copies of them, and an epoch that says which one is true.
 #[derive(Debug)]
@@ -55,6 +56,14 @@ impl<const N: usize> Default for Committed<N> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Epoch(u64);
 
+impl Epoch {
+    /// The one that a commit in this one makes current.
+    #[inline]
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 impl<const N: usize> Committed<N> {
     /// The current words. Under the lock.
     #[inline]
@@ -66,14 +75,14 @@ impl<const N: usize> Committed<N> {
     /// Fills in the next words; nobody takes them for true yet. Under the lock.
     #[inline]
     pub(crate) fn prepare(&self, epoch: Epoch, next: [u64; N]) {
-        let copy = self.copy(epoch.0.wrapping_add(1));
+        let copy = self.copy(epoch.next().0);
         copy.iter().zip(next).for_each(|(word, next)| word.store(next, Ordering::Release));
     }
 
     /// Makes what was prepared current. Under the lock.
     #[inline]
     pub(crate) fn commit(&self, epoch: Epoch) {
-        self.epoch.store(epoch.0.wrapping_add(1), Ordering::Release);
+        self.epoch.store(epoch.next().0, Ordering::Release);
     }
 
     /// The current words, for those who do not have the lock. `None`: they never kept still.

@@ -31,12 +31,13 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::time::Duration;
 
-use multiproc_sync::fault;
+use multiproc_shm::event_count::Waiters;
+use multiproc_shm::failpoint as fault;
+use multiproc_shm::fences::LightFence;
+use multiproc_shm::members::{MemberId, Members};
 #[cfg(not(loom))]
-use multiproc_sync::placed;
-use multiproc_sync::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
-use multiproc_sync::raw::members::{MemberId, Members};
-use multiproc_sync::raw::waiters::Waiters;
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 
 use super::blocks::millis;
 use super::ring::Fault;
@@ -72,7 +73,7 @@ pub(crate) struct Class {
 #[repr(C, align(128))]
 pub(crate) struct Control {
     /// Where those wait who join.
-    all_done: Waiters,
+    all_done: Waiters<LightFence>,
     /// How often a task has come back. A hint to look for them.
     pub(crate) returned: AtomicU32,
     /// How many slots of each class have been in use. Under the consumers' lock, it grows before
@@ -116,7 +117,7 @@ impl Control {
         self.all_done.futex().time_out();
     }
 
-    pub(crate) fn all_done(&self) -> &Waiters {
+    pub(crate) fn all_done(&self) -> &Waiters<LightFence> {
         &self.all_done
     }
 }

@@ -3,11 +3,11 @@
 //! Where a count of both must be exact, it is made while the ring keeps still: a task goes from the
 //! ring into a slot and never back, and meanwhile changes only there.
 
-use multiproc_pipe::Deadline;
-use multiproc_sync::RECHECK;
-use multiproc_sync::primitives::{AtomicU32, Ordering, fence};
-use multiproc_sync::raw::members::Members;
-use multiproc_sync::raw::waiters::{Look, PAUSE};
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::{Look, PAUSE};
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 use super::blocks::Memory;
 use super::frame::Header;
@@ -94,8 +94,6 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     pub(crate) fn done(&self, slot: Slot) {
         self.tasks().done(slot);
-        // Whoever joins has a heavy one before it sleeps.
-        self.ring.control.fence();
         self.ended();
     }
 
@@ -140,6 +138,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     fn ended(&self) {
         let all_done = self.ring.control.tasks.all_done();
+        // Whoever joins has a heavy one before it sleeps.
+        self.ring.control.fences().light();
         let is_end = self.is_closed || self.ring.control.is_shut_down();
         if is_end || all_done.has_sleepers() {
             self.notify_if_last(is_end);
@@ -149,9 +149,9 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[cold]
     fn notify_if_last(&self, is_end: bool) {
         // If two end the last two tasks, one of them sees that both have ended.
-        fence(Ordering::SeqCst);
+        let passed = self.ring.control.fences().full();
         if self.unfinished() == 0 {
-            self.ring.control.tasks.all_done().notify_all();
+            self.ring.control.tasks.all_done().notify_all(passed);
             if is_end {
                 self.ring.wake_consumers();
             }
@@ -180,13 +180,14 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
     pub(crate) fn join(&self, deadline: Deadline, mut looked: impl FnMut()) -> bool {
         let all_done = self.ring.control.tasks.all_done();
-        let waited = all_done.wait_heavily(PAUSE, deadline, RECHECK, |look| {
-            if look == Look::Recheck {
-                self.reclaim();
-                looked();
-            }
-            (self.unfinished() == 0).then_some(())
-        });
+        let waited =
+            all_done.wait_heavily(self.ring.control.fences(), PAUSE, deadline, RECHECK, |look| {
+                if look == Look::Recheck {
+                    self.reclaim();
+                    looked();
+                }
+                (self.unfinished() == 0).then_some(())
+            });
         waited.outcome.is_some()
     }
 

@@ -3,11 +3,11 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use crate::fault::die_at;
-use crate::primitives::{Bytes, explore};
 use crate::raw::barrier::{Barrier, Broken, Through};
+use multiproc_shm::primitives::{Bytes, explore};
 
 fn wait(barrier: &Barrier, parties: u32) -> Result<Through, Broken> {
     barrier.wait(parties, || false, Deadline::NEVER, Duration::MAX)

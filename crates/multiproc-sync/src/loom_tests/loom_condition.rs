@@ -3,12 +3,13 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::{Member, member};
-use crate::primitives::explore;
-use crate::raw::condition::Condition;
+use crate::raw::condition::{Condition, PLACES};
 use crate::raw::lock::{Lock, Taken};
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::explore;
 
 /// A lock, a condition, and a number that is looked at under the lock.
 #[derive(Default)]
@@ -25,7 +26,7 @@ impl Shared {
 
     fn wait(&self, member: Member) -> bool {
         let place = self.condition.enter(&member);
-        self.lock.unlock(Taken::Clean);
+        self.lock.unlock(member.me(), Taken::Clean);
         let notified = self.condition.wait(place, &member, Deadline::NEVER, Duration::MAX);
         self.lock(member);
         notified
@@ -38,13 +39,13 @@ impl Shared {
             assert!(self.wait(member));
         }
         self.things.fetch_sub(1, Ordering::Relaxed);
-        self.lock.unlock(Taken::Clean);
+        self.lock.unlock(member.me(), Taken::Clean);
     }
 
     fn put(&self, member: Member) {
         self.lock(member);
         self.things.fetch_add(1, Ordering::Relaxed);
-        self.lock.unlock(Taken::Clean);
+        self.lock.unlock(member.me(), Taken::Clean);
         self.condition.notify(1);
     }
 }
@@ -195,5 +196,24 @@ fn loom_condition_two_notifications_two_waiters() {
             thread::yield_now();
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// A waiter that finds no place waits in the crowd: a notification for all reaches it, also between
+/// letting go of the lock and sleeping.
+#[test]
+fn loom_condition_notifies_the_crowd() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let _taken = std::array::from_fn::<_, PLACES, _>(|_| shared.condition.enter(&member(5)));
+        let waiter = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.take(member(1)))
+        };
+        shared.lock(member(0));
+        shared.things.fetch_add(1, Ordering::Relaxed);
+        shared.lock.unlock(member(0).me(), Taken::Clean);
+        shared.condition.notify(usize::MAX);
+        waiter.join().unwrap();
     });
 }

@@ -3,13 +3,13 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::{Member, member};
 use crate::fault::die_at;
-use crate::primitives::{Bytes, explore};
 use crate::raw::lock::{Lock, Taken};
-use crate::raw::members::{MemberId, Members};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{Bytes, explore};
 
 /// A lock, and a plain counter that only its holder may touch: loom fails on any race for it.
 struct Guarded {
@@ -28,20 +28,20 @@ impl Guarded {
 
     fn add_one(&self, member: Member) -> Taken {
         let taken = self.lock(member);
-        self.add_one_locked();
+        self.add_one_locked(member);
         taken
     }
 
     fn try_add_one(&self, member: Member) -> Option<Taken> {
         let taken = self.lock.try_lock(&member).ok()?;
-        self.add_one_locked();
+        self.add_one_locked(member);
         Some(taken)
     }
 
-    fn add_one_locked(&self) {
+    fn add_one_locked(&self, member: Member) {
         self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
         self.lock.repaired();
-        self.lock.unlock(Taken::Clean);
+        self.lock.unlock(member.me(), Taken::Clean);
     }
 
     fn count(&self) -> u64 {
@@ -158,7 +158,7 @@ fn loom_a_lost_wake() {
             })
         };
         // It lives on if there is nobody to wake.
-        let _ = die_at("lock.about_to_wake", || guarded.lock.unlock(Taken::Clean));
+        let _ = die_at("lock.about_to_wake", || guarded.lock.unlock(member(9).me(), Taken::Clean));
         while !done.load(Ordering::Relaxed) {
             guarded.lock.futex().time_out();
             thread::yield_now();
@@ -189,6 +189,75 @@ fn loom_a_slot_is_used_anew() {
     });
 }
 
+/// A guard whose ownership has ended (a copy in a forked child) frees nothing.
+#[test]
+fn loom_unlock_by_another_member_does_nothing() {
+    explore(|| {
+        let guarded = Guarded::new();
+        guarded.lock(member(0));
+        let shared = guarded.clone();
+        let other = thread::spawn(move || {
+            shared.lock.unlock(member(1).me(), Taken::Clean);
+            shared.try_add_one(member(1))
+        });
+        guarded.add_one_locked(member(0));
+        let others = u64::from(other.join().unwrap().is_some());
+        assert_eq!(guarded.count(), 1 + others);
+    });
+}
+
+/// A sleeper that is overtaken reserves the lock: mutual exclusion and wake-ups hold with newcomers
+/// that go to sleep in front of a free lock.
+#[test]
+fn loom_reserved_lock_is_taken_by_a_sleeper() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let shared = guarded.clone();
+        threads(3, move |n| {
+            shared.add_one(member(n));
+            if n == 0 {
+                shared.add_one(member(n));
+            }
+        });
+        assert_eq!(guarded.count(), 4);
+        assert_eq!(guarded.lock.owner(), None);
+    });
+}
+
+/// Once a sleeper has reserved the lock, the holder that releases it and takes it again at once gets
+/// it only after the sleeper.
+#[test]
+fn loom_reserved_lock_goes_to_the_sleeper_first() {
+    let was_reserved = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = was_reserved.clone();
+    explore(move || {
+        let guarded = Guarded::new();
+        let has_had_it = Arc::new(AtomicBool::new(false));
+        guarded.lock(member(0));
+        let sleeper = {
+            let (guarded, has_had_it) = (guarded.clone(), has_had_it.clone());
+            thread::spawn(move || {
+                guarded.lock(member(1));
+                has_had_it.store(true, Ordering::Relaxed);
+                guarded.add_one_locked(member(1));
+            })
+        };
+        guarded.add_one_locked(member(0));
+        guarded.lock(member(0));
+        let is_reserved = guarded.lock.is_reserved();
+        guarded.add_one_locked(member(0));
+        guarded.lock(member(0));
+        if is_reserved {
+            seen.store(true, Ordering::Relaxed);
+            assert!(has_had_it.load(Ordering::Relaxed), "the newcomer was first");
+        }
+        guarded.add_one_locked(member(0));
+        sleeper.join().unwrap();
+        assert_eq!(guarded.count(), 4);
+    });
+    assert!(was_reserved.load(Ordering::Relaxed), "the sleeper has never been overtaken");
+}
+
 /// A holder that does not repair hands the mark on.
 #[test]
 fn loom_abandoned_until_repaired() {
@@ -197,7 +266,7 @@ fn loom_abandoned_until_repaired() {
         let dead = member(9);
         guarded.lock(dead);
         assert_eq!(guarded.lock(member(0).after_death_of(dead)), Taken::Abandoned);
-        guarded.lock.unlock(Taken::Abandoned);
+        guarded.lock.unlock(member(0).me(), Taken::Abandoned);
         assert_eq!(guarded.add_one(member(1)), Taken::Abandoned);
         assert_eq!(guarded.add_one(member(0)), Taken::Clean);
     });

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::{Member, member};
-use crate::primitives::{AtomicU32, Bytes, explore};
-use crate::raw::members::{MemberId, Members};
 use crate::raw::permits::{Permits, PermitsControl};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Bytes, explore};
 
 /// One permit, and bytes that only its holder may touch: loom fails on any race for them.
 struct Shared {
@@ -37,7 +37,7 @@ impl Shared {
         let index = self.acquire(member);
         let count = u64::from_le_bytes(self.count.copy_out(0));
         self.count.copy_in(0, &(count + 1).to_le_bytes());
-        self.permits().release(index);
+        self.permits().release(member.me(), index);
     }
 }
 
@@ -66,7 +66,7 @@ fn loom_permits_come_back_to_two_sleepers() {
             let shared = shared.clone();
             thread::spawn(move || shared.acquire(member(n)))
         });
-        mine.into_iter().for_each(|index| shared.permits().release(index));
+        mine.into_iter().for_each(|index| shared.permits().release(member(0).me(), index));
         let got = threads.map(|thread| thread.join().unwrap());
         assert_ne!(got[0], got[1]);
     });

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use crate::fault::die_at;
-use crate::primitives::{Bytes, explore};
 use crate::raw::semaphore::Semaphore;
+use multiproc_shm::primitives::{Bytes, explore};
 
 fn acquire(semaphore: &Semaphore) {
     semaphore.acquire(Deadline::NEVER, Duration::MAX).unwrap();

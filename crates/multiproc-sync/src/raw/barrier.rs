@@ -23,11 +23,12 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
-use super::waiters::{Look, Waiters};
 use crate::fault;
-use crate::primitives::{AtomicU64, Ordering, fence_after_rmw};
+use multiproc_shm::event_count::{Look, Waiters};
+use multiproc_shm::fences::full_fence_after_rmw;
+use multiproc_shm::primitives::{AtomicU64, Ordering};
 
 const ARRIVED: u64 = (1 << 16) - 1;
 const BROKEN: u64 = 1 << 16;
@@ -81,6 +82,9 @@ pub enum Through {
     /// As another one.
     Follower,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(Barrier { state, waiters });
 
 impl Barrier {
     /// The most parties.
@@ -172,8 +176,7 @@ impl Barrier {
     }
 
     fn wake(&self) {
-        fence_after_rmw();
-        self.waiters.notify_all();
+        self.waiters.notify_all(full_fence_after_rmw());
     }
 
     /// How many wait at this moment.

@@ -15,6 +15,12 @@
 //!    over by another one who waits, at its next recheck. At every moment it is in some place: it
 //!    cannot be lost by one more death.
 //!
+//! # More waiters than places
+//!
+//! Those sleep together on one word, the *crowd*. A notification that finds no waiter in a place wakes
+//! all of them, and each checks again what it waits for: a wait may end without a notification. At
+//! each recheck interval, they move to places that are free by then, or were those of dead waiters.
+//!
 //! # Orderings
 //!
 //! What was written under the lock is ordered by the lock, which a waiter takes again before it
@@ -22,15 +28,22 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
-use super::members::{MemberId, Members};
-use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Futex, Ordering};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{Futex, Ordering};
+use multiproc_shm::recheck::Recheck;
 
-/// How many can wait at a time. Who comes on top is told that it was notified, and looks again.
-pub const PLACES: usize = if cfg!(loom) { 3 } else { 480 };
+/// How many can wait in a place of their own at a time.
+pub const PLACES: usize = if cfg!(loom) { 3 } else { 479 };
+
+/// Somebody may sleep in the crowd; the other bits of its word count how often it was woken.
+const SLEEPERS: u32 = 1;
+const WOKEN: u32 = 2;
+
+/// More than there can be (the kernel counts them in an `i32`).
+const ALL: u32 = i32::MAX.unsigned_abs();
 
 const FREE: u32 = 0;
 const NOTIFIED: u32 = 1 << 31;
@@ -48,45 +61,66 @@ fn owner(place: u32) -> Option<MemberId> {
 #[repr(C)]
 pub struct Condition {
     places: [Futex; PLACES],
+    crowd: Futex,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(Condition { places, crowd });
 
 impl Default for Condition {
     fn default() -> Self {
-        Self { places: std::array::from_fn(|_| Futex::new(FREE)) }
+        Self { places: std::array::from_fn(|_| Futex::new(FREE)), crowd: Futex::new(0) }
     }
 }
 
-/// A place that was taken: to be waited in.
+/// Where to wait.
 #[derive(Debug)]
 #[must_use = "a place that is not waited in takes a notification from others"]
-pub struct Place(Option<usize>);
+pub struct Place(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// In the place of this index.
+    Own(usize),
+    /// In the crowd, whose word was this one.
+    Crowd(u32),
+}
 
 impl Condition {
     /// Takes a place. To be called with the lock held.
     pub fn enter(&self, members: &impl Members) -> Place {
+        Place(match self.take_place(members) {
+            Some(index) => Kind::Own(index),
+            // Before the lock is free, so that a notification that comes after it changes the word.
+            None => Kind::Crowd(self.enter_crowd()),
+        })
+    }
+
+    fn take_place(&self, members: &impl Members) -> Option<usize> {
         let waiting = members.me().bits();
         let take =
             |place: &Futex| place.load(Ordering::Relaxed) == FREE && change(place, FREE, waiting);
-        let index = self.places.iter().position(take).or_else(|| {
-            // All are taken: those of the dead are not needed any more.
-            let is_dead = |member| !members.is_alive(member);
-            self.places.iter().for_each(|place| self.clear(place, is_dead));
-            self.places.iter().position(take)
-        });
-        Place(index)
+        self.places.iter().position(take)
     }
 
-    /// Waits for a notification, without the lock. False: none came in time.
+    fn enter_crowd(&self) -> u32 {
+        self.crowd.fetch_or(SLEEPERS, Ordering::AcqRel) | SLEEPERS
+    }
+
+    /// Waits for a notification, without the lock. False: none came before the deadline.
     pub fn wait(
         &self,
-        Place(index): Place,
+        Place(place): Place,
         members: &impl Members,
         deadline: Deadline,
         recheck: Duration,
     ) -> bool {
-        let Some(index) = index else {
-            // All places are taken. To look again is never wrong, only more work.
-            return true;
+        let index = match place {
+            Kind::Own(index) => index,
+            Kind::Crowd(seen) => match self.wait_in_crowd(seen, members, deadline, recheck) {
+                Ok(index) => index,
+                Err(is_woken) => return is_woken,
+            },
         };
         let place = &self.places[index];
         let waiting = members.me().bits();
@@ -107,15 +141,66 @@ impl Condition {
             }
             fault::reached("condition.about_to_sleep");
             let is_time = recheck.sleep(place, waiting, deadline);
+            if is_time && members.is_cut_off() {
+                // A notification that a dead waiter has taken along cannot be found any more.
+                let _ = change(place, waiting, FREE);
+                return true;
+            }
             if is_time && let Some(adopted) = self.adopt(members) {
-                if !change(place, waiting, FREE) {
-                    // It was notified itself, too: one of the two is somebody else's.
-                    self.notify(1);
-                    let _ = change(place, waiting | NOTIFIED, FREE);
-                }
+                // If it was notified itself, too, one of the two is somebody else's.
+                self.leave(index, members);
                 let _ = change(adopted, waiting | NOTIFIED, FREE);
                 return true;
             }
+        }
+    }
+
+    /// Waits in the crowd, until a place is free.
+    ///
+    /// # Errors
+    ///
+    /// True: it was woken. False: it was not before the deadline.
+    fn wait_in_crowd(
+        &self,
+        seen: u32,
+        members: &impl Members,
+        deadline: Deadline,
+        recheck: Duration,
+    ) -> Result<usize, bool> {
+        let mut recheck = Recheck::every(recheck);
+        loop {
+            fault::reached("condition.about_to_sleep");
+            let is_time = recheck.sleep(&self.crowd, seen, deadline);
+            if self.crowd.load(Ordering::Acquire) != seen {
+                return Err(true);
+            }
+            if deadline.is_past() {
+                return Err(false);
+            }
+            if is_time {
+                // Perhaps the places are those of dead waiters.
+                let is_dead = |member| !members.is_alive(member);
+                self.places.iter().for_each(|place| self.clear(place, is_dead));
+                if let Some(index) = self.take_place(members) {
+                    // What was notified before that has changed the word; what is notified from now
+                    // on may find the place.
+                    if self.crowd.load(Ordering::Acquire) == seen {
+                        return Ok(index);
+                    }
+                    self.leave(index, members);
+                    return Err(true);
+                }
+            }
+        }
+    }
+
+    /// Leaves a place; a notification that it has got is passed on.
+    fn leave(&self, index: usize, members: &impl Members) {
+        let place = &self.places[index];
+        let waiting = members.me().bits();
+        if !change(place, waiting, FREE) {
+            self.notify(1);
+            let _ = change(place, waiting | NOTIFIED, FREE);
         }
     }
 
@@ -147,7 +232,7 @@ impl Condition {
         }
     }
 
-    /// Ends the waiting of at most `count`; says how many it was.
+    /// Ends the waiting of at most `count`; returns how many in places of their own it was.
     #[allow(clippy::must_use_candidate)] // notifying is something by itself
     pub fn notify(&self, count: usize) -> usize {
         let mut notified = 0;
@@ -162,7 +247,21 @@ impl Condition {
                 notified += 1;
             }
         }
+        if notified < count {
+            self.wake_crowd();
+        }
         notified
+    }
+
+    fn wake_crowd(&self) {
+        let mut state = self.crowd.load(Ordering::Acquire);
+        while state & SLEEPERS != 0 {
+            let woken = state.wrapping_add(WOKEN) & !SLEEPERS;
+            match self.crowd.compare_exchange(state, woken, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return self.crowd.wake(ALL),
+                Err(now) => state = now,
+            }
+        }
     }
 
     /// How many wait at this moment.
@@ -185,6 +284,7 @@ impl Condition {
     #[cfg(loom)]
     pub fn time_out(&self) {
         self.places.iter().for_each(Futex::time_out);
+        self.crowd.time_out();
     }
 }
 

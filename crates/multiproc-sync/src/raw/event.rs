@@ -12,11 +12,12 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
-use super::waiters::Waiters;
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+use multiproc_shm::event_count::Waiters;
+use multiproc_shm::fences::full_fence_after_rmw;
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 const SET: u32 = 1;
 const COUNT: u32 = 2;
@@ -33,6 +34,9 @@ pub struct Event {
     waiters: Waiters,
 }
 
+#[cfg(not(loom))]
+multiproc_shm::placed!(Event { word, waiters });
+
 impl Event {
     /// Sets it, and wakes all who wait. Waits for nobody.
     pub fn set(&self) {
@@ -45,8 +49,7 @@ impl Event {
             }
         }
         fault::reached("event.set");
-        fence_after_rmw();
-        self.waiters.notify_all();
+        self.waiters.notify_all(full_fence_after_rmw());
     }
 
     /// Clears it.

@@ -4,7 +4,8 @@
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
-//! | 0..30 | owner | the [`MemberId`] of the holder; 0 is nobody |
+//! | 0..29 | owner | the [`MemberId`] of the holder; 0 is nobody |
+//! | 29 | reserved | a waiter has waited for long: the lock is not for newcomers |
 //! | 30 | abandoned | a holder died inside, and nobody has put right what it left |
 //! | 31 | sleepers | somebody may be asleep on the word |
 //!
@@ -17,12 +18,24 @@
 //!    it cannot know whether it was the only one: that costs one wake of nobody, at most.
 //! 3. A wake that is lost with the woken process, or with the one that was about to wake, is made
 //!    up for by the recheck interval of everybody else who sleeps.
+//! 4. Only the owner recorded in the word frees it, by compare-exchange. A guard whose ownership has
+//!    ended (a copy in a forked child) changes nothing.
+//!
+//! # Fairness
+//!
+//! Newcomers may overtake sleepers, which is fast, until a sleeper has waited for [`FAIR_AFTER`] and
+//! was woken in vain: it then sets the reserved bit, and keeps sleeping. While the bit is set, a lock
+//! that is free is taken only by waiters that have slept (and by `try_lock`); a newcomer goes to sleep
+//! once. Nobody is named in the reservation, so a waiter that dies leaves nothing that blocks others:
+//! after one recheck interval, every newcomer is a waiter that has slept. This is the eventual
+//! fairness of parking_lot (and WTF::Lock), without its direct hand-over, which could hand the lock to
+//! a process that is dead.
 //!
 //! # Orderings
 //!
 //! What was written under the lock must be visible to the next holder: taking it acquires, freeing
 //! it releases. The release is `AcqRel` so that it can be followed by
-//! [`fence_after_rmw`](crate::primitives::fence_after_rmw) at no cost. Between the last writes of a
+//! [`fence_after_rmw`](multiproc_shm::primitives::fence_after_rmw) at no cost. Between the last writes of a
 //! dead holder and a takeover lies its death, which the kernel reports under locks of its own.
 //!
 //! The shape is that of std's futex mutex (library/std/src/sys/sync/mutex/futex.rs), after Ulrich
@@ -30,20 +43,28 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::Busy;
-use super::members::{MemberId, Members};
-use super::recheck::Recheck;
 use crate::fault;
-use crate::primitives::{Backoff, Futex, Ordering};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{Backoff, Futex, Ordering};
+use multiproc_shm::recheck::Recheck;
 
 const OWNER: u32 = (1 << MemberId::BITS) - 1;
+const RESERVED: u32 = 1 << 29;
 const ABANDONED: u32 = 1 << 30;
 const SLEEPERS: u32 = 1 << 31;
 
+/// How long a waiter can be overtaken before it reserves the lock.
+const FAIR_AFTER: Duration = if cfg!(loom) { Duration::ZERO } else { Duration::from_millis(1) };
+
 fn is_free(state: u32) -> bool {
     state & OWNER == 0
+}
+
+fn is_reserved(state: u32) -> bool {
+    state & RESERVED != 0
 }
 
 fn has_sleepers(state: u32) -> bool {
@@ -70,6 +91,9 @@ pub struct Lock {
     word: Futex,
 }
 
+#[cfg(not(loom))]
+multiproc_shm::placed!(Lock { word });
+
 impl Default for Lock {
     fn default() -> Self {
         Self { word: Futex::new(0) }
@@ -92,17 +116,18 @@ impl Lock {
             if !is_free(state) && is_owner_alive(state, members) {
                 return Err(Busy);
             }
-            if let Some(taken) = self.take_over(state, members.me(), 0) {
+            if let Some(taken) = self.take_over(state, members.me(), state & RESERVED) {
                 return Ok(taken);
             }
         }
     }
 
-    /// Takes the lock, waiting for it. Looks up every `recheck` whether its owner is still alive.
+    /// Takes the lock, waiting for it. Checks every `recheck` whether its owner is still alive.
     ///
     /// # Errors
     ///
-    /// If a living member has it until the deadline.
+    /// If a living member has it until the deadline; or earlier, if the members can no longer be
+    /// asked whether they are alive (see [`Members::is_cut_off`]).
     #[inline]
     pub fn lock(
         &self,
@@ -125,10 +150,11 @@ impl Lock {
         self.word.compare_exchange(0, me.bits(), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// From `state`, which is free or owned by a dead member, to `me`. `None`: it has changed.
-    fn take_over(&self, state: u32, me: MemberId, sleepers: u32) -> Option<Taken> {
+    /// From `state`, which is free or owned by a dead member, to `me`, with some more bits set. The
+    /// reservation ends, unless it is among those. `None`: the word has changed.
+    fn take_over(&self, state: u32, me: MemberId, bits: u32) -> Option<Taken> {
         let died_inside = if is_free(state) { 0 } else { ABANDONED };
-        let new = state & !OWNER | died_inside | sleepers | me.bits();
+        let new = state & !(OWNER | RESERVED) | died_inside | bits | me.bits();
         self.word
             .compare_exchange(state, new, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
@@ -145,12 +171,16 @@ impl Lock {
         let backoff = Backoff::new();
         // By invariant 2, set once this thread has slept.
         let mut sleepers = 0;
-        // Looks at the owner before the first sleep, too: it may have died long ago.
+        // Set once this thread has slept in vain for long enough.
+        let mut reserved = 0;
+        let mut fair = None;
+        // Checks the owner before the first sleep, too: it may have died long ago.
         let mut look_up = true;
         let mut recheck = Recheck::every(recheck);
         loop {
             let state = self.word.load(Ordering::Relaxed);
-            if is_free(state) {
+            let has_slept = sleepers != 0;
+            if is_free(state) && (has_slept || !is_reserved(state)) {
                 if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }
@@ -160,14 +190,18 @@ impl Lock {
                 backoff.snooze();
                 continue;
             }
-            if look_up && !is_owner_alive(state, members) {
+            if look_up && !is_free(state) && !is_owner_alive(state, members) {
                 if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }
                 continue;
             }
-            let asleep = state | SLEEPERS;
-            if !has_sleepers(state)
+            let fair = fair.get_or_insert_with(|| Deadline::after(FAIR_AFTER));
+            if has_slept && fair.is_past() {
+                reserved = RESERVED;
+            }
+            let asleep = state | SLEEPERS | reserved;
+            if state != asleep
                 && self
                     .word
                     .compare_exchange(state, asleep, Ordering::Relaxed, Ordering::Relaxed)
@@ -177,7 +211,11 @@ impl Lock {
             }
             // Only now: if this one was woken and found somebody else quicker, the others who sleep
             // need the bit that it has just set again.
-            if deadline.is_past() {
+            if deadline.is_past() || look_up && members.is_cut_off() {
+                if reserved != 0 {
+                    // Others that have waited for long will set it again.
+                    self.word.fetch_and(!RESERVED, Ordering::Relaxed);
+                }
                 return Err(Busy);
             }
             fault::reached("lock.about_to_sleep");
@@ -194,18 +232,36 @@ impl Lock {
         self.word.fetch_and(!ABANDONED, Ordering::Relaxed);
     }
 
-    /// Lets go of the lock. To be called by the holder. It stays abandoned until it is
+    /// Releases the lock, if `me` holds it; else does nothing. It stays abandoned until it is
     /// [repaired](Self::repaired).
     #[inline]
-    pub fn unlock(&self, taken: Taken) {
+    pub fn unlock(&self, me: MemberId, taken: Taken) {
         let free = match taken {
             Taken::Clean => 0,
             Taken::Abandoned => ABANDONED,
         };
-        let old = self.word.swap(free, Ordering::AcqRel);
-        if has_sleepers(old) {
-            self.wake();
+        let freed =
+            self.word.compare_exchange(me.bits(), free, Ordering::AcqRel, Ordering::Relaxed);
+        if let Err(state) = freed {
+            self.unlock_contended(me, free, state);
         }
+    }
+
+    #[cold]
+    fn unlock_contended(&self, me: MemberId, free: u32, mut state: u32) {
+        while state & OWNER == me.bits() {
+            let new = state & RESERVED | free;
+            match self.word.compare_exchange(state, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if has_sleepers(state) => return self.wake(),
+                Ok(_) => return,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Marks the lock as abandoned, as if its holder had died. To be called by the holder.
+    pub fn abandon(&self) {
+        self.word.fetch_or(ABANDONED, Ordering::Relaxed);
     }
 
     #[cold]
@@ -243,6 +299,14 @@ impl Lock {
     #[must_use]
     pub fn has_sleepers(&self) -> bool {
         has_sleepers(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Whether a sleeper has reserved it.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        // Not a load: loom would then miss interleavings with the stores of others.
+        is_reserved(self.word.fetch_or(0, Ordering::Relaxed))
     }
 
     /// The word itself, for models of time.

@@ -7,14 +7,8 @@
 pub mod barrier;
 pub mod condition;
 pub mod event;
-pub mod latch;
 pub mod lock;
-pub mod members;
 pub mod permits;
-mod recheck;
 pub mod semaphore;
-pub mod waiters;
 
-/// Nothing was taken: others, who are alive, had it all until the deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
+pub use multiproc_shm::{Busy, members};

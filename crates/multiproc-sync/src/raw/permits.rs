@@ -15,13 +15,14 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::Busy;
-use super::members::{MemberId, Members};
-use super::waiters::{Look, Waiters};
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+use multiproc_shm::event_count::{Look, Waiters};
+use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
 
@@ -31,6 +32,9 @@ const FREE: u32 = 0;
 pub struct PermitsControl {
     waiters: Waiters,
 }
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(PermitsControl { waiters });
 
 /// The permits, as one member sees them.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +72,8 @@ impl Permits<'_> {
     ///
     /// # Errors
     ///
-    /// If all are owned by the living until the deadline.
+    /// If all are owned by living members until the deadline; or earlier, if the members can no longer
+    /// be asked whether they are alive (see [`Members::is_cut_off`]).
     #[inline]
     pub fn acquire(
         &self,
@@ -90,13 +95,16 @@ impl Permits<'_> {
         recheck: Duration,
     ) -> Result<usize, Busy> {
         let waited = self.control.waiters.wait_until(deadline, recheck, |look| match look {
-            Look::Again => self.take_free(members.me()),
-            Look::Recheck => self.try_acquire(members).ok(),
+            Look::Again => self.take_free(members.me()).map(Ok),
+            Look::Recheck => match self.try_acquire(members) {
+                Err(Busy) if !members.is_cut_off() => None,
+                result => Some(result),
+            },
         });
         if waited.slept && self.available() > 0 {
-            self.control.waiters.notify(1);
+            self.control.waiters.notify(1, full_fence());
         }
-        waited.outcome.ok_or(Busy)
+        waited.outcome.unwrap_or(Err(Busy))
     }
 
     fn take_free(&self, me: MemberId) -> Option<usize> {
@@ -115,19 +123,19 @@ impl Permits<'_> {
         })
     }
 
-    /// Gives a permit back. To be called by its owner.
+    /// Returns a permit, if `me` owns it; else does nothing.
     #[inline]
-    pub fn release(&self, index: usize) {
-        if let Some(word) = self.words.get(index) {
-            word.swap(FREE, Ordering::AcqRel);
+    pub fn release(&self, me: MemberId, index: usize) {
+        if let Some(word) = self.words.get(index)
+            && change(word, me.bits(), FREE)
+        {
             self.notify();
         }
     }
 
     fn notify(&self) {
         fault::reached("permit.released");
-        fence_after_rmw();
-        self.control.waiters.notify(1);
+        self.control.waiters.notify(1, full_fence_after_rmw());
     }
 
     /// Frees the permits of whoever had `slot`: called before the slot gets a new user.

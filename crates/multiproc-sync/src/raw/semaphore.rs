@@ -5,7 +5,7 @@
 //! 1. The count changes by one compare-exchange: a process that dies before it has changed nothing,
 //!    one that dies after it has taken, or given, for good.
 //! 2. Whoever raises the count notifies as many as it raised it by; whoever slept and took one
-//!    passes the notification on if more is there (see [`waiters`](super::waiters)).
+//!    passes the notification on if more is there (see [`event_count`](multiproc_shm::event_count)).
 //!
 //! # Orderings
 //!
@@ -14,12 +14,13 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::Deadline;
+use multiproc_shm::Deadline;
 
 use super::Busy;
-use super::waiters::Waiters;
 use crate::fault;
-use crate::primitives::{AtomicU32, Ordering, fence_after_rmw};
+use multiproc_shm::event_count::Waiters;
+use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
+use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -32,6 +33,9 @@ pub struct Semaphore {
 /// The count would exceed [`Semaphore::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
+
+#[cfg(not(loom))]
+multiproc_shm::placed!(Semaphore { count, waiters });
 
 impl Semaphore {
     /// The highest count.
@@ -87,7 +91,7 @@ impl Semaphore {
     fn acquire_contended(&self, deadline: Deadline, recheck: Duration) -> Result<(), Busy> {
         let waited = self.waiters.wait_until(deadline, recheck, |_| self.try_acquire().ok());
         if waited.slept && self.value() > 0 {
-            self.waiters.notify(1);
+            self.waiters.notify(1, full_fence());
         }
         waited.outcome.ok_or(Busy)
     }
@@ -113,8 +117,7 @@ impl Semaphore {
             }
         }
         fault::reached("semaphore.released");
-        fence_after_rmw();
-        self.waiters.notify(n);
+        self.waiters.notify(n, full_fence_after_rmw());
         Ok(())
     }
 

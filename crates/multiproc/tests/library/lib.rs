@@ -19,3 +19,21 @@ pub extern "C" fn multiproc_test_spawn(with_init: bool) -> *mut c_char {
         Err(error) => CString::new(error.to_string()).unwrap_or_default().into_raw(),
     }
 }
+
+/// Starts a thread when it is loaded, if the program that loads it wants that: as some libraries do
+/// which compute in parallel.
+#[used]
+// SAFETY: the loader calls the functions in this section, and this one has the type that it calls.
+#[unsafe(link_section = ".init_array")]
+static STARTS_THREAD: extern "C" fn() = {
+    extern "C" fn start_thread() {
+        if std::env::var_os("MULTIPROC_TEST_STARTS_THREAD").is_some() {
+            std::thread::spawn(|| -> () {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+    }
+    start_thread
+};

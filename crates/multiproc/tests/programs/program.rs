@@ -13,12 +13,19 @@ use std::{env, fs, process, thread};
 
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc::{Process, Runtime, active_children};
-use multiproc_testkit::until;
+use multiproc_testkit::{blocked_signals, until};
 use rustix::process::{Signal, getpid, kill_process};
 
 fn main() {
-    let runtime = multiproc::init();
     let program = env::args_os().nth(1).expect("the name of a program");
+    if program == "has_privileges" || program == "drops_privileges" {
+        come_to_main();
+    }
+    if program == "starts_threads" {
+        // As an attribute like `#[tokio::main]` does.
+        thread::spawn(|| -> () { park() });
+    }
+    let runtime = multiproc::init();
     match program.to_str() {
         Some("arguments") => arguments(),
         Some("names") => names(),
@@ -46,6 +53,13 @@ fn main() {
             park()
         }
         Some("inits_twice") => twice(runtime),
+        Some("has_privileges" | "starts_threads" | "is_plain") => try_to_spawn(),
+        Some("drops_privileges") => {
+            drop_privileges();
+            try_to_spawn();
+        }
+        Some("blocks_signals") => block_signals(),
+        Some("has_two_copies") => two_copies(),
         _ => panic!("there is no program {}", program.display()),
     }
 }
@@ -138,4 +152,50 @@ fn fork() {
 
 fn twice(_first: Runtime) {
     let _second = multiproc::init();
+}
+
+/// Starts a process by each of two copies of the library. This one's `init` is called first.
+fn two_copies() {
+    let _twin = multiproc_twin::init();
+    let child = Process::spawn(|n: u32| n + 1, 1).unwrap();
+    say(&child.join().unwrap().to_string());
+    let child = multiproc_twin::Process::spawn(|n: u32| n + 2, 1).unwrap();
+    say(&child.join().unwrap().to_string());
+}
+
+/// Tells that the program has come to `main`, which a child of it must not do again and again.
+fn come_to_main() {
+    say("main");
+    let depth = env::var("DEPTH").map_or(0, |depth| depth.parse().unwrap());
+    if depth == 3 {
+        process::exit(3);
+    }
+    // SAFETY: there is one thread, and no other can look at the environment.
+    unsafe { env::set_var("DEPTH", (depth + 1).to_string()) };
+}
+
+fn try_to_spawn() {
+    match Process::spawn(|n: u32| n + 1, 1) {
+        Ok(child) => say(&format!("{:?}", child.join())),
+        Err(error) => say(&format!("{error:?}")),
+    }
+}
+
+/// Becomes an ordinary user's. If the program's file gives rights to its users, the next one that is
+/// started from it has them.
+fn drop_privileges() {
+    const NOBODY: libc::uid_t = 65_534;
+    // SAFETY: it has no preconditions.
+    assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+}
+
+/// Prints which signals each thread of a daemon blocks that was started by a thread that blocks all.
+fn block_signals() {
+    let mut all = std::mem::MaybeUninit::uninit();
+    // SAFETY: it writes a set there.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: it reads the set, which has been written.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
+    let look = |()| blocked_signals().into_iter().for_each(|line| say(&line));
+    Process::builder().daemon(true).spawn(look, ()).unwrap().join().unwrap();
 }

@@ -1,0 +1,131 @@
+//! Other code in the process closes our descriptors: an error, and nothing of the program's is harmed.
+//!
+//! Opens `unsafe` to close descriptors behind the library's back.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc::pipe::Descriptor;
+use multiproc_queue::{Queue, Shutdown};
+use multiproc_testkit::{alone, watchdog};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+
+multiproc::enable_in_tests!();
+
+/// The numbers of the descriptors whose file has a name that contains `text`.
+fn descriptors_of(text: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let has_text =
+        |path: &Path| fs::read_link(path).is_ok_and(|file| file.to_string_lossy().contains(text));
+    entries
+        .filter(|path| has_text(path))
+        .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
+        .collect()
+}
+
+/// A file of the program's own, full of a byte.
+fn file(len: usize) -> File {
+    let path = std::env::temp_dir().join(format!("multiproc-closed-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    file.write_all(&vec![0xAA; len]).unwrap();
+    file
+}
+
+/// The memory of large items is given back when they are got; the number of the region's descriptor
+/// is that of a file of the program.
+#[test]
+fn file_of_the_program_gets_no_holes() {
+    const LEN: usize = 40 << 20;
+    alone(|()| {
+        let queue = Queue::<Vec<u64>>::unbounded().unwrap();
+        for _ in 0..40 {
+            queue.put(vec![1; 128 << 10]).unwrap();
+        }
+        let file = file(LEN);
+        for number in descriptors_of("memfd:multiproc:") {
+            // SAFETY: the number is that of the program's file from now on.
+            assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } >= 0);
+        }
+        while let Ok(item) = queue.try_get() {
+            assert_eq!(item[0], 1);
+        }
+        drop(queue);
+        let mut bytes = vec![0; LEN];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 0xAA));
+        assert_eq!(file.metadata().unwrap().len(), LEN as u64);
+    });
+}
+
+/// The numbers of the lane are those of a socket of the program, whose other end is gone: neither is it
+/// taken for the end of all consumers, nor is what lies there received.
+#[test]
+fn socket_of_the_program_is_not_taken_for_the_lane() {
+    alone(|()| {
+        let sockets = || descriptors_of("socket:");
+        let before = sockets();
+        let queue = Queue::<(u32, Option<Descriptor>)>::bounded(3000).unwrap();
+        let file = || Some(Descriptor(File::open("/dev/null").unwrap().into()));
+        queue.put((0, file())).unwrap();
+        queue.put((1, None)).unwrap();
+        let lane: Vec<_> = sockets().into_iter().filter(|fd| !before.contains(fd)).collect();
+        assert_eq!(lane.len(), 2);
+        let (ours, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        send(&other, b"mine", SendFlags::empty()).unwrap();
+        drop(other);
+        for number in lane {
+            // SAFETY: the number is that of the program's socket from now on.
+            assert!(unsafe { libc::dup2(ours.as_raw_fd(), number) } >= 0);
+        }
+        let (producer, consumer) = (queue.producer(), queue.consumer());
+        drop(queue);
+        assert_eq!(producer.len(), 2);
+        (0..2000).for_each(|n| producer.put((n, None)).unwrap());
+        let error = producer.put((0, file())).unwrap_err();
+        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        assert_eq!(producer.len(), 2002);
+        let error = consumer.get().unwrap_err();
+        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        producer.shutdown(Shutdown::Now);
+        assert!(consumer.get().unwrap_err().is_closed());
+        drop((producer, consumer));
+        let mut bytes = [0; 8];
+        assert_eq!(recv(&ours, &mut bytes, RecvFlags::DONTWAIT).unwrap().0, 4);
+    });
+}
+
+/// What is there can be got; what needs memory that is not there yet says why it cannot be put.
+#[test]
+fn queue_without_its_descriptors_says_so() {
+    let _dog = watchdog();
+    let run = |()| {
+        let queue = Queue::<Vec<u64>>::unbounded().unwrap();
+        queue.put(vec![1]).unwrap();
+        let ours = [descriptors_of("memfd:multiproc:"), descriptors_of("socket:")].concat();
+        for number in ours {
+            if number > 2 {
+                // SAFETY: closes a descriptor of the library, on purpose.
+                unsafe { libc::close(number) };
+            }
+        }
+        assert_eq!(queue.get_timeout(Duration::from_secs(60)).unwrap(), [1]);
+        let error = queue.put(vec![2; 1 << 20]).unwrap_err();
+        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        assert_eq!(error.into_inner().len(), 1 << 20);
+        // The connection that would bring the result of this process was closed, too.
+        std::process::exit(0);
+    };
+    let child: Process<()> = Process::spawn(run, ()).unwrap();
+    assert_eq!(child.wait().code(), Some(0));
+}

@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use crate::Deadline;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+use super::member;
+use crate::fences::Fences;
+use crate::members::{MemberId, Members};
+use crate::owner_lock::Latch;
+use crate::primitives::{Bytes, explore};
+
+/// A latch, and a plain counter that only its holder may touch: loom fails on any race for it.
+struct Guarded {
+    latch: Latch,
+    fences: Fences,
+    count: Bytes<'static>,
+}
+
+impl Guarded {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            latch: Latch::default(),
+            fences: Fences::default(),
+            count: Bytes::zeroed(8),
+        })
+    }
+
+    fn take(&self, member: &impl Members) {
+        if !self.latch.take_free(member.me()) {
+            self.latch.lock(member, &self.fences, Deadline::NEVER, Duration::MAX).unwrap();
+        }
+    }
+
+    fn add_one(&self, member: &impl Members) {
+        self.take(member);
+        self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
+        self.latch.free(member.me());
+        self.latch.wake(self.fences.light());
+    }
+
+    fn count(&self) -> u64 {
+        u64::from_le_bytes(self.count.copy_out(0))
+    }
+}
+
+/// Three add one each: none is lost, and nobody sleeps for ever.
+#[test]
+fn loom_latch_one_at_a_time() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let others = [1, 2].map(|n| {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.add_one(&member(n)))
+        });
+        guarded.add_one(&member(0));
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(guarded.count(), 3);
+        assert_eq!(guarded.latch.owner(), None);
+    });
+}
+
+/// One of them adds twice: who takes the latch again at once does not leave a sleeper behind.
+#[test]
+fn loom_latch_again_and_again() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let other = {
+            let guarded = guarded.clone();
+            thread::spawn(move || (0..2).for_each(|_| guarded.add_one(&member(1))))
+        };
+        (0..2).for_each(|_| guarded.add_one(&member(0)));
+        other.join().unwrap();
+        assert_eq!(guarded.count(), 4);
+    });
+}
+
+/// A member that died with the latch: one of two takes it over, then the other gets it.
+#[test]
+fn loom_latch_is_taken_over_once() {
+    explore(|| {
+        let guarded = Guarded::new();
+        let dead = member(9);
+        guarded.take(&dead);
+        let done = Arc::new(AtomicBool::new(false));
+        let heir = {
+            let (guarded, done) = (guarded.clone(), done.clone());
+            thread::spawn(move || {
+                guarded.add_one(&member(1).after_death_of(dead));
+                done.store(true, Ordering::Release);
+            })
+        };
+        guarded.add_one(&member(0).after_death_of(dead));
+        while !done.load(Ordering::Acquire) {
+            guarded.latch.futex().time_out();
+            thread::yield_now();
+        }
+        heir.join().unwrap();
+        assert_eq!(guarded.count(), 2);
+    });
+}
+
+/// A member that takes another one for alive waits for it; when the slot is released, it is woken.
+#[test]
+fn loom_latch_of_a_released_slot() {
+    explore(|| {
+        let guarded = Guarded::new();
+        guarded.take(&member(8));
+        let waiter = {
+            let guarded = guarded.clone();
+            thread::spawn(move || guarded.add_one(&member(1)))
+        };
+        guarded.latch.release_slot(&guarded.fences, 7); // somebody else's
+        assert!(guarded.latch.owner().is_some());
+        guarded.latch.release_slot(&guarded.fences, 8);
+        waiter.join().unwrap();
+        assert_eq!(guarded.count(), 1);
+    });
+}
+
+/// Somebody has scribbled over the owner: nobody of that number lives, and it is taken over.
+#[test]
+fn loom_latch_of_nobody() {
+    struct Nobody;
+    impl Members for Nobody {
+        fn me(&self) -> MemberId {
+            member(0).me
+        }
+
+        fn is_alive(&self, _: MemberId) -> bool {
+            false
+        }
+    }
+    explore(|| {
+        let guarded = Guarded::new();
+        guarded.take(&member(5));
+        guarded.add_one(&Nobody);
+        assert_eq!(guarded.count(), 1);
+    });
+}

@@ -1,0 +1,893 @@
+//! Regions: memory that several processes share, and nothing but a descriptor names.
+//!
+//! A region is a memfd, sized once, sealed, and mapped by everybody who has it open:
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | a header: magic, version, kind, size |
+//! | 128 | the control block of its kind: a struct of atomics |
+//! | behind it, at a multiple of 64 | data, as many bytes as the creator asked for, if up to 2048 |
+//! | behind it, at a multiple of 64 | the member table: 8 bytes for each of 1024 members |
+//! | at the next page | data, if more |
+//!
+//! So a region with little data touches one page.
+//!
+//! It ends with the last process that has it open. Opens `unsafe` to map it and to view its control
+//! block.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{align_of, size_of};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::{CheckedFd, memfd};
+use bytemuck::Pod;
+use multiproc_message as message;
+use rustix::fs::{
+    FallocateFlags, FileType, OFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
+    fstat, fstatfs, ftruncate,
+};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::mm::{
+    Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags, madvise, mlock_with, mmap,
+    mmap_anonymous, mprotect, munmap,
+};
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod fork;
+
+use crate::event_count::Waiters;
+use crate::fences::Fences;
+use crate::members::table::{MemberTable, Membership};
+use crate::members::{MemberId, Members};
+use crate::owner_lock::Latch;
+use crate::primitives::{Bytes, Futex};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
+const VERSION: u32 = 2;
+const CONTROL: usize = 128;
+
+/// What statfs(2) says of the file system that memfds are on.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// The front of every region. Written by the creator before anybody else has it.
+#[derive(Debug)]
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    version: AtomicU32,
+    kind: AtomicU32,
+    size: AtomicU64,
+    data_len: AtomicU64,
+    /// Random: tells this region from all others.
+    id: [AtomicU64; 2],
+}
+
+const _: () = assert!(size_of::<Header>() <= CONTROL);
+
+/// The control block of a kind of region: what its members share.
+pub trait Control: Placed + Send + Sync + 'static {
+    /// Tells kinds apart; a region of another kind is refused.
+    const KIND: u32;
+
+    /// The name of the kind, as seen in `/proc/PID/maps`.
+    const NAME: &'static str;
+
+    /// How many bytes of data there may be; a region with more or fewer is refused.
+    const DATA: RangeInclusive<usize> = 0..=0;
+
+    /// Cleans up after a dead member: whatever the one in `slot` owned is free, or marked as
+    /// abandoned, when this returns. Called before the slot is used anew. `words` are those of
+    /// [`Region::words`], for kinds that have them.
+    fn release_slot(&self, words: &[AtomicU32], slot: usize);
+}
+
+/// What may lie in shared memory: atomics, and structs of them. Implemented by [`placed!`].
+///
+/// # Safety
+///
+/// The type is made of atomics alone: valid for every pattern of bits, whoever changes them, and at
+/// any time. It needs no drop.
+///
+/// [`placed!`]: crate::placed
+pub unsafe trait Placed {}
+
+/// One atomic, of up to eight bytes.
+pub trait Atomic: Placed {
+    /// What is in it.
+    type Value: Pod;
+
+    /// A relaxed load.
+    fn load(&self) -> Self::Value;
+
+    /// A relaxed store.
+    fn store(&self, value: Self::Value);
+}
+
+macro_rules! atomics {
+    ($($atomic:ident: $value:ty),*) => {$(
+        impl Atomic for $atomic {
+            type Value = $value;
+
+            #[inline]
+            fn load(&self) -> $value {
+                $atomic::load(self, Ordering::Relaxed)
+            }
+
+            #[inline]
+            fn store(&self, value: $value) {
+                $atomic::store(self, value, Ordering::Relaxed);
+            }
+        }
+    )*};
+}
+
+atomics!(AtomicU8: u8, AtomicU32: u32, AtomicU64: u64);
+
+macro_rules! made_of_atomics {
+    ($($type:ty)*) => {$(
+        // SAFETY: an atomic word, or a struct of atomic words (see its definition), without drop.
+        unsafe impl Placed for $type {}
+    )*};
+}
+
+made_of_atomics! { AtomicU8 AtomicU32 AtomicU64 Futex Fences  Latch }
+
+// SAFETY: an atomic word, without drop.
+unsafe impl<F> Placed for Waiters<F> {}
+
+// SAFETY: as its elements.
+unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
+
+/// Lets a struct be [`Placed`](crate::region::Placed) in shared memory, if all its fields are.
+///
+/// The fields are to be listed, and the compiler holds the list to the struct: so whoever writes a
+/// control block needs no unsafe code, and cannot put anything there that does not belong. It should
+/// be `repr(C)`, since its layout is a format.
+///
+/// ```
+/// use multiproc_shm::placed;
+/// use multiproc_shm::primitives::{AtomicU32, Ordering};
+/// use multiproc_shm::region::{Control, Region};
+///
+/// #[repr(C)]
+/// struct Tickets {
+///     next: AtomicU32,
+/// }
+///
+/// placed!(Tickets { next });
+///
+/// impl Control for Tickets {
+///     const KIND: u32 = u32::from_le_bytes(*b"TICK");
+///     const NAME: &'static str = "ticket counter";
+///     fn release_slot(&self, _: &[AtomicU32], _: usize) {} // nobody owns anything of it
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let region = Region::create(0, |tickets: &Tickets| tickets.next.store(1, Ordering::Relaxed))?;
+/// assert_eq!(region.control().next.fetch_add(1, Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+macro_rules! placed {
+    ($type:ident { $($field:ident),* $(,)? }) => {
+        // SAFETY: `check` compiles only if these are all its fields, and each is `Placed`.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::region::Placed for $type {}
+
+        const _: () = {
+            #[allow(dead_code)]
+            fn check($type { $($field),* }: &$type) {
+                fn is_placed(_: &impl $crate::region::Placed) {}
+                $(is_placed($field);)*
+            }
+            assert!(!::core::mem::needs_drop::<$type>());
+        };
+    };
+    ($type:ident<const $n:ident: usize> { $($field:ident),* $(,)? }) => {
+        // SAFETY: `check` compiles only if these are all its fields, and each is `Placed`.
+        #[allow(unsafe_code)]
+        unsafe impl<const $n: usize> $crate::region::Placed for $type<$n> {}
+
+        const _: () = {
+            #[allow(dead_code)]
+            fn check<const $n: usize>($type { $($field),* }: &$type<$n>) {
+                fn is_placed(_: &impl $crate::region::Placed) {}
+                $(is_placed($field);)*
+                const { assert!(!::core::mem::needs_drop::<$type<$n>>()) };
+            }
+        };
+    };
+}
+
+/// Where the parts of a region lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    members: usize,
+    data: usize,
+    data_len: usize,
+    size: usize,
+}
+
+impl Layout {
+    /// With control block `C` and so many bytes of data. `None`: more than can be mapped.
+    fn of<C>(data_len: usize) -> Option<Self> {
+        const { assert!(align_of::<C>() <= CONTROL) };
+        const TABLE: usize = size_of::<MemberTable>();
+        let behind = (CONTROL + size_of::<C>()).next_multiple_of(64);
+        let (members, data, end) = if data_len <= LITTLE {
+            let members = (behind + data_len).next_multiple_of(64);
+            (members, behind, members + TABLE)
+        } else {
+            let data = (behind + TABLE).next_multiple_of(PAGE);
+            (behind, data, data.checked_add(data_len)?)
+        };
+        let size = end.checked_next_multiple_of(PAGE)?;
+        isize::try_from(size).ok()?;
+        Some(Self { members, data, data_len, size })
+    }
+}
+
+/// Part of the format, whatever the machine's own page size.
+const PAGE: usize = 4096;
+
+/// So much data lies beside the control block, on the page that is touched anyhow.
+const LITTLE: usize = 2048;
+
+const MAP_FLAGS: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
+
+/// Whether new mappings of this process are locked into memory as a whole (mlockall(2), MCL_FUTURE).
+/// The kernel does not say so, but makes a fresh page resident only then.
+fn locks_new_mappings() -> bool {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
+    let page = unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE, access, MapFlags::PRIVATE) };
+    let Ok(page) = page else {
+        // Locked memory is limited; the mapping that follows reports what is missing.
+        return true;
+    };
+    let mut is_resident = 0u8;
+    // SAFETY: mincore(2) writes one byte for each page, and the mapping is one page.
+    let result = unsafe { libc::mincore(page, PAGE, &raw mut is_resident) };
+    // SAFETY: mapped above, and used by nobody else.
+    let _ = unsafe { munmap(page, PAGE) };
+    result == 0 && is_resident & 1 != 0
+}
+
+/// Why there is no mapping, with the limit that is to be raised.
+fn cannot_map(error: Errno, len: usize) -> io::Error {
+    let limit = match error {
+        Errno::NOMEM => (Resource::As, "address space", "RLIMIT_AS", "ulimit -v"),
+        Errno::AGAIN | Errno::PERM => {
+            (Resource::Memlock, "locked memory (after mlockall(2))", "RLIMIT_MEMLOCK", "ulimit -l")
+        }
+        error => return error.into(),
+    };
+    let (resource, what, name, command) = limit;
+    match getrlimit(resource).current {
+        Some(limit) => io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!(
+                "{len} bytes of shared memory need as much {what}, and this process may have \
+                 {limit} bytes in all ({name}, `{command}`): raise that limit"
+            ),
+        ),
+        None => error.into(),
+    }
+}
+
+/// A mapping of a whole file. Unmapped when dropped.
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(descriptor: impl AsFd, len: usize) -> io::Result<Self> {
+        // Under mlockall(MCL_FUTURE) the kernel would make all of a readable mapping resident at
+        // once, however little of it is used. So it is made inaccessible, and opened afterwards.
+        let is_locked = locks_new_mappings();
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let protection = if is_locked { ProtFlags::empty() } else { access };
+        // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), len, protection, MAP_FLAGS, descriptor, 0) };
+        let start = start.map_err(|error| cannot_map(error, len))?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mapping = Self { start, len };
+        if is_locked {
+            // What the program has asked for stays true of each page that is touched.
+            // SAFETY: exactly the mapping made above, which nobody has seen yet.
+            unsafe { mlock_with(start.as_ptr().cast(), len, MlockFlags::ONFAULT) }
+                .map_err(|error| cannot_map(error, len))?;
+            // SAFETY: as above.
+            unsafe {
+                mprotect(start.as_ptr().cast(), len, MprotectFlags::READ | MprotectFlags::WRITE)
+            }?;
+        }
+        mapping.leave_out_of_core_dumps();
+        Ok(mapping)
+    }
+
+    fn leave_out_of_core_dumps(&self) {
+        // SAFETY: exactly this mapping; the advice changes nothing but core dumps. If it fails, a core
+        // dump is larger, no more.
+        let _ = unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontDump) };
+    }
+
+    /// Maps the same file through another open file description, at the same address: the mapping then
+    /// keeps that description alive, and no longer the one before.
+    fn replace(&self, descriptor: impl AsFd) -> io::Result<()> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MAP_FLAGS | MapFlags::FIXED;
+        let address = self.start.as_ptr().cast();
+        // SAFETY: exactly this mapping is replaced, in one step, by one of the same memory, so every
+        // view of it stays valid.
+        unsafe { mmap(address, self.len, access, flags, descriptor, 0) }?;
+        self.leave_out_of_core_dumps();
+        Ok(())
+    }
+
+    /// Gives the memory of whole pages back: they are zero from then on.
+    fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset <= self.len && len <= self.len - offset, "checked by the caller");
+        // SAFETY: in range by the assertion, so in one allocation.
+        let start = unsafe { self.start.add(offset) };
+        // SAFETY: in this mapping, which is shared memory: others may write it at any time, too, and
+        // every access here allows for that.
+        Ok(unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxRemove) }?)
+    }
+
+    /// A view of the atomics at `offset`.
+    #[inline]
+    fn view<T>(&self, offset: usize) -> &T {
+        assert!(offset.is_multiple_of(align_of::<T>()), "regions are mapped at pages");
+        assert!(offset + size_of::<T>() <= self.len, "the size was checked when it was mapped");
+        // SAFETY: in range by the assertion, so in one allocation.
+        let start = unsafe { self.start.add(offset) };
+        // SAFETY: mapped for the lifetime of `self`, aligned, in range; every `T` used here (header,
+        // member table, `Control`, which is `Placed`) is made of atomics, which may be changed by others at any time
+        // and are valid with any bits. The file cannot shrink below it: it is sealed.
+        unsafe { start.cast::<T>().as_ref() }
+    }
+
+    /// The data as atomics.
+    fn data_as<T: Atomic>(&self, Layout { data, data_len, size, .. }: Layout) -> &[T] {
+        assert!(size <= self.len, "the size was checked when it was mapped");
+        // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
+        let start = unsafe { self.start.add(data) };
+        // SAFETY: mapped for the lifetime of `self`; at a multiple of 64, so aligned; atomics may be
+        // changed by others at any time and are valid with any bits.
+        unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), data_len / size_of::<T>()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and every view of it has ended: they borrow from `self`.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(result.is_ok(), "munmap of a whole mapping cannot fail");
+    }
+}
+
+// SAFETY: the memory is shared with other processes anyhow; all access is through atomics, or
+// through `Bytes`, which copies.
+unsafe impl Send for Mapping {}
+// SAFETY: as for Send.
+unsafe impl Sync for Mapping {}
+
+/// A region as this process has it open: once, however many handles there are.
+pub(crate) struct Open {
+    mapping: Mapping,
+    descriptor: CheckedFd,
+    key: Key,
+    membership: Membership,
+    layout: Layout,
+    /// [`Control::release_slot`] of its kind.
+    release_slot: fn(&Mapping, Layout, usize),
+}
+
+impl Open {
+    fn members(&self) -> &MemberTable {
+        self.mapping.view(self.layout.members)
+    }
+
+    /// Becomes a member: again, in a process that was forked from one.
+    fn join(&self) -> io::Result<MemberId> {
+        let descriptor = self.descriptor.get()?;
+        let member = self.members().join(descriptor, |slot| {
+            (self.release_slot)(&self.mapping, self.layout, slot);
+        })?;
+        self.membership.set(member);
+        Ok(member)
+    }
+
+    /// The first use in a process that was forked from a member.
+    #[cold]
+    fn join_after_fork(&self) -> io::Result<MemberId> {
+        let _alone = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.membership.get() {
+            Some(member) => Ok(member),
+            None => self.join(),
+        }
+    }
+
+    /// Makes a copy that came by fork(2) independent of the parent: with an open file description of
+    /// its own, and not yet a member. To be called in the child, where no other thread runs.
+    ///
+    /// If that fails, the parent's death is noticed only when this process has ended, too, and the
+    /// first use reports the error.
+    pub(crate) fn separate(&self) -> io::Result<()> {
+        self.membership.reset();
+        let descriptor = self.descriptor.get()?;
+        let fresh = memfd::reopen(descriptor, OFlags::RDWR)?;
+        self.mapping.replace(&fresh)?;
+        self.descriptor.replace(&fresh)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have opened it anew meanwhile.
+        if open.get(&self.key).is_some_and(|other| other.strong_count() == 0) {
+            open.remove(&self.key);
+        }
+        // In a forked process that has not used it, the membership is its parent's.
+        if let Some(member) = self.membership.get() {
+            self.members().leave(member);
+        }
+    }
+}
+
+/// Tells regions apart: device and inode, whose number may come round, and the region's random id.
+pub(crate) type Key = (u64, u64, [u64; 2]);
+
+/// The regions that this process has open, so that receiving one twice gives the same mapping.
+///
+/// Whoever makes, opens or closes a region holds it, and so does fork(2): see [`fork`](mod@fork).
+pub(crate) static OPEN: LazyLock<Mutex<OpenRegions>> = LazyLock::new(Mutex::default);
+
+pub(crate) type OpenRegions = HashMap<Key, Weak<Open>>;
+
+/// A handle to a region with control block `C`. Clones share one mapping and one membership.
+pub struct Region<C> {
+    open: Arc<Open>,
+    control: PhantomData<fn() -> C>,
+}
+
+impl<C> Clone for Region<C> {
+    fn clone(&self) -> Self {
+        Self { open: Arc::clone(&self.open), control: PhantomData }
+    }
+}
+
+impl<C: Control> Region<C> {
+    /// Makes a new region with `data` bytes beside the control block, all zero.
+    ///
+    /// `init` sets up the control block before anybody else can see it. Memory is taken page by
+    /// page, when it is first touched: `data` may be large.
+    ///
+    /// # Errors
+    ///
+    /// If there are no descriptors, no address space or no `/proc`, or a resource limit is smaller
+    /// than the region: the error names it.
+    pub fn create(data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
+        Self::create_named("", data, init)
+    }
+
+    /// As [`create`](Self::create), with a name of its own beside that of its kind: it is seen in
+    /// `/proc/PID/maps`, and ends where the kernel ends it, after some 200 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_named(name: &str, data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
+        let layout = Layout::of::<C>(data)
+            .ok_or_else(|| invalid(format!("{data} bytes are more than can be mapped")))?;
+        let size = layout.size;
+        let too_large = getrlimit(Resource::Fsize).current.filter(|&limit| limit < size as u64);
+        if let Some(limit) = too_large {
+            // Growing a file past the limit would be answered with a deadly signal, SIGXFSZ.
+            return Err(invalid(format!(
+                "shared memory of {size} bytes is needed, and this process may not make files \
+                 larger than {limit} bytes (RLIMIT_FSIZE, `ulimit -f`): raise that limit"
+            )));
+        }
+        let descriptor = memfd::create(&memfd_name(C::NAME, name))?;
+        ftruncate(&descriptor, size as u64)?;
+        fcntl_add_seals(&descriptor, SEALS)?;
+
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mapping, descriptor) = map(&descriptor, size)?;
+        let id = random_id()?;
+        let header: &Header = mapping.view(0);
+        header.magic.store(MAGIC, Ordering::Relaxed);
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.kind.store(C::KIND, Ordering::Relaxed);
+        header.size.store(size as u64, Ordering::Relaxed);
+        header.data_len.store(data as u64, Ordering::Relaxed);
+        header.id[0].store(id[0], Ordering::Relaxed);
+        header.id[1].store(id[1], Ordering::Relaxed);
+        init(mapping.view(CONTROL));
+        Self::join(mapping, descriptor, layout, open)
+    }
+
+    /// Opens a region that came from elsewhere, by an open file description of its own: no copy of
+    /// the descriptor that somebody else keeps can hide the death of this process.
+    ///
+    /// # Errors
+    ///
+    /// If it is no region, or one of another kind or version, or has not all its seals, or has as
+    /// many members as it can have. The error says what was expected and what came.
+    pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
+        let stat = fstat(&descriptor)?;
+        let seals = fcntl_get_seals(&descriptor).unwrap_or(SealFlags::empty());
+        // On another file system (hugetlbfs) there may be no memory for it, and a read is a SIGBUS.
+        let is_memfd = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && fstatfs(&descriptor)?.f_type == TMPFS_MAGIC;
+        if !is_memfd || !seals.contains(SEALS) {
+            return Err(invalid(format!(
+                "expected a multiproc {}, got a descriptor that is no sealed shared memory",
+                C::NAME
+            )));
+        }
+        let size = usize::try_from(stat.st_size).unwrap_or(0);
+        let least = Layout::of::<C>(0).map_or(0, |layout| layout.size);
+        if size < least {
+            return Err(invalid(format!(
+                "expected a multiproc {} of {least} bytes at least, got shared memory of {size}",
+                C::NAME
+            )));
+        }
+
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mapping, descriptor) = map(&descriptor, size)?;
+        let header: &Header = mapping.view(0);
+        if header.magic.load(Ordering::Relaxed) != MAGIC {
+            return Err(invalid(format!(
+                "expected a multiproc {}, got shared memory of another program",
+                C::NAME
+            )));
+        }
+        let version = header.version.load(Ordering::Relaxed);
+        if version != VERSION {
+            return Err(invalid(format!(
+                "expected a multiproc {} of version {VERSION}, got version {version}; both \
+                 programs must use the same version of multiproc",
+                C::NAME
+            )));
+        }
+        let kind = header.kind.load(Ordering::Relaxed);
+        if kind != C::KIND {
+            return Err(invalid(format!(
+                "expected a multiproc {}, got one of another kind ({})",
+                C::NAME,
+                kind.to_le_bytes().escape_ascii()
+            )));
+        }
+        let data = usize::try_from(header.data_len.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let layout = Layout::of::<C>(data).filter(|layout| {
+            C::DATA.contains(&data)
+                && layout.size == size
+                && header.size.load(Ordering::Relaxed) == size as u64
+        });
+        let layout = layout.ok_or_else(|| {
+            invalid(format!(
+                "expected a multiproc {} that has the size it says it has, got one of {size} bytes",
+                C::NAME
+            ))
+        })?;
+        if let Some(known) =
+            open.get(&key(stat.st_dev, stat.st_ino, header)).and_then(Weak::upgrade)
+        {
+            // The kind was compared above, in the same file. The layout may have been forged since
+            // the other handle was opened, which goes by its own.
+            if known.layout != layout {
+                // `known` may be the last handle by now, and its drop locks this, too.
+                drop(open);
+                return Err(invalid(format!("this multiproc {} has changed its layout", C::NAME)));
+            }
+            return Ok(Self { open: known, control: PhantomData });
+        }
+        Self::join(mapping, descriptor, layout, open)
+    }
+
+    fn join(
+        mapping: Mapping,
+        descriptor: CheckedFd,
+        layout: Layout,
+        mut open: MutexGuard<'_, OpenRegions>,
+    ) -> io::Result<Self> {
+        let (device, inode) = descriptor.identity();
+        let key = key(device, inode, mapping.view(0));
+        let membership = Membership::default();
+        let release_slot = |mapping: &Mapping, layout, slot| {
+            mapping.view::<C>(CONTROL).release_slot(mapping.data_as(layout), slot);
+        };
+        fork::register();
+        let this = Open { mapping, descriptor, key, membership, layout, release_slot };
+        if let Err(error) = this.join() {
+            // Dropping `this` takes the lock.
+            drop(open);
+            return Err(error);
+        }
+        let this = Arc::new(this);
+        open.insert(key, Arc::downgrade(&this));
+        Ok(Self { open: this, control: PhantomData })
+    }
+
+    /// The membership of this process.
+    pub fn membership(&self) -> &Membership {
+        &self.open.membership
+    }
+
+    /// This process as a member of the region: in a process that was forked from one, it becomes a
+    /// member of its own with the first call.
+    ///
+    /// # Errors
+    ///
+    /// In a forked process, if there are as many members as there can be, or other code has closed the
+    /// region's descriptor.
+    #[inline]
+    pub fn member(&self) -> io::Result<MemberId> {
+        match self.open.membership.get() {
+            Some(member) => Ok(member),
+            None => self.open.join_after_fork(),
+        }
+    }
+
+    /// Fails if this process can no longer tell whether other members are alive.
+    ///
+    /// # Panics
+    ///
+    /// If other code in this process has closed the region's descriptor. An operation without an error
+    /// of its own calls this where it would otherwise wait for a dead member forever.
+    #[track_caller]
+    pub fn assert_connected(&self) {
+        if let Err(error) = self.open.descriptor.get() {
+            panic!("multiproc {}: {error}", C::NAME);
+        }
+    }
+
+    /// The control block.
+    #[inline]
+    #[must_use]
+    pub fn control(&self) -> &C {
+        self.open.mapping.view(CONTROL)
+    }
+
+    /// The data bytes. A kind uses this or [`words`](Self::words), not both; or both, each for a place
+    /// of its own: see [`words_at`](Self::words_at).
+    #[inline]
+    #[must_use]
+    pub fn data(&self) -> Bytes<'_> {
+        let Layout { data, data_len, .. } = self.open.layout;
+        // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
+        let start = unsafe { self.open.mapping.start.add(data) };
+        // SAFETY: mapped for the lifetime of `self`; no view reaches into the data but that of
+        // `words`, which is of atomics: those may be written by others, and so by copies from here.
+        unsafe { Bytes::new(start, data_len) }
+    }
+
+    /// `count` words of four bytes at `at` in the data, for a kind that has both words and bytes, each
+    /// in a place of its own.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in range.
+    #[inline]
+    #[must_use]
+    pub fn words_at(&self, at: usize, count: usize) -> &[AtomicU32] {
+        &self.words()[at / size_of::<AtomicU32>()..][..count]
+    }
+
+    /// Takes memory for `len` bytes at `at` in the data, as far as there is none, so that touching
+    /// them cannot fail later.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has none left for this process.
+    pub fn reserve(&self, at: usize, len: usize) -> io::Result<()> {
+        // Before Linux 6.11, a signal undoes a whole call: so pieces, each of which gets done between
+        // two signals.
+        const PIECE: usize = 1 << 20;
+        let at = self.offset_of(at, len);
+        if len == 0 {
+            return Ok(());
+        }
+        let descriptor = self.open.descriptor.get()?;
+        for start in (at..at + len).step_by(PIECE) {
+            let len = PIECE.min(at + len - start);
+            let flags = FallocateFlags::empty();
+            retry_on_intr(|| fallocate(descriptor, flags, start as u64, len as u64))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of the whole pages among `len` bytes at `at` in the data back. They are zero
+    /// from then on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, as it does for memory that is locked (mlockall(2)).
+    pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
+        let at = self.offset_of(at, len);
+        let (start, end) = (at.next_multiple_of(PAGE), (at + len) / PAGE * PAGE);
+        if start >= end {
+            return Ok(());
+        }
+        // On the mapping, and not on the descriptor: its number may be that of another file by now.
+        self.open.mapping.remove(start, end - start)
+    }
+
+    /// Where `len` bytes at `at` in the data are in the region.
+    fn offset_of(&self, at: usize, len: usize) -> usize {
+        let Layout { data, data_len, .. } = self.open.layout;
+        assert!(at <= data_len && len <= data_len - at, "{len} bytes at {at} of {data_len}");
+        data + at
+    }
+
+    /// The data as words of four bytes.
+    #[inline]
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU32] {
+        self.data_as()
+    }
+
+    /// The data as atomics of a size; what is left over at the end is left out.
+    #[inline]
+    #[must_use]
+    pub fn data_as<T: Atomic>(&self) -> &[T] {
+        self.open.mapping.data_as(self.open.layout)
+    }
+
+    /// The process id of a member, as that one saw itself when it opened the region; 0 is unknown.
+    #[must_use]
+    pub fn pid(&self, member: MemberId) -> u32 {
+        self.open.members().pid(member)
+    }
+
+    /// How many processes have the region open; one that died may be counted until somebody notices.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.open.members().count()
+    }
+
+    /// Makes this process a member that nobody counts, and whose death means nothing: for one that
+    /// keeps the region for others, and does not work with it.
+    pub fn stand_aside(&self) {
+        if let Some(member) = self.open.membership.get() {
+            self.open.members().leave(member);
+        }
+    }
+
+    /// How many processes that are alive have the region open. Some system calls: one for each.
+    #[must_use]
+    pub fn live_members(&self) -> usize {
+        let Ok(descriptor) = self.open.descriptor.get() else { return self.members() };
+        self.open.members().count_alive(descriptor, self.open.membership.get())
+    }
+
+    /// Whether a process that had the region open has died without closing it, and its slot was not
+    /// used anew. Some system calls: one for each member. True also if this process cannot tell any
+    /// more, because other code has closed the region's descriptor.
+    #[must_use]
+    pub fn has_dead_members(&self) -> bool {
+        let Ok(descriptor) = self.open.descriptor.get() else { return true };
+        self.open.members().has_dead(descriptor, self.me())
+    }
+
+    /// Forgets dead members: [`has_dead_members`](Self::has_dead_members) is false until another dies.
+    pub fn forget_dead_members(&self) {
+        if let Ok(descriptor) = self.open.descriptor.get() {
+            self.open.members().forget_dead(descriptor, self.me());
+        }
+    }
+
+    /// Whether both are the same region.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.open, &other.open)
+    }
+}
+
+impl<C: Control> Members for Region<C> {
+    /// # Panics
+    ///
+    /// In a forked process, where [`member`](Region::member) would be an error.
+    #[inline]
+    fn me(&self) -> MemberId {
+        match self.member() {
+            Ok(member) => member,
+            Err(error) => not_a_member(C::NAME, &error),
+        }
+    }
+
+    /// Some system calls, about a microsecond.
+    fn is_alive(&self, member: MemberId) -> bool {
+        let open = &*self.open;
+        open.membership.is(member)
+            || open.members().is_alive(open.descriptor.unchecked(), member)
+            // Asked afterwards: if the descriptor is ours now, it was when the answer was given.
+            || self.is_cut_off()
+    }
+
+    /// One system call.
+    fn is_cut_off(&self) -> bool {
+        !self.open.descriptor.is_intact()
+    }
+}
+
+#[cold]
+fn not_a_member(name: &str, error: &io::Error) -> ! {
+    panic!("multiproc {name}: this process was forked, and cannot become a member: {error}")
+}
+
+/// A region travels as a fresh open of its file, on which the receiver can take a lock of its own.
+impl<C: Control> Serialize for Region<C> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let descriptor = self.open.descriptor.get();
+        let fresh = descriptor.and_then(|descriptor| memfd::reopen(descriptor, OFlags::RDWR));
+        message::attach(fresh.map_err(serde::ser::Error::custom)?, serializer)
+    }
+}
+
+impl<'de, C: Control> Deserialize<'de> for Region<C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::open(message::claim(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Nobody can change the size, so no access to a mapping can be a SIGBUS for that reason.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// What memfd_create(2) takes: without zeros, and not too long.
+fn memfd_name(kind: &str, name: &str) -> String {
+    const LONGEST: usize = 249;
+    let mut text = format!("multiproc:{kind}");
+    if !name.is_empty() {
+        text.push(':');
+    }
+    for char in name.chars().filter(|&char| char != '\0') {
+        if text.len() + char.len_utf8() > LONGEST {
+            break;
+        }
+        text.push(char);
+    }
+    text
+}
+
+fn random_id() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    // Up to 256 bytes come at once, always (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let (low, high) = bytes.split_at(8);
+    Ok([low, high].map(|half| half.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))))
+}
+
+fn key(device: u64, inode: u64, header: &Header) -> Key {
+    let id = [header.id[0].load(Ordering::Relaxed), header.id[1].load(Ordering::Relaxed)];
+    (device, inode, id)
+}
+
+/// Maps a region by a fresh open file description. It is this one that bears the lock of the member,
+/// and since the mapping keeps it, the lock lasts as long as the mapping, whatever becomes of the
+/// descriptor. (A fresh open shows at once, and not when it is first sent, that /proc is there.)
+fn map(descriptor: &OwnedFd, size: usize) -> io::Result<(Mapping, CheckedFd)> {
+    let own = CheckedFd::new(memfd::reopen(descriptor, OFlags::RDWR)?)?;
+    let mapping = Mapping::new(own.get()?, size)?;
+    Ok((mapping, own))
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}

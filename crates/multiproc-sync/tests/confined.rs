@@ -1,0 +1,155 @@
+//! Processes whose kernel refuses something: locked memory, membarrier(2).
+//!
+//! Opens `unsafe` for mlockall(2), seccomp(2) and setitimer(2).
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc::pipe::{Connection, duplex};
+use multiproc_shm::fences::Fences;
+use multiproc_shm::primitives::{AtomicU32, has_light_fences};
+use multiproc_shm::region::{Control, Region};
+use multiproc_sync::Shared;
+use multiproc_sync::{Mutex, placed};
+use multiproc_testkit::{alone, watchdog};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+multiproc::enable_in_tests!();
+
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Large {
+    nothing: AtomicU32,
+}
+
+placed!(Large { nothing });
+
+impl Control for Large {
+    const KIND: u32 = u32::from_le_bytes(*b"LRGE");
+    const NAME: &'static str = "large test region";
+    const DATA: std::ops::RangeInclusive<usize> = 0..=usize::MAX;
+
+    fn release_slot(&self, _: &[AtomicU32], _: usize) {}
+}
+
+/// A line of /proc/self/status, in KiB.
+fn status(key: &str) -> u64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel says so");
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
+#[test]
+fn locked_memory_is_resident_only_where_it_is_used() {
+    alone(|()| {
+        // SAFETY: changes how memory of this process is kept.
+        if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+            println!("skipped: this process may not lock memory");
+            return;
+        }
+        let before = status("RssShmem:");
+        let region = Region::create(512 << 20, |_: &Large| {}).unwrap();
+        region.reserve(0, 1 << 20).unwrap();
+        region.data().copy_in(0, &[1; 4096]);
+        let grown = status("RssShmem:") - before;
+        assert!(grown < 64 << 10, "{grown} KiB of 512 MiB are resident, and 4 KiB were written");
+    });
+}
+
+#[test]
+fn limit_of_locked_memory_is_named() {
+    alone(|()| {
+        let limit = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
+        setrlimit(Resource::Memlock, limit).unwrap();
+        // SAFETY: gives up the rights of root in this process, for good.
+        if unsafe { libc::setuid(65534) } != 0 {
+            println!("skipped: only root can become another user");
+            return;
+        }
+        // SAFETY: changes how memory of this process is kept.
+        assert_eq!(unsafe { libc::mlockall(libc::MCL_FUTURE) }, 0);
+        let error = Region::create(16 << 20, |_: &Large| {}).map(drop).unwrap_err().to_string();
+        assert!(error.contains("RLIMIT_MEMLOCK") && error.contains("1048576"), "{error}");
+    });
+}
+
+/// The kernel does membarrier(2) when the process starts, and refuses it from then on.
+#[test]
+fn refused_membarrier_switches_to_full_fences() {
+    alone(|()| {
+        assert!(has_light_fences(), "this kernel has membarrier(2)");
+        let fences = Fences::default();
+        fences.join();
+        let _ = fences.heavy();
+        assert!(!fences.are_full());
+        refuse_membarrier();
+        let _ = fences.heavy();
+        assert!(fences.are_full(), "others must be told");
+    });
+}
+
+/// A seccomp filter: EPERM for membarrier(2), and everything else as before.
+#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
+fn refuse_membarrier() {
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let number = u32::try_from(libc::SYS_membarrier).unwrap();
+    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_EQUAL, 0, 1, number),
+        step(RETURN, 0, 0, refuse),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: asked for by seccomp(2), before the filter is set.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: a filter of four steps, which the kernel copies.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0);
+}
+
+/// Before Linux 6.11, each signal undid a whole fallocate(2), however long: it was never done.
+#[test]
+fn reserving_memory_ends_under_a_storm_of_signals() {
+    alone(|()| {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let interval = libc::timeval { tv_sec: 0, tv_usec: 200 };
+        let timer = libc::itimerval { it_interval: interval, it_value: interval };
+        // SAFETY: a handler that does nothing.
+        unsafe { libc::signal(libc::SIGALRM, nothing as *const () as libc::sighandler_t) };
+        // SAFETY: sets a timer of this process.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+        let region = Region::create(128 << 20, |_: &Large| {}).unwrap();
+        region.reserve(0, 128 << 20).unwrap();
+    });
+}
+
+/// A region of a process with closed standard descriptors is none of them.
+#[test]
+fn regions_are_above_the_standard_descriptors() {
+    let _dog = watchdog();
+    let life = |connection: Connection<(Mutex<u32>, Shared<u64>), ()>| -> () {
+        for number in 0..3 {
+            // SAFETY: closes the standard descriptors of this process, which does not use them.
+            unsafe { libc::close(number) };
+        }
+        let mine = (Mutex::new(7).unwrap(), Shared::new(&[1u64, 2]).unwrap());
+        connection.send(mine).unwrap();
+        for number in 0..3 {
+            assert!(fs::read_link(format!("/proc/self/fd/{number}")).is_err());
+        }
+        connection.recv_timeout(Duration::from_secs(60)).unwrap();
+    };
+    let (mine, theirs) = duplex().unwrap();
+    let child = Process::spawn(life, theirs).unwrap();
+    let (value, _table) = mine.recv().unwrap();
+    assert_eq!(*value.lock().unwrap(), 7);
+    mine.send(()).unwrap();
+    child.join().unwrap();
+}

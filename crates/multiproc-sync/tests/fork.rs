@@ -1,0 +1,294 @@
+//! fork(2) after handles exist: the child is a member of its own.
+//!
+//! Opens `unsafe` for fork(2) and what goes with it.
+#![allow(unsafe_code)]
+
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use multiproc::Process;
+use multiproc::pipe::{Receiver, Sender, simplex};
+use multiproc_sync::{
+    Barrier, BoundedSemaphore, Condition, Event, Lock, LockTimeoutError, Mutex, RECHECK, RLock,
+    TryLockError,
+};
+use multiproc_testkit::{Census, alone, until, watchdog};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+
+multiproc::enable_in_tests!();
+
+/// The bound of the promise, twice: the machine may be busy.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// A child made by fork(2). Killed and collected when dropped.
+struct Forked(Pid);
+
+/// Runs `life` in a forked child, which then ends without returning.
+fn fork(life: impl FnOnce()) -> Forked {
+    // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is made
+    // for it; it takes no lock that another thread may have held.
+    match unsafe { libc::fork() } {
+        0 => {
+            let status = i32::from(catch_unwind(AssertUnwindSafe(life)).is_err());
+            // SAFETY: ends the process here.
+            unsafe { libc::_exit(status) }
+        }
+        pid => Forked(Pid::from_raw(pid).expect("fork(2) failed")),
+    }
+}
+
+impl Forked {
+    fn wait(self) -> WaitStatus {
+        let status = waitpid(Some(ManuallyDrop::new(self).0), WaitOptions::empty());
+        status.unwrap().expect("it has ended").1
+    }
+
+    fn assert_success(self) {
+        assert_eq!(self.wait().exit_status(), Some(0), "the child failed: see above");
+    }
+
+    fn kill(self) {
+        kill_process(self.0, Signal::KILL).unwrap();
+        assert_eq!(self.wait().terminating_signal(), Some(9));
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+        let _ = waitpid(Some(self.0), WaitOptions::empty());
+    }
+}
+
+/// Says that a step is done, to the other process.
+fn tell(mut pipe: &PipeWriter) {
+    pipe.write_all(&[1]).unwrap();
+}
+
+fn hear(mut pipe: &PipeReader) {
+    pipe.read_exact(&mut [0]).expect("the other process is there");
+}
+
+#[test]
+fn forked_child_excludes_its_parent() {
+    let _dog = watchdog();
+    let (lock, rlock) = (Lock::new().unwrap(), RLock::new().unwrap());
+    let (mutex, condition) = (Mutex::new(1u64).unwrap(), Condition::new().unwrap());
+    let permits = BoundedSemaphore::new(1).unwrap();
+    let held = (
+        lock.lock().unwrap(),
+        rlock.lock().unwrap(),
+        mutex.lock().unwrap(),
+        condition.lock().unwrap(),
+        permits.acquire(),
+    );
+    let assert_taken = || {
+        assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+        assert!(matches!(rlock.try_lock(), Err(TryLockError::WouldBlock)), "not the same thread");
+        assert!(matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)));
+        assert!(matches!(condition.try_lock(), Err(TryLockError::WouldBlock)));
+        assert!(permits.try_acquire().is_err());
+        let timeout = lock.lock_timeout(RECHECK);
+        assert!(matches!(timeout, Err(LockTimeoutError::Timeout)), "its owner is alive");
+    };
+    fork(assert_taken).assert_success();
+    drop(held);
+    // And the other way round.
+    let (to_parent, from_child) = pipe();
+    let child = fork(|| {
+        let _held = (lock.lock().unwrap(), permits.acquire());
+        tell(&from_child);
+        loop {
+            thread::park();
+        }
+    });
+    hear(&to_parent);
+    assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+    assert!(permits.try_acquire().is_err());
+    child.kill();
+    let abandoned = lock.lock_timeout(BOUND).expect_err("the child died inside");
+    assert!(abandoned.is_abandoned(), "{abandoned:?}");
+    drop(permits.acquire_timeout(BOUND).expect("the permits of a dead child come back"));
+}
+
+fn pipe() -> (PipeReader, PipeWriter) {
+    std::io::pipe().unwrap()
+}
+
+/// What the parent holds stays the parent's, also when the child drops its copies of the guards.
+#[test]
+fn guards_copied_into_a_child_have_no_effect() {
+    let _dog = watchdog();
+    let (lock, rlock) = (Lock::new().unwrap(), RLock::new().unwrap());
+    let (mutex, condition) = (Mutex::new(1u64).unwrap(), Condition::new().unwrap());
+    let permits = BoundedSemaphore::new(1).unwrap();
+    let guards = (lock.lock().unwrap(), rlock.lock().unwrap(), condition.lock().unwrap());
+    let permit = permits.acquire();
+    let mut value = mutex.lock().unwrap();
+    *value = 2;
+    // Moved into the child: dropped there, and in the parent forgotten, since the call never returns
+    // to where it could drop them.
+    let copies = ManuallyDrop::new((guards, permit, value));
+    fork(|| {
+        let copies = ManuallyDrop::into_inner(copies_of(&copies));
+        drop(copies);
+        assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+        assert!(permits.try_acquire().is_err());
+    })
+    .assert_success();
+    for other in [0, 1] {
+        thread::scope(|scope| {
+            let is_taken = || {
+                matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+                    && matches!(rlock.try_lock(), Err(TryLockError::WouldBlock))
+                    && matches!(mutex.try_lock(), Err(TryLockError::WouldBlock))
+                    && matches!(condition.try_lock(), Err(TryLockError::WouldBlock))
+                    && permits.try_acquire().is_err()
+            };
+            assert!(scope.spawn(is_taken).join().unwrap(), "look {other}");
+        });
+    }
+    drop(ManuallyDrop::into_inner(copies));
+    assert_eq!(*mutex.lock().unwrap(), 2, "the parent's guard has written its value back");
+    drop((lock.try_lock().unwrap(), rlock.try_lock().unwrap(), permits.try_acquire().unwrap()));
+}
+
+/// A bitwise copy, as fork(2) makes one.
+fn copies_of<T>(original: &ManuallyDrop<T>) -> ManuallyDrop<T> {
+    // SAFETY: called in the forked child alone, where the original is never used again.
+    unsafe { std::ptr::read(original) }
+}
+
+/// The child never uses the lock, and lives on: the death of the parent is noticed all the same.
+#[test]
+fn killed_parent_is_noticed_while_its_child_lives() {
+    let _dog = watchdog();
+    for child_ends in [false, true] {
+        let lock = Lock::new().unwrap();
+        let barrier = Barrier::new(2).unwrap();
+        let (receiver, sender) = simplex::<u32>().unwrap();
+        let life = |(lock, barrier, child_ends, sender): (Lock, Barrier, bool, Sender<u32>)| -> () {
+            let _held = lock.lock().unwrap();
+            let (alive, child) = pipe();
+            let forked = fork(|| {
+                drop(alive);
+                if child_ends {
+                    // A clean end of its handles, which are copies.
+                    drop((lock.clone(), barrier.clone()));
+                    assert_eq!(barrier.waiting(), 0);
+                } else {
+                    loop {
+                        thread::park();
+                    }
+                }
+            });
+            drop(child);
+            let pid = forked.0.as_raw_nonzero().get();
+            if child_ends {
+                forked.assert_success();
+            } else {
+                std::mem::forget(forked);
+            }
+            sender.send(pid.unsigned_abs()).unwrap();
+            loop {
+                thread::park();
+            }
+        };
+        let arguments = (lock.clone(), barrier.clone(), child_ends, sender);
+        let parent = Process::spawn(life, arguments).unwrap();
+        let child = receive(&receiver);
+        let waiter = thread::spawn({
+            let barrier = barrier.clone();
+            move || barrier.wait_timeout(4 * BOUND)
+        });
+        until(|| barrier.waiting() == 1);
+        parent.kill().unwrap();
+        let _ = parent.join();
+        let abandoned = lock.lock_timeout(BOUND).expect_err("its holder died");
+        assert!(abandoned.is_abandoned(), "{abandoned:?}, child ends: {child_ends}");
+        waiter.join().unwrap().expect_err("a party died");
+        assert!(barrier.is_broken(), "by the death, not by the timeout");
+        if !child_ends {
+            let pid = Pid::from_raw(i32::try_from(child).unwrap()).unwrap();
+            kill_process(pid, Signal::KILL).expect("the child has lived all the time");
+        }
+    }
+}
+
+fn receive(receiver: &Receiver<u32>) -> u32 {
+    receiver.recv().unwrap()
+}
+
+/// A daemon: forks twice, its parents end, and it goes on with what they opened.
+#[test]
+fn daemon_goes_on_with_its_parents_handles() {
+    let _dog = watchdog();
+    let (counter, done) = (Mutex::new(0u64).unwrap(), Event::new().unwrap());
+    *counter.lock().unwrap() += 1;
+    fork(|| {
+        // SAFETY: makes a session of its own; nothing else.
+        unsafe { libc::setsid() };
+        let grandchild = fork(|| {
+            *counter.lock().unwrap() += 1;
+            done.set();
+        });
+        std::mem::forget(grandchild);
+    })
+    .assert_success();
+    assert!(done.wait_timeout(4 * BOUND));
+    assert_eq!(*counter.lock().unwrap(), 2);
+}
+
+/// Eight threads use the handles all the time while others fork: nobody hangs, no count is lost.
+#[test]
+fn forks_beside_busy_threads_lose_nothing() {
+    const CHILDREN: u64 = 40;
+    const EACH: u64 = 50;
+    alone(|()| {
+        let counter = Mutex::new(0u64).unwrap();
+        let permits = BoundedSemaphore::new(3).unwrap();
+        let before = Census::take();
+        let is_over = AtomicBool::new(false);
+        let add_one = || {
+            let _permit = permits.acquire();
+            *counter.lock().unwrap() += 1;
+        };
+        let in_parent: u64 = thread::scope(|scope| {
+            let busy: [_; 8] = std::array::from_fn(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        add_one();
+                        // Regions come and go, too: fork(2) meets them in every state.
+                        drop(Event::new().unwrap());
+                        count += 1;
+                    }
+                    count
+                })
+            });
+            for _ in 0..CHILDREN {
+                fork(|| (0..EACH).for_each(|_| add_one())).assert_success();
+            }
+            is_over.store(true, Ordering::Relaxed);
+            busy.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(*counter.lock().unwrap(), in_parent + CHILDREN * EACH);
+        assert_eq!(permits.available(), 3);
+        assert_eq!(Census::take(), before);
+    });
+}
+
+/// A child that has 1,000 siblings does not use up the member table, if it goes on to exec(2).
+#[test]
+fn children_that_do_not_use_a_handle_are_no_members() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(1).unwrap();
+    for _ in 0..50 {
+        fork(|| {}).assert_success();
+    }
+    barrier.wait().expect("nobody that was a party has died");
+}

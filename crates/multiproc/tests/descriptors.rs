@@ -1,0 +1,128 @@
+//! Which descriptors a child has.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::process::{Command, Stdio};
+
+use multiproc::pipe::{Connection, duplex};
+use multiproc::{Process, SpawnError};
+use multiproc_testkit::{Census, alone, watchdog};
+use rustix::io::{FdFlags, fcntl_setfd};
+
+multiproc::enable_in_tests!();
+
+/// As a library in C opens it.
+fn without_close_on_exec<T: AsFd>(descriptor: T) -> T {
+    fcntl_setfd(&descriptor, FdFlags::empty()).unwrap();
+    descriptor
+}
+
+/// The numbers of this process's descriptors, without those of the library.
+fn open_numbers(_: ()) -> Vec<RawFd> {
+    let mut numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|link| !is_of_library(&link)))
+        .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The connection to the parent, the parent's pidfd; and the folder that is being listed.
+fn is_of_library(link: &std::path::Path) -> bool {
+    let link = link.to_str().unwrap();
+    link.starts_with("socket:") || link.contains("pidfd") || link.contains("/proc/")
+}
+
+#[test]
+fn a_child_has_none_that_its_parent_left_open() {
+    alone(|()| {
+        let _files: Vec<File> =
+            (0..5).map(|_| without_close_on_exec(File::open("/dev/zero").unwrap())).collect();
+        let before = Census::take().descriptors;
+        let child = Process::spawn(open_numbers, ()).unwrap();
+        assert_eq!(child.join().unwrap(), [0, 1, 2]);
+        // Nor has one that a child starts.
+        let nested = |()| {
+            let _file = without_close_on_exec(File::open("/dev/zero").unwrap());
+            Process::spawn(open_numbers, ()).unwrap().join().unwrap()
+        };
+        assert_eq!(Process::spawn(nested, ()).unwrap().join().unwrap(), [0, 1, 2]);
+        assert_eq!(Census::take().descriptors, before, "the parent keeps its own");
+    });
+}
+
+/// A server that stops can start again although a worker of it lives.
+#[test]
+fn a_child_does_not_keep_an_address_in_use() {
+    alone(|()| {
+        let listener = without_close_on_exec(TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let wait = |end: Connection<(), ()>| {
+            end.send(()).unwrap();
+            drop(end.recv());
+        };
+        let worker = Process::spawn(wait, theirs).unwrap();
+        ours.recv().unwrap();
+        drop(listener);
+        TcpListener::bind(address).expect("nobody listens there");
+        drop(ours);
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_descriptor_that_is_kept_has_its_number_and_passes_on() {
+    alone(|()| {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let writer = without_close_on_exec(writer);
+        let _other = without_close_on_exec(File::open("/dev/zero").unwrap());
+        let number = writer.as_raw_fd();
+        let write = |number: RawFd| {
+            // As a program does that was told the number.
+            let shell = format!("echo from a program >&{number}");
+            assert!(Command::new("sh").args(["-c", &shell]).status().unwrap().success());
+            let file = File::options().write(true).open(format!("/proc/self/fd/{number}"));
+            writeln!(file.unwrap(), "from a child").unwrap();
+            open_numbers(())
+        };
+        let child = Process::builder().keep_descriptor(&writer).spawn(write, number).unwrap();
+        drop(writer);
+        assert_eq!(child.join().unwrap(), [0, 1, 2, number]);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "from a program\nfrom a child\n");
+    });
+}
+
+#[test]
+fn a_descriptor_that_cannot_be_kept_is_an_error() {
+    let _dog = watchdog();
+    let file = File::open("/dev/null").unwrap();
+    let kept = without_close_on_exec(file.try_clone().unwrap());
+    let builder = || Process::builder().keep_descriptor(&kept).keep_descriptor(&file);
+    let error = builder().keep_descriptor(&kept).spawn(|()| (), ()).unwrap_err();
+    let SpawnError::Io(error) = error else { panic!("{error}") };
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains(&format!("got {}", file.as_raw_fd())), "{error}");
+}
+
+/// Standard input is never the parent's, and the others are what the parent wants.
+#[test]
+fn standard_descriptors_stay_open() {
+    let _dog = watchdog();
+    let links = |()| {
+        println!("out");
+        [0, 2].map(|number| fs::read_link(format!("/proc/self/fd/{number}")).unwrap())
+    };
+    let builder = Process::builder().stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = builder.spawn(links, ()).unwrap();
+    let mut text = String::new();
+    child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "out\n");
+    assert_eq!(child.join().unwrap(), ["/dev/null", "/dev/null"].map(std::path::PathBuf::from));
+}
