@@ -34,6 +34,7 @@ mod handles;
 #[cfg(feature = "json")]
 mod json;
 mod native;
+mod schema;
 
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
@@ -44,3 +45,4 @@ pub use handles::{
 };
 #[cfg(feature = "json")]
 pub use json::Json;
+pub use schema::{Hash as SchemaHash, shape_of};

@@ -175,6 +175,10 @@ macro_rules! sends {
         {
             /// Sends a value: returns when all of it is with the kernel.
             ///
+            /// The receiver gets a value of its own, made of the bytes. The one that was sent is then
+            /// dropped here, so a `Drop` of its type runs in both processes; handles in it are closed
+            /// here, when the message has duplicates of their descriptors.
+            ///
             /// Blocks while the other side's buffer is full; and, with handles in the value, while
             /// the user has as many descriptors in messages on their way as a process may open
             /// (RLIMIT_NOFILE), which is looked at up to every 64 ms. If the receiver dies, it

@@ -15,6 +15,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use crate::spare;
+
 pub(crate) const HEADER: usize = 12;
 
 /// The kernel's limit for one SCM_RIGHTS message (SCM_MAX_FD).
@@ -30,9 +32,6 @@ const READ_AHEAD: usize = 64 * 1024;
 
 /// How far memory may run ahead of the bytes that really came.
 const GROWTH: usize = 1024 * 1024;
-
-/// A buffer larger than this is not kept for the next message.
-pub(crate) const KEEP: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Header {
@@ -187,9 +186,11 @@ impl Assembler {
 
     /// Takes the body of a frame back, for the next one.
     pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
-        if body.capacity() <= KEEP {
+        if body.capacity() <= spare::SMALL {
             body.clear();
             self.spare = body;
+        } else {
+            spare::keep(body);
         }
     }
 
@@ -224,9 +225,13 @@ impl Assembler {
             && let Ok(header) = Header::parse(*header)
             && header.length + HEADER > self.ahead.len()
         {
-            let mut large = std::mem::take(&mut self.spare);
+            let mut large = match header.length {
+                ..=spare::SMALL => std::mem::take(&mut self.spare),
+                length => spare::take(length),
+            };
+            // A read fills all of it, and must not go beyond the frame.
+            large.shrink_to(header.length);
             if large.capacity() > header.length {
-                // A read fills all of it, and must not go beyond the frame.
                 large = Vec::new();
             }
             large.reserve_exact(body.len());

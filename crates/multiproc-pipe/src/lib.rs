@@ -85,6 +85,7 @@ mod pipe;
 mod reader;
 mod shared_bytes;
 mod shared_pool;
+mod spare;
 mod stream;
 mod system;
 mod travel;

@@ -157,7 +157,8 @@ macro_rules! puts {
             /// Puts an item, waiting for room as long as it takes.
             ///
             /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this
-            /// process can take it back.
+            /// process can take it back. The value itself is then dropped here, and the consumer gets
+            /// one of its own: a `Drop` of its type runs in both processes.
             ///
             /// # Errors
             ///
