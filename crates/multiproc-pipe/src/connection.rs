@@ -13,10 +13,10 @@ use crate::error::{
     RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
     TrySendError,
 };
+use crate::frame_reader::Reader;
+use crate::frame_writer::Writer;
 use crate::iter::{IntoIter, Iter};
-use crate::reader::Reader;
 use crate::stream::{Role, Stream};
-use crate::writer::Writer;
 use multiproc_shm::Deadline;
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).

@@ -21,7 +21,7 @@ use rustix::net::{
 };
 
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
-use crate::system::{
+use crate::syscalls::{
     poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_quietly,
     write_two,
 };

@@ -12,15 +12,15 @@ use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::api::{STEP, common, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::builder::JoinableQueueBuilder;
-use crate::core::{Core, Missed, Refused, Until};
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
+use crate::inner::{Core, Missed, Refused, Until};
+use crate::memory::TaskLimits;
+use crate::methods::{STEP, common, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::queue::{Producer, Shutdown};
-use crate::store::TaskLimits;
 use crate::task::{DeadLetter, Task};
 
 /// A queue of work: what is got stays in shared memory until it is said to be done, and goes back if

@@ -15,15 +15,15 @@ use multiproc_shm::event_count::Look;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Lent, MOMENT, Missed, PATIENCE, Until};
+use crate::engine::joinable::{Getting, Work};
+use crate::engine::overflow::millis;
+use crate::engine::ring::Ring;
+use crate::engine::slots::{Delivered, LetterEnd, Slot};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
-use crate::lane::{self, Unpacked};
+use crate::fd_lane::{self, Unpacked};
+use crate::inner::{Core, Lent, MOMENT, Missed, PATIENCE, Until};
+use crate::memory::Store;
 use crate::queue::{Producer, Queue};
-use crate::raw::blocks::millis;
-use crate::raw::ring::Ring;
-use crate::raw::tasks::{Delivered, LetterEnd, Slot};
-use crate::raw::work::{Getting, Work};
-use crate::store::Store;
 
 /// Tells the threads of this process apart.
 fn this_thread() -> u64 {
@@ -162,7 +162,7 @@ impl<T> Core<T> {
     /// Whether a recheck interval has passed since this was last so.
     #[inline]
     fn is_time_to_reclaim(&self) -> bool {
-        let now = millis(lane::now());
+        let now = millis(fd_lane::now());
         let is_time =
             now.wrapping_sub(self.reclaimed_at.load(Ordering::Relaxed)) >= millis(RECHECK);
         if is_time {
@@ -210,7 +210,7 @@ impl<T> Core<T> {
     /// Gives the memory of finished tasks back, in pieces: others may want the lock.
     pub(crate) fn trim_tasks(&self, ring: &Ring<'_, Store>) {
         let work = self.work();
-        let now = lane::now();
+        let now = fd_lane::now();
         if self.store.tasks.is_none() || !work.tasks().is_time_to_trim(now) {
             return;
         }
@@ -218,7 +218,7 @@ impl<T> Core<T> {
     }
 
     fn trim_all_tasks(&self, ring: &Ring<'_, Store>) {
-        let (work, now) = (self.work(), lane::now());
+        let (work, now) = (self.work(), fd_lane::now());
         for _ in 0..work.tasks().pieces() {
             let mut is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::held::Repair;
+use crate::guard::Repair;
 
 /// The lock was taken, and its last holder died inside: what it guards may be half done.
 ///

@@ -8,7 +8,7 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Held, Repair, debug_lock};
+use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};

@@ -11,7 +11,7 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Held, Repair, debug_lock};
+use crate::guard::{Held, Repair, debug_lock};
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};
 use multiproc_shm::primitives::AtomicU32;

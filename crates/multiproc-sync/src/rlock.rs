@@ -10,7 +10,7 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Holder, Repair, debug_lock};
+use crate::guard::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::lock::{Lock as RawLock, Taken};

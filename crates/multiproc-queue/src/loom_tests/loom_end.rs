@@ -7,7 +7,7 @@ use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::explore;
 
 use super::{DOOMED, Member, Shared, one};
-use crate::raw::ring::Fault;
+use crate::engine::ring::Fault;
 
 /// A put beside a shutdown: it is got, or it is refused.
 #[test]

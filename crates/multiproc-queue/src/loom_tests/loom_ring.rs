@@ -2,8 +2,8 @@ use loom::thread;
 use multiproc_shm::primitives::explore;
 
 use super::{Member, Shared};
-use crate::raw::ring::Fault;
-use crate::raw::side::{Mark, Side};
+use crate::engine::ring::Fault;
+use crate::engine::side::{Mark, Side};
 
 /// One producer, one consumer, one place: every put but the first waits for a get, every frame but
 /// the first wraps around.

@@ -11,11 +11,11 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, explore};
 
 use super::{DOOMED, Member, NoLane, Shared, View};
-use crate::raw::blocks::Memory;
-use crate::raw::pace::Pace;
-use crate::raw::ring::Ring;
-use crate::raw::tasks::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
-use crate::raw::work::{Getting, Hints, Work};
+use crate::engine::joinable::{Getting, Hints, Work};
+use crate::engine::overflow::Memory;
+use crate::engine::pacing::Pace;
+use crate::engine::ring::Ring;
+use crate::engine::slots::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };

@@ -20,10 +20,10 @@ use multiproc_shm::event_count::Look;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Bytes};
 
-use crate::raw::blocks::{BLOCK, Memory};
-use crate::raw::frame::Header;
-use crate::raw::pace::Pace;
-use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Outgoing, Put, Ring, Sink};
+use crate::engine::frame::Header;
+use crate::engine::overflow::{BLOCK, Memory};
+use crate::engine::pacing::Pace;
+use crate::engine::ring::{Control, Fault, Incoming, Items, Limits, Outgoing, Put, Ring, Sink};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
 struct Shared {

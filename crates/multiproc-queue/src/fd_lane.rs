@@ -28,7 +28,7 @@ use rustix::net::{
     recvmsg, send, sendmsg, shutdown, socketpair,
 };
 
-use crate::raw::ring::{Control, Fault, Incoming, Outgoing, Put};
+use crate::engine::ring::{Control, Fault, Incoming, Outgoing, Put};
 
 /// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;

@@ -50,7 +50,7 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 
-use super::blocks::millis;
+use super::overflow::millis;
 use super::ring::Fault;
 
 /// Words of a slot.

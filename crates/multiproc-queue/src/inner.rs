@@ -19,13 +19,13 @@ use multiproc_shm::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::engine::frame::{self, Header};
+use crate::engine::joinable::Hints;
+use crate::engine::pacing::Pace;
+use crate::engine::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
 use crate::error::{Corrupted, GetError, OsError, Reason};
-use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
-use crate::raw::frame::{self, Header};
-use crate::raw::pace::Pace;
-use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
-use crate::raw::work::Hints;
-use crate::store::{LARGEST_TASK, Store, TaskLimits};
+use crate::fd_lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
+use crate::memory::{LARGEST_TASK, Store, TaskLimits};
 
 /// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
 /// microsecond by whoever runs, so after this long its holder is stopped.
@@ -151,7 +151,7 @@ impl<T> Core<T> {
         tasks: Option<TaskLimits>,
     ) -> io::Result<Self> {
         let store = Store::create(name.unwrap_or(""), capacity, max_bytes, tasks)?;
-        let (producer, consumer) = lane::pair()?;
+        let (producer, consumer) = fd_lane::pair()?;
         let end = |socket, role| End::new(socket, role, store.region.clone()).map(Arc::new);
         let producer = Some(end(producer, Role::Producer)?);
         let consumer = Some(end(consumer, Role::Consumer)?);
@@ -388,7 +388,7 @@ impl<T> Core<T> {
             self.discard(MOMENT);
             return Ok(true);
         }
-        ring.control.ask_for_bell(lane::now());
+        ring.control.ask_for_bell(fd_lane::now());
         Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
     }
 

@@ -8,10 +8,10 @@ use serde::ser::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::connection::{Connection, Receiver, Sender};
+use crate::frame_reader::Reader;
+use crate::frame_writer::Writer;
 use crate::message;
-use crate::reader::Reader;
 use crate::stream::{Role, Stream};
-use crate::writer::Writer;
 use multiproc_message::{Bytes, Descriptor};
 
 /// An end on its way: its descriptor, and what lies between the kernel and its user.

@@ -1,7 +1,7 @@
 //! Ring and slots together: what a joinable queue does.
 //!
 //! A count of both is exact if the ring kept still meanwhile, and no task came back: see the
-//! invariants of [`tasks`](super::tasks). Two things are asked:
+//! invariants of [`tasks`](super::slots). Two things are asked:
 //!
 //! - **Is everything done?** One attempt answers that. If anything moved, the answer is no: whatever
 //!   was put, got or brought back meanwhile will be completed later, and whoever completes it asks
@@ -17,10 +17,10 @@ use multiproc_shm::event_count::{Look, PAUSE};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{Backoff, Ordering};
 
-use super::blocks::Memory;
 use super::frame::Header;
+use super::overflow::Memory;
 use super::ring::{Fault, Incoming, Ring, Sink};
-use super::tasks::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
+use super::slots::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {

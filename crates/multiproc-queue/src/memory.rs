@@ -22,11 +22,11 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
 use multiproc_shm::region::{Control as RegionControl, Region};
 
-use crate::lane;
-use crate::raw::blocks::{BLOCK, Memory};
-use crate::raw::frame::size;
-use crate::raw::ring::{Control, Limits};
-use crate::raw::tasks::{self, Class, Places, WORDS};
+use crate::engine::frame::size;
+use crate::engine::overflow::{BLOCK, Memory};
+use crate::engine::ring::{Control, Limits};
+use crate::engine::slots::{self, Class, Places, WORDS};
+use crate::fd_lane;
 
 /// The hot ring: small enough to stay in a core's cache. A power of two.
 const HOT: usize = 256 * 1024;
@@ -55,7 +55,7 @@ impl RegionControl for Control {
 
 /// The sizes of tasks, and how many of each there can be at a time. One that finds no place among
 /// its like takes a larger one.
-const CLASSES: [Class; tasks::CLASSES] = [
+const CLASSES: [Class; slots::CLASSES] = [
     Class { bytes: 256, slots: 16_384 },
     Class { bytes: 4 << 10, slots: 4096 },
     Class { bytes: 64 << 10, slots: 2048 },
@@ -78,7 +78,7 @@ struct Layout {
     slots_len: usize,
     /// How many of the classes there are, and where their places begin.
     classes: usize,
-    places: [usize; tasks::CLASSES],
+    places: [usize; slots::CLASSES],
     len: usize,
 }
 
@@ -97,7 +97,7 @@ impl Layout {
         let classes = largest_task.map_or(0, |largest| smaller(largest).min(CLASSES.len()));
         let slots_len = CLASSES[..classes].iter().map(|class| class.slots).sum::<usize>() * WORDS;
         let mut len = (slots + slots_len * size_of::<AtomicU64>()).next_multiple_of(PAGE);
-        let mut places = [len; tasks::CLASSES];
+        let mut places = [len; slots::CLASSES];
         for (place, class) in places.iter_mut().zip(&CLASSES[..classes]) {
             *place = len;
             len += class.bytes * class.slots;
@@ -117,7 +117,7 @@ pub(crate) struct Store {
     pub(crate) tasks: Option<TaskLimits>,
     /// How many slots of each class this process has made sure of. (Of small ones: the memory of
     /// large ones may have been given back since.)
-    reserved: Arc<[AtomicUsize; tasks::CLASSES]>,
+    reserved: Arc<[AtomicUsize; slots::CLASSES]>,
 }
 
 /// What is special about a joinable queue.
@@ -249,7 +249,7 @@ impl Memory for Store {
     }
 
     fn now(&self) -> Duration {
-        lane::now()
+        fd_lane::now()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The queue: two rings of frames, two sides, each with a lock and a commit word.
 //!
 //! The **hot ring** is a circle of bytes that stays in a core's cache. While it has no room, items go
-//! into the **overflow ring**, a long stream in [`blocks`](super::blocks) of memory. The next item is
+//! into the **overflow ring**, a long stream in [`blocks`](super::overflow) of memory. The next item is
 //! the frame with the next number, in whichever ring it lies.
 //!
 //! # Invariants
@@ -36,11 +36,11 @@ use multiproc_shm::owner_lock::Latch;
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
 
-use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
-use super::pace::Pace;
+use super::overflow::{self, BLOCK, Blocks, Memory, millis};
+use super::pacing::Pace;
 use super::side::{Mark, Side};
-use super::tasks;
+use super::slots;
 
 /// How often one who waits for a lock of the ring looks whether its holder is alive. The locks are
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
@@ -64,7 +64,7 @@ pub(crate) struct Control {
     not_full: NotFull,
     blocks: BlocksLine,
     pub(crate) seldom: Seldom,
-    pub(crate) tasks: tasks::Control,
+    pub(crate) tasks: slots::Control,
 }
 
 /// Where consumers wait, on a cache line of its own.
@@ -92,7 +92,7 @@ struct NotFull {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct BlocksLine {
-    blocks: blocks::Control,
+    blocks: overflow::Control,
     /// How much of the hot ring is sure to have memory.
     reserved: AtomicU64,
     /// How many packets were sent, or tried, through the descriptor lane.
@@ -1171,7 +1171,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::store::Store;
+    use crate::memory::Store;
 
     /// A queue in shared memory, with room for some items in the hot ring and for more behind it.
     fn store() -> Store {
