@@ -196,7 +196,7 @@ impl Assembler {
 
     /// The place for the next read. Never empty.
     pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
-        self.set_large_apart();
+        self.begin_large_body();
         if let Some((header, body)) = &mut self.large {
             // The capacity is never beyond the frame: a read may fill all of it.
             let missing = header.length - body.len();
@@ -219,7 +219,7 @@ impl Assembler {
     }
 
     /// Gives a frame that has begun, and does not fit into `ahead`, a buffer of its own.
-    fn set_large_apart(&mut self) {
+    fn begin_large_body(&mut self) {
         let bytes = &self.ahead[self.start..self.end];
         if let Some((header, body)) = bytes.split_first_chunk::<HEADER>()
             && let Ok(header) = Header::parse(*header)

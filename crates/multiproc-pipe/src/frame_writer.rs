@@ -170,7 +170,7 @@ impl Writer {
         written: usize,
     ) -> SendFault {
         match result.map_err(SendFault::from) {
-            Ok(_) if written == 0 => SendFault::NotInTime,
+            Ok(_) if written == 0 => SendFault::TimedOut,
             Ok(_) => {
                 self.unsent.replace(Unsent::Rest(Rest::of(frame, descriptors, written)));
                 SendFault::Unfinished
@@ -201,7 +201,7 @@ impl Writer {
             Unsent::Nothing => {}
             Unsent::Rest(Rest { bytes, descriptors, written }) => {
                 if !stream.write_frame([bytes, &[]], descriptors, written, deadline)? {
-                    return Err(SendFault::NotInTime);
+                    return Err(SendFault::TimedOut);
                 }
                 *unsent = Unsent::Nothing;
             }

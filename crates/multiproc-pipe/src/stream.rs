@@ -361,7 +361,7 @@ impl Stream {
     /// than their writer: it would find one at a time, sleep in between, and the writer would pay for
     /// waking it each time. Not on a socket, where it would delay an answer.
     #[inline]
-    pub(crate) fn let_some_gather(&self) {
+    pub(crate) fn coalesce(&self) {
         if self.kind == Kind::Pipe {
             for _ in 0..PAUSES {
                 spin_loop();

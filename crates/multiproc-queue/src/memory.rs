@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
 use multiproc_shm::region::{Control as RegionControl, Region};
@@ -141,10 +141,10 @@ impl Store {
         let layout = Layout::of(limits.bytes, tasks.map(|_| max_bytes));
         let set_up = |control: &Control| {
             let capacity = capacity.map_or(UNBOUNDED, |capacity| capacity as u64);
-            control.seldom.capacity.store(capacity, Ordering::Relaxed);
-            control.seldom.max_bytes.store(max_bytes as u64, Ordering::Relaxed);
+            control.config.capacity.store(capacity, Ordering::Relaxed);
+            control.config.max_bytes.store(max_bytes as u64, Ordering::Relaxed);
             if let Some(TaskLimits { max_attempts }) = tasks {
-                control.seldom.is_joinable.store(1, Ordering::Relaxed);
+                control.config.is_joinable.store(1, Ordering::Relaxed);
                 control.tasks.max_attempts.store(max_attempts, Ordering::Relaxed);
             }
         };
@@ -165,16 +165,16 @@ impl Store {
 
     /// A region that came from elsewhere.
     pub(crate) fn over(region: Region<Control>) -> io::Result<Self> {
-        let seldom = &region.control().seldom;
+        let config = &region.control().config;
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let capacity = number(seldom.capacity.load(Ordering::Relaxed));
-        let max_bytes = number(seldom.max_bytes.load(Ordering::Relaxed));
+        let capacity = number(config.capacity.load(Ordering::Relaxed));
+        let max_bytes = number(config.max_bytes.load(Ordering::Relaxed));
         let size = region.data().len();
         let is_one = capacity <= MAX_CAPACITY && (1..=MAX_BYTES).contains(&max_bytes);
         let capacity = (capacity as u64 != UNBOUNDED).then_some(capacity);
         let limits = limits(capacity, max_bytes.min(MAX_BYTES));
         let control = region.control();
-        let tasks = (seldom.is_joinable.load(Ordering::Relaxed) == 1).then(|| TaskLimits {
+        let tasks = (config.is_joinable.load(Ordering::Relaxed) == 1).then(|| TaskLimits {
             max_attempts: control.tasks.max_attempts.load(Ordering::Relaxed).max(1),
         });
         let max_bytes = max_bytes.min(MAX_BYTES);
@@ -219,7 +219,7 @@ impl Members for Store {
 impl Memory for Store {
     fn reserve_hot(&self, len: u64) -> bool {
         let len = usize::try_from(len).unwrap_or(HOT).min(HOT);
-        !fault::fails("put.reserve") && self.region.reserve(0, len).is_ok()
+        !failpoint::fails("put.reserve") && self.region.reserve(0, len).is_ok()
     }
 
     #[inline]
@@ -239,7 +239,7 @@ impl Memory for Store {
 
     fn reserve(&self, block: u64) -> bool {
         let at = self.layout.blocks + bytes(block);
-        !fault::fails("put.reserve") && self.region.reserve(at, BLOCK_BYTES).is_ok()
+        !failpoint::fails("put.reserve") && self.region.reserve(at, BLOCK_BYTES).is_ok()
     }
 
     fn give_back(&self, first: u64, count: u64) {
@@ -291,7 +291,7 @@ impl Places for Store {
 
     #[inline]
     fn fill(&self, class: usize, slot: usize, bytes: &[u8]) -> bool {
-        if fault::fails("task.reserve") {
+        if failpoint::fails("task.reserve") {
             return false;
         }
         let at = self.place(class, slot);

@@ -16,7 +16,7 @@ use crate::error::{
     GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
-use crate::inner::{Core, Missed, Refused, Until};
+use crate::inner::{Core, GetFailure, PutFailure, Wait};
 use crate::methods::{STEP, common, gets, only_a_deadline_gives_up, puts, ready_to_get};
 
 /// How a queue ends; see [`Queue::shutdown`].

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use multiproc_message::{self as message, DecodeError};
 use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
-use multiproc_shm::event_count::Look;
+use multiproc_shm::event_count::Poll;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,8 +20,8 @@ use crate::engine::overflow::millis;
 use crate::engine::ring::Ring;
 use crate::engine::slots::{Delivered, LetterEnd, Slot};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
-use crate::fd_lane::{self, Unpacked};
-use crate::inner::{Core, Lent, MOMENT, Missed, PATIENCE, Until};
+use crate::fd_lane::{self, IncomingFds};
+use crate::inner::{Core, GetFailure, MOMENT, PATIENCE, ScratchBuffer, Wait};
 use crate::memory::Store;
 use crate::queue::{Producer, Queue};
 
@@ -59,7 +59,7 @@ impl<T> Core<T> {
     pub(crate) fn may_tasks_come_back(&self) -> bool {
         let work = self.work();
         self.store.tasks.is_some()
-            && !work.ring.is_thrown_away()
+            && !work.ring.is_discarding()
             && work.tasks().may_come_back(this_thread())
     }
 
@@ -77,21 +77,21 @@ impl<T> Core<T> {
     #[inline]
     pub(crate) fn get_task<E>(
         self: Arc<Self>,
-        until: Until,
-        missed: impl FnOnce(Missed) -> E,
+        until: Wait,
+        missed: impl FnOnce(GetFailure) -> E,
     ) -> Result<Task<T>, E>
     where
         T: DeserializeOwned,
     {
-        let mut buffer = Lent::empty();
+        let mut buffer = ScratchBuffer::empty();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
-        let mut lane = Unpacked { end, descriptors: Vec::new() };
+        let mut lane = IncomingFds { end, descriptors: Vec::new() };
         let thread = this_thread();
         let mut getting = Getting::new(thread, &mut buffer, &mut lane);
         let result = self.get_task_bytes(&mut getting, until);
         let Some(task) = getting.task else {
             self.discard(MOMENT);
-            return Err(missed(result.err().unwrap_or(Missed::NotNow)));
+            return Err(missed(result.err().unwrap_or(GetFailure::NotNow)));
         };
         match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
@@ -103,21 +103,21 @@ impl<T> Core<T> {
     }
 
     #[inline]
-    fn get_task_bytes(&self, getting: &mut Getting<'_>, until: Until) -> Result<(), Missed> {
+    fn get_task_bytes(&self, getting: &mut Getting<'_>, until: Wait) -> Result<(), GetFailure> {
         let work = self.work();
         let deadline = match until {
-            Until::Now => Deadline::after(PATIENCE),
-            Until::Deadline(deadline) => {
+            Wait::Now => Deadline::after(PATIENCE),
+            Wait::Deadline(deadline) => {
                 work.ring.gets.keep();
                 deadline
             }
         };
         // Who always finds something looks for the dead, too.
-        let look = if self.is_time_to_reclaim() { Look::Recheck } else { Look::Again };
-        if look == Look::Again && work.take_fresh(getting, deadline).map_err(Missed::from)? {
+        let poll = if self.is_time_to_reclaim() { Poll::CheckLiveness } else { Poll::Retry };
+        if poll == Poll::Retry && work.take_fresh(getting, deadline).map_err(GetFailure::from)? {
             return Ok(());
         }
-        self.wait_for_task(&work, getting, until, deadline, look)
+        self.wait_for_task(&work, getting, until, deadline, poll)
     }
 
     #[cold]
@@ -125,37 +125,37 @@ impl<T> Core<T> {
         &self,
         work: &Work<'_, Store>,
         getting: &mut Getting<'_>,
-        until: Until,
+        until: Wait,
         deadline: Deadline,
-        look: Look,
-    ) -> Result<(), Missed> {
+        poll: Poll,
+    ) -> Result<(), GetFailure> {
         // A task that is there needs no look for dead members.
-        if matches!((until, look), (Until::Now, Look::Again)) {
-            work.take(getting, look, deadline)?;
+        if matches!((until, poll), (Wait::Now, Poll::Retry)) {
+            work.take(getting, poll, deadline)?;
             if getting.task.is_some() {
                 return Ok(());
             }
         }
-        let mut attempt = |look| {
-            let check = |look| self.check_producers(&work.ring, look, || deadline);
-            let result = work.attempt(getting, look, deadline, check);
-            if look == Look::Recheck {
-                self.ring_bell();
+        let mut attempt = |poll| {
+            let check = |poll| self.check_producers(&work.ring, poll, || deadline);
+            let result = work.attempt(getting, poll, deadline, check);
+            if poll == Poll::CheckLiveness {
+                self.ring_doorbell();
             }
             result
         };
-        let result = if matches!(until, Until::Now) {
-            attempt(Look::Recheck)
-        } else if look == Look::Recheck
-            && let Some(result) = attempt(look)
+        let result = if matches!(until, Wait::Now) {
+            attempt(Poll::CheckLiveness)
+        } else if poll == Poll::CheckLiveness
+            && let Some(result) = attempt(poll)
         {
             Some(result)
         } else {
             work.ring.wait_for_item(deadline, attempt)
         };
         match result {
-            Some(result) => result.map_err(Missed::from),
-            None => Err(Missed::NotNow),
+            Some(result) => result.map_err(GetFailure::from),
+            None => Err(GetFailure::NotNow),
         }
     }
 
@@ -182,7 +182,7 @@ impl<T> Core<T> {
         if work.tasks().is_in_task(this_thread()) {
             return Err(JoinTasksTimeoutError::InTask);
         }
-        if !work.join(deadline, || self.ring_bell()) {
+        if !work.join(deadline, || self.ring_doorbell()) {
             return Err(JoinTasksTimeoutError::Timeout);
         }
         self.trim_tasks(&work.ring);
@@ -192,7 +192,7 @@ impl<T> Core<T> {
     /// This process does not finish a task, which goes back.
     pub(crate) fn put_task_back(&self, slot: Slot) {
         self.work().put_back(slot);
-        self.ring_bell();
+        self.ring_doorbell();
     }
 
     pub(crate) fn redelivered(&self) -> u64 {
@@ -255,7 +255,7 @@ impl<T> Core<T> {
 /// take it [apart](Self::into_parts): the receipt goes along.
 pub struct Task<T> {
     core: Arc<Core<T>>,
-    /// Taken when it ends.
+    /// Acquired when it ends.
     item: Option<T>,
     task: Delivered,
     thread: PhantomData<*const ()>,
@@ -447,9 +447,9 @@ impl<T: DeserializeOwned> DeadLetter<T> {
             if total >= HELD {
                 break;
             }
-            let mut bytes = Lent::empty();
+            let mut bytes = ScratchBuffer::empty();
             let found = tasks.take_letter(slot, &mut bytes);
-            let found = found.map_err(Missed::from).map_err(as_get_error)?;
+            let found = found.map_err(GetFailure::from).map_err(as_get_error)?;
             let Some((task, had_descriptors)) = found else { continue };
             // From here on, it is laid back whatever happens.
             let mut letter = Self {
@@ -471,10 +471,10 @@ impl<T: DeserializeOwned> DeadLetter<T> {
     }
 }
 
-fn as_get_error(missed: Missed) -> GetError {
+fn as_get_error(missed: GetFailure) -> GetError {
     match missed {
-        Missed::For(error) => *error,
-        Missed::NotNow | Missed::Stalled => unreachable!("nobody waits"),
+        GetFailure::For(error) => *error,
+        GetFailure::NotNow | GetFailure::Stalled => unreachable!("nobody waits"),
     }
 }
 
@@ -520,7 +520,7 @@ impl<T> DeadLetter<T> {
 impl<T> Drop for DeadLetter<T> {
     fn drop(&mut self) {
         self.core.work().end_letter(self.task.slot, self.end);
-        self.core.ring_bell();
+        self.core.ring_doorbell();
     }
 }
 

@@ -42,8 +42,8 @@ use std::sync::atomic;
 use std::time::Duration;
 
 use multiproc_shm::Deadline;
-use multiproc_shm::event_count::Waiters;
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::event_count::EventCount;
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::LightFence;
 use multiproc_shm::members::{MemberId, Members};
 #[cfg(not(loom))]
@@ -51,7 +51,7 @@ use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 
 use super::overflow::millis;
-use super::ring::Fault;
+use super::ring::EngineError;
 
 /// Words of a slot.
 pub(crate) const WORDS: usize = 8;
@@ -84,7 +84,7 @@ pub(crate) struct Class {
 #[repr(C, align(128))]
 pub(crate) struct Control {
     /// Where those wait who join.
-    all_done: Waiters<LightFence>,
+    all_done: EventCount<LightFence>,
     /// How often a task has begun to come back: see invariant 4.
     pub(crate) returned: AtomicU32,
     /// How many slots of each class have been in use. Under the consumers' lock, it grows before
@@ -99,7 +99,7 @@ pub(crate) struct Control {
     taking: Taking,
 }
 
-/// On a line of its own: it changes with each task, the others seldom.
+/// On a line of its own: it changes with each task, the others config.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 struct Taking {
@@ -128,7 +128,7 @@ impl Control {
         self.all_done.futex().time_out();
     }
 
-    pub(crate) fn all_done(&self) -> &Waiters<LightFence> {
+    pub(crate) fn all_done(&self) -> &EventCount<LightFence> {
         &self.all_done
     }
 }
@@ -406,7 +406,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         had_descriptors: bool,
         thread: u64,
         cursors: &Cursors,
-    ) -> Result<Delivered, Fault> {
+    ) -> Result<Delivered, EngineError> {
         let taking = &self.control.taking;
         if load_locked(&taking.number) >= number {
             self.free_untaken(number);
@@ -419,17 +419,17 @@ impl<M: Members + Places> Tasks<'_, M> {
         words[NUMBER].store(NO_NUMBER, Ordering::Relaxed);
         let held = State::new(HELD, Some(self.members.me()), attempt);
         words[STATE].store(held.0, Ordering::Release);
-        fault::reached("task.taken");
+        failpoint::reached("task.taken");
         if !self.members.fill(slot.class, slot.place, bytes) {
             words[STATE].store(State::FREE.0, Ordering::Release);
-            return Err(Fault::OutOfMemory);
+            return Err(EngineError::OutOfMemory);
         }
         words[LENGTH].store(bytes.len() as u64, Ordering::Relaxed);
         words[FLAGS].store(u64::from(had_descriptors) * HAD_DESCRIPTORS, Ordering::Relaxed);
         words[THREAD].store(self.signature(thread), Ordering::Relaxed);
-        fault::reached("task.filled");
+        failpoint::reached("task.filled");
         words[NUMBER].store(number, Ordering::Release);
-        fault::reached("task.numbered");
+        failpoint::reached("task.numbered");
         Ok(Delivered { slot, number, attempt })
     }
 
@@ -455,9 +455,10 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// A free slot for so many bytes: the one taken last, whose lines are in the cache, or another.
     #[inline]
-    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, Fault> {
+    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, EngineError> {
         let fits = |class: &Class| class.bytes >= length;
-        let smallest = self.members.classes().iter().position(fits).ok_or(Fault::TooManyTasks)?;
+        let smallest =
+            self.members.classes().iter().position(fits).ok_or(EngineError::TooManyTasks)?;
         let slot = Slot { class: smallest, place: cursors.get(smallest) };
         if slot.place < self.high(smallest) && self.is_free(slot) {
             return Ok(slot);
@@ -474,7 +475,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// free. Of another one, a free slot among the next few, or one more: a search that ends at the
     /// first free slot would take longer with each task that is held.
     #[cold]
-    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, Fault> {
+    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, EngineError> {
         let classes = || self.members.classes().iter().enumerate().skip(smallest);
         for (class, &Class { slots, bytes }) in classes() {
             let high = self.high(class);
@@ -502,7 +503,7 @@ impl<M: Members + Places> Tasks<'_, M> {
                 return Ok(free);
             }
         }
-        Err(Fault::TooManyTasks)
+        Err(EngineError::TooManyTasks)
     }
 
     /// The task that this member works on is done. False: it was not this member's. To be called by
@@ -514,9 +515,9 @@ impl<M: Members + Places> Tasks<'_, M> {
         if state.kind() != Kind::Held || !state.is_of(self.members.me()) {
             return false;
         }
-        fault::reached("task.doing");
+        failpoint::reached("task.doing");
         self.words(slot)[STATE].store(State::FREE.0, Ordering::Release);
-        fault::reached("task.done");
+        failpoint::reached("task.done");
         true
     }
 
@@ -593,7 +594,7 @@ impl<M: Members + Places> Tasks<'_, M> {
                 // never will.
                 _ => {
                     let number = self.number(slot);
-                    fault::reached("task.reclaiming");
+                    failpoint::reached("task.reclaiming");
                     any |= match number < consumed {
                         true => self.give_up(slot, state, due),
                         false => self.change(slot, state, State::FREE),
@@ -612,7 +613,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             return self.bring_back(slot, state, attempt.saturating_add(1), due);
         }
         let changed = self.change(slot, state, State::new(DEAD, None, attempt));
-        fault::reached("task.given_up");
+        failpoint::reached("task.given_up");
         if changed {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
@@ -625,12 +626,12 @@ impl<M: Members + Places> Tasks<'_, M> {
         if !self.change(slot, from, returning) {
             return false;
         }
-        fault::reached("task.returning");
+        failpoint::reached("task.returning");
         self.words(slot)[DUE].store(due, Ordering::Relaxed);
         self.control.returned.fetch_add(1, Ordering::AcqRel);
         fence_after_rmw();
         let changed = self.change(slot, returning, State::new(READY, None, attempt));
-        fault::reached("task.given_up");
+        failpoint::reached("task.given_up");
         changed
     }
 
@@ -651,7 +652,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         due: u64,
         thread: u64,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<Option<Delivered>, EngineError> {
         let mut was_scanned = false;
         loop {
             if !was_scanned && batch.is_stale(self.control.returned.load(Ordering::Acquire)) {
@@ -710,7 +711,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         from: Kind,
         to: u64,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<Option<Delivered>, EngineError> {
         let state = self.state(slot);
         let attempt = state.attempt();
         let mine = State::new(to, Some(self.members.me()), attempt);
@@ -718,13 +719,13 @@ impl<M: Members + Places> Tasks<'_, M> {
         if state.kind() != from || !is_anybodys || !self.change(slot, state, mine) {
             return Ok(None);
         }
-        fault::reached("task.seized");
+        failpoint::reached("task.seized");
         let length = usize::try_from(self.words(slot)[LENGTH].load(Ordering::Relaxed));
         let most = self.members.classes()[slot.class].bytes.min(self.longest);
         let Some(length) = length.ok().filter(|&length| length <= most) else {
             // Nobody can do anything with it. As a dead letter, it is in nobody's way.
             self.change(slot, mine, State::new(DEAD, None, attempt));
-            return Err(Fault::Corrupted("the length of a task"));
+            return Err(EngineError::Corrupted("the length of a task"));
         };
         self.members.append_to(slot.class, slot.place, length, bytes);
         Ok(Some(Delivered { slot, number: self.number(slot), attempt }))
@@ -745,7 +746,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         &self,
         slot: Slot,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<(Delivered, bool)>, Fault> {
+    ) -> Result<Option<(Delivered, bool)>, EngineError> {
         let letter = self.seize(slot, Kind::Dead, DEAD, bytes)?;
         let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
         Ok(letter.map(|task| (task, flags & HAD_DESCRIPTORS != 0)))
@@ -793,14 +794,14 @@ impl<M: Members + Places> Tasks<'_, M> {
         &self,
         first: Slot,
         consumed: u64,
-        is_thrown_away: bool,
+        is_discarding: bool,
     ) -> Option<Slot> {
         let is_unfinished = |&slot: &Slot| {
             let state = self.state(slot);
             match state.kind() {
                 Kind::Free | Kind::Dead => false,
-                Kind::Returning | Kind::Ready => !is_thrown_away,
-                Kind::Held | Kind::Detached => is_thrown_away || self.number(slot) < consumed,
+                Kind::Returning | Kind::Ready => !is_discarding,
+                Kind::Held | Kind::Detached => is_discarding || self.number(slot) < consumed,
             }
         };
         self.all_from(first).find(is_unfinished)
@@ -946,7 +947,7 @@ mod tests {
         let looks = looks_of(|| tasks.extend(take_all(&jobs)));
         assert!(looks < u64::from(TASKS) * 200, "{looks}");
         tasks.clear();
-        // Until now, all were held at once.
+        // Wait now, all were held at once.
         let looks = looks_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
         assert!(looks < u64::from(TASKS) * 200, "{looks}");
         assert_eq!(jobs.unfinished(), 0);
