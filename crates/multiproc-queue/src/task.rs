@@ -232,6 +232,8 @@ impl<T> Core<T> {
     /// dead letters, stay as long as a process is left that can use them.
     pub(crate) fn discard_tasks(&self, ring: &Ring<'_, Store>) {
         if self.store.tasks.is_some() {
+            // Those of dead workers come back first.
+            self.reclaim();
             self.work().tasks().discard(ring.control.is_orphaned());
             self.trim_all_tasks(ring);
         }
