@@ -149,6 +149,9 @@ impl Store {
             }
         };
         let region = Region::create_named(name, layout.len, set_up).map_err(|error| {
+            if error.kind() != io::ErrorKind::OutOfMemory {
+                return error;
+            }
             let text = format!(
                 "{error} (how much address space a queue needs follows from its `max_bytes`: {max_bytes})"
             );

@@ -15,6 +15,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::{ptr, slice};
 
+use multiproc_shm::above_stdio;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -23,6 +24,13 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 
 /// The size of a huge page, as a rule. Where it is another one, the memory is just memory.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// A stream of bytes in both directions, one end of which is the child's.
+pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (unix, stream) = (AddressFamily::UNIX, SocketType::STREAM);
+    let (ours, theirs) = socketpair(unix, stream, SocketFlags::CLOEXEC, None)?;
+    Ok((above_stdio(ours)?, above_stdio(theirs)?))
+}
 
 /// Bytes that are to be sent.
 pub(crate) struct Sending {
@@ -33,8 +41,7 @@ pub(crate) struct Sending {
 impl Sending {
     /// Gives the end from which the child reads, too.
     pub(crate) fn new(bytes: Vec<u8>) -> io::Result<(Self, OwnedFd)> {
-        let (unix, stream) = (AddressFamily::UNIX, SocketType::STREAM);
-        let (socket, theirs) = socketpair(unix, stream, SocketFlags::CLOEXEC, None)?;
+        let (socket, theirs) = socket_pair()?;
         // Room for all of it. The kernel may give less: then it takes longer.
         let _ = set_socket_send_buffer_size(&socket, bytes.len());
         Ok((Self { socket, bytes }, theirs))

@@ -96,6 +96,22 @@ pub(crate) fn is_in_executable(entry: usize) -> bool {
     executable.is_run_by_kernel && addresses.iter().all(|&it| executable.contains(it))
 }
 
+/// What it is that is not in `/proc/self/exe`, and what to do about it.
+pub(crate) fn what_is_outside() -> &'static str {
+    let executable = Executable::find();
+    if !executable.contains(anchor()) {
+        "and multiproc itself is in a library that the program has loaded; link multiproc, and the \
+         function, into the program, or let the library start a program of its own by \
+         `std::process::Command`"
+    } else if !executable.is_run_by_kernel {
+        "which is the loader here, as the program was started by it (`ld.so PROGRAM`); start the \
+         program by its own name"
+    } else {
+        "and the function is in a library that the program has loaded; move the function into the \
+         program, or let the library start a program of its own by `std::process::Command`"
+    }
+}
+
 /// Identifies this copy of the library among all those in the executable, in every process that runs
 /// it. A program may contain several: two versions, which two of its dependencies ask for. `None` if
 /// this copy is in a library that the program loads.

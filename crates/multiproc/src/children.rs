@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::{Connection, Deadline, SendError, Source, TryRecvError};
+use multiproc_shm::above_stdio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{Shutdown, shutdown};
@@ -56,6 +57,26 @@ pub fn active_children() -> Vec<Child> {
     // Asking one that has ended takes it out of the table.
     let all = children().clone();
     all.into_iter().filter(Child::is_alive).collect()
+}
+
+/// Opens a descriptor for a process, which becomes readable when the process has ended.
+pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => above_stdio(pidfd),
+        // No other cause for these: any process may be opened.
+        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
+            let error = io::Error::from(error);
+            Err(io::Error::new(
+                error.kind(),
+                format!(
+                    "expected a pidfd from pidfd_open(2), got: {error}; a seccomp filter refuses the \
+                     call, as those of old container runtimes do, or the kernel is older than 5.10: \
+                     allow the call in the filter, or update the runtime or the kernel"
+                ),
+            ))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What happens to the children at the end of a program.
@@ -150,7 +171,7 @@ impl Child {
     ) -> io::Result<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         // It cannot be another process of the same number: nobody has collected this one yet.
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let pidfd = open_pidfd(pid)?;
         let socket = connection.as_fd().try_clone_to_owned()?;
         let inbox = Inbox { connection, outcome: None, lost: None, closed: false };
         let state = State {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use std::{process, thread};
 
 use multiproc_pipe::{Deadline, Descriptor};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::getpid;
 use rustix::thread::{gettid, set_name};
 use serde::{Deserialize, Serialize};
 
-use crate::children::wait_readable;
+use crate::children::{open_pidfd, wait_readable};
 
 /// What the parent tells a child about the two of them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ fn show_name(name: &str) {
 impl Parent {
     /// This process, as its children are to see it.
     pub(crate) fn myself() -> std::io::Result<Self> {
-        let pidfd = Descriptor(pidfd_open(getpid(), PidfdFlags::empty())?);
+        let pidfd = Descriptor(open_pidfd(getpid())?);
         let current = current_process();
         Ok(Self { pid: current.pid(), name: current.name().to_owned(), pidfd })
     }

@@ -5,6 +5,7 @@ use std::{fmt, io};
 
 use multiproc_pipe::EncodeError;
 
+use crate::bootstrap;
 use crate::process::Process;
 use crate::status::SignalName;
 
@@ -15,9 +16,10 @@ pub enum SpawnError {
     /// [`init`](crate::init) was not called: a child of this program would not know what to do, and
     /// start the program anew.
     NotInitialized,
-    /// The function is not in the executable of this process, but in a library that it has loaded:
-    /// the child would be that executable started anew, where the library need not be. Or the
-    /// program was started through the loader (`ld.so PROGRAM`), which is the executable then.
+    /// The function, or this library itself, is not in the executable of this process, but in a library
+    /// that it has loaded: the child would be that executable started anew, where the library need not
+    /// be. Or the program was started through the loader (`ld.so PROGRAM`), which is the executable
+    /// then. The message says which of them it is.
     NotInExecutable,
     /// The program has more rights than the user who started it: it is a set-user-ID or set-group-ID
     /// program, has file capabilities, or a security module changed its domain (`AT_SECURE`, see
@@ -38,12 +40,11 @@ impl fmt::Display for SpawnError {
                  statement of `main`: `let _runtime = multiproc::init();` (in a test program: put \
                  `multiproc::enable_in_tests!();` at its top level)",
             ),
-            Self::NotInExecutable => f.write_str(
+            Self::NotInExecutable => write!(
+                f,
                 "a process cannot be started from here: a child is the executable of this process \
-                 (/proc/self/exe), started anew, and the function is not in it, but in a library, or \
-                 in a program that was started through the loader (`ld.so PROGRAM`); move the \
-                 function into the program, or let the library start a program of its own by \
-                 `std::process::Command`",
+                 (/proc/self/exe), started anew, {}",
+                bootstrap::what_is_outside()
             ),
             Self::Privileged => f.write_str(
                 "a process cannot be started from a program that has more rights than the user who \

@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::{env, fs, io, ptr, thread};
 
+use multiproc_shm::above_stdio;
 use rustix::fs::{FileType, fstat};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::bootstrap::UNFIT;
 use crate::protocol::{MARKER, Mark};
@@ -292,9 +294,17 @@ impl Newborn {
     fn be_child(mark: &Mark) -> io::Result<Self> {
         // The parent's thread that started this process may have blocked some.
         set_blocked_signals(&no_signals());
-        let stdin = io::stdin();
-        let socket = fcntl_dupfd_cloexec(&stdin, 3)?;
-        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        let socket = fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let null = above_stdio(null.into())?;
+        dup2_stdin(&null)?;
+        // As std does, but not before `main`. So none of what this process opens gets these numbers.
+        if fcntl_getfd(io::stdout()).is_err() {
+            dup2_stdout(&null)?;
+        }
+        if fcntl_getfd(io::stderr()).is_err() {
+            dup2_stderr(&null)?;
+        }
         close_inherited(&mark.keep)?;
         Ok(Self { socket, threads: threads() })
     }

@@ -1,12 +1,16 @@
 //! The parent's side of a start.
 
-use std::env;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, io};
 
+use multiproc_pipe::Connection;
+use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 
+use crate::aside::socket_pair;
 use crate::builder::Builder;
 use crate::children::{Child, active_children};
 use crate::current::{Identity, Parent, current_process};
@@ -37,11 +41,12 @@ pub(crate) fn spawn<R>(
     // Collects those that have ended and have no thread that waits for that.
     drop(active_children());
 
+    let _reserved = reserve_stdio()?;
     let aside = args.lay_aside()?;
     let parent = Parent::myself()?;
-    let (mine, theirs) = multiproc_pipe::duplex::<Start, Outcome>()?;
-    let theirs = OwnedFd::from(theirs);
-    let socket = fstat(&theirs).map_err(std::io::Error::from)?.st_ino;
+    let (mine, theirs) = socket_pair()?;
+    let mine = Connection::<Start, Outcome>::from_socket(mine)?;
+    let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
     let copy = bootstrap::this_copy().ok_or(SpawnError::NotInExecutable)?;
     let Builder { name, daemon, keep, mut command } = builder;
     let mark = Mark { copy, socket, keep: keep? };
@@ -58,7 +63,13 @@ pub(crate) fn spawn<R>(
     fault::reached("spawn.started");
 
     let name = name.unwrap_or_else(default_name);
-    let child = Child::new(process.id(), name.clone(), daemon, mine).inspect_err(|_| {
+    let handles = (|| {
+        let stdout = process.stdout.take().map(|it| above_stdio(it.into())).transpose()?;
+        let stderr = process.stderr.take().map(|it| above_stdio(it.into())).transpose()?;
+        let child = Child::new(process.id(), name.clone(), daemon, mine)?;
+        io::Result::Ok((child, stdout.map(Into::into), stderr.map(Into::into)))
+    })();
+    let (child, stdout, stderr) = handles.inspect_err(|_| {
         // Without a descriptor left for it, it cannot be looked after.
         let _ = process.kill();
         let _ = process.wait();
@@ -72,7 +83,20 @@ pub(crate) fn spawn<R>(
         return Err(error.into());
     }
     fault::reached("spawn.told");
-    Ok(Process::new(child, process.stdout, process.stderr))
+    Ok(Process::new(child, stdout, stderr))
+}
+
+/// Takes the numbers of the standard descriptors that are closed. std connects those of a child one after
+/// the other, and would overwrite a pipe that has the number of one which comes later.
+fn reserve_stdio() -> io::Result<Vec<File>> {
+    let mut reserved = Vec::new();
+    loop {
+        let file = File::open("/dev/null")?;
+        if file.as_raw_fd() > 2 {
+            return Ok(reserved);
+        }
+        reserved.push(file);
+    }
 }
 
 /// `Process-1`, and `Process-1:2` for the second child of that one.

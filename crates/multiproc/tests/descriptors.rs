@@ -1,13 +1,16 @@
 //! Which descriptors a child has.
 
+// Closes standard descriptors.
+#![allow(unsafe_code)]
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio};
 
 use multiproc::pipe::{Connection, duplex};
-use multiproc::{Process, SpawnError};
+use multiproc::{Manager, Process, SpawnError};
 use multiproc_testkit::{Census, alone, watchdog};
 use rustix::io::{FdFlags, fcntl_setfd};
 
@@ -125,4 +128,81 @@ fn standard_descriptors_stay_open() {
     child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "out\n");
     assert_eq!(child.join().unwrap(), ["/dev/null", "/dev/null"].map(std::path::PathBuf::from));
+}
+
+/// Closes some of the standard descriptors of this process, for good.
+fn close_standard(numbers: &[RawFd]) {
+    for &number in numbers {
+        // SAFETY: nothing in this process needs it. (What would print panics, or fails.)
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
+
+/// Every way to close them, with pipes and files in place of a child's.
+#[test]
+fn spawn_works_with_closed_standard_descriptors_and_takes_none_of_them() {
+    let _dog = watchdog();
+    for closed in [&[0][..], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]] {
+        let test = |closed: Vec<RawFd>| {
+            let file = rustix::fs::memfd_create("multiproc-test", rustix::fs::MemfdFlags::CLOEXEC);
+            let mut file = File::from(file.unwrap());
+            close_standard(&closed);
+            let speak = |bytes: multiproc::pipe::Bytes| {
+                print!("out");
+                eprint!("err");
+                let numbers = open_numbers(());
+                (numbers, bytes.0.len())
+            };
+            for large in [0, 1_000_000] {
+                let bytes = || multiproc::pipe::Bytes(vec![1; large]);
+                let mut child = Process::builder()
+                    .stdout(file.try_clone().unwrap())
+                    .stderr(Stdio::piped())
+                    .spawn(speak, bytes())
+                    .unwrap();
+                let mut text = String::new();
+                child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+                assert_eq!(text, "err", "{closed:?}");
+                assert_eq!(child.join().unwrap(), (vec![0, 1, 2], large), "{closed:?}");
+
+                let builder = || Process::builder().daemon(true).stdout(Stdio::piped());
+                let mut child = builder().spawn(speak, bytes()).unwrap();
+                let mut pipe = child.take_stdout().unwrap();
+                assert!(pipe.as_raw_fd() > 2);
+                let unknown = builder().stderr(Stdio::piped()).spawn(|()| (), ()).unwrap();
+                for number in &closed {
+                    let link = fs::read_link(format!("/proc/self/fd/{number}"));
+                    assert!(link.is_err(), "{number} is {}", link.unwrap().display());
+                }
+                let mut text = String::new();
+                pipe.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "out", "{closed:?}");
+                assert_eq!(child.join().unwrap(), (vec![0, 1, 2], large), "{closed:?}");
+                unknown.join().unwrap();
+            }
+            let mut text = String::new();
+            std::io::Seek::rewind(&mut file).unwrap();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "outout", "{closed:?}");
+        };
+        Process::spawn(test, closed.to_vec()).unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn a_manager_works_with_closed_standard_descriptors_and_takes_none_of_them() {
+    let _dog = watchdog();
+    let test = |()| {
+        close_standard(&[0, 1, 2]);
+        let manager = Manager::start().unwrap();
+        let _lock = manager.lock("lock").unwrap();
+        let in_manager = format!("/proc/{}/fd", manager.process().unwrap().pid());
+        for number in 0..3 {
+            let link = fs::read_link(format!("{in_manager}/{number}")).unwrap();
+            assert_eq!(link.to_str(), Some("/dev/null"), "{number}");
+            let ours = fs::read_link(format!("/proc/self/fd/{number}"));
+            assert!(ours.is_err(), "{number}: {ours:?}");
+        }
+    };
+    Process::spawn(test, ()).unwrap().join().unwrap();
 }

@@ -61,6 +61,9 @@ fn frame(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u64).to_le_bytes()[..], &[0; 4], body].concat()
 }
 
+/// Of the protocol between a manager and its clients.
+const VERSION: u32 = 2;
+
 /// What a client begins with.
 fn greeting(version: u32) -> Vec<u8> {
     frame(&[&b"mp-mngr\0"[..], &version.to_le_bytes()].concat())
@@ -69,7 +72,7 @@ fn greeting(version: u32) -> Vec<u8> {
 /// A bare client that was let in.
 fn welcome(manager: &Manager) -> UnixStream {
     let mut client = bare(manager);
-    client.write_all(&greeting(1)).unwrap();
+    client.write_all(&greeting(VERSION)).unwrap();
     client.read_exact(&mut [0; 12 + 20]).unwrap();
     client
 }
@@ -606,7 +609,7 @@ fn another_version_is_told_so() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     // Its version, and that this is the reason.
-    assert_eq!(answer, frame(b"mp-mngr\0\x01\0\0\0\x01\0\0\0\0\0\0\0"));
+    assert_eq!(answer, frame(b"mp-mngr\0\x02\0\0\0\x01\0\0\0\0\0\0\0"));
 
     // And the other way round: a manager of another version, whatever else it says.
     let address = format!("@multiproc-test-version-{}", process::id());
@@ -616,7 +619,7 @@ fn another_version_is_told_so() {
     client.recv_bytes().unwrap();
     client.send_bytes(b"mp-mngr\0\x63\0\0\0\x09\x09\x09\x09!").unwrap();
     let error = connects.join().unwrap();
-    assert!(matches!(error, ManagerError::Version { ours: 1, theirs: 99 }), "{error}");
+    assert!(matches!(error, ManagerError::Version { ours: VERSION, theirs: 99 }), "{error}");
 }
 
 #[test]
@@ -643,7 +646,7 @@ fn who_is_no_manager_is_an_error() {
     });
     let client = listener.accept::<(), ()>().unwrap();
     client.recv_bytes().unwrap();
-    client.send_bytes(b"mp-mngr\0\x01\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x02\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(&[0xee; 100]).unwrap();
     let error = connects.join().unwrap();
@@ -702,7 +705,7 @@ fn slow_and_silent_clients_hold_up_nobody_and_are_dropped() {
     let manager = Manager::start().unwrap();
     let silent = bare(&manager);
     let mut half_greeting = bare(&manager);
-    half_greeting.write_all(&greeting(1)[..13]).unwrap();
+    half_greeting.write_all(&greeting(VERSION)[..13]).unwrap();
     let mut half_request = welcome(&manager);
     half_request.write_all(&frame(&[0; 100])[..40]).unwrap();
     let idle = welcome(&manager);
@@ -713,7 +716,7 @@ fn slow_and_silent_clients_hold_up_nobody_and_are_dropped() {
     }
     let mut deaf = welcome(&manager);
     deaf.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
-    let list = frame(&[1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let list = frame(b"\x01\x04List\0\0\0\0\0\0\0\0");
     while deaf.write_all(&list).is_ok() {}
 
     manager.lock("lock").unwrap();
@@ -922,13 +925,13 @@ fn a_request_of_another_program_is_checked_by_the_manager() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let client: Connection<(), ()> = connect(manager.address()).unwrap();
-    client.send_bytes(b"mp-mngr\0\x01\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x02\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
-    client.send_bytes(&[0, 1, b'\n', 2, 0, 0]).unwrap();
-    assert_eq!(client.recv_bytes().unwrap(), [3, 0]);
+    client.send_bytes(b"\0\x04Open\x01\n\x02\x04Lock\0\0").unwrap();
+    assert_eq!(client.recv_bytes().unwrap(), b"\x03\x07Refused\0\x0bInvalidName");
     // A lock of a name that can be one is opened.
-    client.send_bytes(&[0, 1, b'x', 2, 0, 0]).unwrap();
+    client.send_bytes(b"\0\x04Open\x01x\x02\x04Lock\0\0").unwrap();
     assert_eq!(client.recv_bytes().unwrap()[0], 0);
     assert_eq!(manager.list().unwrap()[0].name, "x");
 }

@@ -104,7 +104,8 @@ fn where_nobody_listens_is_an_error() {
     for command in ["list", "watch"] {
         let (code, out, err) = run(&[command, &address()]);
         assert_eq!((code, &*out), (Some(1), ""));
-        assert!(err.contains("no manager listens"), "{err}");
+        assert!(err.contains("no manager listens at the address; check"), "{err}");
+        assert!(!err.contains("open"), "nothing was opened: {err}");
     }
     let (code, _, err) = run(&["serve", "/proc/version"]);
     assert!(code == Some(1) && err.contains("no socket"), "{err}");
@@ -179,7 +180,7 @@ fn without_descriptors_clients_wait() {
     let mut waiting: Vec<UnixStream> = (0..60)
         .map(|_| {
             let mut client = UnixStream::connect_addr(&name).unwrap();
-            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x01\0\0\0").unwrap();
+            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x02\0\0\0").unwrap();
             client.set_nonblocking(true).unwrap();
             client
         })
@@ -211,7 +212,7 @@ fn without_descriptors_clients_wait() {
     // An object needs descriptors as well: an error, and no harm.
     let mut one = welcomed.pop().unwrap();
     one.set_nonblocking(false).unwrap();
-    one.write_all(b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0").unwrap();
+    one.write_all(b"\x11\0\0\0\0\0\0\0\0\0\0\0\0\x04Open\x01x\0\x05Queue\0\0").unwrap();
     let mut answer = [0; 13];
     one.read_exact(&mut answer).unwrap();
     assert_eq!(answer[12], 3);

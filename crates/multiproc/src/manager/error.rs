@@ -14,8 +14,8 @@ use crate::status::ExitStatus;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManagerError {
-    /// No manager listens at the address: it ended, was killed, or never was there. What was opened
-    /// before works on.
+    /// No manager listens at the address: it ended, was killed, or never was there. Objects that were
+    /// opened before go on working.
     ManagerGone,
     /// The manager did not answer in time (10 s): it is stopped, perhaps.
     NoAnswer,
@@ -141,8 +141,8 @@ impl fmt::Display for ManagerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ManagerGone => f.write_str(
-                "no manager listens at its address (any more); what is open goes on working, and to \
-                 open more, start another one and connect to it",
+                "no manager listens at the address; check the address, or start a manager there \
+                 (`multiproc-manager serve ADDRESS`, or `Manager::builder().address(..).start()`)",
             ),
             Self::NoAnswer => f.write_str(
                 "the manager did not answer for 10 s; it may be stopped (SIGSTOP, a debugger): let it \

@@ -22,6 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::{Connection, Listener, message};
+use multiproc_shm::above_stdio;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -72,6 +73,8 @@ pub(crate) fn serve(
     ready: impl FnOnce(),
 ) -> io::Result<()> {
     let (signal, write) = UnixStream::pair()?;
+    let (signal, write) = (above_stdio(signal.into())?, above_stdio(write.into())?);
+    let write = UnixStream::from(write);
     pipe::register(SIGTERM, write.try_clone()?)?;
     match ends {
         Ends::OnInterrupt => _ = pipe::register(SIGINT, write)?,
@@ -79,7 +82,7 @@ pub(crate) fn serve(
         Ends::WithParent => _ = signal_hook::flag::register(SIGINT, std::sync::Arc::default())?,
     }
     raise_descriptor_limit();
-    let mut server = Server::new(listener, limits, signal.into())?;
+    let mut server = Server::new(listener, limits, signal)?;
     ready();
     while server.turn()? {}
     Ok(())
@@ -139,7 +142,7 @@ struct Drop;
 
 impl Server {
     fn new(listener: Listener, limits: Limits, signal: OwnedFd) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let epoll = above_stdio(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
         let data = epoll::EventData::new_u64;
         epoll::add(&epoll, &listener, data(LISTENER), epoll::EventFlags::IN)?;
         epoll::add(&epoll, &signal, data(SIGNAL), epoll::EventFlags::IN)?;

@@ -177,7 +177,10 @@ fn come_to_main() {
 fn try_to_spawn() {
     match Process::spawn(|n: u32| n + 1, 1) {
         Ok(child) => say(&format!("{:?}", child.join())),
-        Err(error) => say(&format!("{error:?}")),
+        Err(error) => {
+            eprintln!("{error}");
+            say(&format!("{error:?}"));
+        }
     }
 }
 
