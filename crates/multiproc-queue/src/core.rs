@@ -6,10 +6,11 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use multiproc_message::{self as message, Handles};
 use multiproc_message::{DecodeError, Descriptor, EncodeError};
 use multiproc_shm::Deadline;
@@ -23,6 +24,7 @@ use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
 use crate::raw::frame::{self, Header};
 use crate::raw::pace::Pace;
 use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
+use crate::raw::work::Hints;
 use crate::store::{LARGEST_TASK, Store, TaskLimits};
 
 /// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
@@ -49,7 +51,9 @@ const PUTS_A_LOOK: u32 = 1024;
 pub(crate) struct Core<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
-    producer: Mutex<Option<Arc<End>>>,
+    ///
+    /// No mutex: a thread that held one at a fork(2) would hold it forever in the child.
+    producer: ArcSwapOption<End>,
     /// Whether there is none, for a look without the mutex.
     is_closed: AtomicBool,
     /// None: this handle does not get.
@@ -57,10 +61,8 @@ pub(crate) struct Core<T> {
     /// The number of closed handles on the other side, when last looked.
     closed_consumers: AtomicU32,
     closed_producers: AtomicU32,
-    /// How often a task had come back, when last none was there.
-    pub(crate) returned: AtomicU32,
-    /// The place of the slot that was taken last.
-    pub(crate) favourite: AtomicU32,
+    /// What it has seen of tasks.
+    pub(crate) hints: Hints,
     /// When it was last looked for tasks of the dead, in ms.
     pub(crate) reclaimed_at: AtomicU64,
     /// How many items were put, for a look now and then.
@@ -171,12 +173,11 @@ impl<T> Core<T> {
         Self {
             store,
             is_closed: AtomicBool::new(producer.is_none()),
-            producer: Mutex::new(producer),
+            producer: ArcSwapOption::new(producer),
             consumer,
             closed_consumers,
             closed_producers,
-            returned: AtomicU32::new(0),
-            favourite: AtomicU32::new(0),
+            hints: Hints::default(),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             put_pace: Pace::default(),
@@ -194,7 +195,7 @@ impl<T> Core<T> {
     }
 
     fn producer_end(&self) -> Option<Arc<End>> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.producer.load_full()
     }
 
     /// The queue, as this process sees it.
@@ -213,6 +214,10 @@ impl<T> Core<T> {
     /// How many items can be got.
     pub(crate) fn len(&self) -> usize {
         self.discard_unreachable();
+        self.gettable_len()
+    }
+
+    fn gettable_len(&self) -> usize {
         match self.store.tasks {
             None => self.ring_len(),
             Some(_) => self.tasks_len(),
@@ -231,7 +236,7 @@ impl<T> Core<T> {
 
     /// Items that no consumer is left for do not count.
     fn discard_unreachable(&self) {
-        if self.consumer.is_none() && self.ring_len() > 0 {
+        if self.consumer.is_none() && self.gettable_len() > 0 {
             // If none is left, this discards them.
             let _ = self.check_consumers(true);
         }
@@ -244,8 +249,8 @@ impl<T> Core<T> {
     /// Puts no more through this handle.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        let end = self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(end); // which may wake others: not under the mutex
+        // Dropping the last one wakes others.
+        drop(self.producer.swap(None));
     }
 
     /// Ends the queue for everybody.
@@ -267,6 +272,7 @@ impl<T> Core<T> {
         if ring.is_thrown_away() {
             self.drain_lane();
             ring.discard(Deadline::after(patience));
+            self.discard_tasks(&ring);
         }
     }
 

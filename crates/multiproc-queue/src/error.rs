@@ -299,8 +299,10 @@ macro_rules! get_error {
             /// The kernel has no memory for the task (of a joinable queue). It stays where it is;
             /// later, there may be some.
             OutOfMemory,
-            /// As many tasks are in work as there can be (of a joinable queue): finish some first.
-            /// Nothing was taken.
+            /// As many tasks are in progress as there can be (of a joinable queue), and none has come
+            /// back: finish some first. Nothing was taken. Tasks that were
+            /// [detached](crate::Task::detach) count until all of their process are done; those with
+            /// [receipts](crate::Task::into_parts) do not wait for each other.
             TooManyTasks,
             /// The queue is of no use any more.
             Corrupted(Corrupted),
@@ -346,8 +348,10 @@ macro_rules! get_error {
                          or raise the limit of this control group",
                     ),
                     Self::TooManyTasks => f.write_str(
-                        "as many tasks are in work as there can be: finish some first, or let \
-                         their processes end",
+                        "as many tasks are in progress as there can be: finish some first, or let \
+                         their processes end. (Tasks that were detached are completed only when \
+                         all of their process are done: `Task::into_parts` returns a receipt that \
+                         completes its own task at once.)",
                     ),
                     Self::Corrupted(error) => write!(f, "getting an item failed: {error}"),
                 }
@@ -452,7 +456,8 @@ impl fmt::Display for TooManyTaskDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "`task_done` was called more often than there are tasks that this process has got and \
-             detached",
+             detached; a task that was not detached, or has a receipt, is completed by its own \
+             `task_done`",
         )
     }
 }

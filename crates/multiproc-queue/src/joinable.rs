@@ -72,9 +72,10 @@ use crate::task::{DeadLetter, Task};
 ///
 /// A task is of up to 1 GiB. Some 16,000 small ones can be in work at a time, fewer large ones: 4096 of
 /// up to 4 KiB, 2048 of up to 64 KiB, 1024 of up to 1 MiB, 256 of up to 32 MiB, 16 of up to 1 GiB.
-/// `get` beyond that is an error, `TooManyTasks`, and takes nothing. Dead letters count.
+/// `get` beyond that is an error, `TooManyTasks`, and takes nothing. Dead letters count; so do tasks that
+/// were [detached](Task::detach), until all of their process are done.
 pub struct JoinableQueue<T> {
-    core: Arc<Core<T>>,
+    pub(crate) core: Arc<Core<T>>,
 }
 
 impl<T> JoinableQueue<T> {
@@ -117,12 +118,12 @@ impl<T> JoinableQueue<T> {
         Producer::over(self.core.handle(true, false))
     }
 
-    /// Says that one of the tasks that this process has [detached](Task::detach) is done: the one that
-    /// was put first.
+    /// Counts one of the tasks that this process has [detached](Task::detach) as done. Once all of them
+    /// are, they are completed together.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// If it was called as often as there are detached tasks.
     pub fn task_done(&self) -> Result<(), TooManyTaskDone> {
         if self.core.detached_done() { Ok(()) } else { Err(TooManyTaskDone) }
     }
@@ -270,6 +271,9 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// While they are looked at, nobody else sees them; if this process dies, they are as before.
     ///
+    /// One call returns letters of up to 64 MiB together, and one that goes beyond. While those are kept
+    /// (or after they were taken out), the next call returns the next ones.
+    ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
     ///
@@ -290,7 +294,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// If the queue is corrupted.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        DeadLetter::all(&self.core)
+        DeadLetter::first(&self.core)
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use multiproc_shm::failpoint as fault;
 use multiproc_shm::primitives::Ordering;
 use multiproc_shm::region::Region;
-use multiproc_shm::{CheckedFd, Deadline};
+use multiproc_shm::{CheckedFd, Deadline, above_stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
@@ -258,7 +258,11 @@ impl Incoming for Unpacked<'_> {
                 }
                 for message in control.drain() {
                     if let RecvAncillaryMessage::ScmRights(came) = message {
-                        self.descriptors.extend(came);
+                        for descriptor in came {
+                            let error = |error: io::Error| error.raw_os_error().unwrap_or(0);
+                            let moved = above_stdio(descriptor);
+                            self.descriptors.push(moved.map_err(error).map_err(Fault::Os)?);
+                        }
                     }
                 }
                 return Ok(());

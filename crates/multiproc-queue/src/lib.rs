@@ -78,6 +78,8 @@ mod lane;
 #[cfg(not(loom))]
 mod queue;
 #[cfg(not(loom))]
+mod receipt;
+#[cfg(not(loom))]
 mod store;
 #[cfg(not(loom))]
 mod task;
@@ -98,6 +100,7 @@ pub use {
     },
     joinable::JoinableQueue,
     queue::{Consumer, Producer, Queue, Shutdown},
+    receipt::Receipt,
     task::{DeadLetter, DeathReason, FinishError, Puts, Task},
 };
 
@@ -147,6 +150,7 @@ pub const TASK_POINTS: &[&str] = &[
     "task.doing",
     "task.done",
     "task.reclaiming",
+    "task.returning",
     "task.given_up",
     "task.seized",
 ];

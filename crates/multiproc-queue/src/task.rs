@@ -21,7 +21,7 @@ use crate::lane::{self, Unpacked};
 use crate::queue::{Producer, Queue};
 use crate::raw::blocks::millis;
 use crate::raw::ring::Ring;
-use crate::raw::tasks::{Delivered, LetterEnd};
+use crate::raw::tasks::{Delivered, LetterEnd, Slot};
 use crate::raw::work::{Getting, Work};
 use crate::store::Store;
 
@@ -40,12 +40,11 @@ fn this_thread() -> u64 {
 impl<T> Core<T> {
     /// The queue's tasks, as this process sees them.
     #[inline]
-    fn work(&self) -> Work<'_, Store> {
+    pub(crate) fn work(&self) -> Work<'_, Store> {
         Work {
             ring: self.ring(),
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
-            returned: &self.returned,
-            favourite: &self.favourite,
+            hints: &self.hints,
             is_closed: self.is_closed(),
         }
     }
@@ -67,7 +66,7 @@ impl<T> Core<T> {
     /// Puts the tasks of the dead back, if this is a queue of tasks.
     pub(crate) fn reclaim(&self) {
         if self.store.tasks.is_some() {
-            self.work().reclaim();
+            self.work().reclaim(Deadline::after(MOMENT));
         }
     }
 
@@ -88,7 +87,7 @@ impl<T> Core<T> {
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = Unpacked { end, descriptors: Vec::new() };
         let thread = this_thread();
-        let mut getting = Getting { thread, buffer: &mut buffer, lane: &mut lane, task: None };
+        let mut getting = Getting::new(thread, &mut buffer, &mut lane);
         let result = self.get_task_bytes(&mut getting, until);
         let Some(task) = getting.task else {
             self.discard(MOMENT);
@@ -130,6 +129,13 @@ impl<T> Core<T> {
         deadline: Deadline,
         look: Look,
     ) -> Result<(), Missed> {
+        // A task that is there needs no look for dead members.
+        if matches!((until, look), (Until::Now, Look::Again)) {
+            work.take(getting, look, deadline)?;
+            if getting.task.is_some() {
+                return Ok(());
+            }
+        }
         let mut attempt = |look| {
             let check = |look| self.check_producers(&work.ring, look, || deadline);
             let result = work.attempt(getting, look, deadline, check);
@@ -183,9 +189,10 @@ impl<T> Core<T> {
         Ok(())
     }
 
-    /// The process has finished one of the tasks that it detached.
-    pub(crate) fn detached_done(&self) -> bool {
-        self.work().detached_done()
+    /// This process does not finish a task, which goes back.
+    pub(crate) fn put_task_back(&self, slot: Slot) {
+        self.work().put_back(slot);
+        self.ring_bell();
     }
 
     pub(crate) fn redelivered(&self) -> u64 {
@@ -207,10 +214,26 @@ impl<T> Core<T> {
         if self.store.tasks.is_none() || !work.tasks().is_time_to_trim(now) {
             return;
         }
-        let mut is_more = true;
-        while is_more {
-            is_more = false;
+        self.trim_all_tasks(ring);
+    }
+
+    fn trim_all_tasks(&self, ring: &Ring<'_, Store>) {
+        let (work, now) = (self.work(), lane::now());
+        for _ in 0..work.tasks().pieces() {
+            let mut is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));
+            if !is_more {
+                break;
+            }
+        }
+    }
+
+    /// Discards the tasks that nobody gets any more, and gives their memory back. Those in work, and
+    /// dead letters, stay as long as a process is left that can use them.
+    pub(crate) fn discard_tasks(&self, ring: &Ring<'_, Store>) {
+        if self.store.tasks.is_some() {
+            self.work().tasks().discard(ring.control.is_orphaned());
+            self.trim_all_tasks(ring);
         }
     }
 }
@@ -229,7 +252,7 @@ impl<T> Core<T> {
 /// (handles) at once, since they have gone with whoever got them.
 ///
 /// It belongs to the thread that got it, as the guard of a lock does. To pass the item on,
-/// [`detach`](Self::detach) it.
+/// take it [apart](Self::into_parts): the receipt goes along.
 pub struct Task<T> {
     core: Arc<Core<T>>,
     /// Taken when it ends.
@@ -269,15 +292,27 @@ impl<T> Task<T> {
         }
     }
 
-    /// Takes the item out, and ends the task later: by one
-    /// [`task_done`](crate::JoinableQueue::task_done) of the queue, in this process, on any thread.
+    /// Takes the item out, and counts the task: the queue's
+    /// [`task_done`](crate::JoinableQueue::task_done) must be called once for it, in this process, on any
+    /// thread, with any handle.
     ///
-    /// Until then, it goes back only if this process dies, or drops its last handle of the queue.
+    /// A call does not say which task it is about, so it completes none on its own: the detached tasks of
+    /// a process are completed together, once there were as many calls as there are detached tasks. If
+    /// the process dies before (or drops its last handle of the queue), all of them are delivered
+    /// again. A process whose detached tasks always overlap never gets there: it keeps their slots, in
+    /// the end until getting fails with `TooManyTasks`, and `join` waits. [`into_parts`](Self::into_parts)
+    /// has no such limits: a [`Receipt`](crate::Receipt) completes one task at once.
     #[must_use]
-    pub fn detach(mut self) -> T {
-        self.core.work().tasks().detach(self.task.slot);
+    pub fn detach(self) -> T {
+        let (core, item, task) = self.dismantle();
+        core.detach(task.slot);
+        item
+    }
+
+    /// The parts, of which the task's end is the caller's affair.
+    pub(crate) fn dismantle(mut self) -> (Arc<Core<T>>, T, Delivered) {
         match self.item.take() {
-            Some(item) => item,
+            Some(item) => (Arc::clone(&self.core), item, self.task),
             None => unreachable!("taken only when it ends"),
         }
     }
@@ -313,8 +348,7 @@ impl<T> DerefMut for Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if self.item.take().is_some() {
-            self.core.work().put_back(self.task.slot);
-            self.core.ring_bell();
+            self.core.put_task_back(self.task.slot);
         }
     }
 }
@@ -399,33 +433,41 @@ pub struct DeadLetter<T> {
     end: LetterEnd,
 }
 
+/// How many bytes of dead letters are enough for one call.
+const HELD: usize = 64 << 20;
+
 impl<T: DeserializeOwned> DeadLetter<T> {
-    /// All there are, from the oldest on.
-    pub(crate) fn all(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let tasks = core.work().tasks();
-        let mut letters: Vec<Self> = Vec::new();
-        loop {
-            let after = letters.last().map(|letter| letter.task.number);
-            let mut bytes = Vec::new();
-            let found = tasks.take_letter(after, &mut bytes);
-            let Some((task, had_descriptors)) =
-                found.map_err(Missed::from).map_err(as_get_error)?
-            else {
-                return Ok(letters);
-            };
-            let (item, reason) = match message::decode(&bytes, Vec::new()) {
-                Ok(item) => (Some(item), DeathReason::Attempts),
-                Err(_) if had_descriptors => (None, DeathReason::DescriptorsLost),
-                Err(error) => (None, DeathReason::Undecodable(error)),
-            };
-            letters.push(Self {
+    /// The first ones, from the oldest on, and not much more than [`HELD`] bytes of them.
+    pub(crate) fn first(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
+        let work = core.work();
+        let tasks = work.tasks();
+        let mut letters = Vec::new();
+        let mut total = 0;
+        for slot in tasks.letters() {
+            if total >= HELD {
+                break;
+            }
+            let mut bytes = Lent::empty();
+            let found = tasks.take_letter(slot, &mut bytes);
+            let found = found.map_err(Missed::from).map_err(as_get_error)?;
+            let Some((task, had_descriptors)) = found else { continue };
+            // From here on, it is laid back whatever happens.
+            let mut letter = Self {
                 core: Arc::clone(core),
-                item,
+                item: None,
                 task,
-                reason,
+                reason: DeathReason::Attempts,
                 end: LetterEnd::LayBack,
-            });
+            };
+            match message::decode(&bytes, Vec::new()) {
+                Ok(item) => letter.item = Some(item),
+                Err(_) if had_descriptors => letter.reason = DeathReason::DescriptorsLost,
+                Err(error) => letter.reason = DeathReason::Undecodable(error),
+            }
+            total += bytes.len();
+            letters.push(letter);
         }
+        Ok(letters)
     }
 }
 

@@ -96,6 +96,30 @@ fn task_copied_into_a_child_has_no_effect() {
     tasks.join_timeout(Duration::from_secs(60)).unwrap();
 }
 
+/// Tasks that the parent has detached are no tasks of the child, which counts its own.
+#[test]
+fn detached_tasks_are_counted_by_parent_and_child_apart() {
+    let _dog = watchdog();
+    let tasks = JoinableQueue::<u32>::unbounded().unwrap();
+    tasks.put_many(0..3).unwrap();
+    let _detached = tasks.get().unwrap().detach();
+    let (_, receipt) = tasks.get().unwrap().into_parts();
+    let receipt = ManuallyDrop::new(receipt);
+    let status = fork(|| {
+        assert!(tasks.task_done().is_err());
+        // SAFETY: the original is never used in the child.
+        ManuallyDrop::into_inner(unsafe { std::ptr::read(&raw const receipt) }).task_done();
+        assert_eq!(tasks.unfinished(), 3);
+        let _detached = tasks.get().unwrap().detach();
+        tasks.task_done().unwrap();
+        assert_eq!(tasks.unfinished(), 2);
+    });
+    assert_eq!(status.exit_status(), Some(0));
+    ManuallyDrop::into_inner(receipt).task_done();
+    tasks.task_done().unwrap();
+    assert_eq!(tasks.unfinished(), 0);
+}
+
 /// A task that a forked child took comes back when the child dies, while its parent lives.
 #[test]
 fn task_of_a_killed_child_comes_back_to_its_parent() {

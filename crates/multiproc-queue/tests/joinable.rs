@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
-use multiproc_queue::{DeathReason, JoinTasksTimeoutError, JoinableQueue, Queue, TooManyTaskDone};
+use multiproc_queue::{
+    DeathReason, JoinTasksTimeoutError, JoinableQueue, Queue, Receipt, TooManyTaskDone,
+};
 use multiproc_testkit::{is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
@@ -56,6 +58,122 @@ fn detached_tasks_are_done_later() {
     assert_eq!(jobs.unfinished(), 1);
     held.task_done();
     jobs.join().unwrap();
+}
+
+/// No call says which task it is about: they are done when all are.
+#[test]
+fn detached_tasks_are_completed_together() {
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put_many(0..4).unwrap();
+    let clone = jobs.clone();
+    let (ours, theirs) = duplex::<JoinableQueue<u32>, ()>().unwrap();
+    ours.send(jobs.clone()).unwrap();
+    let received = theirs.retype::<(), JoinableQueue<u32>>().recv().unwrap();
+    let _detached = [&jobs, &clone, &received].map(|handle| handle.get().unwrap().detach());
+    for handle in [&received, &jobs] {
+        handle.task_done().unwrap();
+        assert_eq!(jobs.unfinished(), 4);
+    }
+    // One more, before they are completed.
+    let _another = jobs.get().unwrap().detach();
+    clone.task_done().unwrap();
+    assert_eq!(jobs.unfinished(), 4);
+    jobs.task_done().unwrap();
+    assert_eq!(jobs.unfinished(), 0);
+    assert_eq!(received.task_done(), Err(TooManyTaskDone));
+    jobs.join().unwrap();
+}
+
+#[test]
+fn a_receipt_completes_its_own_task_on_any_thread() {
+    fn is_sent_to_threads<T: Send + 'static>(_: &T) {}
+    let jobs = JoinableQueue::unbounded().unwrap();
+    jobs.put_many(0..3).unwrap();
+    let mut parts: Vec<_> = (0..3).map(|_| jobs.get().unwrap().into_parts()).collect();
+    let (item, receipt) = parts.remove(1);
+    is_sent_to_threads(&receipt);
+    assert_eq!((item, receipt.id(), receipt.attempt()), (1, 1, 1));
+    assert_eq!(format!("{receipt:?}"), "Receipt { id: 1, attempt: 1, .. }");
+    std::thread::spawn(|| receipt.task_done()).join().unwrap();
+    assert_eq!((jobs.unfinished(), jobs.len()), (2, 0));
+    // They are none of those that are counted.
+    assert_eq!(jobs.task_done(), Err(TooManyTaskDone));
+    let (first, last) = (parts.remove(0).1, parts.remove(0).1);
+    std::thread::spawn(|| drop(last)).join().unwrap();
+    first.put_back();
+    let back: Vec<_> = (0..2).map(|_| jobs.get().unwrap()).collect();
+    let seen: Vec<_> = back.iter().map(|task| (**task, task.id(), task.attempt())).collect();
+    assert_eq!(seen, [(0, 0, 2), (2, 2, 2)]);
+    back.into_iter().for_each(multiproc_queue::Task::task_done);
+    jobs.join().unwrap();
+}
+
+/// A receipt may be anywhere in the process: nobody can say that this thread waits for itself.
+#[test]
+fn join_waits_for_receipts() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
+    jobs.put_many(0..2).unwrap();
+    let (_, first) = jobs.get().unwrap().into_parts();
+    let (_, second) = jobs.get().unwrap().into_parts();
+    assert_eq!(jobs.join_timeout(Duration::from_millis(20)), Err(JoinTasksTimeoutError::Timeout));
+    let join = |jobs: JoinableQueue<u32>| jobs.join().unwrap();
+    let joiner = Process::spawn(join, jobs.clone()).unwrap();
+    until(|| is_asleep(joiner.pid()));
+    first.task_done();
+    drop(second); // that was its last attempt
+    joiner.join().unwrap();
+    assert_eq!(jobs.dead_letters_len(), 1);
+}
+
+/// A worker has two tasks, has completed the newer one, and is killed.
+fn killed_after_the_newer(
+    jobs: &JoinableQueue<String>,
+    complete: impl FnOnce((JoinableQueue<String>, Connection<(), ()>)) + 'static,
+) -> Vec<(String, u32)> {
+    jobs.put_many(["A".to_owned(), "B".to_owned()]).unwrap();
+    let (ours, theirs) = duplex().unwrap();
+    let worker = Process::spawn(complete, (jobs.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    worker.kill().unwrap();
+    worker.wait();
+    let again = std::iter::from_fn(|| {
+        let task = jobs.get_timeout(RECOVERY).ok()?;
+        let seen = (task.clone(), task.attempt());
+        task.task_done();
+        Some(seen)
+    });
+    let again = again.collect();
+    jobs.join().unwrap();
+    again
+}
+
+#[test]
+fn a_task_whose_receipt_is_unused_when_its_process_is_killed_comes_back() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    let again = killed_after_the_newer(&jobs, |(jobs, parent)| {
+        let (_a, _first) = jobs.get().unwrap().into_parts();
+        let (_b, second): (_, Receipt) = jobs.get().unwrap().into_parts();
+        second.task_done();
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    });
+    assert_eq!(again, [("A".to_owned(), 2)]);
+}
+
+#[test]
+fn all_detached_tasks_come_back_unless_each_was_counted() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::unbounded().unwrap();
+    let again = killed_after_the_newer(&jobs, |(jobs, parent)| {
+        let _a = jobs.get().unwrap().detach();
+        let _b = jobs.get().unwrap().detach();
+        jobs.task_done().unwrap(); // B, but who can tell
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    });
+    assert_eq!(again, [("A".to_owned(), 2), ("B".to_owned(), 2)]);
 }
 
 #[test]

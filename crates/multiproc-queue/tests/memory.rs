@@ -230,6 +230,42 @@ fn task_in_work_keeps_its_bytes_after_shutdown_now() {
     assert!(letters.len() == 1 && letters[0].item() == Some(&item(0)));
 }
 
+/// Tasks that have come back are discarded, too: those of a living worker, and of a dead one.
+#[test]
+fn returned_tasks_that_nobody_gets_release_their_memory() {
+    let _dog = watchdog();
+    let item = || Bytes(vec![1; MIB - 100]);
+    for by_end in [false, true] {
+        let queue = JoinableQueue::<Bytes>::unbounded().unwrap();
+        let (left, right) = duplex::<JoinableQueue<Bytes>, ()>().unwrap();
+        left.send(queue.clone()).unwrap();
+        let memory = File::from(right.retype::<(), common::Wire>().recv().unwrap().0.0);
+        queue.put_many((0..20).map(|_| item())).unwrap();
+        let tasks: Vec<_> = (0..10).map(|_| queue.get().unwrap()).collect();
+        let hold = |queue: JoinableQueue<Bytes>| {
+            let _tasks: Vec<_> = (0..10).map(|_| queue.get().unwrap()).collect();
+            process::abort();
+        };
+        let worker: Process<()> = Process::spawn(hold, queue.clone()).unwrap();
+        assert_eq!(worker.wait().signal(), Some(6));
+        drop(tasks);
+        assert!(taken(&memory) > 20 * MIB as u64 - 2000);
+        let producer = queue.producer();
+        if by_end {
+            // A producer that asks for the length finds that nobody is left.
+            drop(queue);
+            assert_eq!(producer.len(), 0);
+            assert!(taken(&memory) < 3 * MIB as u64, "{} bytes are kept", taken(&memory));
+        } else {
+            until(|| queue.len() == 20 || queue.try_get().map(drop).is_err());
+            queue.shutdown(Shutdown::Now);
+            assert!(taken(&memory) < 3 * MIB as u64, "{} bytes are kept", taken(&memory));
+            assert_eq!(queue.unfinished(), 0);
+        }
+        assert!(producer.put(item()).is_err());
+    }
+}
+
 #[test]
 fn items_larger_than_the_hot_ring() {
     let _dog = watchdog();

@@ -152,15 +152,22 @@ fn faults_while_a_task_goes_back() {
         let jobs = JoinableQueue::bounded(4).unwrap();
         // This handle knows that there is nothing.
         assert!(jobs.try_get().unwrap_err().is_empty());
-        jobs.put(item(0, has_file)).unwrap();
-        doomed_worker(&jobs, "task.given_up", 1, true);
-        assert_eq!(jobs.unfinished(), usize::from(!has_file));
-        let expected: &[_] = if has_file { &[] } else { &[(0, 2)] };
-        assert_eq!(do_the_rest(&jobs, has_file), expected.iter().copied().collect());
-        assert_eq!(jobs.dead_letters_len(), usize::from(has_file));
+        for point in ["task.returning", "task.given_up"] {
+            if has_file && point == "task.returning" {
+                continue;
+            }
+            jobs.put(item(0, has_file)).unwrap();
+            doomed_worker(&jobs, point, 1, true);
+            assert_eq!(jobs.unfinished(), usize::from(!has_file), "{point}");
+            let expected: &[_] = if has_file { &[] } else { &[(0, 2)] };
+            let done = do_the_rest(&jobs, has_file);
+            assert_eq!(done, expected.iter().copied().collect(), "{point}");
+            assert_eq!(jobs.dead_letters_len(), usize::from(has_file), "{point}");
+        }
 
-        for point in ["task.reclaiming", "task.given_up", "task.seized"] {
-            if has_file && point == "task.seized" {
+        for point in ["task.reclaiming", "task.returning", "task.given_up", "task.seized"] {
+            // Those with files become dead letters at once.
+            if has_file && ["task.returning", "task.seized"].contains(&point) {
                 continue;
             }
             let jobs = JoinableQueue::bounded(4).unwrap();
@@ -215,6 +222,27 @@ fn faults_who_looks_at_a_dead_letter_dies() {
         }
     });
     assert_eq!(letters[0].item().map(|item| item.0), Some(7));
+}
+
+/// Who puts a dead letter again dies on the way: it is a task again, and another process joins only
+/// when that is done.
+#[test]
+fn faults_a_dead_letter_put_again_by_a_killed_process_is_a_task() {
+    for point in ["task.returning", "task.given_up"] {
+        let _dog = watchdog();
+        let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
+        jobs.put(item(7, false)).unwrap();
+        drop(jobs.get().unwrap());
+        let put_again = |(jobs, point): (JoinableQueue<Item>, String)| {
+            let letter = jobs.dead_letters().unwrap().pop().unwrap();
+            die_at(&point, 1);
+            letter.put_again();
+        };
+        let child = Process::spawn(put_again, (jobs.clone(), point.to_owned())).unwrap();
+        assert_eq!(child.join().unwrap_err(), KILLED);
+        assert_eq!((jobs.unfinished(), jobs.dead_letters_len()), (1, 0), "{point}");
+        assert_eq!(do_the_rest(&jobs, false), BTreeMap::from([(7, 1)]), "{point}");
+    }
 }
 
 /// No memory for a task: an error, and the task stays in the queue.
@@ -296,7 +324,8 @@ fn random_kills(random: &mut fastrand::Rng) {
     let start_worker = |random: &mut fastrand::Rng| {
         let point = points[random.usize(..points.len())].to_owned();
         // Some tasks alone go back.
-        let is_seldom = ["task.reclaiming", "task.given_up", "task.seized"].contains(&&*point);
+        let seldom = ["task.reclaiming", "task.returning", "task.given_up", "task.seized"];
+        let is_seldom = seldom.contains(&&*point);
         let visit = random.u32(1..if is_seldom { 5 } else { 500 });
         let args = (jobs.clone(), results.clone(), point, visit);
         Process::spawn(work, args).unwrap()

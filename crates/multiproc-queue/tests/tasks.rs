@@ -62,6 +62,98 @@ fn joining_is_for_everybody_and_for_what_follows() {
     }
 }
 
+/// A worker that does a step again and again until it is told to stop. As many slots have been in use
+/// before.
+fn repeat(
+    (jobs, parent): (JoinableQueue<u32>, Connection<(), ()>),
+    step: impl Fn(&JoinableQueue<u32>),
+) {
+    const SLOTS: u32 = 300;
+    jobs.put_many(0..SLOTS).unwrap();
+    let held: Vec<_> = (0..SLOTS).map(|_| jobs.get().unwrap()).collect();
+    jobs.put(0).unwrap();
+    held.into_iter().for_each(multiproc_queue::Task::task_done);
+    step(&jobs);
+    parent.send(()).unwrap();
+    while !parent.poll(Duration::ZERO).unwrap() {
+        step(&jobs);
+    }
+    jobs.get().unwrap().task_done();
+}
+
+/// The next task is put before the one at hand is done: one is unfinished at every moment, or two.
+fn follow(args: (JoinableQueue<u32>, Connection<(), ()>)) {
+    repeat(args, |jobs| {
+        let task = jobs.get().unwrap();
+        jobs.put(0).unwrap();
+        task.task_done();
+    });
+}
+
+/// A task is put back before the next one is taken: one is there at every moment, or two.
+fn alternate(args: (JoinableQueue<u32>, Connection<(), ()>)) {
+    repeat(args, |jobs| {
+        jobs.put(0).unwrap();
+        jobs.get().unwrap().put_back();
+        jobs.get().unwrap().task_done();
+    });
+}
+
+/// A queue in which that is under way.
+fn start(
+    work: impl FnOnce((JoinableQueue<u32>, Connection<(), ()>)) + 'static,
+) -> (JoinableQueue<u32>, Connection<(), ()>, Process<()>) {
+    let jobs = JoinableQueue::builder().max_attempts(u32::MAX).build().unwrap();
+    let (ours, theirs) = duplex().unwrap();
+    let worker = Process::spawn(work, (jobs.clone(), theirs)).unwrap();
+    ours.recv().unwrap();
+    (jobs, ours, worker)
+}
+
+#[test]
+fn unfinished_while_tasks_follow_each_other_is_never_zero() {
+    let _dog = watchdog();
+    let (jobs, ours, worker) = start(follow);
+    for _ in 0..1000 {
+        let unfinished = jobs.unfinished();
+        assert!((1..=2).contains(&unfinished), "{unfinished}");
+    }
+    ours.send(()).unwrap();
+    worker.join().unwrap();
+    assert_eq!(jobs.unfinished(), 0);
+}
+
+#[test]
+fn len_while_tasks_come_back_in_turn_is_never_zero() {
+    let _dog = watchdog();
+    let (jobs, ours, worker) = start(alternate);
+    for _ in 0..1000 {
+        let len = jobs.len();
+        assert!((1..=2).contains(&len), "{len}");
+    }
+    ours.send(()).unwrap();
+    worker.join().unwrap();
+    assert_eq!(jobs.len(), 0);
+}
+
+#[test]
+fn join_while_tasks_follow_each_other_waits_for_the_last() {
+    let _dog = watchdog();
+    for _ in 0..5 {
+        let (jobs, ours, worker) = start(follow);
+        thread::scope(|scope| {
+            let joiners: Vec<_> = (0..2).map(|_| scope.spawn(|| jobs.join())).collect();
+            for _ in 0..50 {
+                assert!(jobs.join_timeout(Duration::from_millis(2)).is_err());
+            }
+            assert!(joiners.iter().all(|joiner| !joiner.is_finished()));
+            ours.send(()).unwrap();
+            worker.join().unwrap();
+            joiners.into_iter().for_each(|joiner| joiner.join().unwrap().unwrap());
+        });
+    }
+}
+
 /// Nobody waits for a task, so nobody looks for the dead for want of anything else to do.
 #[test]
 fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {
@@ -342,6 +434,77 @@ fn as_many_tasks_are_in_work_as_can_be() {
     assert_eq!(task.attempt(), 2);
 }
 
+/// A worker had as many tasks as there can be, died or dropped them, and fresh ones are queued: what
+/// has come back is due behind those, and has all the slots that they would need.
+#[test]
+fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
+    const MOST: u32 = 16_384;
+    for is_killed in [true, false] {
+        let _dog = watchdog();
+        let jobs = JoinableQueue::builder().max_bytes(200).build().unwrap();
+        let take = |(jobs, is_killed): (JoinableQueue<u32>, bool)| {
+            let put_and_get = |n| {
+                jobs.put(n).unwrap();
+                jobs.get().unwrap()
+            };
+            let tasks: Vec<_> = (0..MOST).map(put_and_get).collect();
+            (MOST..MOST + 5).for_each(|n| jobs.put(n).unwrap());
+            assert!(matches!(jobs.try_get(), Err(TryGetError::TooManyTasks)));
+            if is_killed {
+                std::process::abort();
+            }
+            drop(tasks);
+        };
+        let worker = Process::spawn(take, (jobs.clone(), is_killed)).unwrap();
+        assert_eq!(worker.join().is_err(), is_killed);
+        let joiner = Process::spawn(|jobs: JoinableQueue<u32>| jobs.join().unwrap(), jobs.clone());
+        let get = |n: usize| match n % 3 {
+            0 => jobs.try_get().unwrap(),
+            1 => jobs.get_timeout(Duration::from_secs(3600)).unwrap(),
+            _ => jobs.get().unwrap(),
+        };
+        // While they are held, more come back, and no fresh one.
+        let held: Vec<_> = (0..MOST as usize).map(get).collect();
+        assert!(held.iter().all(|task| task.attempt() == 2));
+        assert!(matches!(jobs.get(), Err(GetError::TooManyTasks)));
+        drop(held);
+        let mut done = BTreeSet::new();
+        for n in 0..(MOST + 5) as usize {
+            let task = get(n);
+            assert_eq!(task.attempt(), if *task < MOST { 3 } else { 1 });
+            assert!(done.insert(*task));
+            task.task_done();
+        }
+        joiner.unwrap().join().unwrap();
+        assert_eq!((jobs.unfinished(), jobs.dead_letters_len()), (0, 0));
+    }
+}
+
+/// An item with a file needs a slot: the task that is taken instead has none of its descriptors.
+#[test]
+fn a_task_taken_for_want_of_a_slot_has_no_descriptors_of_another() {
+    const MOST: u32 = 16_384;
+    alone(|()| {
+        let jobs: JoinableQueue<(u32, Option<Descriptor>)> =
+            JoinableQueue::builder().max_bytes(200).build().unwrap();
+        let file = || Some(Descriptor(File::open("/dev/null").unwrap().into()));
+        let put_and_get = |n| {
+            jobs.put((n, None)).unwrap();
+            jobs.get().unwrap()
+        };
+        let mut tasks: Vec<_> = (0..MOST).map(put_and_get).collect();
+        jobs.put((MOST, file())).unwrap();
+        drop(tasks.pop());
+        let before = Census::take();
+        let task = jobs.get().unwrap();
+        assert!(task.0 == MOST - 1 && task.1.is_none());
+        assert_eq!(Census::take(), before);
+        task.task_done();
+        let task = jobs.get().unwrap();
+        assert!(task.0 == MOST && task.1.is_some());
+    });
+}
+
 /// The 512-byte blocks of memory that a queue takes.
 fn blocks<T>(jobs: &JoinableQueue<T>) -> u64 {
     let name = jobs.name().unwrap();
@@ -496,6 +659,7 @@ fn nothing_stays_of_tasks() {
             jobs.put_many(0..10u32).unwrap();
             killed_with(&jobs, 2);
             let (_held, _detached) = (jobs.get().unwrap(), jobs.get().unwrap().detach());
+            let (_item, _receipt) = jobs.get().unwrap().into_parts();
             drop(jobs.dead_letters().unwrap());
         };
         round();
@@ -513,7 +677,9 @@ struct Model {
     items: VecDeque<(u64, u32)>,
     /// (due, id, item, attempt)
     ready: BTreeSet<(u64, u64, u32, u32)>,
-    detached: BTreeSet<u64>,
+    detached: usize,
+    /// How many of the detached ones are counted as done.
+    counted: usize,
     /// (id, item, attempts)
     dead: BTreeSet<(u64, u32, u32)>,
 }
@@ -540,6 +706,17 @@ impl Model {
             self.ready.insert((self.produced, id, item, attempt + 1));
         }
     }
+
+    fn task_done(&mut self) -> bool {
+        if self.detached == 0 {
+            return false;
+        }
+        self.counted += 1;
+        if self.counted == self.detached {
+            (self.detached, self.counted) = (0, 0);
+        }
+        true
+    }
 }
 
 /// Random calls, on the queue and on the model.
@@ -562,6 +739,7 @@ fn random_calls(random: &mut fastrand::Rng) {
     let clone = jobs.clone();
     let mut model = Model::default();
     let mut held = Vec::new();
+    let mut receipts = Vec::new();
     for n in 0..80 {
         let jobs = if random.bool() { &jobs } else { &clone };
         match random.usize(..10) {
@@ -589,10 +767,23 @@ fn random_calls(random: &mut fastrand::Rng) {
             }
             8 if !held.is_empty() && random.bool() => {
                 let task = held.swap_remove(random.usize(..held.len()));
-                model.detached.insert(task.id());
-                let _ = task.detach();
+                if random.bool() {
+                    model.detached += 1;
+                    let _ = task.detach();
+                } else {
+                    receipts.push(task.into_parts());
+                }
             }
-            8 => assert_eq!(jobs.task_done().is_ok(), model.detached.pop_first().is_some()),
+            8 if !receipts.is_empty() && random.bool() => {
+                let (item, receipt) = receipts.swap_remove(random.usize(..receipts.len()));
+                if random.bool() {
+                    receipt.task_done();
+                } else {
+                    model.put_back((receipt.id(), item, receipt.attempt()));
+                    drop(receipt);
+                }
+            }
+            8 => assert_eq!(jobs.task_done().is_ok(), model.task_done()),
             _ => {
                 let letters = jobs.dead_letters().unwrap();
                 let seen: Vec<_> =
@@ -618,7 +809,8 @@ fn random_calls(random: &mut fastrand::Rng) {
         let waiting = model.items.len() + model.ready.len();
         assert_eq!(jobs.len(), waiting);
         assert_eq!(jobs.is_full(), model.items.len() == CAPACITY);
-        assert_eq!(jobs.unfinished(), waiting + held.len() + model.detached.len());
+        let in_progress = held.len() + receipts.len() + model.detached;
+        assert_eq!(jobs.unfinished(), waiting + in_progress);
         assert_eq!(jobs.dead_letters_len(), model.dead.len());
     }
 }
@@ -664,6 +856,7 @@ fn scribble(random: &mut fastrand::Rng) {
     drop(tasks.pop());
     tasks.pop().unwrap().put_back();
     jobs.try_get().unwrap().put_back();
+    let mut receipts = Vec::new();
     for _ in 0..10 {
         let (mut bytes, len) = ([0; 8], random.usize(1..=8));
         random.fill(&mut bytes[..len]);
@@ -681,11 +874,15 @@ fn scribble(random: &mut fastrand::Rng) {
             match jobs.get_timeout(moment) {
                 Ok(task) if random.bool() => task.task_done(),
                 Ok(task) if random.bool() => _ = task.detach(),
+                Ok(task) if random.bool() => receipts.push(task.into_parts().1),
                 Ok(task) if random.bool() => tasks.push(task),
                 _ => {}
             }
         }
         let _ = (jobs.join_timeout(moment), jobs.task_done(), wait([&jobs], Some(moment)));
+        if random.bool() {
+            receipts.pop().into_iter().for_each(multiproc_queue::Receipt::task_done);
+        }
         let _ = (jobs.len(), jobs.unfinished(), jobs.dead_letters_len(), jobs.redelivered());
         match jobs.dead_letters() {
             Ok(letters) => letters.into_iter().for_each(|letter| {

@@ -105,7 +105,9 @@ pub use multiproc_sync as sync;
 
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
-pub use multiproc_queue::{Consumer, DeadLetter, JoinableQueue, Producer, Queue, Shutdown, Task};
+pub use multiproc_queue::{
+    Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,
+};
 pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };

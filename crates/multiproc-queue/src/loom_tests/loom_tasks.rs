@@ -14,8 +14,8 @@ use super::{DOOMED, Member, NoLane, Shared, View};
 use crate::raw::blocks::Memory;
 use crate::raw::pace::Pace;
 use crate::raw::ring::Ring;
-use crate::raw::tasks::{Class, Delivered, Places, WORDS};
-use crate::raw::work::{Getting, Work};
+use crate::raw::tasks::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
+use crate::raw::work::{Getting, Hints, Work};
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
@@ -27,6 +27,9 @@ struct Jobs {
     /// The place of each slot: loom watches who writes and who reads.
     places: Vec<Bytes<'static>>,
     max_attempts: u32,
+    /// If there, each look at a slot changes it, and so is a point of interleaving. (loom remembers
+    /// one last load of a word: one who loads a state before it changes it hides the loads of others.)
+    looks: Option<AtomicU32>,
 }
 
 /// It, as one member sees it.
@@ -77,6 +80,9 @@ impl<L: Members> Memory for Seen<'_, L> {
 
 impl<L: Members> Places for Seen<'_, L> {
     fn slots(&self) -> &[AtomicU64] {
+        if let Some(looks) = &self.jobs.looks {
+            looks.fetch_add(1, Ordering::Relaxed);
+        }
         &self.jobs.slots
     }
 
@@ -102,12 +108,11 @@ impl<L: Members> Places for Seen<'_, L> {
 struct Handle<L> {
     member: L,
     jobs: Arc<Jobs>,
-    returned: AtomicU32,
-    favourite: AtomicU32,
+    hints: Hints,
 }
 
 fn getting<'a>(buffer: &'a mut Vec<u8>, lane: &'a mut NoLane) -> Getting<'a> {
-    Getting { thread: 1, buffer, lane, task: None }
+    Getting::new(1, buffer, lane)
 }
 
 impl<L: Members + Copy> Handle<L> {
@@ -119,8 +124,7 @@ impl<L: Members + Copy> Handle<L> {
         let (puts, gets) = (&Pace::default(), &Pace::default());
         let ring = Ring { control, limits: *limits, hot: hot.clone(), puts, gets, members };
         let max_attempts = jobs.max_attempts;
-        let (returned, favourite) = (&self.returned, &self.favourite);
-        act(Work { ring, max_attempts, returned, favourite, is_closed: false })
+        act(Work { ring, max_attempts, hints: &self.hints, is_closed: false })
     }
 
     fn put(&self, item: u64) {
@@ -165,19 +169,47 @@ impl<L: Members + Copy> Handle<L> {
     fn unfinished(&self) -> usize {
         self.see(|work| work.unfinished())
     }
+
+    fn is_all_done(&self) -> bool {
+        self.see(|work| work.is_all_done())
+    }
+
+    /// The only task becomes a dead letter, and is looked at.
+    fn letter(&self) -> Slot {
+        let (_, task) = self.get();
+        self.see(|work| {
+            work.bury(task.slot);
+            let letter = work.tasks().take_letter(task.slot, &mut Vec::new());
+            letter.unwrap().unwrap().0.slot
+        })
+    }
+
+    fn put_again(&self, letter: Slot) {
+        self.see(|work| work.end_letter(letter, LetterEnd::Revive { due: work.end() }));
+    }
 }
 
-fn jobs(max_attempts: u32) -> Arc<Jobs> {
-    Arc::new(Jobs {
+fn new_jobs(max_attempts: u32) -> Jobs {
+    Jobs {
         shared: Shared::new(2),
         slots: (0..SLOTS * WORDS).map(|_| AtomicU64::new(0)).collect(),
         places: (0..SLOTS).map(|_| Bytes::zeroed(CLASS.bytes)).collect(),
         max_attempts,
-    })
+        looks: None,
+    }
+}
+
+fn jobs(max_attempts: u32) -> Arc<Jobs> {
+    Arc::new(new_jobs(max_attempts))
+}
+
+/// With every look at a slot as a point of interleaving.
+fn watched_jobs(max_attempts: u32) -> Arc<Jobs> {
+    Arc::new(Jobs { looks: Some(AtomicU32::new(0)), ..new_jobs(max_attempts) })
 }
 
 fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
-    Handle { member, jobs: jobs.clone(), returned: AtomicU32::new(0), favourite: AtomicU32::new(0) }
+    Handle { member, jobs: jobs.clone(), hints: Hints::default() }
 }
 
 /// As `explore`, with two preemptions at most: a third one takes minutes here.
@@ -260,6 +292,135 @@ fn loom_join_waits_for_what_follows() {
     });
 }
 
+/// A worker puts the next task before it is done with the one it has, so one is unfinished at every
+/// moment. Another member asks whether any is.
+fn a_chain(ask: impl Fn(&Handle<Member>) + Send + Sync + Copy + 'static) {
+    explore(move || {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        let worker = handle(&jobs, Member(2));
+        let (_, task) = worker.get();
+        let worker = thread::spawn(move || {
+            worker.put(20);
+            worker.done(task);
+            worker.get()
+        });
+        ask(&here);
+        worker.join().unwrap();
+        ask(&here);
+    });
+}
+
+#[test]
+fn loom_a_chain_is_at_no_moment_all_done() {
+    a_chain(|here| assert!(!here.is_all_done()));
+}
+
+#[test]
+fn loom_a_chain_counts_one_or_two() {
+    a_chain(|here| assert!((1..=2).contains(&here.unfinished())));
+}
+
+/// A dead letter becomes a task again, behind the back of one who looks, before the last other task
+/// is done: at no moment is all done.
+#[test]
+fn loom_a_letter_put_again_is_not_missed() {
+    explore(|| {
+        let jobs = watched_jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        let worker = handle(&jobs, Member(2));
+        let letter = worker.letter();
+        here.put(20);
+        let (_, last) = worker.get();
+        let worker = thread::spawn(move || {
+            worker.put_again(letter);
+            worker.done(last);
+        });
+        assert!(!here.is_all_done());
+        worker.join().unwrap();
+        assert_eq!(here.unfinished(), 1);
+    });
+}
+
+/// The other way round, the two are at no moment unfinished together.
+#[test]
+fn loom_a_letter_put_again_is_not_counted_too_early() {
+    explore(|| {
+        let jobs = watched_jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        let worker = handle(&jobs, Member(2));
+        let (_, last) = worker.get();
+        here.put(20);
+        let letter = worker.letter();
+        let worker = thread::spawn(move || {
+            worker.done(last);
+            worker.put_again(letter);
+        });
+        assert!(here.unfinished() <= 1);
+        worker.join().unwrap();
+        assert_eq!(here.unfinished(), 1);
+    });
+}
+
+/// Who joins is not woken by the last other task, but by the one that was a dead letter.
+#[test]
+fn loom_join_waits_for_a_letter_put_again() {
+    explore_two(|| {
+        let jobs = jobs(9);
+        let here = handle(&jobs, Member(1));
+        here.put(10);
+        let worker = handle(&jobs, Member(2));
+        let letter = worker.letter();
+        here.put(20);
+        let (_, last) = worker.get();
+        let done = Arc::new(AtomicBool::new(false));
+        let worker = {
+            let done = done.clone();
+            thread::spawn(move || {
+                worker.put_again(letter);
+                worker.done(last);
+                let (item, task) = worker.try_get(Look::Again).unwrap();
+                assert_eq!((item, task.attempt), (10, 1));
+                done.store(true, Ordering::Relaxed);
+                worker.done(task);
+            })
+        };
+        here.join();
+        assert!(done.load(Ordering::Relaxed));
+        worker.join().unwrap();
+    });
+}
+
+/// Tasks that are put back and taken again, one always ready: `len` never misses it.
+#[test]
+fn loom_one_that_comes_back_is_counted() {
+    explore(|| {
+        let jobs = watched_jobs(9);
+        let here = handle(&jobs, Member(1));
+        let worker = handle(&jobs, Member(2));
+        let [first, second] = [10, 20].map(|item| {
+            here.put(item);
+            worker.get().1
+        });
+        // The newer task is in the first slot.
+        worker.done(first);
+        here.put(30);
+        let (_, third) = worker.get();
+        assert!(third.slot == first.slot);
+        worker.put_back(second);
+        let worker = thread::spawn(move || {
+            worker.put_back(third);
+            // The older one has its turn.
+            assert_eq!(worker.try_get(Look::Again).unwrap().0, 20);
+        });
+        assert!((1..=2).contains(&here.see(|work| work.len())));
+        worker.join().unwrap();
+    });
+}
+
 /// Two sleep, and two tasks come, back or for the first time: nobody sleeps on, without a clock. A
 /// notification wakes one, which passes it on if more is there.
 fn two_sleep(is_one_new: bool) {
@@ -289,7 +450,7 @@ fn two_sleep(is_one_new: bool) {
 
 #[test]
 fn loom_two_that_come_back_wake_two() {
-    explore(|| two_sleep(false));
+    explore_two(|| two_sleep(false));
 }
 
 #[test]
@@ -342,8 +503,8 @@ fn loom_done_or_back_but_not_both() {
         let doomed = handle(&jobs, Member(DOOMED));
         doomed.put(10);
         let (_, task) = doomed.get();
-        doomed.see(|work| work.tasks().detach(task.slot));
-        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done()));
+        assert!(doomed.see(|work| work.tasks().detach(task.slot)));
+        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done(task.slot)));
         let here = handle(&jobs, Member(1));
         let came = here.try_get(Look::Recheck);
         assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));
@@ -454,7 +615,7 @@ fn loom_an_untaken_slot_is_no_task() {
             assert!(die_at(point, || _ = doomed.get()));
             assert_eq!(here.unfinished(), 1, "{point}");
             let other = handle(&jobs, Member(2));
-            let other = thread::spawn(move || other.see(|work| work.reclaim()));
+            let other = thread::spawn(move || other.see(|work| work.reclaim(Deadline::NEVER)));
             let (item, task) = here.try_get(Look::Again).unwrap();
             assert_eq!((item, task.attempt), (10, 1));
             here.done(task);
@@ -483,7 +644,7 @@ impl Members for Second {
 /// does the same: the task comes once more.
 #[test]
 fn loom_an_heir_of_one_who_reclaims() {
-    for point in ["task.reclaiming", "task.given_up", "task.seized"] {
+    for point in ["task.reclaiming", "task.returning", "task.given_up", "task.seized"] {
         explore(move || {
             let jobs = jobs(9);
             let here = handle(&jobs, Member(1));
@@ -511,19 +672,45 @@ fn loom_an_heir_of_one_who_reclaims() {
 /// The same for one who puts its own task back, which another one waits for.
 #[test]
 fn loom_an_heir_of_one_who_gives_up() {
-    explore(|| {
-        let jobs = jobs(9);
-        let doomed = handle(&jobs, Member(DOOMED));
-        doomed.put(10);
-        let (_, task) = doomed.get();
-        // Another one may be quicker with it than itself.
-        let doomed = thread::spawn(move || die_at("task.given_up", || doomed.put_back(task)));
-        let here = handle(&jobs, Member(1));
-        let mine = here.try_get(Look::Recheck);
-        doomed.join().unwrap();
-        let last = here.try_get(Look::Recheck);
-        let all: Vec<_> = [mine, last].into_iter().flatten().collect();
-        assert_eq!(all.len(), 1);
-        assert_eq!((all[0].0, all[0].1.attempt), (10, 2));
-    });
+    for point in ["task.returning", "task.given_up"] {
+        explore(move || {
+            let jobs = jobs(9);
+            let doomed = handle(&jobs, Member(DOOMED));
+            doomed.put(10);
+            let (_, task) = doomed.get();
+            // Another one may be quicker with it than itself.
+            let doomed = thread::spawn(move || die_at(point, || doomed.put_back(task)));
+            let here = handle(&jobs, Member(1));
+            let mine = here.try_get(Look::Recheck);
+            doomed.join().unwrap();
+            let last = here.try_get(Look::Recheck);
+            let all: Vec<_> = [mine, last].into_iter().flatten().collect();
+            assert_eq!(all.len(), 1, "{point}");
+            assert_eq!((all[0].0, all[0].1.attempt), (10, 2), "{point}");
+        });
+    }
+}
+
+/// Who puts a dead letter again dies on the way: it is a task again, or a dead letter, and not both.
+#[test]
+fn loom_an_heir_of_one_who_puts_a_letter_again() {
+    for point in ["task.returning", "task.given_up"] {
+        explore(move || {
+            let jobs = jobs(9);
+            let doomed = handle(&jobs, Member(DOOMED));
+            doomed.put(10);
+            let letter = doomed.letter();
+            assert!(die_at(point, || doomed.put_again(letter)));
+            let here = handle(&jobs, Member(1));
+            assert_eq!(here.unfinished(), 1, "{point}");
+            let other = handle(&jobs, Member(2));
+            let other = thread::spawn(move || other.try_get(Look::Recheck).map(|(_, task)| task));
+            let mine = here.try_get(Look::Recheck).map(|(_, task)| task);
+            let theirs = other.join().unwrap();
+            let last = here.try_get(Look::Recheck).map(|(_, task)| task);
+            let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
+            assert_eq!(all.len(), 1, "{point}");
+            assert_eq!(all[0].attempt, 1, "{point}");
+        });
+    }
 }

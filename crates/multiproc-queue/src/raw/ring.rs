@@ -316,6 +316,11 @@ impl Control {
         self.state() & (DRAIN | NOW) != 0
     }
 
+    /// Whether no consumer is left.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.state() & ORPHANED != 0
+    }
+
     /// Whether nobody gets the queued items any more: then they are discarded.
     pub(crate) fn is_thrown_away(&self) -> bool {
         self.state() & (NOW | ORPHANED) != 0
@@ -640,21 +645,14 @@ impl<M: Members + Memory> Ring<'_, M> {
         self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
     }
 
-    /// What `count` gives, if it did so while nothing was put or got; and how many items there were.
-    /// It is told how many were got.
-    pub(crate) fn while_still<R>(&self, count: impl Fn(u64) -> R) -> (u64, R) {
-        let mut before = self.marks();
-        // As below; but each try takes longer, so an impossible case is left in the end.
-        for _ in 0..100 {
-            let counted = count(before.0.count);
-            let after = self.marks();
-            if before == after {
-                let (head, tail) = after;
-                return (tail.count.wrapping_sub(head.count), counted);
-            }
-            before = after;
-        }
-        (before.1.count.wrapping_sub(before.0.count), count(before.0.count))
+    /// Does `act` while nobody puts or gets, if the locks can be had soon; whether they could. (If a
+    /// member was stopped while it had one, that side keeps still anyhow.)
+    #[cold]
+    pub(crate) fn while_still<R>(&self, act: impl FnOnce() -> R) -> (R, bool) {
+        let patience = || Deadline::after(TRIM_PATIENCE);
+        let consumers = self.lock::<Consumers>(patience);
+        let producers = self.lock::<Producers>(patience);
+        (act(), consumers.is_ok() && producers.is_ok())
     }
 
     /// Whether what is there is thrown away.

@@ -22,15 +22,26 @@
 //!    be: the item is still in the ring, and the slot is free. Only the slot that was taken last can
 //!    be one, and it is freed before the item is taken by somebody else: there is no item twice.
 //! 2. Every other change is one compare-exchange of the state (or a store, by the only one who can
-//!    change it), by its owner or, if none lives, by anybody. So each happens once, and there is nothing in between. What it compares with is the
-//!    whole word as it was found, whatever is in it.
-//! 3. A task goes from the ring into a slot, and never back. So there is none left when there was
-//!    none in the ring, then none in the slots, and meanwhile nothing was put or got.
+//!    change it), by its owner or, if none lives, by anybody. So each happens once, and there is
+//!    nothing in between. What it compares with is the whole word as it was found, whatever is in it.
+//! 3. A task goes from the ring into a slot, and never back.
+//! 4. A slot becomes `Ready` in three steps: it is `Returning`, then `returned` is incremented, then
+//!    it is `Ready`. A process that dies on the way leaves a `Returning` slot, which the next one to
+//!    reclaim brings back. So a scan of the slots that has met no `Returning` one, with the same
+//!    `returned` before and after, has not missed a slot that became `Ready` behind its back; and
+//!    neither has a later scan to be made, until `returned` changes.
+//!
+//! By 3 and 4, a count of the slots is exact if the counts of the ring and `returned` were the same
+//! before and after: meanwhile tasks only ended, one at a time, so the result was true at some moment
+//! of the scan. If it is 0, nothing was unfinished when the scan ended.
 
-use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic;
 use std::time::Duration;
 
+use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Waiters;
 use multiproc_shm::failpoint as fault;
 use multiproc_shm::fences::LightFence;
@@ -74,7 +85,7 @@ pub(crate) struct Class {
 pub(crate) struct Control {
     /// Where those wait who join.
     all_done: Waiters<LightFence>,
-    /// How often a task has come back. A hint to look for them.
+    /// How often a task has begun to come back: see invariant 4.
     pub(crate) returned: AtomicU32,
     /// How many slots of each class have been in use. Under the consumers' lock, it grows before
     /// one is used.
@@ -129,8 +140,10 @@ pub(crate) enum Kind {
     Free,
     /// A task that its owner works on, and will end.
     Held,
-    /// The same, but the owner has let go of it, and will say of one of those that it is done.
+    /// The same, but it belongs to no thread of its owner.
     Detached,
+    /// A task on its way to be `Ready`, by its owner. (It counts as unfinished.)
+    Returning,
     /// A task that waits to be delivered again.
     Ready,
     /// A task that is not delivered any more. If it has an owner, that one looks at it.
@@ -160,12 +173,13 @@ impl State {
             _ if self == Self::FREE => Kind::Free,
             HELD => Kind::Held,
             DETACHED => Kind::Detached,
-            READY => Kind::Ready,
+            READY if self.0 & OWNER == 0 => Kind::Ready,
+            READY => Kind::Returning,
             _ => Kind::Dead,
         }
     }
 
-    /// Whose it is: `Held` and `Detached` have an owner.
+    /// Whose it is: `Held`, `Detached` and `Returning` have an owner.
     fn owner(self) -> Option<MemberId> {
         u32::try_from(self.0 & OWNER).ok().and_then(MemberId::from_bits)
     }
@@ -207,11 +221,99 @@ pub(crate) trait Places {
     fn give_back(&self, class: usize, slots: Range<usize>);
 }
 
+/// A class of slots larger than this gives its memory back.
+const LARGE: usize = 64 * 1024;
+
+/// So much is given back at a time.
+const PIECE: usize = 16 << 20;
+
+/// A free slot of the small classes is looked for among so many, before one more is used.
+const WINDOW: usize = 64;
+
 /// A slot, by its class and place in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
     class: usize,
     pub(crate) place: usize,
+}
+
+impl Slot {
+    /// The slot as one number.
+    #[inline]
+    pub(crate) fn to_bits(self) -> u64 {
+        (self.class as u64) << 32 | self.place as u64
+    }
+
+    #[inline]
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        let number = |bits: u64| usize::try_from(bits).unwrap_or(0);
+        Self { class: number(bits >> 32), place: number(bits & u64::from(u32::MAX)) }
+    }
+}
+
+/// Where a handle last took a slot, in each class. Hints.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors([atomic::AtomicU32; CLASSES]);
+
+impl Cursors {
+    #[inline]
+    fn get(&self, class: usize) -> usize {
+        self.0[class].load(atomic::Ordering::Relaxed) as usize
+    }
+
+    fn set(&self, Slot { class, place }: Slot) {
+        let place = u32::try_from(place).unwrap_or(0);
+        self.0[class].store(place, atomic::Ordering::Relaxed);
+    }
+}
+
+/// A task that has come back: the one that is due first is taken first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Returned {
+    due: u64,
+    number: u64,
+    slot: Slot,
+}
+
+/// The tasks that a handle found ready when it last scanned the slots. Each is verified when it is
+/// taken: another member may have been quicker.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// The next one is the last.
+    found: Vec<Returned>,
+    /// Whether there were no others.
+    is_all: bool,
+    /// [`Control::returned`] before the scan.
+    returned: u32,
+    /// How many slots were scanned, and how many tasks were taken since.
+    scanned: usize,
+    taken: usize,
+}
+
+impl Batch {
+    /// The most it holds.
+    const MOST: usize = 1024;
+
+    /// If nothing was left to be taken: [`Control::returned`] at that time.
+    pub(crate) fn exhausted(&self) -> Option<u32> {
+        (self.found.is_empty() && self.is_all).then_some(self.returned)
+    }
+
+    /// Whether it is time for another scan, now that `returned` is this. While tasks come back all
+    /// the time, a scan must be worth its time: 64 slots for each task taken.
+    fn is_stale(&self, returned: u32) -> bool {
+        let has_changed = returned != self.returned;
+        let is_time = (self.taken + 1) * 64 >= self.scanned;
+        if self.found.is_empty() { has_changed || !self.is_all } else { has_changed && is_time }
+    }
+}
+
+/// How many tasks are in the slots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) ready: usize,
+    pub(crate) returning: usize,
+    pub(crate) in_work: usize,
 }
 
 /// What becomes of a dead letter: see [`Tasks::end_letter`].
@@ -238,6 +340,8 @@ pub(crate) struct Tasks<'a, M> {
     pub(crate) control: &'a Control,
     pub(crate) members: &'a M,
     pub(crate) max_attempts: u32,
+    /// No task is longer than that, in bytes.
+    pub(crate) longest: usize,
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
@@ -253,6 +357,8 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     #[inline(always)]
     fn words(&self, slot: Slot) -> &[AtomicU64] {
+        #[cfg(all(test, not(loom)))]
+        tests::looked(self.members.slots());
         &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
 
@@ -273,6 +379,17 @@ impl<M: Members + Places> Tasks<'_, M> {
         classes.flat_map(|(class, _)| (0..self.high(class)).map(move |place| Slot { class, place }))
     }
 
+    /// The same, from `first` on: in its class, in the other classes, and what is before it.
+    fn all_from(&self, first: Slot) -> impl Iterator<Item = Slot> + '_ {
+        let classes = self.members.classes().len();
+        let places = |class, places: Range<usize>| places.map(move |place| Slot { class, place });
+        let before = 0..first.place.min(self.high(first.class));
+        let others = (1..classes).map(move |step| (first.class + step) % classes);
+        places(first.class, before.end..self.high(first.class))
+            .chain(others.flat_map(move |class| places(class, 0..self.high(class))))
+            .chain(places(first.class, before))
+    }
+
     #[inline]
     fn high(&self, class: usize) -> usize {
         let high = self.control.highs[class].load(Ordering::Acquire) as usize;
@@ -288,13 +405,13 @@ impl<M: Members + Places> Tasks<'_, M> {
         bytes: &[u8],
         had_descriptors: bool,
         thread: u64,
-        favourite: usize,
+        cursors: &Cursors,
     ) -> Result<Delivered, Fault> {
         let taking = &self.control.taking;
         if load_locked(&taking.number) >= number {
             self.free_untaken(number);
         }
-        let slot = self.find_free(bytes.len(), favourite)?;
+        let slot = self.find_free(bytes.len(), cursors)?;
         let words = self.words(slot);
         let attempt = 1;
         taking.slot.store(self.index(slot) as u64 + 1, Ordering::Relaxed);
@@ -336,35 +453,53 @@ impl<M: Members + Places> Tasks<'_, M> {
         u64::from(self.members.me().bits()) << 32 | thread & u64::from(u32::MAX)
     }
 
-    /// A free slot for so many bytes: the caller's favourite, whose lines are in its cache; else the
-    /// first one, so that few are in use.
+    /// A free slot for so many bytes: the one taken last, whose lines are in the cache, or another.
     #[inline]
-    fn find_free(&self, length: usize, favourite: usize) -> Result<Slot, Fault> {
+    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, Fault> {
         let fits = |class: &Class| class.bytes >= length;
         let smallest = self.members.classes().iter().position(fits).ok_or(Fault::TooManyTasks)?;
-        let slot = Slot { class: smallest, place: favourite };
-        if favourite < self.high(smallest) && self.state(slot).kind() == Kind::Free {
+        let slot = Slot { class: smallest, place: cursors.get(smallest) };
+        if slot.place < self.high(smallest) && self.is_free(slot) {
             return Ok(slot);
         }
-        self.find_first_free(smallest)
+        self.find_other_free(smallest, cursors)
     }
 
+    #[inline]
+    fn is_free(&self, slot: Slot) -> bool {
+        self.state(slot).kind() == Kind::Free
+    }
+
+    /// Of a class that gives its memory back, the first free slot, so that those at the end become
+    /// free. Of another one, a free slot among the next few, or one more: a search that ends at the
+    /// first free slot would take longer with each task that is held.
     #[cold]
-    fn find_first_free(&self, smallest: usize) -> Result<Slot, Fault> {
-        for (class, &Class { slots, .. }) in
-            self.members.classes().iter().enumerate().skip(smallest)
-        {
+    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, Fault> {
+        let classes = || self.members.classes().iter().enumerate().skip(smallest);
+        for (class, &Class { slots, bytes }) in classes() {
             let high = self.high(class);
-            for place in 0..high {
-                let slot = Slot { class, place };
-                if self.state(slot).kind() == Kind::Free {
-                    return Ok(slot);
-                }
+            let (first, count) =
+                if bytes >= LARGE { (0, high) } else { (cursors.get(class) + 1, WINDOW.min(high)) };
+            let slot = |place| Slot { class, place };
+            let mut places = (first..first + count).map(|place| slot(place % high));
+            if let Some(free) = places.find(|&slot| self.is_free(slot)) {
+                cursors.set(free);
+                return Ok(free);
             }
             if high < slots {
                 let higher = u32::try_from(high + 1).unwrap_or(u32::MAX);
                 self.control.highs[class].store(higher, Ordering::Release);
-                return Ok(Slot { class, place: high });
+                cursors.set(slot(high));
+                return Ok(slot(high));
+            }
+            cursors.set(slot((first + count) % high.max(1)));
+        }
+        // All are in use, as far as was looked.
+        for (class, _) in classes() {
+            let mut places = (0..self.high(class)).map(|place| Slot { class, place });
+            if let Some(free) = places.find(|&slot| self.is_free(slot)) {
+                cursors.set(free);
+                return Ok(free);
             }
         }
         Err(Fault::TooManyTasks)
@@ -385,31 +520,19 @@ impl<M: Members + Places> Tasks<'_, M> {
         true
     }
 
-    /// Lets go of a task that will be ended later.
-    pub(crate) fn detach(&self, slot: Slot) {
+    /// The task that this member works on belongs to no thread any more. False: it was not this
+    /// member's.
+    pub(crate) fn detach(&self, slot: Slot) -> bool {
         let state = self.state(slot);
-        if state.is_of(self.members.me()) {
-            self.change(slot, state, State::new(DETACHED, state.owner(), state.attempt()));
-        }
+        let detached = State::new(DETACHED, state.owner(), state.attempt());
+        state.is_of(self.members.me()) && self.change(slot, state, detached)
     }
 
-    /// One of the detached tasks of this member is done: the one that was put first. False: there is
-    /// none.
-    pub(crate) fn detached_done(&self) -> bool {
-        let me = self.members.me();
-        let mine = |slot| {
-            let state = self.state(slot);
-            (state.kind() == Kind::Detached && state.is_of(me)).then_some((slot, state))
-        };
-        // Another thread may be quicker: then there may be another one.
-        while let Some((slot, state)) =
-            self.all().filter_map(mine).min_by_key(|&(slot, _)| self.number(slot))
-        {
-            if self.change(slot, state, State::FREE) {
-                return true;
-            }
-        }
-        false
+    /// The task that this member has detached is done. False: it was not this member's.
+    pub(crate) fn detached_done(&self, slot: Slot) -> bool {
+        let state = self.state(slot);
+        let is_mine = state.kind() == Kind::Detached && state.is_of(self.members.me());
+        is_mine && self.change(slot, state, State::FREE)
     }
 
     #[inline]
@@ -428,65 +551,86 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.give_up(slot, state, due)
     }
 
-    /// Puts the tasks of dead members back. `consumed` is the consumers' count, and was read before.
-    /// Whether there were any.
+    /// Puts the tasks of dead members back. `consumed` reads the consumers' count. Whether there were
+    /// any. The search begins at `first`, and ends there or when the deadline passes: then it returns
+    /// where to begin the next one.
     ///
     /// Some system calls: one for each owner.
-    pub(crate) fn reclaim(&self, consumed: impl Fn() -> Option<u64>, due: u64) -> bool {
+    pub(crate) fn reclaim(
+        &self,
+        first: Slot,
+        consumed: impl Fn() -> Option<u64>,
+        due: u64,
+        deadline: Deadline,
+    ) -> (bool, Slot) {
+        /// So many owners are asked about whatever the time is.
+        const LEAST: usize = 16;
         let me = self.members.me();
-        // Tasks of one owner often lie side by side.
-        let asked: Cell<Option<(MemberId, bool)>> = Cell::new(None);
-        let is_alive = |owner: MemberId| match asked.get() {
-            Some((same, is_alive)) if same == owner => is_alive,
-            _ => {
-                let is_alive = owner == me || self.members.is_alive(owner);
-                asked.set(Some((owner, is_alive)));
-                is_alive
-            }
-        };
+        // The consumers' count, of those that are dead: it was read after their death.
+        let mut owners: HashMap<Option<MemberId>, Option<u64>> = HashMap::new();
         let mut any = false;
-        for slot in self.all() {
+        for slot in self.all_from(first) {
             let state = self.state(slot);
-            match (state.kind(), state.owner()) {
-                (Kind::Free | Kind::Ready, _) | (Kind::Dead, None) => continue,
-                (_, Some(owner)) if is_alive(owner) => continue,
-                (Kind::Dead, Some(_)) => {
-                    self.change(slot, state, State::new(DEAD, None, state.attempt()));
-                    continue;
-                }
-                (Kind::Held | Kind::Detached, _) => {}
+            let owner = state.owner();
+            match state.kind() {
+                Kind::Free | Kind::Ready => continue,
+                Kind::Dead if owner.is_none() => continue,
+                _ if owner == Some(me) => continue,
+                Kind::Held | Kind::Detached | Kind::Returning | Kind::Dead => {}
             }
-            // Its owner is dead, so the number is what it will stay; the commit came after it, or
-            // never will.
-            let number = self.number(slot);
-            let Some(consumed) = consumed() else { return any };
-            fault::reached("task.reclaiming");
-            any |= match number < consumed {
-                true => self.give_up(slot, state, due),
-                false => self.change(slot, state, State::FREE),
-            };
+            if owners.len() >= LEAST && !owners.contains_key(&owner) && deadline.is_past() {
+                return (any, slot);
+            }
+            let dead = *owners.entry(owner).or_insert_with(|| {
+                let is_alive = owner.is_some_and(|owner| self.members.is_alive(owner));
+                if is_alive { None } else { consumed() }
+            });
+            let Some(consumed) = dead else { continue };
+            match state.kind() {
+                Kind::Dead => _ = self.change(slot, state, State::new(DEAD, None, state.attempt())),
+                Kind::Returning => any |= self.bring_back(slot, state, state.attempt(), due),
+                // Its owner is dead, so the number is what it will stay; the commit came after it, or
+                // never will.
+                _ => {
+                    let number = self.number(slot);
+                    fault::reached("task.reclaiming");
+                    any |= match number < consumed {
+                        true => self.give_up(slot, state, due),
+                        false => self.change(slot, state, State::FREE),
+                    };
+                }
+            }
         }
-        any
+        (any, first)
     }
 
     /// To be delivered again; or, if that makes no sense any more, a dead letter.
     fn give_up(&self, slot: Slot, state: State, due: u64) -> bool {
-        let words = self.words(slot);
-        let had_descriptors = words[FLAGS].load(Ordering::Relaxed) & HAD_DESCRIPTORS != 0;
-        let next = if had_descriptors || state.attempt() >= self.max_attempts {
-            State::new(DEAD, None, state.attempt())
-        } else {
-            words[DUE].store(due, Ordering::Relaxed);
-            State::new(READY, None, state.attempt().saturating_add(1))
-        };
-        let changed = self.change(slot, state, next);
+        let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
+        let attempt = state.attempt();
+        if flags & HAD_DESCRIPTORS == 0 && attempt < self.max_attempts {
+            return self.bring_back(slot, state, attempt.saturating_add(1), due);
+        }
+        let changed = self.change(slot, state, State::new(DEAD, None, attempt));
         fault::reached("task.given_up");
-        if changed && next.kind() == Kind::Ready {
-            self.control.returned.fetch_add(1, Ordering::AcqRel);
-            fence_after_rmw();
-        } else if changed {
+        if changed {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
+        changed
+    }
+
+    /// Makes a slot `Ready` by the steps of invariant 4. False: another member was quicker.
+    fn bring_back(&self, slot: Slot, from: State, attempt: u32, due: u64) -> bool {
+        let returning = State::new(READY, Some(self.members.me()), attempt);
+        if !self.change(slot, from, returning) {
+            return false;
+        }
+        fault::reached("task.returning");
+        self.words(slot)[DUE].store(due, Ordering::Relaxed);
+        self.control.returned.fetch_add(1, Ordering::AcqRel);
+        fence_after_rmw();
+        let changed = self.change(slot, returning, State::new(READY, None, attempt));
+        fault::reached("task.given_up");
         changed
     }
 
@@ -499,26 +643,63 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
     }
 
-    /// Takes a task that has come back, of those whose time has come, and appends its bytes.
+    /// Takes a task that has come back, of those that are due, and appends its bytes. It scans the
+    /// slots once at most.
     pub(crate) fn take_returned(
         &self,
-        consumed: u64,
+        batch: &mut Batch,
+        due: u64,
         thread: u64,
         bytes: &mut Vec<u8>,
     ) -> Result<Option<Delivered>, Fault> {
+        let mut was_scanned = false;
         loop {
-            let due = |slot: Slot| self.words(slot)[DUE].load(Ordering::Relaxed);
-            let first = self
-                .all()
-                .filter(|&slot| self.state(slot).kind() == Kind::Ready && due(slot) <= consumed)
-                .min_by_key(|&slot| (due(slot), self.number(slot)));
-            let Some(slot) = first else { return Ok(None) };
-            if let Some(task) = self.seize(slot, Kind::Ready, HELD, bytes)? {
-                self.words(slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
+            if !was_scanned && batch.is_stale(self.control.returned.load(Ordering::Acquire)) {
+                self.fill(batch);
+                was_scanned = true;
+            }
+            let Some(next) = batch.found.pop_if(|next| next.due <= due) else { return Ok(None) };
+            batch.taken += 1;
+            if self.back(next.slot) != Some(next) {
+                continue;
+            }
+            if let Some(task) = self.seize(next.slot, Kind::Ready, HELD, bytes)? {
+                self.words(task.slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
                 self.control.redelivered.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(task));
             }
         }
+    }
+
+    /// Finds the tasks that have come back.
+    fn fill(&self, batch: &mut Batch) {
+        let Batch { found, is_all, returned, scanned, taken } = batch;
+        *returned = self.control.returned.load(Ordering::Acquire);
+        (*is_all, *scanned, *taken) = (true, 0, 0);
+        found.clear();
+        for slot in self.all() {
+            *scanned += 1;
+            match self.state(slot).kind() {
+                Kind::Returning => *is_all = false,
+                Kind::Ready => found.extend(self.back(slot)),
+                _ => {}
+            }
+        }
+        if found.len() > Batch::MOST {
+            found.select_nth_unstable(Batch::MOST);
+            found.truncate(Batch::MOST);
+            found.shrink_to_fit();
+            *is_all = false;
+        }
+        found.sort_unstable_by_key(|&task| Reverse(task));
+    }
+
+    /// The task in a slot that is ready.
+    fn back(&self, slot: Slot) -> Option<Returned> {
+        let words = self.words(slot);
+        let is_ready = self.state(slot).kind() == Kind::Ready;
+        let due = words[DUE].load(Ordering::Relaxed);
+        is_ready.then(|| Returned { due, number: self.number(slot), slot })
     }
 
     /// Makes a slot of nobody, of kind `from`, this member's own, and appends its bytes. `None`:
@@ -539,7 +720,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
         fault::reached("task.seized");
         let length = usize::try_from(self.words(slot)[LENGTH].load(Ordering::Relaxed));
-        let most = self.members.classes()[slot.class].bytes;
+        let most = self.members.classes()[slot.class].bytes.min(self.longest);
         let Some(length) = length.ok().filter(|&length| length <= most) else {
             // Nobody can do anything with it. As a dead letter, it is in nobody's way.
             self.change(slot, mine, State::new(DEAD, None, attempt));
@@ -549,26 +730,25 @@ impl<M: Members + Places> Tasks<'_, M> {
         Ok(Some(Delivered { slot, number: self.number(slot), attempt }))
     }
 
-    /// Takes the dead letter with the least number that is above `after`, and appends its bytes.
-    /// Whether it had descriptors comes with it.
+    /// The dead letters that nobody looks at, from the oldest on.
+    pub(crate) fn letters(&self) -> Vec<Slot> {
+        let is_letter = |state: State| state.kind() == Kind::Dead && state.owner().is_none();
+        let letters = self.all().filter(|&slot| is_letter(self.state(slot)));
+        let mut letters: Vec<_> = letters.map(|slot| (self.number(slot), slot)).collect();
+        letters.sort_unstable();
+        letters.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Takes a dead letter, and appends its bytes. Whether it had descriptors comes with it. `None`: it
+    /// is none any more.
     pub(crate) fn take_letter(
         &self,
-        after: Option<u64>,
+        slot: Slot,
         bytes: &mut Vec<u8>,
     ) -> Result<Option<(Delivered, bool)>, Fault> {
-        loop {
-            let is_next = |slot: &Slot| {
-                let state = self.state(*slot);
-                let is_dead = state.kind() == Kind::Dead && state.owner().is_none();
-                is_dead && after.is_none_or(|after| self.number(*slot) > after)
-            };
-            let first = self.all().filter(is_next).min_by_key(|&slot| self.number(slot));
-            let Some(slot) = first else { return Ok(None) };
-            if let Some(task) = self.seize(slot, Kind::Dead, DEAD, bytes)? {
-                let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
-                return Ok(Some((task, flags & HAD_DESCRIPTORS != 0)));
-            }
-        }
+        let letter = self.seize(slot, Kind::Dead, DEAD, bytes)?;
+        let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
+        Ok(letter.map(|task| (task, flags & HAD_DESCRIPTORS != 0)))
     }
 
     /// What becomes of a dead letter that this member has taken.
@@ -577,46 +757,53 @@ impl<M: Members + Places> Tasks<'_, M> {
         if !state.is_letter_of(self.members.me()) {
             return;
         }
-        let next = match end {
-            LetterEnd::Discard => State::FREE,
-            LetterEnd::LayBack => State::new(DEAD, None, state.attempt()),
-            LetterEnd::Revive { due } => {
-                self.words(slot)[DUE].store(due, Ordering::Relaxed);
-                State::new(READY, None, 1)
-            }
+        match end {
+            LetterEnd::Discard => self.change(slot, state, State::FREE),
+            LetterEnd::LayBack => self.change(slot, state, State::new(DEAD, None, state.attempt())),
+            LetterEnd::Revive { due } => self.bring_back(slot, state, 1, due),
         };
-        self.change(slot, state, next);
-        if next.kind() == Kind::Ready {
-            self.control.returned.fetch_add(1, Ordering::AcqRel);
-            fence_after_rmw();
-        }
-    }
-
-    fn count(&self, is_one: impl Fn(Slot, State) -> bool) -> usize {
-        self.all().filter(|&slot| is_one(slot, self.state(slot))).count()
-    }
-
-    /// How many tasks wait to be delivered again.
-    pub(crate) fn ready(&self) -> usize {
-        self.count(|_, state| state.kind() == Kind::Ready)
     }
 
     /// How many dead letters there are.
     pub(crate) fn dead(&self) -> usize {
-        self.count(|_, state| state.kind() == Kind::Dead)
+        self.all().filter(|&slot| self.state(slot).kind() == Kind::Dead).count()
     }
 
-    /// How many tasks are in work. Those that the consumers' count does not cover are being taken,
-    /// and are in the ring as yet.
-    pub(crate) fn in_work(&self, consumed: u64) -> usize {
-        self.count(|slot, state| state.is_in_work() && self.number(slot) < consumed)
+    /// Counts the tasks in the slots, as each of them is at the moment when it is looked at. Slots in
+    /// work that `consumed` does not cover are being taken, and are in the ring as yet.
+    pub(crate) fn tally(&self, consumed: u64) -> Tally {
+        let mut tally = Tally::default();
+        for slot in self.all() {
+            let state = self.state(slot);
+            match state.kind() {
+                Kind::Free | Kind::Dead => {}
+                Kind::Returning => tally.returning += 1,
+                Kind::Ready => tally.ready += 1,
+                Kind::Held | Kind::Detached => {
+                    tally.in_work += usize::from(self.number(slot) < consumed);
+                }
+            }
+        }
+        tally
     }
 
-    /// How many tasks were got and are neither done nor dead.
-    pub(crate) fn unfinished(&self, consumed: u64) -> usize {
-        self.count(|slot, state| {
-            state.kind() == Kind::Ready || state.is_in_work() && self.number(slot) < consumed
-        })
+    /// Finds a slot with an unfinished task; in a queue whose items are thrown away, with one in
+    /// work. The search begins at `first`: it takes one look where that has one.
+    pub(crate) fn find_unfinished(
+        &self,
+        first: Slot,
+        consumed: u64,
+        is_thrown_away: bool,
+    ) -> Option<Slot> {
+        let is_unfinished = |&slot: &Slot| {
+            let state = self.state(slot);
+            match state.kind() {
+                Kind::Free | Kind::Dead => false,
+                Kind::Returning | Kind::Ready => !is_thrown_away,
+                Kind::Held | Kind::Detached => is_thrown_away || self.number(slot) < consumed,
+            }
+        };
+        self.all_from(first).find(is_unfinished)
     }
 
     /// Whether any task may come back while this thread waits for it: not those that it has itself,
@@ -625,7 +812,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.all().any(|slot| {
             let state = self.state(slot);
             match state.kind() {
-                Kind::Ready => true,
+                Kind::Returning | Kind::Ready => true,
                 Kind::Held => !self.is_held_by(slot, state, thread),
                 Kind::Detached => !state.is_of(self.members.me()),
                 Kind::Free | Kind::Dead => false,
@@ -644,19 +831,34 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.all().any(|slot| self.is_held_by(slot, self.state(slot), thread))
     }
 
+    /// Discards the tasks that wait to be delivered again: nobody takes one any more. With
+    /// `is_orphaned`, all others as well: no process is left that could end one, or look at a dead
+    /// letter.
+    #[cold]
+    pub(crate) fn discard(&self, is_orphaned: bool) {
+        for slot in self.all() {
+            let state = self.state(slot);
+            if state.kind() == Kind::Ready || is_orphaned {
+                self.change(slot, state, State::FREE);
+            }
+        }
+    }
+
+    /// How many pieces of memory [`trim`](Self::trim) can give back at most, if none is used anew.
+    pub(crate) fn pieces(&self) -> usize {
+        let large = self.members.classes().iter().filter(|class| class.bytes >= LARGE);
+        large.map(|class| class.slots.div_ceil(PIECE.div_ceil(class.bytes))).sum()
+    }
+
     /// Gives the memory of large slots back that are not in use and have none behind them that is: a
     /// piece of it. Whether there is more. Under the consumers' lock.
     pub(crate) fn trim(&self, now: Duration) -> bool {
-        /// Smaller ones stay: the memory of all of them is little.
-        const LARGE: usize = 64 * 1024;
-        /// So much at a time.
-        const PIECE: usize = 16 << 20;
         for (class, &Class { bytes, .. }) in self.members.classes().iter().enumerate() {
             if bytes < LARGE {
                 continue;
             }
             let high = self.high(class);
-            let is_free = |&place: &usize| self.state(Slot { class, place }).kind() == Kind::Free;
+            let is_free = |&place: &usize| self.is_free(Slot { class, place });
             let most = PIECE.div_ceil(bytes);
             let free = (0..high).rev().take(most).take_while(is_free).count();
             if free > 0 {
@@ -684,4 +886,172 @@ fn change(word: &AtomicU64, from: State, to: State) -> bool {
     let changed = word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
     fence_after_rmw();
     changed.is_ok()
+}
+
+/// How many slots are looked at.
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::iter;
+    use std::thread;
+    use std::time::Duration;
+
+    use multiproc_shm::members::Members;
+    use multiproc_testkit::watchdog;
+
+    use super::*;
+    use crate::{JoinableQueue, Receipt, Task};
+
+    thread_local! {
+        /// How often this thread has looked at a slot.
+        static LOOKS: Cell<u64> = const { Cell::new(0) };
+        /// What another process does to the slots before each look.
+        static FORGE: Cell<Option<Forge>> = const { Cell::new(None) };
+    }
+
+    type Forge = fn(&[AtomicU64], u64);
+
+    pub(super) fn looked(slots: &[AtomicU64]) {
+        LOOKS.set(LOOKS.get() + 1);
+        if let Some(forge) = FORGE.get() {
+            forge(slots, LOOKS.get());
+        }
+    }
+
+    const TASKS: u32 = 4000;
+
+    fn looks_of(act: impl FnOnce()) -> u64 {
+        let before = LOOKS.get();
+        act();
+        LOOKS.get() - before
+    }
+
+    fn take_all(jobs: &JoinableQueue<u32>) -> Vec<Task<u32>> {
+        (0..TASKS).map(|_| jobs.get().unwrap()).collect()
+    }
+
+    #[test]
+    fn taking_a_task_looks_at_few_slots_however_many_are_held() {
+        let jobs = JoinableQueue::unbounded().unwrap();
+        jobs.put_many(0..TASKS).unwrap();
+        let mut tasks = Vec::new();
+        let looks = looks_of(|| tasks = take_all(&jobs));
+        assert!(looks < u64::from(TASKS) * 100, "{looks}");
+        // Neither does taking them once more, beside others that are fresh.
+        tasks.clear();
+        jobs.put_many(0..TASKS).unwrap();
+        let looks = looks_of(|| tasks = take_all(&jobs));
+        assert!(tasks.iter().all(|task| task.attempt() == 2));
+        assert!(looks < u64::from(TASKS) * 100, "{looks}");
+        let looks = looks_of(|| tasks.extend(take_all(&jobs)));
+        assert!(looks < u64::from(TASKS) * 200, "{looks}");
+        tasks.clear();
+        // Until now, all were held at once.
+        let looks = looks_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
+        assert!(looks < u64::from(TASKS) * 200, "{looks}");
+        assert_eq!(jobs.unfinished(), 0);
+    }
+
+    #[test]
+    fn taking_fresh_tasks_looks_at_few_slots_while_others_wait_for_their_turn() {
+        let jobs = JoinableQueue::unbounded().unwrap();
+        jobs.put_many(0..2 * TASKS).unwrap();
+        drop(take_all(&jobs));
+        let looks = looks_of(|| {
+            for n in TASKS..2 * TASKS {
+                let task = jobs.get().unwrap();
+                assert_eq!((*task, task.attempt()), (n, 1));
+                task.task_done();
+            }
+        });
+        assert!(looks < u64::from(TASKS) * 100, "{looks}");
+    }
+
+    #[test]
+    fn a_completion_looks_at_few_slots_while_a_thread_joins() {
+        let jobs = JoinableQueue::unbounded().unwrap();
+        jobs.put_many(0..2 * TASKS).unwrap();
+        let tasks = take_all(&jobs);
+        thread::scope(|scope| {
+            let joiner = scope.spawn(|| jobs.join().unwrap());
+            let all_done = jobs.core.store.region.control().tasks.all_done();
+            let end = |tasks: Vec<Task<u32>>| {
+                tasks.into_iter().for_each(|task| {
+                    // It sleeps, or so it seems to whoever completes a task.
+                    while !all_done.has_sleepers() {
+                        thread::yield_now();
+                    }
+                    task.task_done();
+                });
+            };
+            // While something is in the ring, nothing needs to be looked at but the slot itself.
+            let looks = looks_of(|| end(tasks));
+            assert!(looks <= u64::from(TASKS) * 2, "{looks}");
+            // Without that, one that is in work, mostly the same as before.
+            let tasks = take_all(&jobs);
+            let looks = looks_of(|| end(tasks));
+            assert!(looks < u64::from(TASKS) * 10, "{looks}");
+            joiner.join().unwrap();
+        });
+    }
+
+    /// Slots in use while they are forged.
+    const FORGED: usize = 16;
+
+    /// Each time, each is another task.
+    fn forge_all(slots: &[AtomicU64], kind: u64, owner: fn(u64) -> u64, looks: u64) {
+        for (n, slot) in slots.chunks_exact(WORDS).take(FORGED).enumerate() {
+            let n = looks + n as u64;
+            slot[NUMBER].store(n, Ordering::Relaxed);
+            slot[DUE].store(0, Ordering::Relaxed);
+            slot[STATE].store((n + 1) << 32 | kind | owner(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Whatever another process makes of the slots, each call ends, and looks at each slot a few times.
+    #[test]
+    fn forged_slots_bound_what_each_call_looks_at() {
+        /// Of nobody, of the creator, of a member that there never was, each time another one.
+        const OWNERS: [fn(u64) -> u64; 3] = [|_| 0, |_| 1 << 10, |n| 0x1_0400 + (n << 10)];
+        let forges: [Forge; 5] = [
+            |slots, looks| forge_all(slots, READY, OWNERS[0], looks),
+            |slots, looks| forge_all(slots, DEAD, OWNERS[0], looks),
+            |slots, looks| forge_all(slots, DETACHED, OWNERS[1], looks),
+            |slots, looks| forge_all(slots, HELD, OWNERS[2], looks),
+            |slots, looks| forge_all(slots, READY, OWNERS[2], looks),
+        ];
+        let _dog = watchdog();
+        for (n, forge) in forges.into_iter().enumerate() {
+            let jobs = JoinableQueue::<u32>::unbounded().unwrap();
+            assert_eq!(u64::from(jobs.core.store.region.me().bits()), 1 << 10, "as forged above");
+            jobs.put_many(0..100).unwrap();
+            let mut tasks: Vec<_> = (0..FORGED).map(|_| jobs.get().unwrap()).collect();
+            let (_, receipt) = tasks.pop().unwrap().into_parts();
+            let _detached = tasks.pop().unwrap().detach();
+            let task = tasks.pop().unwrap();
+            FORGE.set(Some(forge));
+            let forged = |name: &str, act: &mut dyn FnMut()| {
+                // Something seems to have come back.
+                let control = jobs.core.store.region.control();
+                control.tasks.returned.fetch_add(1, Ordering::Relaxed);
+                let looks = looks_of(act);
+                assert!(looks <= 100 * FORGED as u64 * 10, "forge {n}: {name}: {looks}");
+            };
+            let moment = Duration::ZERO;
+            forged("try_get", &mut || drop(jobs.try_get()));
+            forged("get_timeout", &mut || drop(jobs.get_timeout(moment)));
+            forged("dead_letters", &mut || {
+                let letters = jobs.dead_letters();
+                assert!(letters.map_or(0, |letters| letters.len()) <= FORGED);
+            });
+            forged("unfinished", &mut || _ = jobs.unfinished());
+            forged("len", &mut || _ = jobs.len());
+            forged("join", &mut || _ = jobs.join_timeout(moment));
+            forged("detached", &mut || jobs.task_done().unwrap());
+            let (mut receipt, mut task) = (Some(receipt), Some(task));
+            forged("receipt", &mut || receipt.take().into_iter().for_each(Receipt::task_done));
+            forged("put_back", &mut || task.take().into_iter().for_each(Task::put_back));
+            FORGE.set(None);
+        }
+    }
 }

@@ -1,29 +1,60 @@
 //! Ring and slots together: what a joinable queue does.
 //!
-//! Where a count of both must be exact, it is made while the ring keeps still: a task goes from the
-//! ring into a slot and never back, and meanwhile changes only there.
+//! A count of both is exact if the ring kept still meanwhile, and no task came back: see the
+//! invariants of [`tasks`](super::tasks). Two things are asked:
+//!
+//! - **Is everything done?** One attempt answers that. If anything moved, the answer is no: whatever
+//!   was put, got or brought back meanwhile will be completed later, and whoever completes it asks
+//!   again. (If it dies before, those who wait ask again at their next recheck.)
+//! - **How many are there?** Attempts are made until one is exact: after a few, under the locks of
+//!   the ring.
+
+use std::sync::{Mutex, atomic};
 
 use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
 use multiproc_shm::event_count::{Look, PAUSE};
 use multiproc_shm::members::Members;
-use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::primitives::{Backoff, Ordering};
 
 use super::blocks::Memory;
 use super::frame::Header;
 use super::ring::{Fault, Incoming, Ring, Sink};
-use super::tasks::{Delivered, LetterEnd, Places, Slot, Tasks};
+use super::tasks::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {
     pub(crate) ring: Ring<'a, M>,
     pub(crate) max_attempts: u32,
-    /// How often a task had come back, when last none was there.
-    pub(crate) returned: &'a AtomicU32,
-    /// The place of the slot that it took last.
-    pub(crate) favourite: &'a AtomicU32,
+    pub(crate) hints: &'a Hints,
     /// Whether this handle puts no more. As long as one does, the queue does not end by itself.
     pub(crate) is_closed: bool,
+}
+
+/// What a handle has seen of tasks. Hints, in the memory of its process.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    /// How often a task had come back, when last none was there.
+    returned: atomic::AtomicU32,
+    cursors: Cursors,
+    /// A slot in which an unfinished task was last found.
+    busy: atomic::AtomicU64,
+    batch: Mutex<Batch>,
+    /// Where the search for tasks of dead members goes on.
+    reclaimed: atomic::AtomicU64,
+    /// How many more tasks that have come back are taken before another slot is looked for.
+    short: atomic::AtomicU32,
+}
+
+/// How many tasks that have come back are taken for one search in vain of all slots for a free one.
+const SHORT: u32 = 64;
+
+/// What stays the same while no task is put, got or brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Still {
+    returned: u32,
+    produced: u64,
+    consumed: u64,
 }
 
 /// Who gets a task, and where it goes.
@@ -35,12 +66,19 @@ pub(crate) struct Getting<'a> {
     pub(crate) task: Option<Delivered>,
 }
 
+impl<'a> Getting<'a> {
+    #[inline]
+    pub(crate) fn new(thread: u64, buffer: &'a mut Vec<u8>, lane: &'a mut dyn Incoming) -> Self {
+        Self { thread, buffer, lane, task: None }
+    }
+}
+
 /// An item on its way into a slot.
 struct TaskSink<'a, M> {
     buffer: &'a mut Vec<u8>,
     tasks: Tasks<'a, M>,
     thread: u64,
-    favourite: &'a AtomicU32,
+    cursors: &'a Cursors,
     task: &'a mut Option<Delivered>,
 }
 
@@ -58,14 +96,8 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
     #[inline]
     fn ended(&mut self, header: &Header) -> Result<(), Fault> {
         let had_descriptors = header.tag != 0;
-        let before = self.favourite.load(Ordering::Relaxed);
-        let favourite = before as usize;
         let (number, thread) = (header.number, self.thread);
-        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, favourite)?;
-        let place = u32::try_from(task.slot.place).unwrap_or(0);
-        if place != before {
-            self.favourite.store(place, Ordering::Relaxed);
-        }
+        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, self.cursors)?;
         *self.task = Some(task);
         Ok(())
     }
@@ -78,14 +110,18 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             control: &self.ring.control.tasks,
             members: self.ring.members,
             max_attempts: self.max_attempts,
+            longest: usize::try_from(self.ring.limits.bytes).unwrap_or(usize::MAX),
         }
     }
 
-    /// Puts the tasks of the dead back.
-    pub(crate) fn reclaim(&self) {
+    /// Puts the tasks of dead members back: until the deadline, the next call does the rest.
+    pub(crate) fn reclaim(&self, deadline: Deadline) {
         let Some((produced, _)) = self.ring.counts() else { return };
         let consumed = || self.ring.counts().map(|(_, consumed)| consumed);
-        if self.tasks().reclaim(consumed, produced) {
+        let first = Slot::from_bits(self.hints.reclaimed.load(atomic::Ordering::Relaxed));
+        let (any, next) = self.tasks().reclaim(first, consumed, produced, deadline);
+        self.hints.reclaimed.store(next.to_bits(), atomic::Ordering::Relaxed);
+        if any {
             self.came_back();
         }
     }
@@ -97,11 +133,10 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         self.ended();
     }
 
-    /// One that this member has detached is done. False: there is none.
-    pub(crate) fn detached_done(&self) -> bool {
-        let is_done = self.tasks().detached_done();
+    /// Tasks that this member has detached are done.
+    pub(crate) fn detached_done(&self, slots: &[Slot]) {
+        slots.iter().for_each(|&slot| _ = self.tasks().detached_done(slot));
         self.ended();
-        is_done
     }
 
     /// The task that this member works on goes back, to the end.
@@ -150,7 +185,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     fn notify_if_last(&self, is_end: bool) {
         // If two end the last two tasks, one of them sees that both have ended.
         let passed = self.ring.control.fences().full();
-        if self.unfinished() == 0 {
+        if self.is_all_done() {
             self.ring.control.tasks.all_done().notify_all(passed);
             if is_end {
                 self.ring.wake_consumers();
@@ -158,14 +193,43 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
+    /// What must be the same before and after a look at the slots.
+    fn still(&self) -> Option<Still> {
+        let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
+        let (produced, consumed) = self.ring.counts()?;
+        Some(Still { returned, produced, consumed })
+    }
+
+    /// Whether all tasks were done, at one moment during the call. (Of a queue whose items are thrown
+    /// away, those in work.) False also if something was put, got or brought back during the call.
+    pub(crate) fn is_all_done(&self) -> bool {
+        let is_thrown_away = self.ring.is_thrown_away();
+        let Some(still) = self.still() else { return false };
+        if still.produced != still.consumed && !is_thrown_away {
+            return false;
+        }
+        let busy = Slot::from_bits(self.hints.busy.load(atomic::Ordering::Relaxed));
+        match self.tasks().find_unfinished(busy, still.consumed, is_thrown_away) {
+            Some(found) => {
+                if found != busy {
+                    self.hints.busy.store(found.to_bits(), atomic::Ordering::Relaxed);
+                }
+                false
+            }
+            None => self.still() == Some(still),
+        }
+    }
+
     /// How many tasks are not done: exact at one moment during the call. Of a queue whose items are
     /// thrown away, those in work.
     pub(crate) fn unfinished(&self) -> usize {
         if self.ring.is_thrown_away() {
-            return self.tasks().in_work(u64::MAX);
+            return self.count(|_, tally| tally.in_work, |_| u64::MAX);
         }
-        let (items, tasks) = self.ring.while_still(|consumed| self.tasks().unfinished(consumed));
-        usize::try_from(items).unwrap_or(usize::MAX).saturating_add(tasks)
+        let add = |items: usize, Tally { ready, returning, in_work }| {
+            items.saturating_add(ready + returning + in_work)
+        };
+        self.count(add, |consumed| consumed)
     }
 
     /// How many tasks can be got.
@@ -173,8 +237,44 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if self.ring.is_thrown_away() {
             return 0;
         }
-        let (items, tasks) = self.ring.while_still(|_| self.tasks().ready());
-        usize::try_from(items).unwrap_or(usize::MAX).saturating_add(tasks)
+        let add =
+            |items: usize, Tally { ready, returning, .. }| items.saturating_add(ready + returning);
+        self.count(add, |consumed| consumed)
+    }
+
+    /// Counts items and tasks: exact at one moment during the call. Tasks in work count if their
+    /// number is below what `covered` makes of the consumers' count.
+    fn count(&self, add: impl Fn(usize, Tally) -> usize, covered: impl Fn(u64) -> u64) -> usize {
+        /// One attempt is nearly always enough, unless tasks are put and got all the time.
+        const FREE: u32 = if cfg!(loom) { 1 } else { 4 };
+        /// Attempts with the ring held still. Only a task that is just coming back makes them fail.
+        const HELD: u32 = if cfg!(loom) { 1 } else { 64 };
+        let attempt = || {
+            let Some(still) = self.still() else { return (1, true) };
+            let tally = self.tasks().tally(covered(still.consumed));
+            let is_exact = tally.returning == 0 && self.still() == Some(still);
+            let items = still.produced.wrapping_sub(still.consumed).min(self.ring.limits.capacity);
+            (add(usize::try_from(items).unwrap_or(usize::MAX), tally), is_exact)
+        };
+        for _ in 0..FREE {
+            if let (count, true) = attempt() {
+                return count;
+            }
+        }
+        let (mut last, backoff) = (0, Backoff::new());
+        for round in 0..HELD {
+            let ((count, is_exact), was_still) = self.ring.while_still(attempt);
+            if is_exact {
+                return count;
+            }
+            last = count;
+            if !was_still && round > 1 {
+                break;
+            }
+            backoff.snooze();
+        }
+        // A member was stopped while it brought a task back: there is one.
+        last.max(1)
     }
 
     /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
@@ -183,10 +283,10 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         let waited =
             all_done.wait_heavily(self.ring.control.fences(), PAUSE, deadline, RECHECK, |look| {
                 if look == Look::Recheck {
-                    self.reclaim();
+                    self.reclaim(deadline);
                     looked();
                 }
-                (self.unfinished() == 0).then_some(())
+                self.is_all_done().then_some(())
             });
         waited.outcome.is_some()
     }
@@ -201,8 +301,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if self.may_have_returned() {
             return Ok(false);
         }
-        self.take_item(getting, deadline)?;
-        Ok(getting.task.is_some())
+        match self.take_item(getting, deadline) {
+            Ok(()) => Ok(getting.task.is_some()),
+            Err(fault) if is_short_of_slots(fault) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Takes the next task, if there is one. `check` is called when there is none, and may say that
@@ -214,21 +317,62 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         deadline: Deadline,
         check: impl FnOnce(Look) -> Result<(), Fault>,
     ) -> Option<Result<(), Fault>> {
+        match self.take(getting, look, deadline) {
+            Ok(()) if getting.task.is_none() => check(look).err().map(Err),
+            result => Some(result),
+        }
+    }
+
+    /// Takes the next task, if there is one.
+    pub(crate) fn take(
+        &self,
+        getting: &mut Getting<'_>,
+        look: Look,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
         if look == Look::Recheck {
-            self.reclaim();
+            self.reclaim(deadline);
+        }
+        let short = self.hints.short.load(atomic::Ordering::Relaxed);
+        if short > 0 {
+            self.hints.short.store(short - 1, atomic::Ordering::Relaxed);
         }
         // What has come back, if its turn has come; and whatever has, if there is nothing else.
-        let mut result = self.take_returned(getting, look, false);
-        if result.is_ok() && getting.task.is_none() {
-            result = self.take_item(getting, deadline);
+        self.take_returned(getting, look, short > 0)?;
+        if getting.task.is_none() {
+            match self.take_item(getting, deadline) {
+                Err(fault) if is_short_of_slots(fault) => {
+                    return self.take_instead(getting, fault, deadline);
+                }
+                result => result?,
+            }
         }
-        if result.is_ok() && getting.task.is_none() {
-            result = self.take_returned(getting, look, true);
+        if getting.task.is_none() {
+            self.take_returned(getting, look, true)?;
         }
-        if result.is_ok() && getting.task.is_none() {
-            return check(look).err().map(Err);
+        Ok(())
+    }
+
+    /// For want of a slot, takes a task that has one: whatever has come back, or comes back now. It
+    /// would never come otherwise if nobody else had a task: its turn is behind the item that needs a
+    /// slot.
+    #[cold]
+    fn take_instead(
+        &self,
+        getting: &mut Getting<'_>,
+        fault: Fault,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
+        self.take_returned(getting, Look::Recheck, true)?;
+        if getting.task.is_none() {
+            self.reclaim(deadline);
+            self.take_returned(getting, Look::Recheck, true)?;
         }
-        Some(result)
+        if getting.task.is_none() {
+            return Err(fault);
+        }
+        self.hints.short.store(SHORT, atomic::Ordering::Relaxed);
+        Ok(())
     }
 
     #[inline]
@@ -237,11 +381,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         Getting { thread, buffer, lane, task }: &mut Getting<'_>,
         deadline: Deadline,
     ) -> Result<(), Fault> {
-        let (tasks, favourite) = (self.tasks(), self.favourite);
-        let mut sink = TaskSink { buffer, tasks, thread: *thread, favourite, task };
+        let (tasks, cursors) = (self.tasks(), &self.hints.cursors);
+        let mut sink = TaskSink { buffer, tasks, thread: *thread, cursors, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
         // The notification that woke this one may have been meant for that.
-        if task.is_some() && self.may_have_returned() && self.tasks().ready() > 0 {
+        if task.is_some() && self.may_have_returned() {
             self.ring.notify_consumer();
         }
         Ok(())
@@ -250,45 +394,53 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     #[inline]
     fn may_have_returned(&self) -> bool {
         let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
-        returned != self.returned.load(Ordering::Relaxed)
+        returned != self.hints.returned.load(atomic::Ordering::Relaxed)
     }
 
     fn take_returned(
         &self,
         getting: &mut Getting<'_>,
         look: Look,
-        is_empty: bool,
+        is_any_due: bool,
     ) -> Result<(), Fault> {
-        let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
-        // Whoever put one back may have died before it said so.
-        if look == Look::Again && returned == self.returned.load(Ordering::Relaxed) {
+        if look == Look::Again && !self.may_have_returned() {
             return Ok(());
         }
-        self.look_for_returned(getting, returned, is_empty)
+        self.look_for_returned(getting, is_any_due)
     }
 
     #[cold]
-    fn look_for_returned(
-        &self,
-        Getting { thread, buffer, task, .. }: &mut Getting<'_>,
-        returned: u32,
-        is_empty: bool,
-    ) -> Result<(), Fault> {
-        let tasks = self.tasks();
+    fn look_for_returned(&self, getting: &mut Getting<'_>, is_any_due: bool) -> Result<(), Fault> {
         if self.ring.is_thrown_away() {
             return Err(Fault::Closed);
         }
-        let consumed = if is_empty {
+        let due = if is_any_due {
             u64::MAX
         } else {
             self.ring.counts().map_or(0, |(_, consumed)| consumed)
         };
-        *task = tasks.take_returned(consumed, *thread, buffer)?;
-        if tasks.ready() == 0 {
-            self.returned.store(returned, Ordering::Relaxed);
+        // While another thread has the batch, this one does without: it never waits here.
+        let (mut shared, mut own) = (self.hints.batch.try_lock(), Batch::default());
+        let batch = shared.as_deref_mut().unwrap_or(&mut own);
+        let task = self.tasks().take_returned(batch, due, getting.thread, getting.buffer)?;
+        if let Some(returned) = batch.exhausted() {
+            self.hints.returned.store(returned, atomic::Ordering::Relaxed);
         } else if task.is_some() {
             self.ring.notify_consumer();
         }
+        if let Some(Delivered { slot, .. }) = task
+            && self.ring.is_thrown_away()
+        {
+            // It may have been seized behind the back of one who joins, and has seen no task in work.
+            self.put_back(slot);
+            return Err(Fault::Closed);
+        }
+        getting.task = task;
         Ok(())
     }
+}
+
+/// Whether a task was not taken because it would have needed a slot, or the memory of one.
+fn is_short_of_slots(fault: Fault) -> bool {
+    matches!(fault, Fault::TooManyTasks | Fault::OutOfMemory)
 }

@@ -55,6 +55,7 @@ impl MemberId {
     }
 
     /// The member whose [`bits`](Self::bits) these are, if they are any's.
+    #[inline]
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Self> {
         let is_member = bits >> SLOT_BITS != 0 && bits >> Self::BITS == 0;
@@ -69,12 +70,14 @@ impl MemberId {
     }
 
     /// The number to be kept in a word: never zero, below 2^29.
+    #[inline]
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0.get()
     }
 
     /// The slot.
+    #[inline]
     #[must_use]
     pub fn slot(self) -> usize {
         self.bits() as usize % MEMBERS

@@ -47,6 +47,7 @@ impl Futex {
 impl Deref for Futex {
     type Target = AtomicU32;
 
+    #[inline]
     fn deref(&self) -> &AtomicU32 {
         &self.0
     }

@@ -16,6 +16,7 @@
 //! block.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
@@ -24,7 +25,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::{CheckedFd, memfd};
 use bytemuck::Pod;
@@ -393,6 +394,8 @@ pub(crate) struct Open {
     layout: Layout,
     /// [`Control::release_slot`] of its kind.
     release_slot: fn(&Mapping, Layout, usize),
+    /// See [`Region::local`].
+    local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Open {
@@ -614,7 +617,8 @@ impl<C: Control> Region<C> {
             mapping.view::<C>(CONTROL).release_slot(mapping.data_as(layout), slot);
         };
         fork::register();
-        let this = Open { mapping, descriptor, key, membership, layout, release_slot };
+        let local = OnceLock::new();
+        let this = Open { mapping, descriptor, key, membership, layout, release_slot, local };
         if let Err(error) = this.join() {
             // Dropping `this` takes the lock.
             drop(open);
@@ -623,6 +627,18 @@ impl<C: Control> Region<C> {
         let this = Arc::new(this);
         open.insert(key, Arc::downgrade(&this));
         Ok(Self { open: this, control: PhantomData })
+    }
+
+    /// A value in the memory of this process that all its handles of the region share: the first call
+    /// makes it. It ends with the last handle. A copy made by fork(2) is in the child, too.
+    ///
+    /// # Panics
+    ///
+    /// If another call asked for another type.
+    pub fn local<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> &T {
+        let local = self.open.local.get_or_init(|| Box::new(make()));
+        let Some(local) = local.downcast_ref() else { panic!("one type for each kind of region") };
+        local
     }
 
     /// The membership of this process.

@@ -1,0 +1,187 @@
+//! Tasks that are completed apart from their items: with a receipt each, or counted.
+
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use multiproc_shm::members::{MemberId, Members};
+
+use crate::core::Core;
+use crate::raw::tasks::{Delivered, Slot};
+use crate::task::Task;
+
+/// Completes one task, from any thread of the process that got it: see [`Task::into_parts`].
+///
+/// - [`task_done`](Self::task_done) completes exactly this task;
+/// - dropped without that, it puts the task back, as dropping a [`Task`] does;
+/// - if the process dies, the task is delivered again.
+///
+/// `join` waits for a task with a receipt whichever thread has that, also the calling one. At the end of
+/// a queue, `get` does not wait for the receipts of its own process: a task that one of them puts
+/// back after that can still be got.
+#[must_use = "dropping a receipt puts its task back"]
+pub struct Receipt {
+    queue: Arc<dyn Completes>,
+    task: Delivered,
+    is_done: bool,
+}
+
+/// A queue of any type, for receipts.
+trait Completes: Send + Sync {
+    fn task_done(&self, slot: Slot);
+    fn put_back(&self, slot: Slot);
+}
+
+impl<T> Completes for Core<T> {
+    fn task_done(&self, slot: Slot) {
+        self.work().detached_done(&[slot]);
+    }
+
+    fn put_back(&self, slot: Slot) {
+        self.put_task_back(slot);
+    }
+}
+
+impl Receipt {
+    /// The receipt of a task that was detached.
+    pub(crate) fn of<T: 'static>(queue: Arc<Core<T>>, task: Delivered) -> Self {
+        Self { queue, task, is_done: false }
+    }
+
+    /// The task is done. When this returns, it is never delivered again.
+    pub fn task_done(mut self) {
+        self.is_done = true;
+        self.queue.task_done(self.task.slot);
+    }
+
+    /// Puts the task back, to be delivered again, now and not when the receipt is dropped.
+    pub fn put_back(self) {}
+
+    /// Returns how often the task was delivered, this time included: 1 at first.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.task.attempt
+    }
+
+    /// Returns the task's [`id`](Task::id).
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.task.number
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.queue.put_back(self.task.slot);
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("id", &self.id())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tasks that a process has detached without receipts, by any of its handles of a queue.
+///
+/// Nobody can tell which of them a call of `task_done` is about. So calls are counted, and the tasks
+/// are completed together once there was one for each: if the process dies before, all of them are
+/// delivered again.
+pub(crate) struct Detached {
+    /// Whose they are. A forked child has a copy of this, but is another member.
+    member: MemberId,
+    tasks: Mutex<Counted>,
+    /// Those of a child that was forked from this process: a lock of its own, since a thread that
+    /// the child does not have may have held the other one.
+    of_child: OnceLock<Box<Self>>,
+}
+
+#[derive(Default)]
+struct Counted {
+    slots: Vec<Slot>,
+    /// How many calls of `task_done` there were: fewer than there are slots.
+    done: usize,
+}
+
+impl Detached {
+    fn new(member: MemberId) -> Self {
+        Self { member, tasks: Mutex::default(), of_child: OnceLock::new() }
+    }
+
+    fn of(&self, member: MemberId) -> &Mutex<Counted> {
+        if self.member == member {
+            return &self.tasks;
+        }
+        self.of_child.get_or_init(|| Box::new(Self::new(member))).of(member)
+    }
+}
+
+impl<T> Core<T> {
+    fn with_detached<R>(&self, act: impl FnOnce(&mut Counted) -> R) -> R {
+        let region = &self.store.region;
+        let member = region.me();
+        let tasks = region.local(|| Detached::new(member)).of(member);
+        act(&mut tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Detaches a task without a receipt.
+    pub(crate) fn detach(&self, slot: Slot) {
+        self.with_detached(|counted| {
+            if self.work().tasks().detach(slot) {
+                counted.slots.push(slot);
+            }
+        });
+    }
+
+    /// Counts a call of `task_done`. False: it is one too many.
+    pub(crate) fn detached_done(&self) -> bool {
+        let slots = self.with_detached(|counted| {
+            let left = counted.slots.len().checked_sub(counted.done + 1)?;
+            counted.done += 1;
+            Some(if left == 0 { mem::take(counted).slots } else { Vec::new() })
+        });
+        let Some(slots) = slots else { return false };
+        if !slots.is_empty() {
+            self.work().detached_done(&slots);
+        }
+        true
+    }
+}
+
+impl<T: 'static> Task<T> {
+    /// Separates the item from the task: a [`Receipt`] completes the task or puts it back, on any thread
+    /// of this process.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let jobs = JoinableQueue::unbounded()?;
+    /// jobs.put_many(["shine".to_owned(), "rise".to_owned()])?;
+    /// let (shine, first) = jobs.get()?.into_parts();
+    /// let (rise, second) = jobs.get()?.into_parts();
+    ///
+    /// let thread = std::thread::spawn(move || {
+    ///     println!("{rise}");
+    ///     second.task_done(); // this one, and not the older one
+    /// });
+    /// thread.join().unwrap();
+    /// drop(first);
+    /// let task = jobs.get()?;
+    /// assert_eq!((&*task, task.attempt()), (&shine, 2));
+    /// task.task_done();
+    /// jobs.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_parts(self) -> (T, Receipt) {
+        let (core, item, task) = self.dismantle();
+        core.work().tasks().detach(task.slot);
+        (item, Receipt::of(core, task))
+    }
+}
