@@ -12,11 +12,12 @@
 
 use std::fmt;
 
-use serde::de::value::U32Deserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,
-    MapAccess, SeqAccess, VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
+
+use crate::native::VariantName;
 
 /// What is nested deeper contains itself, most likely.
 const DEEPEST: u32 = 32;
@@ -30,7 +31,7 @@ const VARIANTS: u32 = 256;
 /// The hash of a type's shape, if it can be had.
 #[must_use]
 pub fn shape_of<T: DeserializeOwned>() -> Option<u64> {
-    let mut trace = Trace { hash: Hash::default(), left: 0, depth: 0, round: 0, rounds: 1 };
+    let mut trace = Trace::new(MOST);
     while trace.round < trace.rounds {
         trace.left = MOST;
         T::deserialize(&mut trace).ok()?;
@@ -66,7 +67,7 @@ impl Hash {
 }
 
 /// The deserializer.
-struct Trace {
+pub(crate) struct Trace {
     hash: Hash,
     /// How much more may be asked for.
     left: u32,
@@ -78,7 +79,7 @@ struct Trace {
 
 /// There is no shape to be had.
 #[derive(Debug)]
-struct NoShape;
+pub(crate) struct NoShape;
 
 impl fmt::Display for NoShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,6 +96,11 @@ impl Error for NoShape {
 }
 
 impl Trace {
+    /// That may be asked for so much.
+    pub(crate) fn new(left: u32) -> Self {
+        Self { hash: Hash::default(), left, depth: 0, round: 0, rounds: 1 }
+    }
+
     /// Writes down what is asked for.
     fn note(&mut self, what: &str) -> Result<(), NoShape> {
         self.left = self.left.checked_sub(1).ok_or(NoShape)?;
@@ -259,9 +265,10 @@ impl<'de> Deserializer<'de> for &mut Trace {
         self.notes("variants", variants)?;
         let count = u32::try_from(variants.len()).unwrap_or(u32::MAX).min(VARIANTS);
         self.rounds = self.rounds.max(count);
-        let variant = self.round.checked_rem(count).ok_or(NoShape)?;
-        self.note(&variant.to_string())?;
-        self.inside(|trace| visitor.visit_enum(Variant { trace, variant }))
+        let number = self.round.checked_rem(count).ok_or(NoShape)?;
+        self.note(&number.to_string())?;
+        let id = VariantName { number, name: variants[number as usize] };
+        self.inside(|trace| visitor.visit_enum(Variant { trace, id }))
     }
 }
 
@@ -310,7 +317,7 @@ impl<'de> MapAccess<'de> for Elements<'_> {
 /// A variant of an enum.
 struct Variant<'a> {
     trace: &'a mut Trace,
-    variant: u32,
+    id: VariantName<'static>,
 }
 
 impl<'de> EnumAccess<'de> for Variant<'_> {
@@ -318,8 +325,7 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), NoShape> {
-        let index: U32Deserializer<NoShape> = self.variant.into_deserializer();
-        Ok((seed.deserialize(index)?, self))
+        Ok((seed.deserialize(self.id).map_err(|_| NoShape)?, self))
     }
 }
 
@@ -483,5 +489,17 @@ mod tests {
         assert_eq!(shape_of::<Wide>(), None);
         assert_eq!(shape_of::<Untagged>(), None);
         assert_eq!(shape_of::<crate::Descriptor>(), None);
+    }
+
+    #[test]
+    fn variants_with_several_names_have_a_shape() {
+        #[derive(Deserialize)]
+        #[allow(dead_code)]
+        enum Event {
+            #[serde(alias = "a", alias = "b")]
+            Started(u8),
+            Ended,
+        }
+        assert!(shape_of::<Event>().is_some());
     }
 }
