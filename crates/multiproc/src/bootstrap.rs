@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use std::{panic, process, slice, thread};
+use std::{panic, process, ptr, slice, thread};
 
 use multiproc_pipe::{Connection, RecvError, SendError};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -136,7 +136,7 @@ where
         );
     }
     let entry: Entry = entry::<F, A, R>;
-    (entry as usize).wrapping_sub(anchor())
+    (entry as *const ()).expose_provenance().wrapping_sub(anchor())
 }
 
 /// The address that functions are measured from. A static has one address, where a function may have
@@ -160,7 +160,7 @@ where
         };
         // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
         // address is one of a value. The parent had such a value, and gave it up for this one.
-        let function: F = unsafe { std::ptr::NonNull::dangling().read() };
+        let function: F = unsafe { ptr::NonNull::dangling().read() };
         fault::reached("child.running");
         Outcome::returned(&function(args))
     }));
@@ -213,10 +213,12 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
     keep_panics(&identity.name);
     fault::reached("child.told");
 
-    let address = anchor().wrapping_add(entry);
+    // Code that the loader has mapped, as what dlsym(3) returns: nothing in this program has made a
+    // pointer to it, and so nothing else could know its provenance.
+    let code = ptr::with_exposed_provenance::<()>(anchor().wrapping_add(entry));
     // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same executable
-    // (`entry_of`), and the socket is the one it made for this process (`is_marked_child`).
-    let entry: Entry = unsafe { std::mem::transmute(address) };
+    // (`entry_of`), and the socket is the one it made for this process (`Newborn::look`).
+    let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
     let outcome = entry(args);
 
     let code = if matches!(outcome, Outcome::Panicked(_)) { PANICKED } else { 0 };

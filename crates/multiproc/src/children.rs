@@ -253,6 +253,16 @@ impl Child {
         *status
     }
 
+    /// How it ended, if it has. Changes nothing: whoever collects it gets the same.
+    fn peek(&self) -> Option<ExitStatus> {
+        let known = *self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
+        known.or_else(|| {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let ended = waitid(WaitId::PidFd(self.this.pidfd.as_fd()), options).ok()?;
+            ended.as_ref().map(ExitStatus::new)
+        })
+    }
+
     /// Leaves it to itself: nobody wants its result, and it is collected when it ends.
     pub(crate) fn leave(&self) {
         self.discard_outcome();
@@ -421,7 +431,7 @@ impl fmt::Debug for Child {
             .field("name", &self.name())
             .field("pid", &self.pid())
             .field("daemon", &self.is_daemon())
-            .field("status", &self.collect())
+            .field("status", &self.peek())
             .finish()
     }
 }

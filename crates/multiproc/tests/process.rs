@@ -421,6 +421,22 @@ fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
 }
 
 #[test]
+fn debug_of_a_child_shows_its_end_and_does_not_collect_it() {
+    let _dog = watchdog();
+    let (child, parent) = waiting(false);
+    assert!(format!("{child:?}").ends_with("status: None }"), "{child:?}");
+    child.kill().unwrap();
+    until(|| !is_running(child.pid()));
+    for _ in 0..2 {
+        assert!(format!("{child:?}").contains("signal: 9"), "{child:?}");
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid()));
+    assert!(stat.expect("it is not collected").contains(") Z "));
+    child.join().unwrap_err();
+    drop(parent);
+}
+
+#[test]
 fn daemons_end_with_their_parent_and_others_do_not() {
     let _dog = watchdog();
     // A parent that starts one of each from a thread that ends, tells their pids, and is killed.
