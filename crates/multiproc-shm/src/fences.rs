@@ -62,6 +62,7 @@ impl Fences {
 
     /// Whether light fences are full ones: the kernel does not know membarrier(2), or refuses it.
     #[must_use]
+    #[inline]
     pub fn are_full(&self) -> bool {
         self.needs_full.load(Ordering::Relaxed) != 0
     }

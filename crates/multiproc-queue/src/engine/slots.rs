@@ -163,11 +163,13 @@ const DEAD: u64 = 3 << 30;
 impl State {
     const FREE: Self = Self(0);
 
+    #[inline]
     fn new(kind: u64, owner: Option<MemberId>, attempt: u32) -> Self {
         let owner = owner.map_or(0, |owner| u64::from(owner.bits()));
         Self(u64::from(attempt) << 32 | kind | owner)
     }
 
+    #[inline]
     pub(crate) fn kind(self) -> Kind {
         match self.0 & DEAD {
             _ if self == Self::FREE => Kind::Free,
@@ -180,24 +182,29 @@ impl State {
     }
 
     /// Whose it is: `Held`, `Detached` and `Returning` have an owner.
+    #[inline]
     fn owner(self) -> Option<MemberId> {
         u32::try_from(self.0 & OWNER).ok().and_then(MemberId::from_bits)
     }
 
+    #[inline]
     fn attempt(self) -> u32 {
         u32::try_from(self.0 >> 32).unwrap_or(0)
     }
 
+    #[inline]
     fn is_in_work(self) -> bool {
         matches!(self.kind(), Kind::Held | Kind::Detached)
     }
 
     /// Whether it is a task that this member works on.
+    #[inline]
     fn is_of(self, member: MemberId) -> bool {
         self.is_in_work() && self.owner() == Some(member)
     }
 
     /// Whether it is a dead letter that this member looks at.
+    #[inline]
     fn is_letter_of(self, member: MemberId) -> bool {
         self.kind() == Kind::Dead && self.owner() == Some(member)
     }
