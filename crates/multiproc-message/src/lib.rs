@@ -27,6 +27,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
+mod asks;
 mod bytes;
 mod descriptor;
 mod error;
@@ -34,7 +35,9 @@ mod handles;
 #[cfg(feature = "json")]
 mod json;
 mod native;
+mod schema;
 
+pub use asks::check_type;
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
 pub use error::{DecodeError, EncodeError};
@@ -44,3 +47,4 @@ pub use handles::{
 };
 #[cfg(feature = "json")]
 pub use json::Json;
+pub use schema::{Hash as SchemaHash, shape_of};

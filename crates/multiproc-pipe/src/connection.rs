@@ -1,8 +1,10 @@
 //! The ends that users hold: `Connection`, `Sender`, `Receiver`.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -10,13 +12,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{
-    RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
-    TrySendError,
+    RecvBytesError, RecvError, RecvTimeoutError, SendError, SendFault, SendTimeoutError,
+    TryRecvError, TrySendError,
 };
+use crate::frame_reader::Reader;
+use crate::frame_writer::Writer;
 use crate::iter::{IntoIter, Iter};
-use crate::reader::Reader;
 use crate::stream::{Role, Stream};
-use crate::writer::Writer;
+use multiproc_message::check_type;
 use multiproc_shm::Deadline;
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
@@ -24,10 +27,9 @@ use multiproc_shm::Deadline;
 /// It can be sent to another process: as an argument, or in a message. What it has read
 /// ahead, and the rest of a message that it has not written yet, go with it.
 pub struct Connection<S, R> {
-    pub(crate) stream: Stream,
-    pub(crate) writer: Writer,
+    outgoing: Outgoing<S>,
     pub(crate) reader: Reader,
-    types: PhantomData<fn(S) -> R>,
+    types: PhantomData<fn() -> R>,
 }
 
 /// The sending end of a one-way connection. Made by [`simplex`](crate::simplex), or half of what
@@ -36,8 +38,19 @@ pub struct Connection<S, R> {
 /// It can be sent to another process: as an argument, or in a message. The rest of a message that
 /// it has not written yet goes with it.
 pub struct Sender<T> {
+    outgoing: Outgoing<T>,
+}
+
+/// What an end sends with, and all that an end has which only sends.
+///
+/// It has `send` and its kin as the ends have them, for types that are not known to implement
+/// `Deserialize`. The ends dereference to it, so that a call goes there where theirs, which ask for
+/// more and check the type, do not apply.
+pub struct Outgoing<T> {
     pub(crate) stream: Stream,
     pub(crate) writer: Writer,
+    /// The type was found to be one that can be received.
+    is_checked: Cell<bool>,
     types: PhantomData<fn(T)>,
 }
 
@@ -58,7 +71,11 @@ impl<S, R> Connection<S, R> {
     }
 
     pub(crate) fn with(stream: Stream, writer: Writer, reader: Reader) -> Self {
-        Self { stream, writer, reader, types: PhantomData }
+        Self { outgoing: Outgoing::new(stream, writer), reader, types: PhantomData }
+    }
+
+    fn into_stream(self) -> Stream {
+        self.outgoing.stream
     }
 
     /// Makes a connection of one end of a Unix stream socket that came from elsewhere.
@@ -88,7 +105,7 @@ impl<S, R> Connection<S, R> {
     /// # }
     /// ```
     pub fn retype<S2, R2>(self) -> Connection<S2, R2> {
-        let Self { stream, writer, reader, .. } = self;
+        let Self { outgoing: Outgoing { stream, writer, .. }, reader, .. } = self;
         Connection::with(stream, writer, reader)
     }
 
@@ -120,7 +137,7 @@ impl<S, R> Connection<S, R> {
     /// # }
     /// ```
     pub fn split(self) -> (Sender<S>, Receiver<R>) {
-        let Self { stream, writer, reader, .. } = self;
+        let Self { outgoing: Outgoing { stream, writer, .. }, reader, .. } = self;
         let (sends, receives) = stream.split();
         (Sender::with(sends, writer), Receiver::with(receives, reader))
     }
@@ -132,7 +149,11 @@ impl<T> Sender<T> {
     }
 
     pub(crate) fn with(stream: Stream, writer: Writer) -> Self {
-        Self { stream, writer, types: PhantomData }
+        Self { outgoing: Outgoing::new(stream, writer) }
+    }
+
+    fn into_stream(self) -> Stream {
+        self.outgoing.stream
     }
 
     /// Makes a sender of the writing end of a pipe, or of a Unix stream socket, that came from
@@ -155,6 +176,10 @@ impl<T> Receiver<T> {
         Self { stream, reader, types: PhantomData }
     }
 
+    fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Makes a receiver of the reading end of a pipe, or of a Unix stream socket, that came from
     /// elsewhere.
     ///
@@ -166,14 +191,70 @@ impl<T> Receiver<T> {
     }
 }
 
+impl<T> Outgoing<T> {
+    fn new(stream: Stream, writer: Writer) -> Self {
+        Self { stream, writer, is_checked: Cell::new(false), types: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned> Outgoing<T> {
+    /// An error, if values of this type could be sent and not received.
+    #[inline]
+    fn check_type(&self) -> Result<(), SendFault> {
+        if self.is_checked.get() { Ok(()) } else { self.check_type_once() }
+    }
+
+    #[cold]
+    fn check_type_once(&self) -> Result<(), SendFault> {
+        check_type::<T>().map_err(SendFault::Encode)?;
+        self.is_checked.set(true);
+        Ok(())
+    }
+}
+
+#[doc(hidden)]
+impl<T: Serialize> Outgoing<T> {
+    #[inline]
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        match self.writer.send(&self.stream, &value, Deadline::NEVER) {
+            Ok(()) => Ok(()),
+            Err(fault) => Err(SendError::new(fault, value)),
+        }
+    }
+
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.writer
+            .send(&self.stream, &value, Deadline::after(Duration::ZERO))
+            .map_err(|fault| TrySendError::new(fault, value))
+    }
+
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.send_until(value, Deadline::after(timeout))
+    }
+
+    pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+        self.send_until(value, Deadline::at(deadline))
+    }
+
+    fn send_until(&self, value: T, deadline: Deadline) -> Result<(), SendTimeoutError<T>> {
+        self.writer
+            .send(&self.stream, &value, deadline)
+            .map_err(|fault| SendTimeoutError::new(fault, value))
+    }
+}
+
 macro_rules! sends {
     ($end:ident<$($param:ident),*> $type:ident) => {
         /// Sending values.
         impl<$($param),*> $end<$($param),*>
         where
-            $type: Serialize,
+            $type: Serialize + DeserializeOwned,
         {
             /// Sends a value: returns when all of it is with the kernel.
+            ///
+            /// The receiver gets a value of its own, made of the bytes. The one that was sent is then
+            /// dropped here, so a `Drop` of its type runs in both processes; handles in it are closed
+            /// here, when the message has duplicates of their descriptors.
             ///
             /// Blocks while the other side's buffer is full; and, with handles in the value, while
             /// the user has as many descriptors in messages on their way as a process may open
@@ -182,11 +263,12 @@ macro_rules! sends {
             ///
             /// # Errors
             ///
-            /// See [`SendError`]: it gives the value back.
+            /// See [`SendError`]: it gives the value back. A type that could not be received (an enum
+            /// with serde's `untagged`, say) is an encode error.
             #[inline]
             pub fn send(&self, value: $type) -> Result<(), SendError<$type>> {
-                match self.writer.send(&self.stream, &value, Deadline::NEVER) {
-                    Ok(()) => Ok(()),
+                match self.outgoing.check_type() {
+                    Ok(()) => self.outgoing.send(value),
                     Err(fault) => Err(SendError::new(fault, value)),
                 }
             }
@@ -220,9 +302,10 @@ macro_rules! sends {
             /// [`Full`](TrySendError::Full) if there is no room, or none behind the rest of an earlier
             /// message; else as `send`.
             pub fn try_send(&self, value: $type) -> Result<(), TrySendError<$type>> {
-                self.writer
-                    .send(&self.stream, &value, Deadline::after(Duration::ZERO))
-                    .map_err(|fault| TrySendError::new(fault, value))
+                match self.outgoing.check_type() {
+                    Ok(()) => self.outgoing.try_send(value),
+                    Err(fault) => Err(TrySendError::new(fault, value)),
+                }
             }
 
             /// Sends a value, waiting for room for at most `timeout`.
@@ -240,7 +323,10 @@ macro_rules! sends {
                 value: $type,
                 timeout: Duration,
             ) -> Result<(), SendTimeoutError<$type>> {
-                self.send_until(value, Deadline::after(timeout))
+                match self.outgoing.check_type() {
+                    Ok(()) => self.outgoing.send_timeout(value, timeout),
+                    Err(fault) => Err(SendTimeoutError::new(fault, value)),
+                }
             }
 
             /// Sends a value, waiting for room until `deadline` at most.
@@ -253,17 +339,20 @@ macro_rules! sends {
                 value: $type,
                 deadline: Instant,
             ) -> Result<(), SendTimeoutError<$type>> {
-                self.send_until(value, Deadline::at(deadline))
+                match self.outgoing.check_type() {
+                    Ok(()) => self.outgoing.send_deadline(value, deadline),
+                    Err(fault) => Err(SendTimeoutError::new(fault, value)),
+                }
             }
+        }
 
-            fn send_until(
-                &self,
-                value: $type,
-                deadline: Deadline,
-            ) -> Result<(), SendTimeoutError<$type>> {
-                self.writer
-                    .send(&self.stream, &value, deadline)
-                    .map_err(|fault| SendTimeoutError::new(fault, value))
+        /// For types that are not known to implement `Deserialize`.
+        impl<$($param),*> Deref for $end<$($param),*> {
+            type Target = Outgoing<$type>;
+
+            #[inline]
+            fn deref(&self) -> &Outgoing<$type> {
+                &self.outgoing
             }
         }
 
@@ -584,7 +673,7 @@ macro_rules! end {
         /// left: it takes a second one.
         impl<$($param),*> From<$end<$($param),*>> for OwnedFd {
             fn from(end: $end<$($param),*>) -> Self {
-                end.stream.into()
+                end.into_stream().into()
             }
         }
 

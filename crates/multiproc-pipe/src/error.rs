@@ -8,7 +8,7 @@ use multiproc_message::{DecodeError, EncodeError};
 /// Why nothing, or not all, of a message was sent. The public errors are made of it and the value.
 pub(crate) enum SendFault {
     /// Nothing was written in time.
-    NotInTime,
+    TimedOut,
     /// A part was written in time. The rest is kept.
     Unfinished,
     Disconnected,
@@ -79,7 +79,7 @@ macro_rules! send_error {
             pub(crate) fn new(fault: SendFault, value: T) -> Self {
                 match fault {
                     $(
-                    SendFault::NotInTime => Self::$nothing(value),
+                    SendFault::TimedOut => Self::$nothing(value),
                     SendFault::Unfinished => Self::Unfinished(value),
                     )?
                     SendFault::Disconnected => Self::Disconnected(value),
@@ -87,7 +87,7 @@ macro_rules! send_error {
                     SendFault::Io(error) => Self::Io(value, error),
                     // Left over where there is no time to run out: it does not happen.
                     #[allow(unreachable_patterns, reason = "the variants above may be all")]
-                    SendFault::NotInTime | SendFault::Unfinished => {
+                    SendFault::TimedOut | SendFault::Unfinished => {
                         Self::Io(value, io::ErrorKind::TimedOut.into())
                     }
                 }

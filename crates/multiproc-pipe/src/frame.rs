@@ -15,6 +15,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use crate::spare;
+
 pub(crate) const HEADER: usize = 12;
 
 /// The kernel's limit for one SCM_RIGHTS message (SCM_MAX_FD).
@@ -30,9 +32,6 @@ const READ_AHEAD: usize = 64 * 1024;
 
 /// How far memory may run ahead of the bytes that really came.
 const GROWTH: usize = 1024 * 1024;
-
-/// A buffer larger than this is not kept for the next message.
-pub(crate) const KEEP: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Header {
@@ -187,15 +186,17 @@ impl Assembler {
 
     /// Takes the body of a frame back, for the next one.
     pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
-        if body.capacity() <= KEEP {
+        if body.capacity() <= spare::SMALL {
             body.clear();
             self.spare = body;
+        } else {
+            spare::keep(body);
         }
     }
 
     /// The place for the next read. Never empty.
     pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
-        self.set_large_apart();
+        self.begin_large_body();
         if let Some((header, body)) = &mut self.large {
             // The capacity is never beyond the frame: a read may fill all of it.
             let missing = header.length - body.len();
@@ -218,15 +219,19 @@ impl Assembler {
     }
 
     /// Gives a frame that has begun, and does not fit into `ahead`, a buffer of its own.
-    fn set_large_apart(&mut self) {
+    fn begin_large_body(&mut self) {
         let bytes = &self.ahead[self.start..self.end];
         if let Some((header, body)) = bytes.split_first_chunk::<HEADER>()
             && let Ok(header) = Header::parse(*header)
             && header.length + HEADER > self.ahead.len()
         {
-            let mut large = std::mem::take(&mut self.spare);
+            let mut large = match header.length {
+                ..=spare::SMALL => std::mem::take(&mut self.spare),
+                length => spare::take(length),
+            };
+            // A read fills all of it, and must not go beyond the frame.
+            large.shrink_to(header.length);
             if large.capacity() > header.length {
-                // A read fills all of it, and must not go beyond the frame.
                 large = Vec::new();
             }
             large.reserve_exact(body.len());

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::DeserializeOwned;
 
 use crate::error::RecvError;
-use crate::reader::Reader;
+use crate::frame_reader::Reader;
 use crate::stream::Stream;
 use multiproc_shm::Deadline;
 

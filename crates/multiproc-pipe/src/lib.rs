@@ -73,23 +73,24 @@
 #![forbid(unsafe_code)]
 
 #[cfg(multiproc_faults)]
-pub mod fault;
+pub mod syscall_script;
 
 mod address;
 mod connection;
 mod error;
 mod frame;
+mod frame_reader;
+mod frame_writer;
 mod iter;
 mod listener;
 mod pipe;
-mod reader;
 mod shared_bytes;
 mod shared_pool;
+mod spare;
 mod stream;
-mod system;
-mod travel;
+mod syscalls;
+mod transfer;
 mod wait;
-mod writer;
 
 pub use address::Address;
 pub use connection::{Connection, Receiver, Sender};

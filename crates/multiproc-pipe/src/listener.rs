@@ -579,7 +579,7 @@ impl fmt::Debug for Listener {
 
 /// A listener on its way.
 #[derive(Serialize, Deserialize)]
-struct Travelling {
+struct WireEnd {
     socket: Descriptor,
     guests: Guests,
     /// Its absolute path, and which file that is: device and inode.
@@ -597,14 +597,14 @@ impl Serialize for Listener {
             let path = file.path.clone().into_os_string().into_vec();
             (Bytes(path), file.device, file.inode)
         });
-        Travelling { socket: Descriptor(socket), guests: self.guests.clone(), file }
+        WireEnd { socket: Descriptor(socket), guests: self.guests.clone(), file }
             .serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Listener {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Travelling { socket, guests, file } = Travelling::deserialize(deserializer)?;
+        let WireEnd { socket, guests, file } = WireEnd::deserialize(deserializer)?;
         let refuse = |why: &dyn fmt::Display| D::Error::custom(why);
         let mut listener = Self::from_fd(socket.into()).map_err(|error| refuse(&error))?;
         listener.guests = guests;

@@ -8,7 +8,7 @@ use rustix::pipe::PipeFlags;
 
 use crate::connection::{Connection, Receiver, Sender};
 use crate::stream::Stream;
-use crate::system::{pipe_with, socketpair};
+use crate::syscalls::{pipe_with, socketpair};
 
 /// A two-way connection: what one end sends, the other receives.
 ///

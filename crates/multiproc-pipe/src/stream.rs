@@ -21,7 +21,7 @@ use rustix::net::{
 };
 
 use crate::frame::{DESCRIPTORS_A_PACKET, Space};
-use crate::system::{
+use crate::syscalls::{
     poll, read, read_spare, recv_spare, recvmsg, send, send_two, sendmsg, write, write_quietly,
     write_two,
 };
@@ -361,7 +361,7 @@ impl Stream {
     /// than their writer: it would find one at a time, sleep in between, and the writer would pay for
     /// waking it each time. Not on a socket, where it would delay an answer.
     #[inline]
-    pub(crate) fn let_some_gather(&self) {
+    pub(crate) fn coalesce(&self) {
         if self.kind == Kind::Pipe {
             for _ in 0..PAUSES {
                 spin_loop();

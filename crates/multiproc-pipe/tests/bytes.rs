@@ -5,8 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use multiproc::Process;
 use multiproc_pipe::{
-    Connection, Descriptor, Receiver, RecvBytesError, RecvError, Sender, duplex, simplex,
+    Bytes, Connection, Descriptor, Receiver, RecvBytesError, RecvError, Sender, duplex, simplex,
 };
 use multiproc_testkit::{Census, alone, watchdog};
 
@@ -179,4 +180,50 @@ fn an_iterator_goes_on_after_what_it_cannot_decode_and_ends_with_the_rest() {
         ),
         "{items:?}"
     );
+}
+
+/// How many pages this process has touched for the first time.
+fn faults() -> usize {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(") ").next().unwrap();
+    after_name.split(' ').nth(7).unwrap().parse().unwrap()
+}
+
+/// Fresh memory is what made large messages five times as slow as those of half their size.
+#[test]
+fn large_messages_use_the_memory_of_earlier_ones() {
+    // The allocator takes so much from the kernel each time, and gives it back.
+    const LENGTH: usize = 40 << 20;
+    const PAGES: usize = LENGTH / 4096;
+    /// The first ones take fresh memory.
+    const FIRST: usize = 2;
+    const COUNT: usize = 5;
+    alone(|()| {
+        let (left, right) = duplex::<Bytes, ()>().unwrap();
+        let receives = |right: Connection<(), Bytes>| {
+            let mut messages = right.iter().map(Result::unwrap);
+            messages.by_ref().take(FIRST).for_each(drop);
+            let before = faults();
+            assert_eq!(messages.count(), COUNT);
+            faults() - before
+        };
+        let receiver = Process::spawn(receives, right).unwrap();
+        let message = vec![7; LENGTH];
+        let mut before = 0;
+        for n in 0..FIRST + COUNT {
+            if n == FIRST {
+                before = faults();
+            }
+            left.send(Bytes(message.clone())).unwrap();
+        }
+        let sent = (faults() - before) / COUNT;
+        drop(left);
+        let received = receiver.join().unwrap() / COUNT;
+        let text = format!(
+            "{sent} pages a message were fresh for the sender, {received} for the receiver"
+        );
+        println!("{text}");
+        // One is what the program itself makes: the copy that is sent, the bytes that are received.
+        assert!(sent < PAGES * 3 / 2 && received < PAGES * 3 / 2, "{text}");
+    });
 }

@@ -164,6 +164,46 @@ fn what_does_not_serialise_comes_back_and_the_connection_goes_on() {
 }
 
 #[test]
+fn type_that_cannot_be_received_is_refused_and_comes_back() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u32),
+        Text(String),
+    }
+    let number = || vec![(1, Either::Number(7))];
+    let (left, right) = duplex::<Vec<(u8, Either)>, ()>().unwrap();
+    let refused = left.send(number()).unwrap_err();
+    assert!(matches!(&refused, SendError::Encode(_, error) if error.reason().contains("`Json`")));
+    assert_eq!(refused.into_inner(), number());
+    assert_eq!(left.try_send(number()).unwrap_err().into_inner(), number());
+    let moment = Duration::from_millis(1);
+    assert_eq!(left.send_timeout(number(), moment).unwrap_err().into_inner(), number());
+    assert_eq!(left.send_deadline(Vec::new(), Instant::now()).unwrap_err().into_inner(), []);
+    let (receiver, sender) = simplex::<Either>().unwrap();
+    sender.send(Either::Text("x".to_owned())).unwrap_err();
+    drop((left, sender));
+    assert!(right.recv().unwrap_err().is_disconnected(), "nothing was sent");
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+}
+
+#[test]
+fn type_that_is_only_known_to_be_written_can_be_sent() {
+    fn pass_on<T: Serialize>(left: &Connection<T, ()>, sender: &Sender<T>, make: impl Fn() -> T) {
+        left.send(make()).unwrap();
+        left.try_send(make()).unwrap();
+        sender.send_timeout(make(), Duration::from_secs(1)).unwrap();
+        sender.send_deadline(make(), Instant::now() + Duration::from_secs(1)).unwrap();
+    }
+    let (left, right) = duplex::<&str, ()>().unwrap();
+    let (receiver, sender) = simplex::<&str>().unwrap();
+    pass_on(&left, &sender, || "text");
+    let right = right.retype::<(), String>();
+    assert_eq!([(); 2].map(|()| right.recv().unwrap()), ["text", "text"]);
+    assert_eq!([(); 2].map(|()| receiver.recv_bytes().unwrap().len()), [5, 5]);
+}
+
+#[test]
 fn panic_in_deserialize_is_a_decode_error_and_the_next_message_comes() {
     #[derive(Debug, PartialEq, Serialize)]
     struct Small(u32);

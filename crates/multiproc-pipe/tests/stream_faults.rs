@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::{env, fs, thread};
 
-use multiproc_pipe::{Bytes, Connection, fault, message};
+use multiproc_pipe::{Bytes, Connection, message, syscall_script};
 use multiproc_testkit::watchdog;
 use random::Random;
 use streams::{Value, frame, mutate, stream, value};
@@ -71,7 +71,7 @@ fn broken_streams_are_errors_and_take_little_memory() {
             let values: Vec<_> = (0..1 + random.below(6)).map(|_| value(&mut random, 4)).collect();
             let stream = stream(&values);
             let mut came = Vec::new();
-            fault::take_apart(&stream, &[7], |body| {
+            syscall_script::take_apart(&stream, &[7], |body| {
                 came.push(message::decode::<Value>(body, Vec::new()).unwrap());
             })
             .unwrap();
@@ -86,15 +86,16 @@ fn broken_streams_are_errors_and_take_little_memory() {
             mutate(&mut broken, &mut random);
         }
         let pieces = [1 + random.below(100), broken.len() + 1];
-        let memory = memory_of(|| {
-            let end = fault::take_apart(&broken, &pieces[n % 2..], |body| {
-                match message::decode::<Value>(body, Vec::new()) {
-                    Ok(_) => values += 1,
-                    Err(_) => refused += 1,
-                }
+        let memory =
+            memory_of(|| {
+                let end = syscall_script::take_apart(&broken, &pieces[n % 2..], |body| {
+                    match message::decode::<Value>(body, Vec::new()) {
+                        Ok(_) => values += 1,
+                        Err(_) => refused += 1,
+                    }
+                });
+                if end.is_ok() { ended += 1 } else { corrupted += 1 }
             });
-            if end.is_ok() { ended += 1 } else { corrupted += 1 }
-        });
         // The read-ahead, one step of growth, and what the values take.
         assert!(memory < (2 << 20) + 200 * broken.len(), "{memory} bytes for {broken:?}");
         most = most.max(memory);
@@ -118,7 +119,7 @@ fn nested_lengths_reserve_no_memory() {
     let body = [&list[..], &[253, 0x81, 0x82]].concat().repeat(25_000);
     let stream = frame(u64::try_from(body.len()).unwrap(), 0, &body);
     let memory = memory_of(|| {
-        fault::take_apart(&stream, &[], |body| {
+        syscall_script::take_apart(&stream, &[], |body| {
             let error = message::decode::<Value>(body, Vec::new()).unwrap_err();
             assert!(error.to_string().contains("at most 256 levels"), "{error}");
         })

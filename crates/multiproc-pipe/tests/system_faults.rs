@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::fault::{Call, Errno, Fault, left, script};
+use multiproc_pipe::syscall_script::{Call, Errno, Fault, left, script};
 use multiproc_pipe::{Bytes, Descriptor, RecvError, SendError, duplex, simplex};
 use multiproc_testkit::{Census, alone, watchdog};
 use serde::{Deserialize, Serialize};

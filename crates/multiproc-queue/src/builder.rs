@@ -5,8 +5,8 @@ use std::io;
 use std::marker::PhantomData;
 
 use crate::joinable::JoinableQueue;
+use crate::memory::{DEFAULT_BYTES, MAX_BYTES, MAX_CAPACITY, TaskLimits};
 use crate::queue::Queue;
-use crate::store::{DEFAULT_BYTES, MAX_BYTES, MAX_CAPACITY, TaskLimits};
 
 /// Makes a [`Queue`] as wanted; see [`Queue::builder`].
 pub struct QueueBuilder<T> {

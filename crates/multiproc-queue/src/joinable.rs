@@ -12,15 +12,15 @@ use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::api::{STEP, common, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::builder::JoinableQueueBuilder;
-use crate::core::{Core, Missed, Refused, Until};
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
+use crate::inner::{Core, GetFailure, PutFailure, Wait};
+use crate::memory::TaskLimits;
+use crate::methods::{STEP, common, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::queue::{Producer, Shutdown};
-use crate::store::TaskLimits;
 use crate::task::{DeadLetter, Task};
 
 /// A queue of work: what is got stays in shared memory until it is said to be done, and goes back if
@@ -203,9 +203,9 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
     pub fn get(&self) -> Result<Task<T>, GetError> {
         let core = Arc::clone(&self.core);
-        core.get_task(Until::Deadline(Deadline::NEVER), |missed| match missed {
-            Missed::For(error) => *error,
-            Missed::NotNow | Missed::Stalled => only_a_deadline_gives_up(),
+        core.get_task(Wait::Deadline(Deadline::NEVER), |missed| match missed {
+            GetFailure::For(error) => *error,
+            GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
         })
     }
 
@@ -215,10 +215,10 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        Arc::clone(&self.core).get_task(Until::Now, |missed| match missed {
-            Missed::For(error) => (*error).into(),
-            Missed::NotNow => TryGetError::Empty,
-            Missed::Stalled => TryGetError::Stalled,
+        Arc::clone(&self.core).get_task(Wait::Now, |missed| match missed {
+            GetFailure::For(error) => (*error).into(),
+            GetFailure::NotNow => TryGetError::Empty,
+            GetFailure::Stalled => TryGetError::Stalled,
         })
     }
 
@@ -241,9 +241,9 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        Arc::clone(&self.core).get_task(Until::Deadline(deadline), |missed| match missed {
-            Missed::For(error) => (*error).into(),
-            Missed::NotNow | Missed::Stalled => GetTimeoutError::Timeout,
+        Arc::clone(&self.core).get_task(Wait::Deadline(deadline), |missed| match missed {
+            GetFailure::For(error) => (*error).into(),
+            GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
         })
     }
 
@@ -271,6 +271,9 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// While they are looked at, nobody else sees them; if this process dies, they are as before.
     ///
+    /// One call returns letters of up to 64 MiB together, and one that goes beyond. While those are kept
+    /// (or after they were taken out), the next call returns the next ones.
+    ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
     ///
@@ -291,7 +294,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// If the queue is corrupted.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        DeadLetter::all(&self.core)
+        DeadLetter::first(&self.core)
     }
 }
 

@@ -64,28 +64,28 @@
 //! of its lock: others wait for it, with their timeouts.
 
 #[cfg(not(loom))]
-mod api;
-#[cfg(not(loom))]
 mod builder;
-#[cfg(not(loom))]
-mod core;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod fd_lane;
+#[cfg(not(loom))]
+mod inner;
+#[cfg(not(loom))]
 mod joinable;
 #[cfg(not(loom))]
-mod lane;
+mod memory;
+#[cfg(not(loom))]
+mod methods;
 #[cfg(not(loom))]
 mod queue;
 #[cfg(not(loom))]
 mod receipt;
 #[cfg(not(loom))]
-mod store;
-#[cfg(not(loom))]
 mod task;
 
 #[cfg_attr(loom, allow(dead_code))]
-mod raw;
+mod engine;
 
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -11,13 +11,13 @@ use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::api::{STEP, common, gets, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::builder::QueueBuilder;
-use crate::core::{Core, Missed, Refused, Until};
 use crate::error::{
     GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
+use crate::inner::{Core, GetFailure, PutFailure, Wait};
+use crate::methods::{STEP, common, gets, only_a_deadline_gives_up, puts, ready_to_get};
 
 /// How a queue ends; see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

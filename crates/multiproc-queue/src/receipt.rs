@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use multiproc_shm::members::{MemberId, Members};
 
-use crate::core::Core;
-use crate::raw::tasks::{Delivered, Slot};
+use crate::engine::slots::{Delivered, Slot};
+use crate::inner::Core;
 use crate::task::Task;
 
 /// Completes one task, from any thread of the process that got it: see [`Task::into_parts`].

@@ -11,19 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use multiproc_message::{self as message, DecodeError};
 use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
-use multiproc_shm::event_count::Look;
+use multiproc_shm::event_count::Poll;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::core::{Core, Lent, MOMENT, Missed, PATIENCE, Until};
+use crate::engine::joinable::{Getting, Work};
+use crate::engine::overflow::millis;
+use crate::engine::ring::Ring;
+use crate::engine::slots::{Delivered, LetterEnd, Slot};
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
-use crate::lane::{self, Unpacked};
+use crate::fd_lane::{self, IncomingFds};
+use crate::inner::{Core, GetFailure, MOMENT, PATIENCE, ScratchBuffer, Wait};
+use crate::memory::Store;
 use crate::queue::{Producer, Queue};
-use crate::raw::blocks::millis;
-use crate::raw::ring::Ring;
-use crate::raw::tasks::{Delivered, LetterEnd, Slot};
-use crate::raw::work::{Getting, Work};
-use crate::store::Store;
 
 /// Tells the threads of this process apart.
 fn this_thread() -> u64 {
@@ -59,14 +59,14 @@ impl<T> Core<T> {
     pub(crate) fn may_tasks_come_back(&self) -> bool {
         let work = self.work();
         self.store.tasks.is_some()
-            && !work.ring.is_thrown_away()
+            && !work.ring.is_discarding()
             && work.tasks().may_come_back(this_thread())
     }
 
     /// Puts the tasks of the dead back, if this is a queue of tasks.
     pub(crate) fn reclaim(&self) {
         if self.store.tasks.is_some() {
-            self.work().reclaim();
+            self.work().reclaim(Deadline::after(MOMENT));
         }
     }
 
@@ -77,21 +77,21 @@ impl<T> Core<T> {
     #[inline]
     pub(crate) fn get_task<E>(
         self: Arc<Self>,
-        until: Until,
-        missed: impl FnOnce(Missed) -> E,
+        until: Wait,
+        missed: impl FnOnce(GetFailure) -> E,
     ) -> Result<Task<T>, E>
     where
         T: DeserializeOwned,
     {
-        let mut buffer = Lent::empty();
+        let mut buffer = ScratchBuffer::empty();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
-        let mut lane = Unpacked { end, descriptors: Vec::new() };
+        let mut lane = IncomingFds { end, descriptors: Vec::new() };
         let thread = this_thread();
         let mut getting = Getting::new(thread, &mut buffer, &mut lane);
         let result = self.get_task_bytes(&mut getting, until);
         let Some(task) = getting.task else {
             self.discard(MOMENT);
-            return Err(missed(result.err().unwrap_or(Missed::NotNow)));
+            return Err(missed(result.err().unwrap_or(GetFailure::NotNow)));
         };
         match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task { core: self, item: Some(item), task, thread: PhantomData }),
@@ -103,21 +103,21 @@ impl<T> Core<T> {
     }
 
     #[inline]
-    fn get_task_bytes(&self, getting: &mut Getting<'_>, until: Until) -> Result<(), Missed> {
+    fn get_task_bytes(&self, getting: &mut Getting<'_>, until: Wait) -> Result<(), GetFailure> {
         let work = self.work();
         let deadline = match until {
-            Until::Now => Deadline::after(PATIENCE),
-            Until::Deadline(deadline) => {
+            Wait::Now => Deadline::after(PATIENCE),
+            Wait::Deadline(deadline) => {
                 work.ring.gets.keep();
                 deadline
             }
         };
         // Who always finds something looks for the dead, too.
-        let look = if self.is_time_to_reclaim() { Look::Recheck } else { Look::Again };
-        if look == Look::Again && work.take_fresh(getting, deadline).map_err(Missed::from)? {
+        let poll = if self.is_time_to_reclaim() { Poll::CheckLiveness } else { Poll::Retry };
+        if poll == Poll::Retry && work.take_fresh(getting, deadline).map_err(GetFailure::from)? {
             return Ok(());
         }
-        self.wait_for_task(&work, getting, until, deadline, look)
+        self.wait_for_task(&work, getting, until, deadline, poll)
     }
 
     #[cold]
@@ -125,44 +125,44 @@ impl<T> Core<T> {
         &self,
         work: &Work<'_, Store>,
         getting: &mut Getting<'_>,
-        until: Until,
+        until: Wait,
         deadline: Deadline,
-        look: Look,
-    ) -> Result<(), Missed> {
+        poll: Poll,
+    ) -> Result<(), GetFailure> {
         // A task that is there needs no look for dead members.
-        if matches!((until, look), (Until::Now, Look::Again)) {
-            work.take(getting, look, deadline)?;
+        if matches!((until, poll), (Wait::Now, Poll::Retry)) {
+            work.take(getting, poll, deadline)?;
             if getting.task.is_some() {
                 return Ok(());
             }
         }
-        let mut attempt = |look| {
-            let check = |look| self.check_producers(&work.ring, look, || deadline);
-            let result = work.attempt(getting, look, deadline, check);
-            if look == Look::Recheck {
-                self.ring_bell();
+        let mut attempt = |poll| {
+            let check = |poll| self.check_producers(&work.ring, poll, || deadline);
+            let result = work.attempt(getting, poll, deadline, check);
+            if poll == Poll::CheckLiveness {
+                self.ring_doorbell();
             }
             result
         };
-        let result = if matches!(until, Until::Now) {
-            attempt(Look::Recheck)
-        } else if look == Look::Recheck
-            && let Some(result) = attempt(look)
+        let result = if matches!(until, Wait::Now) {
+            attempt(Poll::CheckLiveness)
+        } else if poll == Poll::CheckLiveness
+            && let Some(result) = attempt(poll)
         {
             Some(result)
         } else {
             work.ring.wait_for_item(deadline, attempt)
         };
         match result {
-            Some(result) => result.map_err(Missed::from),
-            None => Err(Missed::NotNow),
+            Some(result) => result.map_err(GetFailure::from),
+            None => Err(GetFailure::NotNow),
         }
     }
 
     /// Whether a recheck interval has passed since this was last so.
     #[inline]
     fn is_time_to_reclaim(&self) -> bool {
-        let now = millis(lane::now());
+        let now = millis(fd_lane::now());
         let is_time =
             now.wrapping_sub(self.reclaimed_at.load(Ordering::Relaxed)) >= millis(RECHECK);
         if is_time {
@@ -182,7 +182,7 @@ impl<T> Core<T> {
         if work.tasks().is_in_task(this_thread()) {
             return Err(JoinTasksTimeoutError::InTask);
         }
-        if !work.join(deadline, || self.ring_bell()) {
+        if !work.join(deadline, || self.ring_doorbell()) {
             return Err(JoinTasksTimeoutError::Timeout);
         }
         self.trim_tasks(&work.ring);
@@ -192,7 +192,7 @@ impl<T> Core<T> {
     /// This process does not finish a task, which goes back.
     pub(crate) fn put_task_back(&self, slot: Slot) {
         self.work().put_back(slot);
-        self.ring_bell();
+        self.ring_doorbell();
     }
 
     pub(crate) fn redelivered(&self) -> u64 {
@@ -210,7 +210,7 @@ impl<T> Core<T> {
     /// Gives the memory of finished tasks back, in pieces: others may want the lock.
     pub(crate) fn trim_tasks(&self, ring: &Ring<'_, Store>) {
         let work = self.work();
-        let now = lane::now();
+        let now = fd_lane::now();
         if self.store.tasks.is_none() || !work.tasks().is_time_to_trim(now) {
             return;
         }
@@ -218,11 +218,13 @@ impl<T> Core<T> {
     }
 
     fn trim_all_tasks(&self, ring: &Ring<'_, Store>) {
-        let (work, now) = (self.work(), lane::now());
-        let mut is_more = true;
-        while is_more {
-            is_more = false;
+        let (work, now) = (self.work(), fd_lane::now());
+        for _ in 0..work.tasks().pieces() {
+            let mut is_more = false;
             ring.as_consumer(|| is_more = work.tasks().trim(now));
+            if !is_more {
+                break;
+            }
         }
     }
 
@@ -230,6 +232,8 @@ impl<T> Core<T> {
     /// dead letters, stay as long as a process is left that can use them.
     pub(crate) fn discard_tasks(&self, ring: &Ring<'_, Store>) {
         if self.store.tasks.is_some() {
+            // Those of dead workers come back first.
+            self.reclaim();
             self.work().tasks().discard(ring.control.is_orphaned());
             self.trim_all_tasks(ring);
         }
@@ -253,7 +257,7 @@ impl<T> Core<T> {
 /// take it [apart](Self::into_parts): the receipt goes along.
 pub struct Task<T> {
     core: Arc<Core<T>>,
-    /// Taken when it ends.
+    /// Acquired when it ends.
     item: Option<T>,
     task: Delivered,
     thread: PhantomData<*const ()>,
@@ -431,40 +435,48 @@ pub struct DeadLetter<T> {
     end: LetterEnd,
 }
 
+/// How many bytes of dead letters are enough for one call.
+const HELD: usize = 64 << 20;
+
 impl<T: DeserializeOwned> DeadLetter<T> {
-    /// All there are, from the oldest on.
-    pub(crate) fn all(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let tasks = core.work().tasks();
-        let mut letters: Vec<Self> = Vec::new();
-        loop {
-            let after = letters.last().map(|letter| letter.task.number);
-            let mut bytes = Vec::new();
-            let found = tasks.take_letter(after, &mut bytes);
-            let Some((task, had_descriptors)) =
-                found.map_err(Missed::from).map_err(as_get_error)?
-            else {
-                return Ok(letters);
-            };
-            let (item, reason) = match message::decode(&bytes, Vec::new()) {
-                Ok(item) => (Some(item), DeathReason::Attempts),
-                Err(_) if had_descriptors => (None, DeathReason::DescriptorsLost),
-                Err(error) => (None, DeathReason::Undecodable(error)),
-            };
-            letters.push(Self {
+    /// The first ones, from the oldest on, and not much more than [`HELD`] bytes of them.
+    pub(crate) fn first(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
+        let work = core.work();
+        let tasks = work.tasks();
+        let mut letters = Vec::new();
+        let mut total = 0;
+        for slot in tasks.letters() {
+            if total >= HELD {
+                break;
+            }
+            let mut bytes = ScratchBuffer::empty();
+            let found = tasks.take_letter(slot, &mut bytes);
+            let found = found.map_err(GetFailure::from).map_err(as_get_error)?;
+            let Some((task, had_descriptors)) = found else { continue };
+            // From here on, it is laid back whatever happens.
+            let mut letter = Self {
                 core: Arc::clone(core),
-                item,
+                item: None,
                 task,
-                reason,
+                reason: DeathReason::Attempts,
                 end: LetterEnd::LayBack,
-            });
+            };
+            match message::decode(&bytes, Vec::new()) {
+                Ok(item) => letter.item = Some(item),
+                Err(_) if had_descriptors => letter.reason = DeathReason::DescriptorsLost,
+                Err(error) => letter.reason = DeathReason::Undecodable(error),
+            }
+            total += bytes.len();
+            letters.push(letter);
         }
+        Ok(letters)
     }
 }
 
-fn as_get_error(missed: Missed) -> GetError {
+fn as_get_error(missed: GetFailure) -> GetError {
     match missed {
-        Missed::For(error) => *error,
-        Missed::NotNow | Missed::Stalled => unreachable!("nobody waits"),
+        GetFailure::For(error) => *error,
+        GetFailure::NotNow | GetFailure::Stalled => unreachable!("nobody waits"),
     }
 }
 
@@ -510,7 +522,7 @@ impl<T> DeadLetter<T> {
 impl<T> Drop for DeadLetter<T> {
     fn drop(&mut self) {
         self.core.work().end_letter(self.task.slot, self.end);
-        self.core.ring_bell();
+        self.core.ring_doorbell();
     }
 }
 

@@ -129,3 +129,26 @@ fn queue_without_its_descriptors_says_so() {
     let child: Process<()> = Process::spawn(run, ()).unwrap();
     assert_eq!(child.wait().code(), Some(0));
 }
+
+/// A process with closed standard descriptors: neither a queue nor what it brings becomes one of them.
+#[test]
+fn queue_keeps_its_descriptors_above_the_standard_ones() {
+    let _dog = watchdog();
+    let life = |queue: Queue<Option<Descriptor>>| -> bool {
+        for number in 0..3 {
+            // SAFETY: closes the standard descriptors of this process, which does not use them.
+            unsafe { libc::close(number) };
+        }
+        let own = Queue::<u32>::unbounded().unwrap();
+        own.put(7).unwrap();
+        let received = queue.get().unwrap().expect("a file");
+        let is_free = |number| fs::read_link(format!("/proc/self/fd/{number}")).is_err();
+        let are_free = (0..3).all(is_free);
+        drop(received);
+        are_free && own.get().unwrap() == 7
+    };
+    let queue = Queue::unbounded().unwrap();
+    let child = Process::spawn(life, queue.clone()).unwrap();
+    queue.put(Some(Descriptor::from(File::open("/dev/null").unwrap()))).unwrap();
+    assert!(child.join().unwrap());
+}

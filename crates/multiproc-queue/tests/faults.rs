@@ -143,7 +143,7 @@ fn faults_a_sleeping_producer_outlives_consumers() {
 #[test]
 fn faults_wake_ups_are_lost_with_the_dead() {
     let _dog = watchdog();
-    for point in ["waiters.about_to_sleep", "waiters.woken"] {
+    for point in ["event_count.about_to_sleep", "event_count.woken"] {
         let queue = Queue::bounded(4).unwrap();
         let get = |(queue, point): (Queue<u32>, Option<String>)| {
             if let Some(point) = point {
@@ -167,7 +167,7 @@ fn faults_wake_ups_are_lost_with_the_dead() {
     let sleeper = Process::spawn(|queue: Queue<u32>| queue.get().unwrap(), queue.clone()).unwrap();
     until(|| is_asleep(sleeper.pid()));
     let put = |queue: Queue<u32>| {
-        die_at("waiters.about_to_wake", 1);
+        die_at("event_count.about_to_wake", 1);
         queue.put(5).unwrap();
     };
     let doomed = Process::spawn(put, queue).unwrap();

@@ -185,7 +185,7 @@ fn faults_while_a_task_goes_back() {
 /// Who joins sleeps while a worker dies at each point, and another one does the rest.
 #[test]
 fn faults_one_who_joins_outlives_workers() {
-    for &point in GET_POINTS.iter().chain(TAKING).chain(&["waiters.about_to_wake"]) {
+    for &point in GET_POINTS.iter().chain(TAKING).chain(&["event_count.about_to_wake"]) {
         let _dog = watchdog();
         let jobs = JoinableQueue::bounded(4).unwrap();
         jobs.put(item(0, false)).unwrap();

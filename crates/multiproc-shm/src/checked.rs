@@ -16,20 +16,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::fstat;
 use rustix::io::{DupFlags, dup3};
 
+use crate::above_stdio;
+
 /// A descriptor, and the device and inode of its file.
 pub struct CheckedFd {
-    /// Taken when it is dropped, and not before.
+    /// Acquired when it is dropped, and not before.
     descriptor: Option<OwnedFd>,
     identity: (u64, u64),
 }
 
 impl CheckedFd {
-    /// Keeps the identity that the file has now.
+    /// Keeps the identity that the file has now. The descriptor is moved
+    /// [above the standard ones](above_stdio).
     ///
     /// # Errors
     ///
-    /// If fstat(2) fails.
+    /// If fstat(2) fails, or the process has as many descriptors open as it may.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        let descriptor = above_stdio(descriptor)?;
         let stat = fstat(&descriptor)?;
         Ok(Self { descriptor: Some(descriptor), identity: (stat.st_dev, stat.st_ino) })
     }

@@ -12,7 +12,7 @@
 //!    the look and the sleep.
 //! 2. A notification clears the bit and wakes one. So the others who sleep are found again only
 //!    because the one that was woken sets the bit anew before it looks, and, if it takes what it
-//!    came for and more is there, notifies the next ([`Waiters::wait_until`] says whether it slept).
+//!    came for and more is there, notifies the next ([`EventCount::wait_until`] says whether it slept).
 //!    (Which fences the two sides have is a matter of the type: see [`fences`](crate::fences).)
 //! 3. A notification that is lost with the woken process, or with the one that was about to notify,
 //!    is made up for by the recheck interval.
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::Deadline;
 
-use crate::failpoint as fault;
+use crate::failpoint;
 use crate::fences::{Fences, FullFence, LightFence, full_fence};
 use crate::primitives::{Backoff, Futex, Ordering, has_one_cpu, pause};
 use crate::recheck::Recheck;
@@ -43,12 +43,12 @@ pub const PAUSE: u32 = 16;
 /// between the change and the notification: a [`FullFence`], or a [`LightFence`].
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Waiters<F = FullFence> {
+pub struct EventCount<F = FullFence> {
     word: Futex,
     fence: PhantomData<fn(F)>,
 }
 
-impl<F> Default for Waiters<F> {
+impl<F> Default for EventCount<F> {
     fn default() -> Self {
         Self { word: Futex::new(0), fence: PhantomData }
     }
@@ -56,12 +56,12 @@ impl<F> Default for Waiters<F> {
 
 /// Why an attempt is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum Poll {
     /// Something may have changed.
-    Again,
+    Retry,
     /// Nothing has been heard for a while, or this is the last look before the first sleep: somebody
     /// may have died.
-    Recheck,
+    CheckLiveness,
 }
 
 /// What a wait came to.
@@ -73,49 +73,49 @@ pub struct Waited<T> {
     pub slept: bool,
 }
 
-impl Waiters<FullFence> {
+impl EventCount<FullFence> {
     /// Calls `attempt` until it gives something, or the deadline passes: first a few times in a
     /// row, then after each notification and each `recheck` interval. It is called once at least.
     ///
-    /// It is told why it is called: time to look for deaths is [`Look::Recheck`].
+    /// It is told why it is called: time to look for deaths is [`Poll::CheckLiveness`].
     pub fn wait_until<T>(
         &self,
         deadline: Deadline,
         recheck: Duration,
-        attempt: impl FnMut(Look) -> Option<T>,
+        attempt: impl FnMut(Poll) -> Option<T>,
     ) -> Waited<T> {
         self.wait_with(PAUSE, &|| _ = full_fence(), deadline, recheck, attempt)
     }
 }
 
-impl Waiters<LightFence> {
-    /// As [`wait_until`](Waiters::wait_until), with a pause of one's own between two looks (see
+impl EventCount<LightFence> {
+    /// As [`wait_until`](EventCount::wait_until), with a pause of one's own between two looks (see
     /// [`pause`]).
-    pub fn wait_heavily<T>(
+    pub fn wait_asymmetric<T>(
         &self,
         fences: &Fences,
         pause: u32,
         deadline: Deadline,
         recheck: Duration,
-        attempt: impl FnMut(Look) -> Option<T>,
+        attempt: impl FnMut(Poll) -> Option<T>,
     ) -> Waited<T> {
         self.wait_with(pause, &|| _ = fences.heavy(), deadline, recheck, attempt)
     }
 
     /// Without the looks in a row before the first sleep.
     #[cold]
-    pub(crate) fn sleep_heavily<T>(
+    pub(crate) fn sleep_asymmetric<T>(
         &self,
         fences: &Fences,
         deadline: Deadline,
         recheck: Duration,
-        attempt: &mut dyn FnMut(Look) -> Option<T>,
+        attempt: &mut dyn FnMut(Poll) -> Option<T>,
     ) -> Waited<T> {
         self.sleep_until(&|| _ = fences.heavy(), deadline, recheck, attempt)
     }
 }
 
-impl<F> Waiters<F> {
+impl<F> EventCount<F> {
     #[inline]
     fn wait_with<T>(
         &self,
@@ -123,12 +123,12 @@ impl<F> Waiters<F> {
         fence: &dyn Fn(),
         deadline: Deadline,
         recheck: Duration,
-        mut attempt: impl FnMut(Look) -> Option<T>,
+        mut attempt: impl FnMut(Poll) -> Option<T>,
     ) -> Waited<T> {
         let is_alone = has_one_cpu();
         let backoff = Backoff::new();
         loop {
-            if let Some(outcome) = attempt(Look::Again) {
+            if let Some(outcome) = attempt(Poll::Retry) {
                 return Waited { outcome: Some(outcome), slept: false };
             }
             if is_alone || backoff.is_completed() {
@@ -149,25 +149,25 @@ impl<F> Waiters<F> {
         fence: &dyn Fn(),
         deadline: Deadline,
         recheck: Duration,
-        attempt: &mut dyn FnMut(Look) -> Option<T>,
+        attempt: &mut dyn FnMut(Poll) -> Option<T>,
     ) -> Waited<T> {
         let mut slept = false;
         // Before the first sleep, too: the death may be an old one.
-        let mut look = Look::Recheck;
+        let mut poll = Poll::CheckLiveness;
         let mut recheck = Recheck::every(recheck);
         loop {
             let seen = self.word.fetch_or(SLEEPERS, Ordering::Relaxed) | SLEEPERS;
             fence();
-            if let Some(outcome) = attempt(look) {
+            if let Some(outcome) = attempt(poll) {
                 return Waited { outcome: Some(outcome), slept };
             }
             if deadline.is_past() {
                 return Waited { outcome: None, slept };
             }
-            fault::reached("waiters.about_to_sleep");
+            failpoint::reached("event_count.about_to_sleep");
             let is_time = recheck.sleep(&self.word, seen, deadline);
-            look = if is_time { Look::Recheck } else { Look::Again };
-            fault::reached("waiters.woken");
+            poll = if is_time { Poll::CheckLiveness } else { Poll::Retry };
+            failpoint::reached("event_count.woken");
             slept = true;
         }
     }
@@ -212,7 +212,7 @@ impl<F> Waiters<F> {
             let notified = seen.wrapping_add(NOTIFICATION) & !SLEEPERS;
             match self.word.compare_exchange(seen, notified, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
-                    fault::reached("waiters.about_to_wake");
+                    failpoint::reached("event_count.about_to_wake");
                     return self.word.wake(count);
                 }
                 Err(now) => seen = now,

@@ -12,7 +12,9 @@
 //!
 //! [membarrier(2)]: https://man7.org/linux/man-pages/man2/membarrier.2.html
 
-use crate::primitives::{AtomicU32, Ordering, fence, fence_heavy, fence_light, has_light_fences};
+use crate::primitives::{
+    AtomicU32, Ordering, asymmetric_fence_heavy, asymmetric_fence_light, fence, has_light_fences,
+};
 
 /// Proof that a full fence was passed after the last change.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +62,7 @@ impl Fences {
 
     /// Whether light fences are full ones: the kernel does not know membarrier(2), or refuses it.
     #[must_use]
+    #[inline]
     pub fn are_full(&self) -> bool {
         self.needs_full.load(Ordering::Relaxed) != 0
     }
@@ -70,7 +73,7 @@ impl Fences {
         if self.are_full() {
             fence(Ordering::SeqCst);
         } else {
-            fence_light();
+            asymmetric_fence_light();
         }
         LightFence(())
     }
@@ -81,7 +84,7 @@ impl Fences {
     /// members use full fences from now on. One that has loaded the old word may still pass a light
     /// fence that this one cannot see: then a wake-up is lost, which the recheck interval makes up for.
     pub fn heavy(&self) -> LightFence {
-        if fence_heavy().is_err() {
+        if asymmetric_fence_heavy().is_err() {
             self.use_full_fences();
         }
         LightFence(())

@@ -7,7 +7,7 @@
 //!
 //! # The words
 //!
-//! The owner: the [`MemberId`] of the holder, 0 is nobody. And the [`Waiters`], in a word of their own:
+//! The owner: the [`MemberId`] of the holder, 0 is nobody. And the [`EventCount`], in a word of their own:
 //! a plain store to the owner would wipe a bit beside it out.
 //!
 //! # Invariants
@@ -28,8 +28,8 @@ use std::time::Duration;
 use crate::Deadline;
 
 use crate::Busy;
-use crate::event_count::{Look, Waiters};
-use crate::failpoint as fault;
+use crate::event_count::{EventCount, Poll};
+use crate::failpoint;
 use crate::fences::{Fences, LightFence};
 use crate::members::{MemberId, Members};
 use crate::primitives::{AtomicU32, Backoff, Ordering};
@@ -37,18 +37,18 @@ use crate::primitives::{AtomicU32, Backoff, Ordering};
 /// See the module's text. It is the words alone; what it guards is the user's affair.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Latch {
+pub struct OwnerLock {
     owner: AtomicU32,
-    waiters: Waiters<LightFence>,
+    waiters: EventCount<LightFence>,
 }
 
-impl Default for Latch {
+impl Default for OwnerLock {
     fn default() -> Self {
-        Self { owner: AtomicU32::new(0), waiters: Waiters::default() }
+        Self { owner: AtomicU32::new(0), waiters: EventCount::default() }
     }
 }
 
-impl Latch {
+impl OwnerLock {
     /// Takes the latch if it is free: the one instruction that is nearly always enough.
     #[inline]
     pub fn take_free(&self, me: MemberId) -> bool {
@@ -82,15 +82,15 @@ impl Latch {
             }
             backoff.snooze();
         }
-        let mut attempt = |look| {
+        let mut attempt = |poll| {
             let owner = self.owner.load(Ordering::Relaxed);
-            let is_takeable = owner == 0 || look == Look::Recheck && is_dead(owner, members);
+            let is_takeable = owner == 0 || poll == Poll::CheckLiveness && is_dead(owner, members);
             if is_takeable && self.change(owner, me.bits()) {
                 return Some(Ok(()));
             }
-            (look == Look::Recheck && members.is_cut_off()).then_some(Err(Busy))
+            (poll == Poll::CheckLiveness && members.is_cut_off()).then_some(Err(Busy))
         };
-        let waited = self.waiters.sleep_heavily(fences, deadline, recheck, &mut attempt);
+        let waited = self.waiters.sleep_asymmetric(fences, deadline, recheck, &mut attempt);
         waited.outcome.unwrap_or(Err(Busy))
     }
 
@@ -118,7 +118,7 @@ impl Latch {
         if is_of_slot
             && self.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
-            fault::reached("latch.about_to_wake");
+            failpoint::reached("owner_lock.about_to_wake");
             self.waiters.notify_one(fences.heavy());
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Broken;
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::barrier::{Barrier as RawBarrier, Through};
+use crate::raw::barrier::{Barrier as RawBarrier, WaitOutcome};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{RECHECK, placed};
@@ -134,7 +134,7 @@ impl Barrier {
     fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, Broken> {
         let anybody_died = || self.region.has_dead_members();
         match self.raw().wait(self.parties, anybody_died, deadline, RECHECK) {
-            Ok(through) => Ok(BarrierWaitResult { is_leader: through == Through::Leader }),
+            Ok(through) => Ok(BarrierWaitResult { is_leader: through == WaitOutcome::Leader }),
             Err(crate::raw::barrier::Broken) => Err(Broken),
         }
     }

@@ -9,7 +9,7 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
-use crate::held::Holder;
+use crate::guard::Holder;
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};

@@ -8,11 +8,11 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Held, Repair, debug_lock};
+use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::condition::Condition as RawCondition;
-use crate::raw::lock::{Lock as RawLock, Taken};
+use crate::raw::lock::{Acquired, Lock as RawLock};
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{OWNER_RECHECK, RECHECK, placed};
@@ -172,7 +172,7 @@ impl Condition {
         }
     }
 
-    fn guard(&self, taken: Taken) -> Locked<'_> {
+    fn guard(&self, taken: Acquired) -> Locked<'_> {
         let held = Held::new(self.raw_lock(), taken, &self.region);
         let guard = ConditionGuard { held, condition: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }

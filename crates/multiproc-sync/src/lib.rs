@@ -88,7 +88,7 @@ mod error;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
-mod held;
+mod guard;
 #[cfg(not(loom))]
 mod inspect;
 #[cfg(not(loom))]

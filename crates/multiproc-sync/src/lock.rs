@@ -8,10 +8,10 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Held, Repair, debug_lock};
+use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
-use crate::raw::lock::{Lock as RawLock, Taken};
+use crate::raw::lock::{Acquired, Lock as RawLock};
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{OWNER_RECHECK, placed};
@@ -160,12 +160,12 @@ impl Lock {
     }
 
     #[inline]
-    fn take(&self, deadline: Deadline) -> Result<Taken, Busy> {
+    fn take(&self, deadline: Deadline) -> Result<Acquired, Busy> {
         self.raw().lock(&self.region, deadline, OWNER_RECHECK)
     }
 
     #[inline]
-    fn guard(&self, taken: Taken) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
+    fn guard(&self, taken: Acquired) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
         let guard = LockGuard { held: Held::new(self.raw(), taken, &self.region), lock: self };
         if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
     }

@@ -11,14 +11,14 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Held, Repair, debug_lock};
+use crate::guard::{Held, Repair, debug_lock};
 use crate::raw::Busy;
-use crate::raw::lock::{Lock as RawLock, Taken};
+use crate::raw::lock::{Acquired, Lock as RawLock};
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{OWNER_RECHECK, placed};
 
-use crate::fault;
+use multiproc_shm::failpoint;
 
 /// A value in shared memory, and the lock that guards it: what Python calls `Value`.
 ///
@@ -152,7 +152,7 @@ impl<T: Pod> Mutex<T> {
         }
     }
 
-    fn guard(&self, taken: Taken) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
+    fn guard(&self, taken: Acquired) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
         let mut value = T::zeroed();
         self.region.data().copy_to(0, bytes_of_mut(&mut value));
         let held = Held::new(self.raw(), taken, &self.region);
@@ -225,7 +225,7 @@ impl<T: Pod> Drop for MutexGuard<'_, T> {
         let holder = self.held.holder();
         if self.is_changed && holder.member().is_some() && !holder.has_panicked() {
             self.mutex.region.data().copy_in(0, bytes_of(&self.value));
-            fault::reached("mutex.written");
+            failpoint::reached("mutex.written");
         }
     }
 }

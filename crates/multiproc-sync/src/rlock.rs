@@ -10,16 +10,16 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
-use crate::held::{Holder, Repair, debug_lock};
+use crate::guard::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
-use crate::raw::lock::{Lock as RawLock, Taken};
+use crate::raw::lock::{Acquired, Lock as RawLock};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{OWNER_RECHECK, placed};
 
-use crate::fault;
+use multiproc_shm::failpoint;
 
 /// A lock between processes that its holder can take again: it belongs to one thread of one process,
 /// and is free when as many guards are dropped as were taken.
@@ -174,7 +174,7 @@ impl RLock {
 
     fn take(
         &self,
-        take_lock: impl FnOnce(&RawLock) -> Result<Taken, Busy>,
+        take_lock: impl FnOnce(&RawLock) -> Result<Acquired, Busy>,
     ) -> Result<Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>>, Busy> {
         let RLockControl { lock, depth, thread } = self.region.control();
         let process = self.region.me();
@@ -186,7 +186,7 @@ impl RLock {
             depth.store(deeper, Ordering::Relaxed);
         } else {
             take_lock(lock)?;
-            fault::reached("rlock.taken");
+            failpoint::reached("rlock.taken");
             thread.store(me, Ordering::Relaxed);
             depth.store(1, Ordering::Relaxed);
         }
@@ -240,10 +240,10 @@ impl Drop for RLockGuard<'_> {
         depth.store(left, Ordering::Relaxed);
         if left == 0 {
             thread.store(0, Ordering::Relaxed);
-            fault::reached("rlock.releasing");
+            failpoint::reached("rlock.releasing");
             // The mark stays unless somebody has said that all is well.
             let is_abandoned = lock.is_abandoned();
-            lock.unlock(member, if is_abandoned { Taken::Abandoned } else { Taken::Clean });
+            lock.unlock(member, if is_abandoned { Acquired::OwnerDied } else { Acquired::Clean });
         }
     }
 }

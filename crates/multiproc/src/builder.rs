@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use multiproc_message::check_type;
 use rustix::io::{FdFlags, fcntl_getfd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -163,7 +164,8 @@ impl Builder {
         // Its type is all there is to it. The value is the child's now, so it is not dropped here.
         std::mem::forget(f);
         let entry = bootstrap::entry_of::<F, A, R>();
-        let args = Encoded::new(&args).map_err(SpawnError::Encode)?;
+        let receivable = check_type::<A>().and_then(|()| check_type::<R>());
+        let args = receivable.and_then(|()| Encoded::new(&args)).map_err(SpawnError::Encode)?;
         spawn::spawn(self, entry, args)
     }
 

@@ -26,7 +26,8 @@ pub enum SpawnError {
     /// getauxval(3)). A child would get these rights as well, and so must not let its environment and
     /// its standard input decide what it runs.
     Privileged,
-    /// The arguments could not be turned into a message.
+    /// The arguments could not be turned into a message; or the type of the arguments or of the result
+    /// is one that can be sent and not received.
     Encode(EncodeError),
     /// The operating system refused.
     Io(io::Error),

@@ -56,7 +56,8 @@ impl Process {
     ///
     /// `f` is a function, or a closure that captures nothing: it runs in another process, where the
     /// captured values are not, so everything it needs goes into `args`. Arguments and result may be
-    /// or contain handles: connections, queues, locks, files.
+    /// or contain handles: connections, queues, locks, files. The arguments are dropped here once they
+    /// are sent, and the result in the child, so a `Drop` of their types runs in both processes.
     ///
     /// A closure that captures something does not compile (`cargo build` says so; `cargo check` does
     /// not look that deep):

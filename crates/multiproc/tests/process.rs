@@ -180,6 +180,29 @@ fn what_does_not_serialise_starts_nothing() {
     });
 }
 
+#[test]
+fn type_that_cannot_be_received_starts_nothing() {
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u32),
+        Text(String),
+    }
+    alone(|()| {
+        let before = Census::take();
+        let errors = [
+            Process::spawn(|_: (u32, Either)| (), (1, Either::Number(7))).map(drop),
+            Process::spawn(|()| Some(Either::Text(String::new())), ()).map(drop),
+        ];
+        for error in errors.map(Result::unwrap_err) {
+            let SpawnError::Encode(error) = error else { panic!("{error}") };
+            assert!(error.reason().contains("`untagged`"), "{error}");
+            assert!(error.type_name().contains("Either"), "{error}");
+        }
+        assert_eq!(Census::take(), before);
+    });
+}
+
 /// Dies when it is sent, or when it is received, as it says.
 struct Deadly {
     when_sent: bool,
@@ -202,7 +225,8 @@ impl Serialize for Deadly {
 }
 
 impl<'de> Deserialize<'de> for Deadly {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer)?;
         Self::die()
     }
 }

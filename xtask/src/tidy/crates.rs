@@ -184,10 +184,11 @@ mod tests {
 
     fn workspace() -> Vec<Crate> {
         vec![
-            one("multiproc-shm", true, &["libc"]),
+            one("multiproc-message", true, &["serde"]),
+            one("multiproc-shm", true, &["libc", "multiproc-message"]),
             one("multiproc-pipe", true, &["multiproc-shm", "dev:multiproc-testkit"]),
-            one("multiproc-sync", true, &["multiproc-pipe", "rustix"]),
-            one("multiproc-queue", true, &["multiproc-pipe", "multiproc-sync"]),
+            one("multiproc-sync", true, &["multiproc-shm", "rustix"]),
+            one("multiproc-queue", true, &["multiproc-pipe", "multiproc-shm"]),
             one("multiproc", true, &["multiproc-queue", "dev:multiproc-testkit", "serde"]),
             one("multiproc-testkit", false, &["multiproc-pipe"]),
             one("xtask", false, &["cargo_metadata"]),

@@ -10,6 +10,11 @@ use serde::forward_to_deserialize_any;
 
 use super::{DEEPEST, Error, IN_2, IN_4, Result, too_deep};
 
+/// Why a type cannot be received that asks.
+pub(crate) const ASKS: &str = "a message does not say what is in it, so a type that asks (a JSON value; \
+    an enum with serde's `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: \
+    wrap it in `Json` (of the feature `json`), or take these attributes away";
+
 /// A longer name of a variant is cut where an error shows it.
 const LONGEST_NAME: usize = 64;
 
@@ -170,11 +175,7 @@ fn not_taken(left: usize, count: usize) -> Error {
 
 #[cold]
 fn not_described<T>() -> Result<T> {
-    Err(Error::new(
-        "a message does not say what is in it, so a type that asks (a JSON value; an enum with serde's \
-         `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: wrap it in `Json` \
-         (of the feature `json`), or take these attributes away",
-    ))
+    Err(Error::new(ASKS))
 }
 
 macro_rules! numbers {
@@ -462,9 +463,9 @@ fn unknown(names: &[&str], name: &[u8]) -> Error {
 /// What says which variant it is: its name; or its number, as it is written, for a type that asks for
 /// one.
 #[derive(Clone, Copy)]
-struct VariantName<'de> {
-    number: u32,
-    name: &'de str,
+pub(crate) struct VariantName<'de> {
+    pub(crate) number: u32,
+    pub(crate) name: &'de str,
 }
 
 impl<'de> VariantName<'de> {

@@ -18,7 +18,7 @@ mod tests;
 
 use std::fmt;
 
-pub(crate) use decoder::Decoder;
+pub(crate) use decoder::{ASKS, Decoder, VariantName};
 pub(crate) use encoder::Encoder;
 
 /// A count below this is one byte. Else one of these comes first, and then 2, 4 or 8.

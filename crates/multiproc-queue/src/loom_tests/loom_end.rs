@@ -7,7 +7,7 @@ use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::explore;
 
 use super::{DOOMED, Member, Shared, one};
-use crate::raw::ring::Fault;
+use crate::engine::ring::EngineError;
 
 /// A put beside a shutdown: it is got, or it is refused.
 #[test]
@@ -32,7 +32,7 @@ fn loom_end_a_drain_beside_a_put() {
         let got = consumer.join().unwrap();
         match put {
             Ok(()) => assert_eq!(got, Ok(7)),
-            Err(fault) => assert_eq!((fault, got), (Fault::Closed, Err(Fault::Closed))),
+            Err(error) => assert_eq!((error, got), (EngineError::Closed, Err(EngineError::Closed))),
         }
     });
 }
@@ -60,8 +60,8 @@ fn loom_end_everybody_is_woken() {
             };
             full.control.shut_down(drain);
             empty.control.shut_down(drain);
-            assert_eq!(producer.join().unwrap(), Err(Fault::Closed));
-            assert_eq!(consumer.join().unwrap(), Err(Fault::Closed));
+            assert_eq!(producer.join().unwrap(), Err(EngineError::Closed));
+            assert_eq!(consumer.join().unwrap(), Err(EngineError::Closed));
         });
     }
 }
@@ -89,8 +89,8 @@ fn loom_end_a_discard_beside_a_put_and_a_get() {
         shared.seen_by(Member(3), |ring| ring.discard(Deadline::NEVER));
         let put = producer.join().unwrap();
         let got = consumer.join().unwrap();
-        assert!(matches!(put, Ok(()) | Err(Fault::Closed)), "{put:?}");
-        assert!(matches!(got, Ok(5) | Err(Fault::Closed)), "{got:?}");
+        assert!(matches!(put, Ok(()) | Err(EngineError::Closed)), "{put:?}");
+        assert!(matches!(got, Ok(5) | Err(EngineError::Closed)), "{got:?}");
         let (put, got) = shared.seen_by(Member(3), |ring| ring.counts()).unwrap();
         assert_eq!(put, got);
     });
@@ -210,31 +210,31 @@ impl Bell {
 
 const NOW: Duration = Duration::from_secs(1);
 
-fn put_and_ring(shared: &Shared, bell: &Bell, member: Member, item: u64) {
+fn put_and_ring(shared: &Shared, doorbell: &Bell, member: Member, item: u64) {
     shared.put(member, item);
-    if shared.control.must_ring() {
-        bell.ring();
+    if shared.control.must_ring_doorbell() {
+        doorbell.ring();
     }
 }
 
 /// Throws away the rings that are there while the queue is empty, as consumers do who find some.
-fn drain(shared: &Shared, bell: &Bell, member: Member) {
+fn drain(shared: &Shared, doorbell: &Bell, member: Member) {
     let drain = || {
         shared.control.ask_again(NOW);
-        bell.take();
+        doorbell.take();
     };
     let _ = shared.seen_by(member, |ring| ring.while_empty(drain));
 }
 
 /// As `prepare_to_get` and poll(2): returns when there is an item.
-fn wait_until_ready(shared: &Shared, bell: &Bell, member: Member) {
+fn wait_until_ready(shared: &Shared, doorbell: &Bell, member: Member) {
     while shared.len() == 0 {
-        drain(shared, bell, member);
-        shared.control.ask_for_bell(NOW);
+        drain(shared, doorbell, member);
+        shared.control.ask_for_doorbell(NOW);
         if shared.len() > 0 {
             return;
         }
-        bell.wait();
+        doorbell.wait();
     }
 }
 
@@ -242,12 +242,12 @@ fn wait_until_ready(shared: &Shared, bell: &Bell, member: Member) {
 #[test]
 fn loom_end_the_bell_is_rung() {
     explore(|| {
-        let (shared, bell) = (Shared::new(2), Arc::new(Bell::default()));
+        let (shared, doorbell) = (Shared::new(2), Arc::new(Bell::default()));
         let producer = {
-            let (shared, bell) = (shared.clone(), bell.clone());
-            thread::spawn(move || put_and_ring(&shared, &bell, Member(1), 7))
+            let (shared, doorbell) = (shared.clone(), doorbell.clone());
+            thread::spawn(move || put_and_ring(&shared, &doorbell, Member(1), 7))
         };
-        wait_until_ready(&shared, &bell, Member(2));
+        wait_until_ready(&shared, &doorbell, Member(2));
         assert_eq!(shared.try_get(Member(2)), Some(7));
         producer.join().unwrap();
     });
@@ -257,19 +257,19 @@ fn loom_end_the_bell_is_rung() {
 #[test]
 fn loom_end_a_ring_that_was_taken_is_rung_again() {
     explore(|| {
-        let (shared, bell) = (Shared::new(2), Arc::new(Bell::default()));
-        shared.control.ask_for_bell(NOW);
+        let (shared, doorbell) = (Shared::new(2), Arc::new(Bell::default()));
+        shared.control.ask_for_doorbell(NOW);
         let waiter = {
-            let (shared, bell) = (shared.clone(), bell.clone());
+            let (shared, doorbell) = (shared.clone(), doorbell.clone());
             thread::spawn(move || {
-                bell.wait();
-                wait_until_ready(&shared, &bell, Member(1));
+                doorbell.wait();
+                wait_until_ready(&shared, &doorbell, Member(1));
             })
         };
-        put_and_ring(&shared, &bell, Member(2), 7);
+        put_and_ring(&shared, &doorbell, Member(2), 7);
         assert_eq!(shared.get(Member(2)), 7);
-        drain(&shared, &bell, Member(2));
-        put_and_ring(&shared, &bell, Member(2), 8);
+        drain(&shared, &doorbell, Member(2));
+        put_and_ring(&shared, &doorbell, Member(2), 8);
         waiter.join().unwrap();
     });
 }

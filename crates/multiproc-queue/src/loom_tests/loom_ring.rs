@@ -2,8 +2,8 @@ use loom::thread;
 use multiproc_shm::primitives::explore;
 
 use super::{Member, Shared};
-use crate::raw::ring::Fault;
-use crate::raw::side::{Mark, Side};
+use crate::engine::ring::EngineError;
+use crate::engine::side::{Cursor, Side};
 
 /// One producer, one consumer, one place: every put but the first waits for a get, every frame but
 /// the first wraps around.
@@ -121,7 +121,7 @@ fn loom_a_scribbled_frame_is_refused() {
             let shared = Shared::new(2);
             shared.put(Member(1), 7);
             shared.hot.copy_in(at, &[0x40; 8]);
-            assert_eq!(shared.try_get_fault(Member(2)), Err(Fault::Corrupted(what)));
+            assert_eq!(shared.try_get_fault(Member(2)), Err(EngineError::Corrupted(what)));
         }
     });
 }
@@ -195,7 +195,7 @@ fn loom_a_mark_is_of_one_commit() {
         };
         for count in 1..=3 {
             let (epoch, _) = side.current();
-            side.prepare(epoch, Mark { hot: 100 * count, overflow: 1000 * count, count });
+            side.prepare(epoch, Cursor { hot: 100 * count, overflow: 1000 * count, count });
             side.commit(epoch);
         }
         let mark = reader.join().unwrap();

@@ -5,17 +5,17 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
-use multiproc_shm::event_count::Look;
+use multiproc_shm::event_count::Poll;
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, explore};
 
 use super::{DOOMED, Member, NoLane, Shared, View};
-use crate::raw::blocks::Memory;
-use crate::raw::pace::Pace;
-use crate::raw::ring::Ring;
-use crate::raw::tasks::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
-use crate::raw::work::{Getting, Hints, Work};
+use crate::engine::joinable::{Getting, Hints, Work};
+use crate::engine::overflow::Memory;
+use crate::engine::pacing::Pace;
+use crate::engine::ring::Ring;
+use crate::engine::slots::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
@@ -136,7 +136,7 @@ impl<L: Members + Copy> Handle<L> {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
             let mut getting = getting(&mut bytes, &mut lane);
-            let attempt = |look| work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()));
+            let attempt = |poll| work.attempt(&mut getting, poll, Deadline::NEVER, |_| Ok(()));
             work.ring.wait_for_item(Deadline::NEVER, attempt).unwrap().unwrap();
             let task = getting.task.unwrap();
             (u64::from_le_bytes(bytes.try_into().unwrap()), task)
@@ -144,11 +144,11 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     /// Takes a task if there is one.
-    fn try_get(&self, look: Look) -> Option<(u64, Delivered)> {
+    fn try_get(&self, poll: Poll) -> Option<(u64, Delivered)> {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
             let mut getting = getting(&mut bytes, &mut lane);
-            work.attempt(&mut getting, look, Deadline::NEVER, |_| Ok(()))?.unwrap();
+            work.attempt(&mut getting, poll, Deadline::NEVER, |_| Ok(()))?.unwrap();
             let task = getting.task.unwrap();
             Some((u64::from_le_bytes(bytes.try_into().unwrap()), task))
         })
@@ -179,7 +179,7 @@ impl<L: Members + Copy> Handle<L> {
         let (_, task) = self.get();
         self.see(|work| {
             work.bury(task.slot);
-            let letter = work.tasks().take_letter(None, &mut Vec::new());
+            let letter = work.tasks().take_letter(task.slot, &mut Vec::new());
             letter.unwrap().unwrap().0.slot
         })
     }
@@ -279,7 +279,7 @@ fn loom_join_waits_for_what_follows() {
             thread::spawn(move || {
                 worker.put(20);
                 worker.done(task);
-                let (item, task) = worker.try_get(Look::Again).unwrap();
+                let (item, task) = worker.try_get(Poll::Retry).unwrap();
                 assert_eq!(item, 20);
                 done.store(true, Ordering::Relaxed);
                 worker.done(task);
@@ -382,7 +382,7 @@ fn loom_join_waits_for_a_letter_put_again() {
             thread::spawn(move || {
                 worker.put_again(letter);
                 worker.done(last);
-                let (item, task) = worker.try_get(Look::Again).unwrap();
+                let (item, task) = worker.try_get(Poll::Retry).unwrap();
                 assert_eq!((item, task.attempt), (10, 1));
                 done.store(true, Ordering::Relaxed);
                 worker.done(task);
@@ -414,7 +414,7 @@ fn loom_one_that_comes_back_is_counted() {
         let worker = thread::spawn(move || {
             worker.put_back(third);
             // The older one has its turn.
-            assert_eq!(worker.try_get(Look::Again).unwrap().0, 20);
+            assert_eq!(worker.try_get(Poll::Retry).unwrap().0, 20);
         });
         assert!((1..=2).contains(&here.see(|work| work.len())));
         worker.join().unwrap();
@@ -483,11 +483,11 @@ fn loom_a_dead_members_task_comes_once() {
         here.put(10);
         handle(&jobs, Member(DOOMED)).get();
         let other = handle(&jobs, Member(2));
-        let other = thread::spawn(move || other.try_get(Look::Recheck).map(|(item, _)| item));
-        let mine = here.try_get(Look::Recheck).map(|(item, _)| item);
+        let other = thread::spawn(move || other.try_get(Poll::CheckLiveness).map(|(item, _)| item));
+        let mine = here.try_get(Poll::CheckLiveness).map(|(item, _)| item);
         let theirs = other.join().unwrap();
         // Each may have come while the other one had it in the hand; nobody else takes it then.
-        let last = here.try_get(Look::Recheck).map(|(item, _)| item);
+        let last = here.try_get(Poll::CheckLiveness).map(|(item, _)| item);
         let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
         assert_eq!(all, [10]);
         assert_eq!(here.unfinished(), 1);
@@ -506,7 +506,7 @@ fn loom_done_or_back_but_not_both() {
         assert!(doomed.see(|work| work.tasks().detach(task.slot)));
         let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done(task.slot)));
         let here = handle(&jobs, Member(1));
-        let came = here.try_get(Look::Recheck);
+        let came = here.try_get(Poll::CheckLiveness);
         assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));
         let is_done = ended.join().unwrap();
         assert_eq!(is_done, came.is_none());
@@ -557,7 +557,7 @@ fn loom_an_heir_of_a_worker() {
                 let (died, over, jobs) = (died.clone(), over.clone(), jobs.clone());
                 thread::spawn(move || {
                     let life = || {
-                        if let Some((_, task)) = doomed.try_get(Look::Again) {
+                        if let Some((_, task)) = doomed.try_get(Poll::Retry) {
                             doomed.done(task);
                         }
                     };
@@ -574,7 +574,7 @@ fn loom_an_heir_of_a_worker() {
             let heir = handle(&jobs, &heir);
             let mut done = Vec::new();
             while heir.unfinished() > 0 {
-                match heir.try_get(Look::Recheck) {
+                match heir.try_get(Poll::CheckLiveness) {
                     Some((item, task)) => {
                         assert_eq!(item, 10);
                         done.push(task.attempt);
@@ -615,13 +615,13 @@ fn loom_an_untaken_slot_is_no_task() {
             assert!(die_at(point, || _ = doomed.get()));
             assert_eq!(here.unfinished(), 1, "{point}");
             let other = handle(&jobs, Member(2));
-            let other = thread::spawn(move || other.see(|work| work.reclaim()));
-            let (item, task) = here.try_get(Look::Again).unwrap();
+            let other = thread::spawn(move || other.see(|work| work.reclaim(Deadline::NEVER)));
+            let (item, task) = here.try_get(Poll::Retry).unwrap();
             assert_eq!((item, task.attempt), (10, 1));
             here.done(task);
             other.join().unwrap();
             assert_eq!(here.unfinished(), 0, "{point}");
-            assert!(here.try_get(Look::Recheck).is_none(), "{point}");
+            assert!(here.try_get(Poll::CheckLiveness).is_none(), "{point}");
         });
     }
 }
@@ -653,12 +653,13 @@ fn loom_an_heir_of_one_who_reclaims() {
             let second = handle(&jobs, Second);
             let second = thread::spawn(move || {
                 let mut was_taken = false;
-                let died = die_at(point, || was_taken = second.try_get(Look::Recheck).is_some());
+                let died =
+                    die_at(point, || was_taken = second.try_get(Poll::CheckLiveness).is_some());
                 was_taken || died && point == "task.seized"
             });
-            let mine = here.try_get(Look::Recheck);
+            let mine = here.try_get(Poll::CheckLiveness);
             let was_taken = second.join().unwrap();
-            let last = here.try_get(Look::Recheck);
+            let last = here.try_get(Poll::CheckLiveness);
             let all: Vec<_> = [mine, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
             // An attempt that nobody lived to make counts, if the task was taken.
@@ -681,9 +682,9 @@ fn loom_an_heir_of_one_who_gives_up() {
             // Another one may be quicker with it than itself.
             let doomed = thread::spawn(move || die_at(point, || doomed.put_back(task)));
             let here = handle(&jobs, Member(1));
-            let mine = here.try_get(Look::Recheck);
+            let mine = here.try_get(Poll::CheckLiveness);
             doomed.join().unwrap();
-            let last = here.try_get(Look::Recheck);
+            let last = here.try_get(Poll::CheckLiveness);
             let all: Vec<_> = [mine, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
             assert_eq!((all[0].0, all[0].1.attempt), (10, 2), "{point}");
@@ -704,10 +705,11 @@ fn loom_an_heir_of_one_who_puts_a_letter_again() {
             let here = handle(&jobs, Member(1));
             assert_eq!(here.unfinished(), 1, "{point}");
             let other = handle(&jobs, Member(2));
-            let other = thread::spawn(move || other.try_get(Look::Recheck).map(|(_, task)| task));
-            let mine = here.try_get(Look::Recheck).map(|(_, task)| task);
+            let other =
+                thread::spawn(move || other.try_get(Poll::CheckLiveness).map(|(_, task)| task));
+            let mine = here.try_get(Poll::CheckLiveness).map(|(_, task)| task);
             let theirs = other.join().unwrap();
-            let last = here.try_get(Look::Recheck).map(|(_, task)| task);
+            let last = here.try_get(Poll::CheckLiveness).map(|(_, task)| task);
             let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
             assert_eq!(all[0].attempt, 1, "{point}");

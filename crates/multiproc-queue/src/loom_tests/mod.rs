@@ -16,14 +16,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multiproc_shm::Deadline;
-use multiproc_shm::event_count::Look;
+use multiproc_shm::event_count::Poll;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Bytes};
 
-use crate::raw::blocks::{BLOCK, Memory};
-use crate::raw::frame::Header;
-use crate::raw::pace::Pace;
-use crate::raw::ring::{Control, Fault, Incoming, Items, Limits, Outgoing, Put, Ring, Sink};
+use crate::engine::frame::Header;
+use crate::engine::overflow::{BLOCK, Memory};
+use crate::engine::pacing::Pace;
+use crate::engine::ring::{
+    Control, EngineError, Incoming, Items, Limits, Outgoing, Put, Ring, Sink,
+};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
 struct Shared {
@@ -109,9 +111,9 @@ impl Shared {
     /// Puts an item with a descriptor, which is the same number.
     fn put_with_descriptor(&self, member: impl Members + Copy, item: u64) {
         let bytes = item.to_le_bytes();
-        let parcel = &mut Packet { shared: self, item };
+        let fds = &mut Packet { shared: self, item };
         let result = self.seen_by(member, |ring| {
-            ring.put(one(&bytes, &[8]), Some(parcel), Deadline::NEVER, |_| Ok(()))
+            ring.put(one(&bytes, &[8]), Some(fds), Deadline::NEVER, |_| Ok(()))
         });
         assert_eq!(result, (1, Ok(())));
     }
@@ -151,11 +153,11 @@ impl Shared {
     }
 
     /// Gets the next item; `Closed` after a shutdown.
-    fn get_to_the_end(&self, member: Member) -> Result<u64, Fault> {
+    fn get_to_the_end(&self, member: Member) -> Result<u64, EngineError> {
         let mut item = Vec::new();
         self.seen_by(member, |ring| {
-            let check = |_: Look| {
-                if ring.is_drained(|| Deadline::NEVER)? { Err(Fault::Closed) } else { Ok(()) }
+            let check = |_: Poll| {
+                if ring.is_drained(|| Deadline::NEVER)? { Err(EngineError::Closed) } else { Ok(()) }
             };
             ring.get(&mut item, &mut NoLane, Deadline::NEVER, check)
         })?;
@@ -190,7 +192,7 @@ impl Shared {
         self.try_get_fault(member).unwrap()
     }
 
-    fn try_get_fault(&self, member: Member) -> Result<Option<u64>, Fault> {
+    fn try_get_fault(&self, member: Member) -> Result<Option<u64>, EngineError> {
         let mut item = Vec::new();
         let got =
             self.seen_by(member, |ring| ring.try_get(&mut item, &mut NoLane, || Deadline::NEVER))?;
@@ -206,7 +208,7 @@ fn one<'a>(bytes: &'a [u8], ends: &'a [usize]) -> Items<'a> {
 struct NoLane;
 
 impl Incoming for NoLane {
-    fn copy(&mut self, _: u32) -> Result<(), Fault> {
+    fn copy(&mut self, _: u32) -> Result<(), EngineError> {
         unreachable!("no item has descriptors")
     }
 
@@ -222,14 +224,14 @@ struct Packet<'a> {
 }
 
 impl Outgoing for Packet<'_> {
-    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
+    fn send(&mut self, tag: u32) -> Result<Put, EngineError> {
         self.shared.lane.lock().unwrap().push_back((tag, self.item));
         Ok(Put::Done)
     }
 }
 
 impl Incoming for Packet<'_> {
-    fn copy(&mut self, tag: u32) -> Result<(), Fault> {
+    fn copy(&mut self, tag: u32) -> Result<(), EngineError> {
         let mut lane = self.shared.lane.lock().unwrap();
         while lane.front().is_some_and(|&(found, _)| found < tag) {
             lane.pop_front();
@@ -266,7 +268,7 @@ impl Sink for Batch {
         &mut self.bytes
     }
 
-    fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+    fn finish_item(&mut self, _: &Header) -> Result<(), EngineError> {
         self.count += 1;
         Ok(())
     }

@@ -5,7 +5,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use crate::event_count::Waiters;
+use crate::event_count::EventCount;
 use crate::fences::full_fence;
 use crate::primitives::explore;
 
@@ -13,7 +13,7 @@ use crate::primitives::explore;
 #[derive(Default)]
 struct Shop {
     things: AtomicU32,
-    waiters: Waiters,
+    waiters: EventCount,
 }
 
 impl Shop {
@@ -104,7 +104,7 @@ fn loom_a_lost_notification() {
 #[derive(Default)]
 struct Door {
     is_open: AtomicBool,
-    waiters: Waiters,
+    waiters: EventCount,
 }
 
 impl Door {

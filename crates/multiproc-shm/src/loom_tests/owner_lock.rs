@@ -8,12 +8,12 @@ use loom::thread;
 use super::member;
 use crate::fences::Fences;
 use crate::members::{MemberId, Members};
-use crate::owner_lock::Latch;
+use crate::owner_lock::OwnerLock;
 use crate::primitives::{Bytes, explore};
 
-/// A latch, and a plain counter that only its holder may touch: loom fails on any race for it.
+/// A lock, and a plain counter that only its holder may touch: loom fails on any race for it.
 struct Guarded {
-    latch: Latch,
+    lock: OwnerLock,
     fences: Fences,
     count: Bytes<'static>,
 }
@@ -21,23 +21,23 @@ struct Guarded {
 impl Guarded {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            latch: Latch::default(),
+            lock: OwnerLock::default(),
             fences: Fences::default(),
             count: Bytes::zeroed(8),
         })
     }
 
     fn take(&self, member: &impl Members) {
-        if !self.latch.take_free(member.me()) {
-            self.latch.lock(member, &self.fences, Deadline::NEVER, Duration::MAX).unwrap();
+        if !self.lock.take_free(member.me()) {
+            self.lock.lock(member, &self.fences, Deadline::NEVER, Duration::MAX).unwrap();
         }
     }
 
     fn add_one(&self, member: &impl Members) {
         self.take(member);
         self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
-        self.latch.free(member.me());
-        self.latch.wake(self.fences.light());
+        self.lock.free(member.me());
+        self.lock.wake(self.fences.light());
     }
 
     fn count(&self) -> u64 {
@@ -57,11 +57,11 @@ fn loom_latch_one_at_a_time() {
         guarded.add_one(&member(0));
         others.into_iter().for_each(|other| other.join().unwrap());
         assert_eq!(guarded.count(), 3);
-        assert_eq!(guarded.latch.owner(), None);
+        assert_eq!(guarded.lock.owner(), None);
     });
 }
 
-/// One of them adds twice: who takes the latch again at once does not leave a sleeper behind.
+/// One of them adds twice: who takes the lock again at once does not leave a sleeper behind.
 #[test]
 fn loom_latch_again_and_again() {
     explore(|| {
@@ -76,7 +76,7 @@ fn loom_latch_again_and_again() {
     });
 }
 
-/// A member that died with the latch: one of two takes it over, then the other gets it.
+/// A member that died with the lock: one of two takes it over, then the other gets it.
 #[test]
 fn loom_latch_is_taken_over_once() {
     explore(|| {
@@ -93,7 +93,7 @@ fn loom_latch_is_taken_over_once() {
         };
         guarded.add_one(&member(0).after_death_of(dead));
         while !done.load(Ordering::Acquire) {
-            guarded.latch.futex().time_out();
+            guarded.lock.futex().time_out();
             thread::yield_now();
         }
         heir.join().unwrap();
@@ -111,9 +111,9 @@ fn loom_latch_of_a_released_slot() {
             let guarded = guarded.clone();
             thread::spawn(move || guarded.add_one(&member(1)))
         };
-        guarded.latch.release_slot(&guarded.fences, 7); // somebody else's
-        assert!(guarded.latch.owner().is_some());
-        guarded.latch.release_slot(&guarded.fences, 8);
+        guarded.lock.release_slot(&guarded.fences, 7); // somebody else's
+        assert!(guarded.lock.owner().is_some());
+        guarded.lock.release_slot(&guarded.fences, 8);
         waiter.join().unwrap();
         assert_eq!(guarded.count(), 1);
     });

@@ -126,13 +126,13 @@ impl MemberTable {
     /// The slots of those who died without leaving, and the pids they had; asked by `me`.
     fn dead(&self, descriptor: impl AsFd, me: MemberId) -> impl Iterator<Item = (&Slot, u32)> {
         self.slots.iter().enumerate().filter_map(move |(index, slot)| {
-            let look = || (slot.member.load(Ordering::Acquire), slot.pid.load(Ordering::Acquire));
-            let (member, pid) = look();
+            let read = || (slot.member.load(Ordering::Acquire), slot.pid.load(Ordering::Acquire));
+            let (member, pid) = read();
             // Looked at again: one that has left meanwhile has said so before it let go of the lock.
             let is_dead = pid != 0
                 && index != me.slot()
                 && !lock::is_locked(&descriptor, byte(index))
-                && look() == (member, pid);
+                && read() == (member, pid);
             is_dead.then_some((slot, pid))
         })
     }

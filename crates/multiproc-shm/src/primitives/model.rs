@@ -138,12 +138,12 @@ pub fn fence_after_rmw() {
 }
 
 /// As the real one: a full fence, which is what the two sides are for one another.
-pub(crate) fn fence_light() {
+pub(crate) fn asymmetric_fence_light() {
     fence(Ordering::SeqCst);
 }
 
 /// As the real one.
-pub(crate) fn fence_heavy() -> std::io::Result<()> {
+pub(crate) fn asymmetric_fence_heavy() -> std::io::Result<()> {
     fence(Ordering::SeqCst);
     Ok(())
 }

@@ -89,13 +89,13 @@ pub fn has_light_fences() -> bool {
 /// The light side of an asymmetric fence, which tells only the compiler. To be used through
 /// [`Fences`](crate::fences::Fences).
 #[inline]
-pub(crate) fn fence_light() {
+pub(crate) fn asymmetric_fence_light() {
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
 
 /// The heavy side: a system call, from half a microsecond to some. It is a full fence in any case; an
 /// error says that it did not reach the others.
-pub(crate) fn fence_heavy() -> std::io::Result<()> {
+pub(crate) fn asymmetric_fence_heavy() -> std::io::Result<()> {
     fence(Ordering::SeqCst);
     let result = membarrier(MembarrierCommand::GlobalExpedited);
     fence(Ordering::SeqCst);

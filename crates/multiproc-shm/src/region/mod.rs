@@ -44,11 +44,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod fork;
 
-use crate::event_count::Waiters;
+use crate::event_count::EventCount;
 use crate::fences::Fences;
 use crate::members::table::{MemberTable, Membership};
 use crate::members::{MemberId, Members};
-use crate::owner_lock::Latch;
+use crate::owner_lock::OwnerLock;
 use crate::primitives::{Bytes, Futex};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
@@ -139,10 +139,10 @@ macro_rules! made_of_atomics {
     )*};
 }
 
-made_of_atomics! { AtomicU8 AtomicU32 AtomicU64 Futex Fences  Latch }
+made_of_atomics! { AtomicU8 AtomicU32 AtomicU64 Futex Fences  OwnerLock }
 
 // SAFETY: an atomic word, without drop.
-unsafe impl<F> Placed for Waiters<F> {}
+unsafe impl<F> Placed for EventCount<F> {}
 
 // SAFETY: as its elements.
 unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}

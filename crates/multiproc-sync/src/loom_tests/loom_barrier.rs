@@ -5,11 +5,11 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
 
-use crate::fault::die_at;
-use crate::raw::barrier::{Barrier, Broken, Through};
+use crate::failpoint::die_at;
+use crate::raw::barrier::{Barrier, Broken, WaitOutcome};
 use multiproc_shm::primitives::{Bytes, explore};
 
-fn wait(barrier: &Barrier, parties: u32) -> Result<Through, Broken> {
+fn wait(barrier: &Barrier, parties: u32) -> Result<WaitOutcome, Broken> {
     barrier.wait(parties, || false, Deadline::NEVER, Duration::MAX)
 }
 
@@ -42,7 +42,7 @@ fn loom_barrier_three() {
         });
         let mut through = vec![wait(&barrier, 3).unwrap()];
         through.extend(threads.map(|thread| thread.join().unwrap()));
-        let leaders = through.iter().filter(|&&through| through == Through::Leader).count();
+        let leaders = through.iter().filter(|&&through| through == WaitOutcome::Leader).count();
         assert_eq!(leaders, 1);
     });
 }
@@ -98,7 +98,7 @@ fn loom_barrier_reset() {
             thread::yield_now();
         }
         barrier.reset();
-        assert_eq!(wait(&barrier, 1), Ok(Through::Leader));
+        assert_eq!(wait(&barrier, 1), Ok(WaitOutcome::Leader));
         assert_eq!(waiter.join().unwrap(), Err(Broken));
         assert!(!barrier.is_broken());
     });
@@ -154,6 +154,6 @@ fn loom_barrier_the_leader_dies() {
             barrier.waiters().futex().time_out();
             thread::yield_now();
         }
-        assert_eq!(waiter.join().unwrap(), Ok(Through::Follower));
+        assert_eq!(waiter.join().unwrap(), Ok(WaitOutcome::Follower));
     });
 }

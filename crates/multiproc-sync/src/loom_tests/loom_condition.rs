@@ -7,7 +7,7 @@ use multiproc_shm::Deadline;
 
 use super::{Member, member};
 use crate::raw::condition::{Condition, PLACES};
-use crate::raw::lock::{Lock, Taken};
+use crate::raw::lock::{Acquired, Lock};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::explore;
 
@@ -26,7 +26,7 @@ impl Shared {
 
     fn wait(&self, member: Member) -> bool {
         let place = self.condition.enter(&member);
-        self.lock.unlock(member.me(), Taken::Clean);
+        self.lock.unlock(member.me(), Acquired::Clean);
         let notified = self.condition.wait(place, &member, Deadline::NEVER, Duration::MAX);
         self.lock(member);
         notified
@@ -39,13 +39,13 @@ impl Shared {
             assert!(self.wait(member));
         }
         self.things.fetch_sub(1, Ordering::Relaxed);
-        self.lock.unlock(member.me(), Taken::Clean);
+        self.lock.unlock(member.me(), Acquired::Clean);
     }
 
     fn put(&self, member: Member) {
         self.lock(member);
         self.things.fetch_add(1, Ordering::Relaxed);
-        self.lock.unlock(member.me(), Taken::Clean);
+        self.lock.unlock(member.me(), Acquired::Clean);
         self.condition.notify(1);
     }
 }
@@ -212,7 +212,7 @@ fn loom_condition_notifies_the_crowd() {
         };
         shared.lock(member(0));
         shared.things.fetch_add(1, Ordering::Relaxed);
-        shared.lock.unlock(member(0).me(), Taken::Clean);
+        shared.lock.unlock(member(0).me(), Acquired::Clean);
         shared.condition.notify(usize::MAX);
         waiter.join().unwrap();
     });

@@ -6,8 +6,8 @@ use loom::thread;
 use multiproc_shm::Deadline;
 
 use super::{Member, member};
-use crate::fault::die_at;
-use crate::raw::lock::{Lock, Taken};
+use crate::failpoint::die_at;
+use crate::raw::lock::{Acquired, Lock};
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Bytes, explore};
 
@@ -22,17 +22,17 @@ impl Guarded {
         Arc::new(Self { lock: Lock::default(), count: Bytes::zeroed(8) })
     }
 
-    fn lock(&self, member: Member) -> Taken {
+    fn lock(&self, member: Member) -> Acquired {
         self.lock.lock(&member, Deadline::NEVER, Duration::MAX).unwrap()
     }
 
-    fn add_one(&self, member: Member) -> Taken {
+    fn add_one(&self, member: Member) -> Acquired {
         let taken = self.lock(member);
         self.add_one_locked(member);
         taken
     }
 
-    fn try_add_one(&self, member: Member) -> Option<Taken> {
+    fn try_add_one(&self, member: Member) -> Option<Acquired> {
         let taken = self.lock.try_lock(&member).ok()?;
         self.add_one_locked(member);
         Some(taken)
@@ -41,7 +41,7 @@ impl Guarded {
     fn add_one_locked(&self, member: Member) {
         self.count.copy_in(0, &(self.count() + 1).to_le_bytes());
         self.lock.repaired();
-        self.lock.unlock(member.me(), Taken::Clean);
+        self.lock.unlock(member.me(), Acquired::Clean);
     }
 
     fn count(&self) -> u64 {
@@ -96,8 +96,8 @@ fn loom_one_takes_over() {
         guarded.lock(dead);
         let shared = guarded.clone();
         let mut taken = threads(2, move |n| shared.add_one(member(n).after_death_of(dead)));
-        taken.sort_by_key(|&taken| taken == Taken::Abandoned);
-        assert_eq!(taken, [Taken::Clean, Taken::Abandoned]);
+        taken.sort_by_key(|&taken| taken == Acquired::OwnerDied);
+        assert_eq!(taken, [Acquired::Clean, Acquired::OwnerDied]);
         assert_eq!(guarded.count(), 2);
     });
 }
@@ -138,7 +138,7 @@ fn loom_a_sleeper_notices_the_death() {
             guarded.lock.futex().time_out();
             thread::yield_now();
         }
-        assert_eq!(waiter.join().unwrap(), Taken::Abandoned);
+        assert_eq!(waiter.join().unwrap(), Acquired::OwnerDied);
     });
 }
 
@@ -158,12 +158,13 @@ fn loom_a_lost_wake() {
             })
         };
         // It lives on if there is nobody to wake.
-        let _ = die_at("lock.about_to_wake", || guarded.lock.unlock(member(9).me(), Taken::Clean));
+        let _ =
+            die_at("lock.about_to_wake", || guarded.lock.unlock(member(9).me(), Acquired::Clean));
         while !done.load(Ordering::Relaxed) {
             guarded.lock.futex().time_out();
             thread::yield_now();
         }
-        assert_eq!(sleeper.join().unwrap(), Taken::Clean);
+        assert_eq!(sleeper.join().unwrap(), Acquired::Clean);
     });
 }
 
@@ -184,7 +185,7 @@ fn loom_a_slot_is_used_anew() {
                 shared.add_one(member(0).after_death_of(dead))
             }
         });
-        assert_eq!(taken.iter().filter(|&&taken| taken == Taken::Abandoned).count(), 1);
+        assert_eq!(taken.iter().filter(|&&taken| taken == Acquired::OwnerDied).count(), 1);
         assert_eq!(guarded.count(), 2);
     });
 }
@@ -197,7 +198,7 @@ fn loom_unlock_by_another_member_does_nothing() {
         guarded.lock(member(0));
         let shared = guarded.clone();
         let other = thread::spawn(move || {
-            shared.lock.unlock(member(1).me(), Taken::Clean);
+            shared.lock.unlock(member(1).me(), Acquired::Clean);
             shared.try_add_one(member(1))
         });
         guarded.add_one_locked(member(0));
@@ -265,10 +266,10 @@ fn loom_abandoned_until_repaired() {
         let guarded = Guarded::new();
         let dead = member(9);
         guarded.lock(dead);
-        assert_eq!(guarded.lock(member(0).after_death_of(dead)), Taken::Abandoned);
-        guarded.lock.unlock(member(0).me(), Taken::Abandoned);
-        assert_eq!(guarded.add_one(member(1)), Taken::Abandoned);
-        assert_eq!(guarded.add_one(member(0)), Taken::Clean);
+        assert_eq!(guarded.lock(member(0).after_death_of(dead)), Acquired::OwnerDied);
+        guarded.lock.unlock(member(0).me(), Acquired::OwnerDied);
+        assert_eq!(guarded.add_one(member(1)), Acquired::OwnerDied);
+        assert_eq!(guarded.add_one(member(0)), Acquired::Clean);
     });
 }
 
@@ -284,7 +285,7 @@ fn loom_a_released_slot_wakes_a_sleeper() {
             thread::spawn(move || guarded.add_one(member(0)))
         };
         guarded.lock.release_slot(1);
-        assert_eq!(sleeper.join().unwrap(), Taken::Abandoned);
+        assert_eq!(sleeper.join().unwrap(), Acquired::OwnerDied);
     });
 }
 
@@ -300,8 +301,8 @@ fn loom_a_takeover_remembers_the_sleepers() {
             let guarded = guarded.clone();
             thread::spawn(move || guarded.add_one(member(0)))
         };
-        assert_eq!(guarded.add_one(member(1).after_death_of(dead)), Taken::Abandoned);
-        assert_eq!(sleeper.join().unwrap(), Taken::Clean);
+        assert_eq!(guarded.add_one(member(1).after_death_of(dead)), Acquired::OwnerDied);
+        assert_eq!(sleeper.join().unwrap(), Acquired::Clean);
     });
 }
 
@@ -346,7 +347,7 @@ fn loom_one_of_two_that_try_takes_over() {
         let shared = guarded.clone();
         let tried = threads(2, move |n| shared.try_add_one(member(n).after_death_of(dead)));
         let taken: Vec<_> = tried.into_iter().flatten().collect();
-        assert_eq!(taken.iter().filter(|&&taken| taken == Taken::Abandoned).count(), 1);
+        assert_eq!(taken.iter().filter(|&&taken| taken == Acquired::OwnerDied).count(), 1);
         assert_eq!(guarded.count(), taken.len() as u64);
     });
 }
@@ -362,8 +363,8 @@ fn loom_one_tries_and_one_waits() {
             thread::spawn(move || guarded.add_one(member(0)))
         };
         let tried = guarded.try_add_one(member(1));
-        assert_ne!(tried, Some(Taken::Abandoned));
-        assert_eq!(waiter.join().unwrap(), Taken::Clean);
+        assert_ne!(tried, Some(Acquired::OwnerDied));
+        assert_eq!(waiter.join().unwrap(), Acquired::Clean);
         assert_eq!(guarded.count(), 1 + u64::from(tried.is_some()));
     });
 }
@@ -381,8 +382,8 @@ fn loom_a_try_beside_a_sleeper_takes_over() {
             thread::spawn(move || guarded.add_one(member(0)))
         };
         let tried = guarded.try_add_one(member(1).after_death_of(dead));
-        assert_eq!(tried, Some(Taken::Abandoned));
-        assert_eq!(sleeper.join().unwrap(), Taken::Clean);
+        assert_eq!(tried, Some(Acquired::OwnerDied));
+        assert_eq!(sleeper.join().unwrap(), Acquired::Clean);
     });
 }
 
@@ -392,9 +393,9 @@ fn loom_an_owner_that_is_no_member_is_dead() {
     explore(|| {
         let guarded = Guarded::new();
         guarded.lock.futex().store(5, Ordering::Relaxed);
-        assert_eq!(guarded.add_one(member(0)), Taken::Abandoned);
+        assert_eq!(guarded.add_one(member(0)), Acquired::OwnerDied);
         guarded.lock.futex().store(5, Ordering::Relaxed);
-        assert_eq!(guarded.try_add_one(member(0)), Some(Taken::Abandoned));
+        assert_eq!(guarded.try_add_one(member(0)), Some(Acquired::OwnerDied));
     });
 }
 
@@ -406,7 +407,7 @@ fn loom_repaired_while_held() {
         let guarded = Guarded::new();
         let (dead, heir) = (member(9), member(0));
         guarded.lock(dead);
-        assert_eq!(guarded.lock(heir.after_death_of(dead)), Taken::Abandoned);
+        assert_eq!(guarded.lock(heir.after_death_of(dead)), Acquired::OwnerDied);
         assert!(guarded.lock.is_abandoned());
         guarded.lock.repaired();
         assert!(!guarded.lock.is_abandoned());

@@ -4,7 +4,7 @@ use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
 
-use crate::fault::die_at;
+use crate::failpoint::die_at;
 use crate::raw::semaphore::Semaphore;
 use multiproc_shm::primitives::{Bytes, explore};
 

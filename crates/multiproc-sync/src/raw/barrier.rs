@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use multiproc_shm::Deadline;
 
-use crate::fault;
-use multiproc_shm::event_count::{Look, Waiters};
+use multiproc_shm::event_count::{EventCount, Poll};
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::full_fence_after_rmw;
 use multiproc_shm::primitives::{AtomicU64, Ordering};
 
@@ -67,7 +67,7 @@ fn ended_by_reset(state: u64, of_round: u64) -> bool {
 #[repr(C)]
 pub struct Barrier {
     state: AtomicU64,
-    waiters: Waiters,
+    waiters: EventCount,
 }
 
 /// Nobody gets through: a party died or gave up, or somebody said so.
@@ -76,7 +76,7 @@ pub struct Broken;
 
 /// How one got through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Through {
+pub enum WaitOutcome {
     /// As the one of the round that arrived last.
     Leader,
     /// As another one.
@@ -101,7 +101,7 @@ impl Barrier {
         anybody_died: impl Fn() -> bool,
         deadline: Deadline,
         recheck: Duration,
-    ) -> Result<Through, Broken> {
+    ) -> Result<WaitOutcome, Broken> {
         let mut state = self.state.load(Ordering::Relaxed);
         let mine = loop {
             if is_broken(state) {
@@ -112,17 +112,17 @@ impl Barrier {
             match self.state.compare_exchange_weak(state, new, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) if is_last => {
-                    fault::reached("barrier.complete");
+                    failpoint::reached("barrier.complete");
                     self.wake();
-                    return Ok(Through::Leader);
+                    return Ok(WaitOutcome::Leader);
                 }
                 Ok(_) => break round(state),
                 Err(now) => state = now,
             }
         };
-        fault::reached("barrier.arrived");
-        let ended = |look| {
-            if look == Look::Recheck && anybody_died() {
+        failpoint::reached("barrier.arrived");
+        let ended = |poll| {
+            if poll == Poll::CheckLiveness && anybody_died() {
                 self.break_round(mine);
             }
             self.end_of(mine)
@@ -136,12 +136,12 @@ impl Barrier {
     }
 
     /// How a round ended, if it did.
-    fn end_of(&self, mine: u64) -> Option<Result<Through, Broken>> {
+    fn end_of(&self, mine: u64) -> Option<Result<WaitOutcome, Broken>> {
         let state = self.state.load(Ordering::Acquire);
         if round(state) == mine {
             return is_broken(state).then_some(Err(Broken));
         }
-        Some(if ended_by_reset(state, mine) { Err(Broken) } else { Ok(Through::Follower) })
+        Some(if ended_by_reset(state, mine) { Err(Broken) } else { Ok(WaitOutcome::Follower) })
     }
 
     /// Breaks the barrier, if it is still in this round.
@@ -195,7 +195,7 @@ impl Barrier {
 
     /// Where those sleep who wait.
     #[must_use]
-    pub fn waiters(&self) -> &Waiters {
+    pub fn waiters(&self) -> &EventCount {
         &self.waiters
     }
 }

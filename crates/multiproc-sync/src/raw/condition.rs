@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use multiproc_shm::Deadline;
 
-use crate::fault;
+use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
@@ -129,7 +129,7 @@ impl Condition {
             let state = place.load(Ordering::Acquire);
             if state != waiting {
                 // Notified; or scribbled over, and then there is nothing to wait for.
-                fault::reached("condition.notified");
+                failpoint::reached("condition.notified");
                 let _ = change(place, state, FREE);
                 return true;
             }
@@ -139,7 +139,7 @@ impl Condition {
                 }
                 continue;
             }
-            fault::reached("condition.about_to_sleep");
+            failpoint::reached("condition.about_to_sleep");
             let is_time = recheck.sleep(place, waiting, deadline);
             if is_time && members.is_cut_off() {
                 // A notification that a dead waiter has taken along cannot be found any more.
@@ -169,7 +169,7 @@ impl Condition {
     ) -> Result<usize, bool> {
         let mut recheck = Recheck::every(recheck);
         loop {
-            fault::reached("condition.about_to_sleep");
+            failpoint::reached("condition.about_to_sleep");
             let is_time = recheck.sleep(&self.crowd, seen, deadline);
             if self.crowd.load(Ordering::Acquire) != seen {
                 return Err(true);
@@ -242,7 +242,7 @@ impl Condition {
             }
             let state = place.load(Ordering::Relaxed);
             if state != FREE && !is_notified(state) && change(place, state, state | NOTIFIED) {
-                fault::reached("condition.notifying");
+                failpoint::reached("condition.notifying");
                 place.wake(1);
                 notified += 1;
             }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use multiproc_shm::Deadline;
 
-use crate::fault;
-use multiproc_shm::event_count::Waiters;
+use multiproc_shm::event_count::EventCount;
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::full_fence_after_rmw;
 use multiproc_shm::primitives::{AtomicU32, Ordering};
 
@@ -31,7 +31,7 @@ fn is_set(state: u32) -> bool {
 #[repr(C)]
 pub struct Event {
     word: AtomicU32,
-    waiters: Waiters,
+    waiters: EventCount,
 }
 
 #[cfg(not(loom))]
@@ -48,7 +48,7 @@ impl Event {
                 Err(now) => state = now,
             }
         }
-        fault::reached("event.set");
+        failpoint::reached("event.set");
         self.waiters.notify_all(full_fence_after_rmw());
     }
 
@@ -80,7 +80,7 @@ impl Event {
 
     /// Where those sleep who wait.
     #[must_use]
-    pub fn waiters(&self) -> &Waiters {
+    pub fn waiters(&self) -> &EventCount {
         &self.waiters
     }
 }

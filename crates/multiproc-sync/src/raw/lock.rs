@@ -46,7 +46,7 @@ use std::time::Duration;
 use multiproc_shm::Deadline;
 
 use super::Busy;
-use crate::fault;
+use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Backoff, Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
@@ -71,17 +71,17 @@ fn has_sleepers(state: u32) -> bool {
     state & SLEEPERS != 0
 }
 
-fn taken(state: u32) -> Taken {
-    if state & ABANDONED == 0 { Taken::Clean } else { Taken::Abandoned }
+fn taken(state: u32) -> Acquired {
+    if state & ABANDONED == 0 { Acquired::Clean } else { Acquired::OwnerDied }
 }
 
 /// How the lock was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum Acquired {
     /// The last holder let go of it.
     Clean,
     /// A holder died inside, and nobody has [repaired](Lock::repaired) since.
-    Abandoned,
+    OwnerDied,
 }
 
 /// A lock that survives its holder. It is the word alone; what it guards is the user's affair.
@@ -107,9 +107,9 @@ impl Lock {
     ///
     /// If a living member has it.
     #[inline]
-    pub fn try_lock(&self, members: &impl Members) -> Result<Taken, Busy> {
+    pub fn try_lock(&self, members: &impl Members) -> Result<Acquired, Busy> {
         if self.take_free(members.me()) {
-            return Ok(Taken::Clean);
+            return Ok(Acquired::Clean);
         }
         loop {
             let state = self.word.load(Ordering::Relaxed);
@@ -134,13 +134,13 @@ impl Lock {
         members: &impl Members,
         deadline: Deadline,
         recheck: Duration,
-    ) -> Result<Taken, Busy> {
+    ) -> Result<Acquired, Busy> {
         let taken = if self.take_free(members.me()) {
-            Ok(Taken::Clean)
+            Ok(Acquired::Clean)
         } else {
             self.lock_contended(members, deadline, recheck)
         };
-        fault::reached("lock.taken");
+        failpoint::reached("lock.taken");
         taken
     }
 
@@ -152,7 +152,7 @@ impl Lock {
 
     /// From `state`, which is free or owned by a dead member, to `me`, with some more bits set. The
     /// reservation ends, unless it is among those. `None`: the word has changed.
-    fn take_over(&self, state: u32, me: MemberId, bits: u32) -> Option<Taken> {
+    fn take_over(&self, state: u32, me: MemberId, bits: u32) -> Option<Acquired> {
         let died_inside = if is_free(state) { 0 } else { ABANDONED };
         let new = state & !(OWNER | RESERVED) | died_inside | bits | me.bits();
         self.word
@@ -167,7 +167,7 @@ impl Lock {
         members: &dyn Members,
         deadline: Deadline,
         recheck: Duration,
-    ) -> Result<Taken, Busy> {
+    ) -> Result<Acquired, Busy> {
         let backoff = Backoff::new();
         // By invariant 2, set once this thread has slept.
         let mut sleepers = 0;
@@ -218,9 +218,9 @@ impl Lock {
                 }
                 return Err(Busy);
             }
-            fault::reached("lock.about_to_sleep");
+            failpoint::reached("lock.about_to_sleep");
             look_up = recheck.sleep(&self.word, asleep, deadline);
-            fault::reached("lock.woken");
+            failpoint::reached("lock.woken");
             sleepers = SLEEPERS;
         }
     }
@@ -235,10 +235,10 @@ impl Lock {
     /// Releases the lock, if `me` holds it; else does nothing. It stays abandoned until it is
     /// [repaired](Self::repaired).
     #[inline]
-    pub fn unlock(&self, me: MemberId, taken: Taken) {
+    pub fn unlock(&self, me: MemberId, taken: Acquired) {
         let free = match taken {
-            Taken::Clean => 0,
-            Taken::Abandoned => ABANDONED,
+            Acquired::Clean => 0,
+            Acquired::OwnerDied => ABANDONED,
         };
         let freed =
             self.word.compare_exchange(me.bits(), free, Ordering::AcqRel, Ordering::Relaxed);
@@ -266,7 +266,7 @@ impl Lock {
 
     #[cold]
     fn wake(&self) {
-        fault::reached("lock.about_to_wake");
+        failpoint::reached("lock.about_to_wake");
         self.word.wake(1);
     }
 

@@ -18,8 +18,8 @@ use std::time::Duration;
 use multiproc_shm::Deadline;
 
 use super::Busy;
-use crate::fault;
-use multiproc_shm::event_count::{Look, Waiters};
+use multiproc_shm::event_count::{EventCount, Poll};
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
@@ -30,7 +30,7 @@ const FREE: u32 = 0;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PermitsControl {
-    waiters: Waiters,
+    waiters: EventCount,
 }
 
 #[cfg(not(loom))]
@@ -94,9 +94,9 @@ impl Permits<'_> {
         deadline: Deadline,
         recheck: Duration,
     ) -> Result<usize, Busy> {
-        let waited = self.control.waiters.wait_until(deadline, recheck, |look| match look {
-            Look::Again => self.take_free(members.me()).map(Ok),
-            Look::Recheck => match self.try_acquire(members) {
+        let waited = self.control.waiters.wait_until(deadline, recheck, |poll| match poll {
+            Poll::Retry => self.take_free(members.me()).map(Ok),
+            Poll::CheckLiveness => match self.try_acquire(members) {
                 Err(Busy) if !members.is_cut_off() => None,
                 result => Some(result),
             },
@@ -112,7 +112,7 @@ impl Permits<'_> {
             word.load(Ordering::Relaxed) == FREE && change(word, FREE, me.bits())
         };
         let index = self.words.iter().position(take)?;
-        fault::reached("permit.acquired");
+        failpoint::reached("permit.acquired");
         Some(index)
     }
 
@@ -134,7 +134,7 @@ impl Permits<'_> {
     }
 
     fn notify(&self) {
-        fault::reached("permit.released");
+        failpoint::reached("permit.released");
         self.control.waiters.notify(1, full_fence_after_rmw());
     }
 
@@ -154,7 +154,7 @@ impl Permits<'_> {
 impl PermitsControl {
     /// Where those sleep who wait.
     #[must_use]
-    pub fn waiters(&self) -> &Waiters {
+    pub fn waiters(&self) -> &EventCount {
         &self.waiters
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use multiproc_shm::Deadline;
 
 use super::Busy;
-use crate::fault;
-use multiproc_shm::event_count::Waiters;
+use multiproc_shm::event_count::EventCount;
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
 
@@ -27,7 +27,7 @@ use multiproc_shm::primitives::{AtomicU32, Ordering};
 #[repr(C)]
 pub struct Semaphore {
     count: AtomicU32,
-    waiters: Waiters,
+    waiters: EventCount,
 }
 
 /// The count would exceed [`Semaphore::MAX`].
@@ -68,7 +68,7 @@ impl Semaphore {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    fault::reached("semaphore.acquired");
+                    failpoint::reached("semaphore.acquired");
                     return Ok(());
                 }
                 Err(now) => count = now,
@@ -116,14 +116,14 @@ impl Semaphore {
                 Err(now) => count = now,
             }
         }
-        fault::reached("semaphore.released");
+        failpoint::reached("semaphore.released");
         self.waiters.notify(n, full_fence_after_rmw());
         Ok(())
     }
 
     /// Where those sleep who wait.
     #[must_use]
-    pub fn waiters(&self) -> &Waiters {
+    pub fn waiters(&self) -> &EventCount {
         &self.waiters
     }
 }

@@ -8,37 +8,37 @@ use serde::ser::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::connection::{Connection, Receiver, Sender};
+use crate::frame_reader::Reader;
+use crate::frame_writer::Writer;
 use crate::message;
-use crate::reader::Reader;
 use crate::stream::{Role, Stream};
-use crate::writer::Writer;
 use multiproc_message::{Bytes, Descriptor};
 
 /// An end on its way: its descriptor, and what lies between the kernel and its user.
 #[derive(Serialize, Deserialize)]
-struct Travelling {
+struct WireEnd {
     descriptor: Descriptor,
     /// One half of a split connection: it still ends its direction.
     is_half: bool,
-    ahead: Kept,
-    unsent: Kept,
+    ahead: Residue,
+    unsent: Residue,
 }
 
 /// Bytes of the stream, and the descriptors that belong to them.
 #[derive(Default, Serialize, Deserialize)]
-struct Kept {
+struct Residue {
     bytes: Bytes,
     descriptors: Vec<Descriptor>,
 }
 
-impl From<(Vec<u8>, Vec<OwnedFd>)> for Kept {
+impl From<(Vec<u8>, Vec<OwnedFd>)> for Residue {
     fn from((bytes, descriptors): (Vec<u8>, Vec<OwnedFd>)) -> Self {
         Self { bytes: Bytes(bytes), descriptors: descriptors.into_iter().map(Descriptor).collect() }
     }
 }
 
-impl From<Kept> for (Vec<u8>, Vec<OwnedFd>) {
-    fn from(kept: Kept) -> Self {
+impl From<Residue> for (Vec<u8>, Vec<OwnedFd>) {
+    fn from(kept: Residue) -> Self {
         (kept.bytes.0, kept.descriptors.into_iter().map(OwnedFd::from).collect())
     }
 }
@@ -47,7 +47,7 @@ fn refuse<E: Error>(why: impl Display) -> E {
     E::custom(format!("a connection cannot be sent: {why}"))
 }
 
-impl Travelling {
+impl WireEnd {
     fn pack<S: Serializer>(
         stream: &Stream,
         reader: Option<&Reader>,
@@ -91,39 +91,39 @@ impl Travelling {
 
 impl<S, R> Serialize for Connection<S, R> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Travelling::pack(&self.stream, Some(&self.reader), Some(&self.writer), serializer)
+        WireEnd::pack(&self.stream, Some(&self.reader), Some(&self.writer), serializer)
     }
 }
 
 impl<T> Serialize for Receiver<T> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Travelling::pack(&self.stream, Some(&self.reader), None, serializer)
+        WireEnd::pack(&self.stream, Some(&self.reader), None, serializer)
     }
 }
 
 impl<T> Serialize for Sender<T> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        Travelling::pack(&self.stream, None, Some(&self.writer), serializer)
+        WireEnd::pack(&self.stream, None, Some(&self.writer), serializer)
     }
 }
 
 impl<'de, S, R> Deserialize<'de> for Connection<S, R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, writer, reader) = Travelling::unpack(Role::Both, deserializer)?;
+        let (stream, writer, reader) = WireEnd::unpack(Role::Both, deserializer)?;
         Ok(Self::with(stream, writer, reader))
     }
 }
 
 impl<'de, T> Deserialize<'de> for Receiver<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, _, reader) = Travelling::unpack(Role::Receives, deserializer)?;
+        let (stream, _, reader) = WireEnd::unpack(Role::Receives, deserializer)?;
         Ok(Self::with(stream, reader))
     }
 }
 
 impl<'de, T> Deserialize<'de> for Sender<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (stream, writer, _) = Travelling::unpack(Role::Sends, deserializer)?;
+        let (stream, writer, _) = WireEnd::unpack(Role::Sends, deserializer)?;
         Ok(Self::with(stream, writer))
     }
 }

@@ -15,10 +15,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::failpoint;
 use multiproc_shm::primitives::Ordering;
 use multiproc_shm::region::Region;
-use multiproc_shm::{CheckedFd, Deadline};
+use multiproc_shm::{CheckedFd, Deadline, above_stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::sockopt::{socket_domain, socket_type};
@@ -28,12 +28,12 @@ use rustix::net::{
     recvmsg, send, sendmsg, shutdown, socketpair,
 };
 
-use crate::raw::ring::{Control, Fault, Incoming, Outgoing, Put};
+use crate::engine::ring::{Control, EngineError, Incoming, Outgoing, Put};
 
 /// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
-const BELL: u32 = 0;
+const DOORBELL: u32 = 0;
 const TAG: usize = size_of::<u32>();
 
 /// More packets than a socket can hold: whoever finds so many is being fed.
@@ -48,7 +48,7 @@ pub(crate) enum Role {
 
 /// One end, as this process has it. When it is closed, those who may wait for it in vain are woken.
 pub(crate) struct End {
-    /// Taken when it is dropped, and not before. Checked: what is received, discarded or shut down must
+    /// Acquired when it is dropped, and not before. Checked: what is received, discarded or shut down must
     /// not be the program's, if other code has closed the descriptor.
     socket: Option<CheckedFd>,
     role: Role,
@@ -108,9 +108,9 @@ impl End {
     }
 
     /// What it means that the other end does not take anything any more.
-    fn gone(&self) -> Fault {
+    fn gone(&self) -> EngineError {
         let is_shut_down = self.region.control().is_shut_down();
-        if is_shut_down { Fault::Closed } else { Fault::Disconnected }
+        if is_shut_down { EngineError::Closed } else { EngineError::Disconnected }
     }
 
     /// Whether a packet lies here.
@@ -142,7 +142,7 @@ impl End {
     pub(crate) fn ring(&self) {
         // If there is no room for it, something else lies there that wakes them.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = retry_on_intr(|| send(self.socket()?, &BELL.to_le_bytes(), flags));
+        let _ = retry_on_intr(|| send(self.socket()?, &DOORBELL.to_le_bytes(), flags));
     }
 
     /// Wakes those who wait for either end with poll(2), and everybody who ever will.
@@ -176,8 +176,8 @@ impl Drop for End {
         drop(self.socket.take());
         let control = self.region.control();
         let closed = match self.role {
-            Role::Producer => &control.seldom.closed_producers,
-            Role::Consumer => &control.seldom.closed_consumers,
+            Role::Producer => &control.config.closed_producers,
+            Role::Consumer => &control.config.closed_consumers,
         };
         closed.fetch_add(1, Ordering::Relaxed);
         control.wake_all();
@@ -185,14 +185,14 @@ impl Drop for End {
 }
 
 /// The descriptors of an item that is to be put.
-pub(crate) struct Parcel<'a> {
+pub(crate) struct OutgoingFds<'a> {
     pub(crate) end: &'a End,
     pub(crate) descriptors: &'a [OwnedFd],
 }
 
-impl Outgoing for Parcel<'_> {
-    fn send(&mut self, tag: u32) -> Result<Put, Fault> {
-        if fault::fails("put.send") {
+impl Outgoing for OutgoingFds<'_> {
+    fn send(&mut self, tag: u32) -> Result<Put, EngineError> {
+        if failpoint::fails("put.send") {
             return Ok(Put::NoBytes);
         }
         let borrowed: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
@@ -208,25 +208,25 @@ impl Outgoing for Parcel<'_> {
             Ok(_) => Ok(Put::Done),
             Err(Errno::AGAIN) => Ok(Put::NoBytes),
             Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
-            Err(Errno::BADF) if !self.end.checked().is_intact() => Err(Fault::CutOff),
+            Err(Errno::BADF) if !self.end.checked().is_intact() => Err(EngineError::CutOff),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
-            Err(error) => Err(Fault::Os(error.raw_os_error())),
+            Err(error) => Err(EngineError::Os(error.raw_os_error())),
         }
     }
 }
 
 /// Where the descriptors of an item go that is got.
-pub(crate) struct Unpacked<'a> {
+pub(crate) struct IncomingFds<'a> {
     pub(crate) end: &'a End,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-impl Unpacked<'_> {
+impl IncomingFds<'_> {
     /// The packet of an item is not there, though it was sent before the item's frame was.
-    fn is_missing(&self) -> Result<(), Fault> {
-        if self.end.region.control().is_thrown_away() {
+    fn is_missing(&self) -> Result<(), EngineError> {
+        if self.end.region.control().is_discarding() {
             // Somebody has discarded all packets since this get has begun.
-            return Err(Fault::Closed);
+            return Err(EngineError::Closed);
         }
         // Somebody took it who does not keep to the protocol. The item comes without, and fails to
         // decode.
@@ -234,9 +234,9 @@ impl Unpacked<'_> {
     }
 }
 
-impl Incoming for Unpacked<'_> {
-    fn copy(&mut self, tag: u32) -> Result<(), Fault> {
-        let socket = self.end.socket().map_err(|_| Fault::CutOff)?;
+impl Incoming for IncomingFds<'_> {
+    fn copy(&mut self, tag: u32) -> Result<(), EngineError> {
+        let socket = self.end.socket().map_err(|_| EngineError::CutOff)?;
         for _ in 0..ENOUGH {
             let mut bytes = [0; TAG];
             let mut space =
@@ -247,29 +247,33 @@ impl Incoming for Unpacked<'_> {
             let packet = match retry_on_intr(|| recvmsg(socket, &mut vec, &mut control, flags)) {
                 Ok(packet) => packet,
                 Err(Errno::AGAIN) => return self.is_missing(),
-                Err(error) => return Err(Fault::Os(error.raw_os_error())),
+                Err(error) => return Err(EngineError::Os(error.raw_os_error())),
             };
             let found = u32::from_le_bytes(bytes);
             let is_packet = packet.bytes == TAG;
             if is_packet && found == tag {
                 if packet.flags.contains(ReturnFlags::CTRUNC) {
                     // Not all could be opened here. The packet still lies there, and the item.
-                    return Err(Fault::Os(Errno::MFILE.raw_os_error()));
+                    return Err(EngineError::Os(Errno::MFILE.raw_os_error()));
                 }
                 for message in control.drain() {
                     if let RecvAncillaryMessage::ScmRights(came) = message {
-                        self.descriptors.extend(came);
+                        for descriptor in came {
+                            let error = |error: io::Error| error.raw_os_error().unwrap_or(0);
+                            let moved = above_stdio(descriptor);
+                            self.descriptors.push(moved.map_err(error).map_err(EngineError::Os)?);
+                        }
                     }
                 }
                 return Ok(());
             }
             let is_newer = found.wrapping_sub(tag) < u32::MAX / 2;
-            if is_packet && found != BELL && is_newer {
+            if is_packet && found != DOORBELL && is_newer {
                 return self.is_missing();
             }
             // A bell, or what a dead producer left. (Nothing at all is the end of all producers.)
             drop(control);
-            if found == BELL {
+            if found == DOORBELL {
                 self.end.region.control().ask_again(now());
             }
             if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {

@@ -1,7 +1,7 @@
 //! The queue: two rings of frames, two sides, each with a lock and a commit word.
 //!
 //! The **hot ring** is a circle of bytes that stays in a core's cache. While it has no room, items go
-//! into the **overflow ring**, a long stream in [`blocks`](super::blocks) of memory. The next item is
+//! into the **overflow ring**, a long stream in [`blocks`](super::overflow) of memory. The next item is
 //! the frame with the next number, in whichever ring it lies.
 //!
 //! # Invariants
@@ -27,20 +27,20 @@ use std::time::Duration;
 use multiproc_shm::Busy;
 use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
-use multiproc_shm::event_count::{Look, PAUSE, Waiters};
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::event_count::{EventCount, PAUSE, Poll};
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::{Fences, LightFence};
 use multiproc_shm::members::{MemberId, Members};
-use multiproc_shm::owner_lock::Latch;
+use multiproc_shm::owner_lock::OwnerLock;
 #[cfg(not(loom))]
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, fence, load_locked};
 
-use super::blocks::{self, BLOCK, Blocks, Memory, millis};
 use super::frame::{ALIGN, HEADER, Header, size};
-use super::pace::Pace;
-use super::side::{Mark, Side};
-use super::tasks;
+use super::overflow::{self, BLOCK, BlockTable, Memory, millis};
+use super::pacing::Pace;
+use super::side::{Cursor, Side};
+use super::slots;
 
 /// How often one who waits for a lock of the ring looks whether its holder is alive. The locks are
 /// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
@@ -62,18 +62,18 @@ pub(crate) struct Control {
     consumers: Side,
     not_empty: NotEmpty,
     not_full: NotFull,
-    blocks: BlocksLine,
-    pub(crate) seldom: Seldom,
-    pub(crate) tasks: tasks::Control,
+    blocks: BlockTableLine,
+    pub(crate) config: Config,
+    pub(crate) tasks: slots::Control,
 }
 
 /// Where consumers wait, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotEmpty {
-    waiters: Waiters<LightFence>,
+    waiters: EventCount<LightFence>,
     /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
-    bell: AtomicU32,
+    doorbell: AtomicU32,
     /// When somebody last asked for that, in ms.
     asked_at: AtomicU64,
 }
@@ -84,15 +84,15 @@ struct NotEmpty {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct NotFull {
-    places: Waiters<LightFence>,
-    bytes: Waiters<LightFence>,
+    places: EventCount<LightFence>,
+    bytes: EventCount<LightFence>,
 }
 
-/// What only the holder of the producers' lock writes, and seldom.
+/// What only the holder of the producers' lock writes, and config.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-struct BlocksLine {
-    blocks: blocks::Control,
+struct BlockTableLine {
+    blocks: overflow::Control,
     /// How much of the hot ring is sure to have memory.
     reserved: AtomicU64,
     /// How many packets were sent, or tried, through the descriptor lane.
@@ -102,7 +102,7 @@ struct BlocksLine {
 /// What everybody reads, and nobody writes but once or twice.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-pub(crate) struct Seldom {
+pub(crate) struct Config {
     /// How many items, and how many bytes of items, there may be. Each handle keeps the numbers that
     /// it read when it was opened.
     pub(crate) capacity: AtomicU64,
@@ -127,13 +127,13 @@ const NOW: u32 = 2;
 const ORPHANED: u32 = 4;
 
 #[cfg(not(loom))]
-placed!(NotEmpty { waiters, bell, asked_at });
+placed!(NotEmpty { waiters, doorbell, asked_at });
 #[cfg(not(loom))]
 placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
-placed!(BlocksLine { blocks, reserved, packets });
+placed!(BlockTableLine { blocks, reserved, packets });
 #[cfg(not(loom))]
-placed!(Seldom {
+placed!(Config {
     capacity,
     max_bytes,
     state,
@@ -144,17 +144,17 @@ placed!(Seldom {
     rest,
 });
 #[cfg(not(loom))]
-placed!(Control { producers, consumers, not_empty, not_full, blocks, seldom, tasks });
+placed!(Control { producers, consumers, not_empty, not_full, blocks, config, tasks });
 
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(Control, producers) == 0 && offset_of!(Control, consumers) == 256);
     assert!(offset_of!(Control, not_empty) == 512 && offset_of!(Control, not_full) == 640);
-    assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, seldom) == 896);
-    assert!(offset_of!(Seldom, max_bytes) == 8 && offset_of!(Seldom, state) == 16);
+    assert!(offset_of!(Control, blocks) == 768 && offset_of!(Control, config) == 896);
+    assert!(offset_of!(Config, max_bytes) == 8 && offset_of!(Config, state) == 16);
     assert!(offset_of!(Control, tasks) == 1024);
-    assert!(size_of::<Control>() == 1152 && size_of::<BlocksLine>() == 128);
+    assert!(size_of::<Control>() == 1152 && size_of::<BlockTableLine>() == 128);
 };
 
 /// What came of an attempt to put.
@@ -171,7 +171,7 @@ pub(crate) enum Put {
 
 /// Why an operation came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum EngineError {
     /// The deadline passed while a living process, most likely a stopped one, held a lock.
     Stalled,
     /// Other code in this process has closed the descriptor by which other members are asked about.
@@ -217,13 +217,13 @@ impl Items<'_> {
 /// The descriptors of an item, on their way into the lane.
 pub(crate) trait Outgoing {
     /// Sends them as one packet, if there is room for it.
-    fn send(&mut self, tag: u32) -> Result<Put, Fault>;
+    fn send(&mut self, tag: u32) -> Result<Put, EngineError>;
 }
 
 /// The descriptors of an item, on their way out of the lane.
 pub(crate) trait Incoming {
     /// Copies those of the packet `tag`; throws older packets away.
-    fn copy(&mut self, tag: u32) -> Result<(), Fault>;
+    fn copy(&mut self, tag: u32) -> Result<(), EngineError>;
 
     /// Drops the copies: the item stays in the queue, and its packet in the lane.
     fn forget(&mut self);
@@ -242,7 +242,7 @@ pub(crate) trait Sink {
 
     /// The last one is complete; `header` is its frame's. An error leaves it in the queue, and takes it
     /// off the buffer.
-    fn ended(&mut self, header: &Header) -> Result<(), Fault>;
+    fn finish_item(&mut self, header: &Header) -> Result<(), EngineError>;
 }
 
 /// One item, into a buffer.
@@ -258,7 +258,7 @@ impl Sink for Vec<u8> {
     }
 
     #[inline]
-    fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+    fn finish_item(&mut self, _: &Header) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -303,13 +303,13 @@ impl Control {
     }
 
     fn become_also(&self, what: u32) {
-        self.seldom.state.fetch_or(what, Ordering::AcqRel);
+        self.config.state.fetch_or(what, Ordering::AcqRel);
         self.wake_all();
     }
 
     #[inline]
     fn state(&self) -> u32 {
-        self.seldom.state.load(Ordering::Acquire)
+        self.config.state.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
@@ -322,7 +322,7 @@ impl Control {
     }
 
     /// Whether nobody gets the queued items any more: then they are discarded.
-    pub(crate) fn is_thrown_away(&self) -> bool {
+    pub(crate) fn is_discarding(&self) -> bool {
         self.state() & (NOW | ORPHANED) != 0
     }
 
@@ -336,14 +336,14 @@ impl Control {
     /// All words of a queue that are slept on have these fences.
     #[inline]
     pub(crate) fn fences(&self) -> &Fences {
-        &self.seldom.fences
+        &self.config.fences
     }
 
     /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
     /// sleep.
-    pub(crate) fn ask_for_bell(&self, now: Duration) {
+    pub(crate) fn ask_for_doorbell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
-        self.not_empty.bell.store(1, Ordering::Relaxed);
+        self.not_empty.doorbell.store(1, Ordering::Relaxed);
         self.fences().heavy();
     }
 
@@ -352,7 +352,7 @@ impl Control {
     pub(crate) fn ask_again(&self, now: Duration) {
         let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
         if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
-            self.not_empty.bell.store(1, Ordering::Relaxed);
+            self.not_empty.doorbell.store(1, Ordering::Relaxed);
             self.fences().heavy();
         }
     }
@@ -360,9 +360,9 @@ impl Control {
     /// Whether somebody wants the bell to be rung: it then is the caller's affair. To be called after
     /// a put has been committed, and a fence passed.
     #[inline]
-    pub(crate) fn must_ring(&self) -> bool {
-        let bell = &self.not_empty.bell;
-        bell.load(Ordering::Relaxed) != 0 && bell.swap(0, Ordering::Relaxed) != 0
+    pub(crate) fn must_ring_doorbell(&self) -> bool {
+        let doorbell = &self.not_empty.doorbell;
+        doorbell.load(Ordering::Relaxed) != 0 && doorbell.swap(0, Ordering::Relaxed) != 0
     }
 }
 
@@ -385,14 +385,14 @@ impl<M: Members + Memory> Ring<'_, M> {
     pub(crate) fn try_put(
         &self,
         items: Items<'_>,
-        parcel: Option<&mut dyn Outgoing>,
+        fds: Option<&mut dyn Outgoing>,
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<(usize, Put), Fault> {
+    ) -> Result<(usize, Put), EngineError> {
         let held = self.lock::<Producers>(deadline)?;
-        fault::reached("put.locked");
-        let result = self.put_locked(items, parcel);
+        failpoint::reached("put.locked");
+        let result = self.put_locked(items, fds);
         let passed = held.release();
-        fault::reached("put.unlocked");
+        failpoint::reached("put.unlocked");
         if let Ok((count @ 1.., _)) = result {
             self.control.not_empty.waiters.notify(saturating_u32(count), passed);
         }
@@ -406,16 +406,16 @@ impl<M: Members + Memory> Ring<'_, M> {
     pub(crate) fn put(
         &self,
         items: Items<'_>,
-        mut parcel: Option<&mut dyn Outgoing>,
+        mut fds: Option<&mut dyn Outgoing>,
         deadline: Deadline,
-        check: impl FnMut(Look) -> Result<(), Fault>,
-    ) -> (usize, Result<(), Fault>) {
+        check: impl FnMut(Poll) -> Result<(), EngineError>,
+    ) -> (usize, Result<(), EngineError>) {
         self.puts.keep();
-        let first = self.try_put(items, parcel.as_mut().map(|p| &mut **p as _), || deadline);
+        let first = self.try_put(items, fds.as_mut().map(|p| &mut **p as _), || deadline);
         match first {
             Ok((count, Put::Done)) => (count, Ok(())),
-            Ok((count, full)) => self.put_contended(items, count, full, parcel, deadline, check),
-            Err(fault) => (0, Err(fault)),
+            Ok((count, full)) => self.put_contended(items, count, full, fds, deadline, check),
+            Err(error) => (0, Err(error)),
         }
     }
 
@@ -425,10 +425,10 @@ impl<M: Members + Memory> Ring<'_, M> {
         items: Items<'_>,
         mut done: usize,
         mut full: Put,
-        mut parcel: Option<&mut dyn Outgoing>,
+        mut fds: Option<&mut dyn Outgoing>,
         deadline: Deadline,
-        mut check: impl FnMut(Look) -> Result<(), Fault>,
-    ) -> (usize, Result<(), Fault>) {
+        mut check: impl FnMut(Poll) -> Result<(), EngineError>,
+    ) -> (usize, Result<(), EngineError>) {
         let NotFull { places, bytes, .. } = &self.control.not_full;
         let mut pause = DESCRIPTORS_RECHECK;
         loop {
@@ -439,11 +439,11 @@ impl<M: Members + Memory> Ring<'_, M> {
                 _ => deadline,
             };
             let fences = self.control.fences();
-            let waited = waiters.wait_heavily(fences, PAUSE, until, RECHECK, |look| {
+            let waited = waiters.wait_asymmetric(fences, PAUSE, until, RECHECK, |poll| {
                 let rest = items.after(done);
-                let parcel = parcel.as_mut().map(|parcel| &mut **parcel as &mut dyn Outgoing);
-                match self.try_put(rest, parcel, || deadline) {
-                    Ok((0, same)) if same == full => check(look).err().map(Err),
+                let fds = fds.as_mut().map(|fds| &mut **fds as &mut dyn Outgoing);
+                match self.try_put(rest, fds, || deadline) {
+                    Ok((0, same)) if same == full => check(poll).err().map(Err),
                     result => Some(result),
                 }
             });
@@ -454,8 +454,8 @@ impl<M: Members + Memory> Ring<'_, M> {
                 None if full == Put::NoDescriptors && !deadline.is_past() => {
                     pause = RECHECK.min(2 * pause);
                 }
-                None => return (done, Err(Fault::Stalled)),
-                Some(Err(fault)) => return (done, Err(fault)),
+                None => return (done, Err(EngineError::Stalled)),
+                Some(Err(error)) => return (done, Err(error)),
                 Some(Ok((count, put))) => {
                     done += count;
                     if put == Put::Done {
@@ -464,7 +464,7 @@ impl<M: Members + Memory> Ring<'_, M> {
                     full = put;
                     // Both kinds of "full" in turn, without an end, are not the members' doing.
                     if count == 0 && deadline.is_past() {
-                        return (done, Err(Fault::Stalled));
+                        return (done, Err(EngineError::Stalled));
                     }
                 }
             }
@@ -479,12 +479,12 @@ impl<M: Members + Memory> Ring<'_, M> {
         sink: &mut impl Sink,
         lane: &mut dyn Incoming,
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, EngineError> {
         let held = self.lock::<Consumers>(deadline)?;
-        fault::reached("get.locked");
+        failpoint::reached("get.locked");
         let result = self.get_locked(sink, lane);
         let passed = held.release();
-        fault::reached("get.unlocked");
+        failpoint::reached("get.unlocked");
         let Got { count, trim } = result?;
         if count > 0 {
             self.control.not_full.places.notify(saturating_u32(count), passed);
@@ -505,8 +505,8 @@ impl<M: Members + Memory> Ring<'_, M> {
         sink: &mut impl Sink,
         lane: &mut dyn Incoming,
         deadline: Deadline,
-        check: impl FnMut(Look) -> Result<(), Fault>,
-    ) -> Result<usize, Fault> {
+        check: impl FnMut(Poll) -> Result<(), EngineError>,
+    ) -> Result<usize, EngineError> {
         self.gets.keep();
         match self.try_get(sink, lane, || deadline) {
             Ok(0) => self.get_contended(sink, lane, deadline, check),
@@ -520,11 +520,11 @@ impl<M: Members + Memory> Ring<'_, M> {
         sink: &mut impl Sink,
         lane: &mut dyn Incoming,
         deadline: Deadline,
-        mut check: impl FnMut(Look) -> Result<(), Fault>,
-    ) -> Result<usize, Fault> {
+        mut check: impl FnMut(Poll) -> Result<(), EngineError>,
+    ) -> Result<usize, EngineError> {
         let result =
-            self.wait_for_item(deadline, |look| match self.try_get(sink, lane, || deadline) {
-                Ok(0) => check(look).err().map(Err),
+            self.wait_for_item(deadline, |poll| match self.try_get(sink, lane, || deadline) {
+                Ok(0) => check(poll).err().map(Err),
                 result => Some(result),
             });
         result.unwrap_or(Ok(0))
@@ -534,10 +534,10 @@ impl<M: Members + Memory> Ring<'_, M> {
     pub(crate) fn wait_for_item<R>(
         &self,
         deadline: Deadline,
-        attempt: impl FnMut(Look) -> Option<R>,
+        attempt: impl FnMut(Poll) -> Option<R>,
     ) -> Option<R> {
         let empty = &self.control.not_empty.waiters;
-        let waited = empty.wait_heavily(
+        let waited = empty.wait_asymmetric(
             self.control.fences(),
             self.gets.steps(),
             deadline,
@@ -578,11 +578,14 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
     #[cold]
-    pub(crate) fn is_drained(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Fault> {
+    pub(crate) fn is_drained(
+        &self,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<bool, EngineError> {
         if !self.control.is_shut_down() {
             return Ok(false);
         }
-        if self.is_thrown_away() {
+        if self.is_discarding() {
             return Ok(true);
         }
         // A put that had begun before may have been committed since. Behind it in the lock, there is
@@ -593,7 +596,7 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Does `act` while nobody can be in the middle of a put or a get, if the queue is empty then.
     #[cold]
-    pub(crate) fn while_empty(&self, act: impl FnOnce()) -> Result<(), Fault> {
+    pub(crate) fn while_empty(&self, act: impl FnOnce()) -> Result<(), EngineError> {
         let patience = || Deadline::after(TRIM_PATIENCE);
         let Control { producers, consumers, .. } = self.control;
         let _consumers = self.lock::<Consumers>(patience)?;
@@ -645,23 +648,23 @@ impl<M: Members + Memory> Ring<'_, M> {
         self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
     }
 
-    /// Does `act` while nobody puts or gets, if the locks can be had soon. (If a member was stopped
-    /// while it had one, that side keeps still anyhow.)
+    /// Does `act` while nobody puts or gets, if the locks can be had soon; whether they could. (If a
+    /// member was stopped while it had one, that side keeps still anyhow.)
     #[cold]
-    pub(crate) fn while_still<R>(&self, act: impl FnOnce() -> R) -> R {
+    pub(crate) fn while_still<R>(&self, act: impl FnOnce() -> R) -> (R, bool) {
         let patience = || Deadline::after(TRIM_PATIENCE);
-        let _consumers = self.lock::<Consumers>(patience);
-        let _producers = self.lock::<Producers>(patience);
-        act()
+        let consumers = self.lock::<Consumers>(patience);
+        let producers = self.lock::<Producers>(patience);
+        (act(), consumers.is_ok() && producers.is_ok())
     }
 
     /// Whether what is there is thrown away.
-    pub(crate) fn is_thrown_away(&self) -> bool {
-        self.control.is_thrown_away()
+    pub(crate) fn is_discarding(&self) -> bool {
+        self.control.is_discarding()
     }
 
     /// Discards the items, and gives their memory back. Only for a queue from which nobody gets any
-    /// more: it [is thrown away](Self::is_thrown_away). A producer that is about to commit an item is
+    /// more: it [is thrown away](Self::is_discarding). A producer that is about to commit an item is
     /// waited for until the deadline; if that is too short, or this process dies halfway, the next call
     /// does the rest.
     #[cold]
@@ -675,7 +678,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         if head != tail {
             consumers.prepare(epoch, tail);
             consumers.commit(epoch);
-            fault::reached("discard.committed");
+            failpoint::reached("discard.committed");
         }
         let blocks = self.blocks();
         if self.used(tail, tail).is_ok() && blocks.has_more_than_reserve(tail.overflow) {
@@ -684,10 +687,10 @@ impl<M: Members + Memory> Ring<'_, M> {
     }
 
     /// Both marks as they were at one moment during the call.
-    fn marks(&self) -> (Mark, Mark) {
-        const NONE: Mark = Mark { hot: 0, overflow: 0, count: 0 };
+    fn marks(&self) -> (Cursor, Cursor) {
+        const NONE: Cursor = Cursor { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
-        if self.is_thrown_away() {
+        if self.is_discarding() {
             return (NONE, NONE);
         }
         let try_to = || {
@@ -711,13 +714,13 @@ impl<M: Members + Memory> Ring<'_, M> {
     fn put_locked(
         &self,
         items: Items<'_>,
-        mut parcel: Option<&mut dyn Outgoing>,
-    ) -> Result<(usize, Put), Fault> {
+        mut fds: Option<&mut dyn Outgoing>,
+    ) -> Result<(usize, Put), EngineError> {
         let producers = &self.control.producers;
         let state = self.control.state();
         if state != OPEN {
             let is_shut_down = state & (DRAIN | NOW) != 0;
-            return Err(if is_shut_down { Fault::Closed } else { Fault::Disconnected });
+            return Err(if is_shut_down { EngineError::Closed } else { EngineError::Disconnected });
         }
         let (epoch, tail) = producers.current();
         let mut head = producers.seen();
@@ -726,13 +729,13 @@ impl<M: Members + Memory> Ring<'_, M> {
         let mut put = Put::Done;
         let mut start = items.start;
         for &end in items.ends {
-            match self.put_one(&mut head, &mut next, &items.bytes[start..end], &mut parcel) {
+            match self.put_one(&mut head, &mut next, &items.bytes[start..end], &mut fds) {
                 Ok(Put::Done) => {}
                 Ok(full) => {
                     put = full;
                     break;
                 }
-                Err(fault) if count == 0 => return Err(fault),
+                Err(error) if count == 0 => return Err(error),
                 // The next attempt finds it again; what went well counts.
                 Err(_) => {
                     put = Put::NoBytes;
@@ -745,11 +748,11 @@ impl<M: Members + Memory> Ring<'_, M> {
         let used = next.count.wrapping_sub(head.count);
         self.puts.left(self.limits.capacity.saturating_sub(used));
         if count > 0 {
-            fault::reached("put.written");
+            failpoint::reached("put.written");
             producers.prepare(epoch, next);
-            fault::reached("put.prepared");
+            failpoint::reached("put.prepared");
             producers.commit(epoch);
-            fault::reached("put.committed");
+            failpoint::reached("put.committed");
         }
         Ok((count, put))
     }
@@ -758,30 +761,30 @@ impl<M: Members + Memory> Ring<'_, M> {
     #[inline]
     fn put_one(
         &self,
-        head: &mut Mark,
-        next: &mut Mark,
+        head: &mut Cursor,
+        next: &mut Cursor,
         item: &[u8],
-        parcel: &mut Option<&mut dyn Outgoing>,
-    ) -> Result<Put, Fault> {
+        fds: &mut Option<&mut dyn Outgoing>,
+    ) -> Result<Put, EngineError> {
         let size = size(item.len());
         let place = self.place(head, *next, size)?;
         match place {
-            Place::Hot => self.reserve_hot(next.hot, size).map_err(|fault| self.cause_of(fault))?,
+            Place::Hot => self.reserve_hot(next.hot, size).map_err(|error| self.cause_of(error))?,
             Place::Overflow => {
                 let result = self.blocks().extend(head.overflow, next.overflow, size);
-                result.map_err(|fault| self.cause_of(fault))?;
+                result.map_err(|error| self.cause_of(error))?;
             }
             Place::Full(full) => return Ok(full),
         }
         let mut tag = 0;
-        if let Some(parcel) = parcel {
+        if let Some(fds) = fds {
             tag = self.next_tag();
-            fault::reached("put.tagged");
-            match parcel.send(tag)? {
+            failpoint::reached("put.tagged");
+            match fds.send(tag)? {
                 Put::Done => {}
                 full => return Ok(full),
             }
-            fault::reached("put.sent");
+            failpoint::reached("put.sent");
         }
         // Items longer than a frame can hold are refused before.
         let length = u32::try_from(item.len()).unwrap_or(u32::MAX);
@@ -789,13 +792,13 @@ impl<M: Members + Memory> Ring<'_, M> {
         if place == Place::Hot {
             let at = self.offset(next.hot);
             self.hot.copy_in_array(at, header.to_bytes());
-            fault::reached("put.half_written");
+            failpoint::reached("put.half_written");
             self.copy_in(at + HEADER, item);
             next.hot = next.hot.wrapping_add(size);
         } else {
             let blocks = self.blocks();
             blocks.copy_in(next.overflow, &header.to_bytes())?;
-            fault::reached("put.half_written");
+            failpoint::reached("put.half_written");
             blocks.copy_in(next.overflow.wrapping_add(HEADER as u64), item)?;
             next.overflow = next.overflow.wrapping_add(size);
         }
@@ -806,7 +809,7 @@ impl<M: Members + Memory> Ring<'_, M> {
     /// Where there is room for a frame. `head` is what is known of the consumers: it may be enough,
     /// and if it is not (or is garbage), it is looked up.
     #[inline]
-    fn place(&self, head: &mut Mark, tail: Mark, size: u64) -> Result<Place, Fault> {
+    fn place(&self, head: &mut Cursor, tail: Cursor, size: u64) -> Result<Place, EngineError> {
         if let Ok(used) = self.used(*head, tail) {
             let place = self.room(used, size);
             // As long as there is a backlog, one look a block is enough.
@@ -820,14 +823,14 @@ impl<M: Members + Memory> Ring<'_, M> {
             }
         }
         let Control { producers, consumers, .. } = self.control;
-        *head = consumers.observe().ok_or(Fault::Corrupted("the consumers' epoch"))?;
+        *head = consumers.observe().ok_or(EngineError::Corrupted("the consumers' epoch"))?;
         let used = self.used(*head, tail)?;
         let place = self.room(used, size);
         let is_full = matches!(place, Place::Full(_));
         let places = if is_full { 0 } else { self.limits.capacity.saturating_sub(used.items) };
         self.puts.found(places, self.limits.capacity);
         producers.see(*head);
-        fault::reached("put.seen");
+        failpoint::reached("put.seen");
         Ok(place)
     }
 
@@ -849,21 +852,21 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// Makes sure of the memory of the hot ring, in the first round.
     #[inline]
-    fn reserve_hot(&self, tail: u64, size: u64) -> Result<(), Fault> {
+    fn reserve_hot(&self, tail: u64, size: u64) -> Result<(), EngineError> {
         let reserved = load_locked(&self.control.blocks.reserved);
         let end = tail.saturating_add(size).min(self.hot.len() as u64);
         if end > reserved { self.reserve_more(end) } else { Ok(()) }
     }
 
     #[cold]
-    fn reserve_more(&self, end: u64) -> Result<(), Fault> {
+    fn reserve_more(&self, end: u64) -> Result<(), EngineError> {
         const STEP: u64 = 64 * 1024;
         let end = end.next_multiple_of(STEP).min(self.hot.len() as u64);
         if !self.members.reserve_hot(end) {
-            return Err(Fault::OutOfMemory);
+            return Err(EngineError::OutOfMemory);
         }
         self.control.blocks.reserved.store(end, Ordering::Relaxed);
-        fault::reached("put.hot_reserved");
+        failpoint::reached("put.hot_reserved");
         Ok(())
     }
 
@@ -876,21 +879,25 @@ impl<M: Members + Memory> Ring<'_, M> {
     }
 
     #[inline]
-    fn get_locked(&self, sink: &mut impl Sink, lane: &mut dyn Incoming) -> Result<Got, Fault> {
+    fn get_locked(
+        &self,
+        sink: &mut impl Sink,
+        lane: &mut dyn Incoming,
+    ) -> Result<Got, EngineError> {
         let Control { producers, consumers, .. } = self.control;
         if self.control.state() & NOW != 0 {
-            return Err(Fault::Closed);
+            return Err(EngineError::Closed);
         }
         let (epoch, head) = consumers.current();
         let mut tail = consumers.seen();
         let has_item = |used: Used| used.items > 0;
         let mut used = self.used(head, tail).ok().filter(|&used| has_item(used));
         if used.is_none() {
-            tail = producers.observe().ok_or(Fault::Corrupted("the producers' epoch"))?;
+            tail = producers.observe().ok_or(EngineError::Corrupted("the producers' epoch"))?;
             used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             self.gets.found(used.map_or(0, |used| used.items), self.limits.capacity);
             consumers.see(tail);
-            fault::reached("get.seen");
+            failpoint::reached("get.seen");
         }
         let Some(mut used) = used else {
             self.gets.left(0);
@@ -902,7 +909,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         loop {
             match self.get_one(&mut next, used, sink, lane, count == 0) {
                 Ok(tag) => has_packet = tag != 0,
-                Err(fault) if count == 0 => return Err(fault),
+                Err(error) if count == 0 => return Err(error),
                 // The next attempt finds it again; what went well counts.
                 Err(_) => break,
             }
@@ -915,15 +922,15 @@ impl<M: Members + Memory> Ring<'_, M> {
                 _ => break,
             }
         }
-        fault::reached("get.copied");
+        failpoint::reached("get.copied");
         self.gets.left(tail.count.wrapping_sub(next.count));
         consumers.prepare(epoch, next);
-        fault::reached("get.prepared");
+        failpoint::reached("get.prepared");
         consumers.commit(epoch);
-        fault::reached("get.committed");
+        failpoint::reached("get.committed");
         if has_packet {
             lane.remove();
-            fault::reached("get.removed");
+            failpoint::reached("get.removed");
         }
         let has_left = |position: u64| position / BLOCK != head.overflow / BLOCK;
         let is_over = next.overflow == tail.overflow && next.overflow != head.overflow;
@@ -938,20 +945,20 @@ impl<M: Members + Memory> Ring<'_, M> {
     #[inline]
     fn get_one(
         &self,
-        next: &mut Mark,
+        next: &mut Cursor,
         used: Used,
         sink: &mut impl Sink,
         lane: &mut dyn Incoming,
         is_first: bool,
-    ) -> Result<u32, Fault> {
+    ) -> Result<u32, EngineError> {
         let (place, header) = self.front(*next, used)?;
         let length = header.length as usize;
         if header.tag != 0 {
             if !is_first {
-                return Err(Fault::Stalled); // not now
+                return Err(EngineError::Stalled); // not now
             }
             lane.copy(header.tag)?;
-            fault::reached("get.received");
+            failpoint::reached("get.received");
         }
         if place == Place::Hot {
             self.append_to(self.offset(next.hot) + HEADER, length, sink.buffer());
@@ -964,11 +971,11 @@ impl<M: Members + Memory> Ring<'_, M> {
             })?;
         }
         // Only now is it certain that the item is taken: until here nothing has changed.
-        sink.ended(&header).map_err(|fault| {
+        sink.finish_item(&header).map_err(|error| {
             let buffer = sink.buffer();
             buffer.truncate(buffer.len().saturating_sub(length));
             lane.forget();
-            self.cause_of(fault)
+            self.cause_of(error)
         })?;
         if place == Place::Hot {
             next.hot = next.hot.wrapping_add(size(length));
@@ -981,10 +988,10 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// The next frame: the one with the next number, in whichever ring it lies.
     #[inline]
-    fn front(&self, head: Mark, used: Used) -> Result<(Place, Header), Fault> {
+    fn front(&self, head: Cursor, used: Used) -> Result<(Place, Header), EngineError> {
         let check = |header: Header, used: u64| {
             if size(header.length as usize) > used {
-                return Err(Fault::Corrupted("the length of a frame"));
+                return Err(EngineError::Corrupted("the length of a frame"));
             }
             Ok(header)
         };
@@ -1001,12 +1008,12 @@ impl<M: Members + Memory> Ring<'_, M> {
                 return Ok((Place::Overflow, check(header, used.overflow)?));
             }
         }
-        Err(Fault::Corrupted("the sequence number of a frame"))
+        Err(EngineError::Corrupted("the sequence number of a frame"))
     }
 
     /// What lies between two marks, if they are any that members could have written.
     #[inline]
-    fn used(&self, head: Mark, tail: Mark) -> Result<Used, Fault> {
+    fn used(&self, head: Cursor, tail: Cursor) -> Result<Used, EngineError> {
         let hot = tail.hot.wrapping_sub(head.hot);
         let overflow = tail.overflow.wrapping_sub(head.overflow);
         let items = tail.count.wrapping_sub(head.count);
@@ -1016,14 +1023,17 @@ impl<M: Members + Memory> Ring<'_, M> {
             || items > (hot + overflow) / ALIGN
             || !aligned
         {
-            return Err(Fault::Corrupted("the positions of the ring"));
+            return Err(EngineError::Corrupted("the positions of the ring"));
         }
         Ok(Used { hot, overflow, items })
     }
 
     /// Takes a lock of the ring. If its owner died inside, there is nothing to repair (invariant 3).
     #[inline]
-    fn lock<L: Locked>(&self, deadline: impl FnOnce() -> Deadline) -> Result<Held<'_, L>, Fault> {
+    fn lock<L: Locked>(
+        &self,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<Held<'_, L>, EngineError> {
         let lock = L::lock(self.control);
         // The deadline is made only if there is something to wait for: the clock costs more than
         // the lock.
@@ -1037,18 +1047,22 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// No memory can be reserved without the descriptor of the region, either.
     #[cold]
-    fn cause_of(&self, fault: Fault) -> Fault {
-        if fault == Fault::OutOfMemory && self.members.is_cut_off() { Fault::CutOff } else { fault }
+    fn cause_of(&self, error: EngineError) -> EngineError {
+        if error == EngineError::OutOfMemory && self.members.is_cut_off() {
+            EngineError::CutOff
+        } else {
+            error
+        }
     }
 
     /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
     #[cold]
-    fn stalled(&self) -> Fault {
-        if self.members.is_cut_off() { Fault::CutOff } else { Fault::Stalled }
+    fn stalled(&self) -> EngineError {
+        if self.members.is_cut_off() { EngineError::CutOff } else { EngineError::Stalled }
     }
 
-    fn blocks(&self) -> Blocks<'_, M> {
-        Blocks { control: &self.control.blocks.blocks, memory: self.members }
+    fn blocks(&self) -> BlockTable<'_, M> {
+        BlockTable { control: &self.control.blocks.blocks, memory: self.members }
     }
 
     #[inline]
@@ -1083,7 +1097,7 @@ impl<M: Members + Memory> Ring<'_, M> {
 /// Names the side whose lock it is. By a type, so that [`Held`] is no more than one pointer: put and
 /// get take longer with two.
 trait Locked {
-    fn lock(control: &Control) -> &Latch;
+    fn lock(control: &Control) -> &OwnerLock;
 }
 
 enum Producers {}
@@ -1091,14 +1105,14 @@ enum Consumers {}
 
 impl Locked for Producers {
     #[inline]
-    fn lock(control: &Control) -> &Latch {
+    fn lock(control: &Control) -> &OwnerLock {
         &control.producers.lock
     }
 }
 
 impl Locked for Consumers {
     #[inline]
-    fn lock(control: &Control) -> &Latch {
+    fn lock(control: &Control) -> &OwnerLock {
         &control.consumers.lock
     }
 }
@@ -1171,7 +1185,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::store::Store;
+    use crate::memory::Store;
 
     /// A queue in shared memory, with room for some items in the hot ring and for more behind it.
     fn store() -> Store {
@@ -1215,9 +1229,9 @@ mod tests {
             &mut self.bytes
         }
 
-        fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+        fn finish_item(&mut self, _: &Header) -> Result<(), EngineError> {
             assert!(!self.panics, "asked to");
-            self.left = self.left.checked_sub(1).ok_or(Fault::TooManyTasks)?;
+            self.left = self.left.checked_sub(1).ok_or(EngineError::TooManyTasks)?;
             Ok(())
         }
     }
@@ -1231,7 +1245,7 @@ mod tests {
     }
 
     impl Incoming for Lane {
-        fn copy(&mut self, _: u32) -> Result<(), Fault> {
+        fn copy(&mut self, _: u32) -> Result<(), EngineError> {
             self.copied += 1;
             Ok(())
         }
@@ -1246,12 +1260,12 @@ mod tests {
     }
 
     /// A parcel that is sent, or panics.
-    struct Parcel {
+    struct OutgoingFds {
         panics: bool,
     }
 
-    impl Outgoing for Parcel {
-        fn send(&mut self, _: u32) -> Result<Put, Fault> {
+    impl Outgoing for OutgoingFds {
+        fn send(&mut self, _: u32) -> Result<Put, EngineError> {
             assert!(!self.panics, "asked to");
             Ok(Put::Done)
         }
@@ -1271,7 +1285,7 @@ mod tests {
             let mut sink = Few::new(0);
             let mut lane = Lane::default();
             let refused = ring.try_get(&mut sink, &mut lane, soon);
-            assert_eq!((refused, ring.len()), (Err(Fault::TooManyTasks), 3));
+            assert_eq!((refused, ring.len()), (Err(EngineError::TooManyTasks), 3));
             assert!(sink.bytes.is_empty());
 
             // What it takes before counts.
@@ -1291,8 +1305,8 @@ mod tests {
         let (store, pace) = (store(), Pace::default());
         let ring = ring(&store, &pace);
         let items = Items { bytes: &[1], start: 0, ends: &[1] };
-        let parcel = &mut Parcel { panics: false };
-        assert_eq!(ring.try_put(items, Some(parcel), soon), Ok((1, Put::Done)));
+        let fds = &mut OutgoingFds { panics: false };
+        assert_eq!(ring.try_put(items, Some(fds), soon), Ok((1, Put::Done)));
         let mut lane = Lane::default();
         assert!(ring.try_get(&mut Few::new(0), &mut lane, soon).is_err());
         assert_eq!(lane, Lane { copied: 1, forgotten: 1, removed: 0 });
@@ -1312,7 +1326,7 @@ mod tests {
         };
         panics(&mut || {
             let items = Items { bytes: &[2], start: 0, ends: &[1] };
-            let _ = ring.try_put(items, Some(&mut Parcel { panics: true }), soon);
+            let _ = ring.try_put(items, Some(&mut OutgoingFds { panics: true }), soon);
         });
         panics(&mut || {
             let mut sink = Few { panics: true, ..Few::new(1) };

@@ -1,7 +1,7 @@
 //! The system calls that messages go through: rustix's own, and nothing else in an ordinary build.
 //!
 //! With `--cfg multiproc_faults`, a test's script decides first how each of them goes: see
-//! [`fault`](crate::fault).
+//! [`fault`](crate::syscall_script).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +20,7 @@ use rustix::pipe::PipeFlags;
 use ordinary::{Call, allowed, is_truncated};
 
 #[cfg(multiproc_faults)]
-use crate::fault::{Call, allowed, is_truncated};
+use crate::syscall_script::{Call, allowed, is_truncated};
 
 /// Everything is allowed, and the optimiser sees that.
 #[cfg(not(multiproc_faults))]

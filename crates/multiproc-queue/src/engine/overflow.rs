@@ -24,12 +24,12 @@
 
 use std::time::Duration;
 
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::failpoint;
 #[cfg(not(loom))]
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_locked};
 
-use super::ring::Fault;
+use super::ring::EngineError;
 use super::side::Committed;
 
 /// The length of a block: large enough that the system calls for one are little against filling it.
@@ -82,7 +82,7 @@ pub(crate) trait Memory {
 #[repr(C)]
 pub(crate) struct Control {
     state: Committed<4>,
-    /// Blocks of the stream below it may have been given back, if they are free: it grows before they
+    /// BlockTable of the stream below it may have been given back, if they are free: it grows before they
     /// are.
     trimmed: AtomicU64,
     /// When the queue last ran empty and gave memory back, in ms. A hint.
@@ -110,7 +110,7 @@ impl State {
         self.fresh.wrapping_add(u64::from(self.fresh.wrapping_add(1) == self.skip))
     }
 
-    /// Blocks that have been read and whose memory is not used again.
+    /// BlockTable that have been read and whose memory is not used again.
     fn free_blocks(self, head: u64) -> u64 {
         (head / BLOCK).min(self.frontier).saturating_sub(self.free)
     }
@@ -123,29 +123,29 @@ impl From<[u64; 4]> for State {
 }
 
 /// The blocks, as a member sees them.
-pub(crate) struct Blocks<'a, M> {
+pub(crate) struct BlockTable<'a, M> {
     pub(crate) control: &'a Control,
     pub(crate) memory: &'a M,
 }
 
-impl<M: Memory> Blocks<'_, M> {
+impl<M: Memory> BlockTable<'_, M> {
     /// How many blocks of memory there can be.
     fn count(&self) -> u64 {
         self.memory.blocks_len() / BLOCK
     }
 
-    fn entry(&self, block: u64) -> Result<&AtomicU32, Fault> {
+    fn entry(&self, block: u64) -> Result<&AtomicU32, EngineError> {
         let table = self.memory.table();
         let index = block & (table.len() as u64).wrapping_sub(1);
         let index = usize::try_from(index).unwrap_or(usize::MAX);
-        table.get(index).ok_or(Fault::Corrupted("the overflow ring"))
+        table.get(index).ok_or(EngineError::Corrupted("the overflow ring"))
     }
 
     /// Where a position of the stream is in memory, and how many bytes of its block are left.
-    fn locate(&self, position: u64) -> Result<(usize, usize), Fault> {
+    fn locate(&self, position: u64) -> Result<(usize, usize), EngineError> {
         let block = u64::from(self.entry(position / BLOCK)?.load(Ordering::Relaxed));
         if block >= self.count() {
-            return Err(Fault::Corrupted("the table of blocks"));
+            return Err(EngineError::Corrupted("the table of blocks"));
         }
         let offset = position % BLOCK;
         // Both are below the length of the blocks, which are mapped.
@@ -154,7 +154,7 @@ impl<M: Memory> Blocks<'_, M> {
     }
 
     /// Copies in at a position, which has memory: see [`extend`](Self::extend).
-    pub(crate) fn copy_in(&self, mut position: u64, mut bytes: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn copy_in(&self, mut position: u64, mut bytes: &[u8]) -> Result<(), EngineError> {
         while !bytes.is_empty() {
             let (at, left) = self.locate(position)?;
             let (first, rest) = bytes.split_at(bytes.len().min(left));
@@ -171,7 +171,7 @@ impl<M: Memory> Blocks<'_, M> {
         mut position: u64,
         mut length: usize,
         target: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EngineError> {
         while length > 0 {
             let (at, left) = self.locate(position)?;
             let first = length.min(left);
@@ -183,7 +183,7 @@ impl<M: Memory> Blocks<'_, M> {
     }
 
     /// Copies out what is at a position: a header, which is in one block.
-    pub(crate) fn copy_out<const N: usize>(&self, position: u64) -> Result<[u8; N], Fault> {
+    pub(crate) fn copy_out<const N: usize>(&self, position: u64) -> Result<[u8; N], EngineError> {
         let (at, _) = self.locate(position)?;
         Ok(self.memory.blocks().copy_out(at))
     }
@@ -191,7 +191,7 @@ impl<M: Memory> Blocks<'_, M> {
     /// Makes sure that the stream has memory for `size` bytes behind `tail`.
     ///
     /// Under the producers' lock. `head` is the consumers' position, `tail` the producers'.
-    pub(crate) fn extend(&self, head: u64, tail: u64, size: u64) -> Result<(), Fault> {
+    pub(crate) fn extend(&self, head: u64, tail: u64, size: u64) -> Result<(), EngineError> {
         let end = tail.wrapping_add(size);
         self.reserve_again(tail, end)?;
         let (mut epoch, words) = self.control.state.current();
@@ -199,7 +199,7 @@ impl<M: Memory> Blocks<'_, M> {
         let missing = end.div_ceil(BLOCK).saturating_sub(state.frontier);
         if missing > self.count() {
             // It would take them round and round.
-            return Err(Fault::Corrupted("the blocks of the overflow ring"));
+            return Err(EngineError::Corrupted("the blocks of the overflow ring"));
         }
         // The number of rounds is known before the first one: what somebody else writes into the state
         // meanwhile does not prolong the loop.
@@ -218,20 +218,20 @@ impl<M: Memory> Blocks<'_, M> {
             };
             if block >= self.count() {
                 // There is one for every byte that may be in use.
-                return Err(Fault::Corrupted("the blocks of the overflow ring"));
+                return Err(EngineError::Corrupted("the blocks of the overflow ring"));
             }
             if !is_warm && !self.memory.reserve(block) {
-                return Err(Fault::OutOfMemory);
+                return Err(EngineError::OutOfMemory);
             }
-            fault::reached("put.block_reserved");
+            failpoint::reached("put.block_reserved");
             let number = u32::try_from(block).unwrap_or(u32::MAX);
             self.entry(state.frontier)?.store(number, Ordering::Relaxed);
             state.frontier = state.frontier.wrapping_add(1);
             self.control.state.prepare(epoch, state.words());
-            fault::reached("put.block_prepared");
+            failpoint::reached("put.block_prepared");
             self.control.state.commit(epoch);
             epoch = epoch.next();
-            fault::reached("put.block_taken");
+            failpoint::reached("put.block_taken");
         }
         Ok(())
     }
@@ -239,16 +239,16 @@ impl<M: Memory> Blocks<'_, M> {
     /// Makes sure of the blocks that were taken by an attempt to put that came to nothing: somebody
     /// may have died who was giving their memory back. Most often there are none.
     #[inline]
-    fn reserve_again(&self, tail: u64, end: u64) -> Result<(), Fault> {
+    fn reserve_again(&self, tail: u64, end: u64) -> Result<(), EngineError> {
         let (_, words) = self.control.state.current();
         let first = tail.div_ceil(BLOCK);
         for block in first..State::from(words).frontier.min(end.div_ceil(BLOCK)) {
             let place = u64::from(self.entry(block)?.load(Ordering::Relaxed));
             if place >= self.count() {
-                return Err(Fault::Corrupted("the table of blocks"));
+                return Err(EngineError::Corrupted("the table of blocks"));
             }
             if !self.memory.reserve(place) {
-                return Err(Fault::OutOfMemory);
+                return Err(EngineError::OutOfMemory);
             }
         }
         Ok(())
@@ -281,7 +281,7 @@ impl<M: Memory> Blocks<'_, M> {
     /// far more than what is in use. What is given back can be taken again.
     ///
     /// Under the producers' lock. `head` is the consumers' position, `tail` the producers'.
-    pub(crate) fn trim(&self, head: u64, tail: u64) -> Result<(), Fault> {
+    pub(crate) fn trim(&self, head: u64, tail: u64) -> Result<(), EngineError> {
         let (epoch, words) = self.control.state.current();
         let state = State::from(words);
         if head != tail {
@@ -294,7 +294,7 @@ impl<M: Memory> Blocks<'_, M> {
             _ => u64::from(self.entry(last)?.load(Ordering::Relaxed)) + 1,
         };
         if skip > self.count() {
-            return Err(Fault::Corrupted("the table of blocks"));
+            return Err(EngineError::Corrupted("the table of blocks"));
         }
         // One more than was taken: a producer may have died with it.
         let end = state.fresh.saturating_add(1).max(state.skip).max(skip).min(self.count());
@@ -303,12 +303,12 @@ impl<M: Memory> Blocks<'_, M> {
         let kept = if skip == 0 { end } else { skip - 1 };
         self.give_back(RESERVE, kept.min(end));
         self.give_back(skip.max(RESERVE), if skip == 0 { 0 } else { end });
-        fault::reached("get.trimmed");
+        failpoint::reached("get.trimmed");
         let next = State { frontier, free: last, fresh: 0, skip };
         self.control.state.prepare(epoch, next.words());
-        fault::reached("get.trim_prepared");
+        failpoint::reached("get.trim_prepared");
         self.control.state.commit(epoch);
-        fault::reached("get.trim_committed");
+        failpoint::reached("get.trim_committed");
         self.control.trimmed_at.store(millis(self.memory.now()), Ordering::Relaxed);
         Ok(())
     }
@@ -321,7 +321,7 @@ impl<M: Memory> Blocks<'_, M> {
 
     /// Gives the memory of the blocks back that have been free for longest.
     #[cold]
-    fn trim_oldest(&self, state: State, head: u64) -> Result<(), Fault> {
+    fn trim_oldest(&self, state: State, head: u64) -> Result<(), EngineError> {
         let from = load_locked(&self.control.trimmed).max(state.free);
         let to = from.saturating_add(PIECE).min(head / BLOCK);
         self.control.trimmed.store(to.max(from), Ordering::Relaxed);
@@ -329,7 +329,7 @@ impl<M: Memory> Blocks<'_, M> {
         for block in from..to {
             let place = u64::from(self.entry(block)?.load(Ordering::Relaxed));
             if place >= self.count() {
-                return Err(Fault::Corrupted("the table of blocks"));
+                return Err(EngineError::Corrupted("the table of blocks"));
             }
             if place != run.end {
                 self.give_back(run.start, run.end);
@@ -338,7 +338,7 @@ impl<M: Memory> Blocks<'_, M> {
             run.end += 1;
         }
         self.give_back(run.start, run.end);
-        fault::reached("get.trimmed_some");
+        failpoint::reached("get.trimmed_some");
         self.control.trimmed.store(to.max(from), Ordering::Relaxed);
         Ok(())
     }

@@ -6,25 +6,26 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use multiproc_message::{self as message, Handles};
 use multiproc_message::{DecodeError, Descriptor, EncodeError};
 use multiproc_shm::Deadline;
-use multiproc_shm::event_count::Look;
+use multiproc_shm::event_count::Poll;
 use multiproc_shm::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::engine::frame::{self, Header};
+use crate::engine::joinable::Hints;
+use crate::engine::pacing::Pace;
+use crate::engine::ring::{Control, EngineError, Items, Outgoing, Put, Ring, Sink};
 use crate::error::{Corrupted, GetError, OsError, Reason};
-use crate::lane::{self, End, MAX_DESCRIPTORS, Parcel, Role, Unpacked};
-use crate::raw::frame::{self, Header};
-use crate::raw::pace::Pace;
-use crate::raw::ring::{Control, Fault, Items, Outgoing, Put, Ring, Sink};
-use crate::raw::work::Hints;
-use crate::store::{LARGEST_TASK, Store, TaskLimits};
+use crate::fd_lane::{self, End, IncomingFds, MAX_DESCRIPTORS, OutgoingFds, Role};
+use crate::memory::{LARGEST_TASK, Store, TaskLimits};
 
 /// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
 /// microsecond by whoever runs, so after this long its holder is stopped.
@@ -50,7 +51,9 @@ const PUTS_A_LOOK: u32 = 1024;
 pub(crate) struct Core<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
-    producer: Mutex<Option<Arc<End>>>,
+    ///
+    /// No mutex: a thread that held one at a fork(2) would hold it forever in the child.
+    producer: ArcSwapOption<End>,
     /// Whether there is none, for a look without the mutex.
     is_closed: AtomicBool,
     /// None: this handle does not get.
@@ -72,70 +75,70 @@ pub(crate) struct Core<T> {
 
 /// When an operation gives up.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Until {
+pub(crate) enum Wait {
     /// At once, if there is nothing to do.
     Now,
     Deadline(Deadline),
 }
 
 /// Why an item was not put.
-pub(crate) enum Refused {
+pub(crate) enum PutFailure {
     NotNow,
     Stalled,
-    /// In a box, because it is large and seldom.
+    /// In a box, because it is large and config.
     For(Box<Reason>),
 }
 
 /// Why no item was got.
-pub(crate) enum Missed {
+pub(crate) enum GetFailure {
     NotNow,
     Stalled,
-    /// In a box, because it is large and seldom.
+    /// In a box, because it is large and config.
     For(Box<GetError>),
 }
 
-impl From<Reason> for Refused {
+impl From<Reason> for PutFailure {
     #[cold]
     fn from(reason: Reason) -> Self {
         Self::For(Box::new(reason))
     }
 }
 
-impl From<GetError> for Missed {
+impl From<GetError> for GetFailure {
     #[cold]
     fn from(error: GetError) -> Self {
         Self::For(Box::new(error))
     }
 }
 
-impl From<Fault> for Refused {
+impl From<EngineError> for PutFailure {
     #[cold]
-    fn from(fault: Fault) -> Self {
-        Self::from(match fault {
-            Fault::Stalled => return Self::Stalled,
-            Fault::Closed => Reason::Closed,
-            Fault::Disconnected => Reason::Disconnected,
-            Fault::OutOfMemory => Reason::OutOfMemory,
-            Fault::CutOff => Reason::Os(OsError::closed()),
-            Fault::Os(code) => Reason::Os(OsError::from_code(code)),
-            Fault::TooManyTasks => unreachable!("putting makes no tasks"),
-            Fault::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
+    fn from(error: EngineError) -> Self {
+        Self::from(match error {
+            EngineError::Stalled => return Self::Stalled,
+            EngineError::Closed => Reason::Closed,
+            EngineError::Disconnected => Reason::Disconnected,
+            EngineError::OutOfMemory => Reason::OutOfMemory,
+            EngineError::CutOff => Reason::Os(OsError::closed()),
+            EngineError::Os(code) => Reason::Os(OsError::from_code(code)),
+            EngineError::TooManyTasks => unreachable!("putting makes no tasks"),
+            EngineError::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
         })
     }
 }
 
-impl From<Fault> for Missed {
+impl From<EngineError> for GetFailure {
     #[cold]
-    fn from(fault: Fault) -> Self {
-        Self::from(match fault {
-            Fault::Stalled => return Self::Stalled,
-            Fault::Closed => GetError::Closed,
-            Fault::Disconnected => GetError::Disconnected,
-            Fault::OutOfMemory => GetError::OutOfMemory,
-            Fault::CutOff => GetError::Os(OsError::closed()),
-            Fault::Os(code) => GetError::Os(OsError::from_code(code)),
-            Fault::TooManyTasks => GetError::TooManyTasks,
-            Fault::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
+    fn from(error: EngineError) -> Self {
+        Self::from(match error {
+            EngineError::Stalled => return Self::Stalled,
+            EngineError::Closed => GetError::Closed,
+            EngineError::Disconnected => GetError::Disconnected,
+            EngineError::OutOfMemory => GetError::OutOfMemory,
+            EngineError::CutOff => GetError::Os(OsError::closed()),
+            EngineError::Os(code) => GetError::Os(OsError::from_code(code)),
+            EngineError::TooManyTasks => GetError::TooManyTasks,
+            EngineError::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
         })
     }
 }
@@ -148,7 +151,7 @@ impl<T> Core<T> {
         tasks: Option<TaskLimits>,
     ) -> io::Result<Self> {
         let store = Store::create(name.unwrap_or(""), capacity, max_bytes, tasks)?;
-        let (producer, consumer) = lane::pair()?;
+        let (producer, consumer) = fd_lane::pair()?;
         let end = |socket, role| End::new(socket, role, store.region.clone()).map(Arc::new);
         let producer = Some(end(producer, Role::Producer)?);
         let consumer = Some(end(consumer, Role::Consumer)?);
@@ -161,16 +164,16 @@ impl<T> Core<T> {
         consumer: Option<Arc<End>>,
         name: Option<Arc<str>>,
     ) -> Self {
-        let seldom = &store.region.control().seldom;
-        seldom.fences.join();
+        let config = &store.region.control().config;
+        config.fences.join();
         // One less, so that the first call looks.
         let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
-        let closed_consumers = before(&seldom.closed_consumers);
-        let closed_producers = before(&seldom.closed_producers);
+        let closed_consumers = before(&config.closed_consumers);
+        let closed_producers = before(&config.closed_producers);
         Self {
             store,
             is_closed: AtomicBool::new(producer.is_none()),
-            producer: Mutex::new(producer),
+            producer: ArcSwapOption::new(producer),
             consumer,
             closed_consumers,
             closed_producers,
@@ -192,7 +195,7 @@ impl<T> Core<T> {
     }
 
     fn producer_end(&self) -> Option<Arc<End>> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.producer.load_full()
     }
 
     /// The queue, as this process sees it.
@@ -246,8 +249,8 @@ impl<T> Core<T> {
     /// Puts no more through this handle.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        let end = self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(end); // which may wake others: not under the mutex
+        // Dropping the last one wakes others.
+        drop(self.producer.swap(None));
     }
 
     /// Ends the queue for everybody.
@@ -266,7 +269,7 @@ impl<T> Core<T> {
     #[cold]
     pub(crate) fn discard(&self, patience: Duration) {
         let ring = self.ring();
-        if ring.is_thrown_away() {
+        if ring.is_discarding() {
             self.drain_lane();
             ring.discard(Deadline::after(patience));
             self.discard_tasks(&ring);
@@ -289,25 +292,25 @@ impl<T> Core<T> {
     /// Whether anybody is left who could get. Asks only if something has changed since, or it is
     /// `time` to.
     #[inline]
-    fn check_consumers(&self, time: bool) -> Result<(), Fault> {
-        let closed = self.store.region.control().seldom.closed_consumers.load(Ordering::Relaxed);
+    fn check_consumers(&self, time: bool) -> Result<(), EngineError> {
+        let closed = self.store.region.control().config.closed_consumers.load(Ordering::Relaxed);
         let is_same = closed == self.closed_consumers.load(Ordering::Relaxed);
         if is_same && !time { Ok(()) } else { self.look_for_consumers(closed) }
     }
 
     #[cold]
-    fn look_for_consumers(&self, closed: u32) -> Result<(), Fault> {
+    fn look_for_consumers(&self, closed: u32) -> Result<(), EngineError> {
         let is_hung_up =
             self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up());
         // In this order: a shutdown hangs the lane up as well, and may leave consumers something.
         if self.store.region.control().is_shut_down() {
             self.discard(MOMENT);
-            return Err(Fault::Closed);
+            return Err(EngineError::Closed);
         }
         if is_hung_up {
             self.store.region.control().orphan();
             self.discard(MOMENT);
-            return Err(Fault::Disconnected);
+            return Err(EngineError::Disconnected);
         }
         self.closed_consumers.store(closed, Ordering::Relaxed);
         Ok(())
@@ -317,12 +320,14 @@ impl<T> Core<T> {
     pub(crate) fn check_producers(
         &self,
         ring: &Ring<'_, Store>,
-        look: Look,
+        poll: Poll,
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<(), Fault> {
-        match self.check_puts(ring, look, deadline) {
+    ) -> Result<(), EngineError> {
+        match self.check_puts(ring, poll, deadline) {
             // In this order: what was got since is in work.
-            Err(Fault::Closed | Fault::Disconnected) if self.may_tasks_come_back() => Ok(()),
+            Err(EngineError::Closed | EngineError::Disconnected) if self.may_tasks_come_back() => {
+                Ok(())
+            }
             result => result,
         }
     }
@@ -331,24 +336,24 @@ impl<T> Core<T> {
     fn check_puts(
         &self,
         ring: &Ring<'_, Store>,
-        look: Look,
+        poll: Poll,
         deadline: impl FnOnce() -> Deadline,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EngineError> {
         if ring.control.is_shut_down() && ring.is_drained(deadline)? {
-            return Err(Fault::Closed);
+            return Err(EngineError::Closed);
         }
-        let closed = ring.control.seldom.closed_producers.load(Ordering::Relaxed);
+        let closed = ring.control.config.closed_producers.load(Ordering::Relaxed);
         let is_same = closed == self.closed_producers.load(Ordering::Relaxed);
-        if is_same && look == Look::Again { Ok(()) } else { self.look_for_producers(ring, closed) }
+        if is_same && poll == Poll::Retry { Ok(()) } else { self.look_for_producers(ring, closed) }
     }
 
     #[cold]
-    fn look_for_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), Fault> {
+    fn look_for_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), EngineError> {
         let Some(end) = &self.consumer else { return Ok(()) };
         // Whoever has both ends is a producer. The look at the lane comes first: what was put before
         // its end is seen by the look at the length.
         if self.is_closed() && end.is_hung_up() && ring.len() == 0 {
-            return Err(Fault::Disconnected);
+            return Err(EngineError::Disconnected);
         }
         if end.has_packets() {
             // If it is empty, they belong to nothing: a producer was killed, or a bell was rung.
@@ -379,13 +384,14 @@ impl<T> Core<T> {
         }
         // Takes what lies in the lane away, if it belongs to nothing. Only then comes the bell, and
         // then the last look.
-        let is_over =
-            |result: Result<(), Fault>| result.is_err_and(|fault| fault != Fault::Stalled);
-        if is_over(self.check_producers(&ring, Look::Recheck, || Deadline::after(MOMENT))) {
+        let is_over = |result: Result<(), EngineError>| {
+            result.is_err_and(|error| error != EngineError::Stalled)
+        };
+        if is_over(self.check_producers(&ring, Poll::CheckLiveness, || Deadline::after(MOMENT))) {
             self.discard(MOMENT);
             return Ok(true);
         }
-        ring.control.ask_for_bell(lane::now());
+        ring.control.ask_for_doorbell(fd_lane::now());
         Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
     }
 
@@ -394,33 +400,35 @@ impl<T> Core<T> {
     fn put_items(
         &self,
         items: Items<'_>,
-        parcel: Option<&mut dyn Outgoing>,
-        until: Until,
-    ) -> (usize, Result<(), Refused>) {
+        fds: Option<&mut dyn Outgoing>,
+        until: Wait,
+    ) -> (usize, Result<(), PutFailure>) {
         let ring = self.ring();
         let (count, result) = match until {
-            Until::Now => match ring.try_put(items, parcel, || Deadline::after(PATIENCE)) {
+            Wait::Now => match ring.try_put(items, fds, || Deadline::after(PATIENCE)) {
                 Ok((count, Put::Done)) => (count, Ok(())),
                 Ok((count, _)) => (
                     count,
-                    self.check_consumers(true).map_err(Refused::from).and(Err(Refused::NotNow)),
+                    self.check_consumers(true)
+                        .map_err(PutFailure::from)
+                        .and(Err(PutFailure::NotNow)),
                 ),
-                Err(fault) => (0, Err(fault.into())),
+                Err(error) => (0, Err(error.into())),
             },
-            Until::Deadline(deadline) => {
-                let check = |look| {
+            Wait::Deadline(deadline) => {
+                let check = |poll| {
                     // A first part may have been put, and the rest waits until it is got.
-                    self.ring_bell();
-                    self.check_consumers(look == Look::Recheck)
+                    self.ring_doorbell();
+                    self.check_consumers(poll == Poll::CheckLiveness)
                 };
-                let (count, result) = ring.put(items, parcel, deadline, check);
-                (count, result.map_err(Refused::from))
+                let (count, result) = ring.put(items, fds, deadline, check);
+                (count, result.map_err(PutFailure::from))
             }
         };
         if count > 0 {
-            self.ring_bell();
+            self.ring_doorbell();
         }
-        if let Err(Refused::For(_)) = &result {
+        if let Err(PutFailure::For(_)) = &result {
             // If it is the end of the queue, items may have to be discarded.
             let _ = self.check_consumers(true);
         }
@@ -429,8 +437,8 @@ impl<T> Core<T> {
 
     /// Wakes who waits with poll(2), if anybody wants to be.
     #[inline]
-    pub(crate) fn ring_bell(&self) {
-        if self.store.region.control().must_ring()
+    pub(crate) fn ring_doorbell(&self) {
+        if self.store.region.control().must_ring_doorbell()
             && let Some(end) = self.producer_end()
         {
             end.ring();
@@ -448,45 +456,45 @@ impl<T> Core<T> {
         let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_A_LOOK));
         self.puts.store(puts, Ordering::Relaxed);
         let is_time = puts / PUTS_A_LOOK != before / PUTS_A_LOOK;
-        self.check_consumers(is_time).map_err(|fault| match fault {
-            Fault::Closed => Reason::Closed,
+        self.check_consumers(is_time).map_err(|error| match error {
+            EngineError::Closed => Reason::Closed,
             _ => Reason::Disconnected,
         })
     }
 
     /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
     #[inline]
-    fn get_items(&self, sink: &mut impl Sink, until: Until) -> Result<Vec<OwnedFd>, Missed> {
+    fn get_items(&self, sink: &mut impl Sink, until: Wait) -> Result<Vec<OwnedFd>, GetFailure> {
         let ring = self.ring();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
-        let mut lane = Unpacked { end, descriptors: Vec::new() };
+        let mut lane = IncomingFds { end, descriptors: Vec::new() };
         let patience = || Deadline::after(PATIENCE);
         let result = match until {
-            Until::Now => match ring.try_get(sink, &mut lane, patience) {
-                Ok(0) => self.check_producers(&ring, Look::Recheck, patience).and(Ok(0)),
+            Wait::Now => match ring.try_get(sink, &mut lane, patience) {
+                Ok(0) => self.check_producers(&ring, Poll::CheckLiveness, patience).and(Ok(0)),
                 result => result,
             },
-            Until::Deadline(deadline) => {
-                let check = |look| self.check_producers(&ring, look, || deadline);
+            Wait::Deadline(deadline) => {
+                let check = |poll| self.check_producers(&ring, poll, || deadline);
                 ring.get(sink, &mut lane, deadline, check)
             }
         };
-        if result == Err(Fault::Closed) {
+        if result == Err(EngineError::Closed) {
             // There may still be packets in the lane that belong to no item.
             self.drain_lane();
             self.discard(MOMENT);
         }
         let count = result?;
-        if count > 0 { Ok(lane.descriptors) } else { Err(Missed::NotNow) }
+        if count > 0 { Ok(lane.descriptors) } else { Err(GetFailure::NotNow) }
     }
 }
 
 impl<T: Serialize> Core<T> {
     /// Encodes an item, and puts it.
     #[inline]
-    pub(crate) fn put(&self, item: &T, until: Until) -> Result<(), Refused> {
+    pub(crate) fn put(&self, item: &T, until: Wait) -> Result<(), PutFailure> {
         self.begin_put(1)?;
-        let mut buffer = Lent::empty();
+        let mut buffer = ScratchBuffer::empty();
         let handles = self.encode(item, &mut buffer)?;
         let items = Items { bytes: &buffer, start: 0, ends: &[buffer.len()] };
         match handles {
@@ -501,20 +509,20 @@ impl<T: Serialize> Core<T> {
         &self,
         items: Items<'_>,
         mut handles: Handles,
-        until: Until,
-    ) -> Result<(), Refused> {
+        until: Wait,
+    ) -> Result<(), PutFailure> {
         let descriptors = &handles.take_descriptors();
         let result = if descriptors.is_empty() {
             self.put_items(items, None, until).1
         } else if descriptors.len() > MAX_DESCRIPTORS {
-            Err(Refused::from(Reason::Encode(EncodeError::new::<T>(format!(
+            Err(PutFailure::from(Reason::Encode(EncodeError::new::<T>(format!(
                 "it has {} descriptors, and an item of a queue can have {MAX_DESCRIPTORS}; a \
                  `duplex` connection takes more",
                 descriptors.len()
             )))))
         } else {
             let Some(end) = self.producer_end() else { return Err(Reason::Closed.into()) };
-            self.put_items(items, Some(&mut Parcel { end: &end, descriptors }), until).1
+            self.put_items(items, Some(&mut OutgoingFds { end: &end, descriptors }), until).1
         };
         if result.is_ok() {
             handles.sent();
@@ -523,7 +531,7 @@ impl<T: Serialize> Core<T> {
     }
 
     /// Puts as many of the items, from the first on, as is possible; says how many, and why not more.
-    pub(crate) fn put_batch(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
+    pub(crate) fn put_batch(&self, batch: &[T], until: Wait) -> (usize, Result<(), PutFailure>) {
         let mut done = 0;
         while done < batch.len() {
             let (count, result) = self.put_some(&batch[done..], until);
@@ -536,11 +544,11 @@ impl<T: Serialize> Core<T> {
     }
 
     /// The same for the first few, which are encoded together.
-    fn put_some(&self, batch: &[T], until: Until) -> (usize, Result<(), Refused>) {
+    fn put_some(&self, batch: &[T], until: Wait) -> (usize, Result<(), PutFailure>) {
         if let Err(reason) = self.begin_put(batch.len()) {
             return (0, Err(reason.into()));
         }
-        let mut lent = Lent::empty();
+        let mut lent = ScratchBuffer::empty();
         let buffer = &mut *lent;
         let mut ends = Vec::with_capacity(batch.len());
         for item in batch {
@@ -584,10 +592,10 @@ impl<T: DeserializeOwned> Core<T> {
     #[inline]
     pub(crate) fn get<E: From<DecodeError>>(
         &self,
-        until: Until,
-        missed: impl FnOnce(Missed) -> E,
+        until: Wait,
+        missed: impl FnOnce(GetFailure) -> E,
     ) -> Result<T, E> {
-        let mut buffer = Lent::empty();
+        let mut buffer = ScratchBuffer::empty();
         match self.get_items(&mut *buffer, until) {
             Ok(descriptors) => message::decode_as(&buffer, descriptors),
             Err(reason) => Err(missed(reason)),
@@ -596,12 +604,12 @@ impl<T: DeserializeOwned> Core<T> {
 
     /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
     /// with the others.
-    pub(crate) fn get_batch(&self, max: usize, until: Until) -> (Vec<T>, Result<(), Missed>) {
+    pub(crate) fn get_batch(&self, max: usize, until: Wait) -> (Vec<T>, Result<(), GetFailure>) {
         let mut items = Vec::new();
         if max == 0 {
             return (items, Ok(()));
         }
-        let mut buffer = Lent::empty();
+        let mut buffer = ScratchBuffer::empty();
         let mut get = || {
             let max = max.min(BATCH);
             let mut batch = Batch { buffer: &mut buffer, ends: Vec::with_capacity(max), max };
@@ -645,7 +653,7 @@ impl Sink for Batch<'_> {
     }
 
     #[inline]
-    fn ended(&mut self, _: &Header) -> Result<(), Fault> {
+    fn finish_item(&mut self, _: &Header) -> Result<(), EngineError> {
         self.ends.push(self.buffer.len());
         Ok(())
     }
@@ -654,7 +662,7 @@ impl Sink for Batch<'_> {
 /// A buffer of this thread, empty, for one operation. While it is lent, another one is made; so it is
 /// where this thread's thread-locals are gone already, in the destructor of another one or when the
 /// process exits.
-pub(crate) struct Lent {
+pub(crate) struct ScratchBuffer {
     /// There until the drop.
     buffer: Option<Box<Buffer>>,
 }
@@ -667,7 +675,7 @@ thread_local! {
     static BUFFER: Cell<Option<Box<Buffer>>> = const { Cell::new(None) };
 }
 
-impl Lent {
+impl ScratchBuffer {
     #[inline]
     pub(crate) fn empty() -> Self {
         let mut buffer = BUFFER.try_with(Cell::take).ok().flatten().unwrap_or_default();
@@ -676,7 +684,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for ScratchBuffer {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take().filter(|buffer| buffer.0.capacity() <= KEEP) {
@@ -685,7 +693,7 @@ impl Drop for Lent {
     }
 }
 
-impl Deref for Lent {
+impl Deref for ScratchBuffer {
     type Target = Vec<u8>;
 
     #[inline]
@@ -694,7 +702,7 @@ impl Deref for Lent {
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for ScratchBuffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.buffer.get_or_insert_default().0

@@ -1,7 +1,7 @@
 //! Ring and slots together: what a joinable queue does.
 //!
 //! A count of both is exact if the ring kept still meanwhile, and no task came back: see the
-//! invariants of [`tasks`](super::tasks). Two things are asked:
+//! invariants of [`tasks`](super::slots). Two things are asked:
 //!
 //! - **Is everything done?** One attempt answers that. If anything moved, the answer is no: whatever
 //!   was put, got or brought back meanwhile will be completed later, and whoever completes it asks
@@ -13,14 +13,14 @@ use std::sync::{Mutex, atomic};
 
 use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
-use multiproc_shm::event_count::{Look, PAUSE};
+use multiproc_shm::event_count::{PAUSE, Poll};
 use multiproc_shm::members::Members;
-use multiproc_shm::primitives::Ordering;
+use multiproc_shm::primitives::{Backoff, Ordering};
 
-use super::blocks::Memory;
 use super::frame::Header;
-use super::ring::{Fault, Incoming, Ring, Sink};
-use super::tasks::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
+use super::overflow::Memory;
+use super::ring::{EngineError, Incoming, Ring, Sink};
+use super::slots::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {
@@ -40,6 +40,8 @@ pub(crate) struct Hints {
     /// A slot in which an unfinished task was last found.
     busy: atomic::AtomicU64,
     batch: Mutex<Batch>,
+    /// Where the search for tasks of dead members goes on.
+    reclaimed: atomic::AtomicU64,
     /// How many more tasks that have come back are taken before another slot is looked for.
     short: atomic::AtomicU32,
 }
@@ -92,7 +94,7 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
     }
 
     #[inline]
-    fn ended(&mut self, header: &Header) -> Result<(), Fault> {
+    fn finish_item(&mut self, header: &Header) -> Result<(), EngineError> {
         let had_descriptors = header.tag != 0;
         let (number, thread) = (header.number, self.thread);
         let task = self.tasks.take(number, self.buffer, had_descriptors, thread, self.cursors)?;
@@ -108,14 +110,18 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             control: &self.ring.control.tasks,
             members: self.ring.members,
             max_attempts: self.max_attempts,
+            longest: usize::try_from(self.ring.limits.bytes).unwrap_or(usize::MAX),
         }
     }
 
-    /// Puts the tasks of the dead back.
-    pub(crate) fn reclaim(&self) {
+    /// Puts the tasks of dead members back: until the deadline, the next call does the rest.
+    pub(crate) fn reclaim(&self, deadline: Deadline) {
         let Some((produced, _)) = self.ring.counts() else { return };
         let consumed = || self.ring.counts().map(|(_, consumed)| consumed);
-        if self.tasks().reclaim(consumed, produced) {
+        let first = Slot::from_bits(self.hints.reclaimed.load(atomic::Ordering::Relaxed));
+        let (any, next) = self.tasks().reclaim(first, consumed, produced, deadline);
+        self.hints.reclaimed.store(next.to_bits(), atomic::Ordering::Relaxed);
+        if any {
             self.came_back();
         }
     }
@@ -197,13 +203,13 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Whether all tasks were done, at one moment during the call. (Of a queue whose items are thrown
     /// away, those in work.) False also if something was put, got or brought back during the call.
     pub(crate) fn is_all_done(&self) -> bool {
-        let is_thrown_away = self.ring.is_thrown_away();
+        let is_discarding = self.ring.is_discarding();
         let Some(still) = self.still() else { return false };
-        if still.produced != still.consumed && !is_thrown_away {
+        if still.produced != still.consumed && !is_discarding {
             return false;
         }
         let busy = Slot::from_bits(self.hints.busy.load(atomic::Ordering::Relaxed));
-        match self.tasks().find_unfinished(busy, still.consumed, is_thrown_away) {
+        match self.tasks().find_unfinished(busy, still.consumed, is_discarding) {
             Some(found) => {
                 if found != busy {
                     self.hints.busy.store(found.to_bits(), atomic::Ordering::Relaxed);
@@ -217,7 +223,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// How many tasks are not done: exact at one moment during the call. Of a queue whose items are
     /// thrown away, those in work.
     pub(crate) fn unfinished(&self) -> usize {
-        if self.ring.is_thrown_away() {
+        if self.ring.is_discarding() {
             return self.count(|_, tally| tally.in_work, |_| u64::MAX);
         }
         let add = |items: usize, Tally { ready, returning, in_work }| {
@@ -228,7 +234,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     /// How many tasks can be got.
     pub(crate) fn len(&self) -> usize {
-        if self.ring.is_thrown_away() {
+        if self.ring.is_discarding() {
             return 0;
         }
         let add =
@@ -255,13 +261,17 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
                 return count;
             }
         }
-        let mut last = 0;
-        for _ in 0..HELD {
-            let (count, is_exact) = self.ring.while_still(attempt);
+        let (mut last, backoff) = (0, Backoff::new());
+        for round in 0..HELD {
+            let ((count, is_exact), was_still) = self.ring.while_still(attempt);
             if is_exact {
                 return count;
             }
             last = count;
+            if !was_still && round > 1 {
+                break;
+            }
+            backoff.snooze();
         }
         // A member was stopped while it brought a task back: there is one.
         last.max(1)
@@ -270,14 +280,19 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
     pub(crate) fn join(&self, deadline: Deadline, mut looked: impl FnMut()) -> bool {
         let all_done = self.ring.control.tasks.all_done();
-        let waited =
-            all_done.wait_heavily(self.ring.control.fences(), PAUSE, deadline, RECHECK, |look| {
-                if look == Look::Recheck {
-                    self.reclaim();
+        let waited = all_done.wait_asymmetric(
+            self.ring.control.fences(),
+            PAUSE,
+            deadline,
+            RECHECK,
+            |poll| {
+                if poll == Poll::CheckLiveness {
+                    self.reclaim(deadline);
                     looked();
                 }
                 self.is_all_done().then_some(())
-            });
+            },
+        );
         waited.outcome.is_some()
     }
 
@@ -287,14 +302,14 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         &self,
         getting: &mut Getting<'_>,
         deadline: Deadline,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, EngineError> {
         if self.may_have_returned() {
             return Ok(false);
         }
         match self.take_item(getting, deadline) {
             Ok(()) => Ok(getting.task.is_some()),
-            Err(fault) if is_short_of_slots(fault) => Ok(false),
-            Err(fault) => Err(fault),
+            Err(error) if is_short_of_slots(error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -303,12 +318,12 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     pub(crate) fn attempt(
         &self,
         getting: &mut Getting<'_>,
-        look: Look,
+        poll: Poll,
         deadline: Deadline,
-        check: impl FnOnce(Look) -> Result<(), Fault>,
-    ) -> Option<Result<(), Fault>> {
-        match self.take(getting, look, deadline) {
-            Ok(()) if getting.task.is_none() => check(look).err().map(Err),
+        check: impl FnOnce(Poll) -> Result<(), EngineError>,
+    ) -> Option<Result<(), EngineError>> {
+        match self.take(getting, poll, deadline) {
+            Ok(()) if getting.task.is_none() => check(poll).err().map(Err),
             result => Some(result),
         }
     }
@@ -317,26 +332,28 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     pub(crate) fn take(
         &self,
         getting: &mut Getting<'_>,
-        look: Look,
+        poll: Poll,
         deadline: Deadline,
-    ) -> Result<(), Fault> {
-        if look == Look::Recheck {
-            self.reclaim();
+    ) -> Result<(), EngineError> {
+        if poll == Poll::CheckLiveness {
+            self.reclaim(deadline);
         }
         let short = self.hints.short.load(atomic::Ordering::Relaxed);
         if short > 0 {
             self.hints.short.store(short - 1, atomic::Ordering::Relaxed);
         }
         // What has come back, if its turn has come; and whatever has, if there is nothing else.
-        self.take_returned(getting, look, short > 0)?;
+        self.take_returned(getting, poll, short > 0)?;
         if getting.task.is_none() {
             match self.take_item(getting, deadline) {
-                Err(fault) if is_short_of_slots(fault) => return self.take_instead(getting, fault),
+                Err(error) if is_short_of_slots(error) => {
+                    return self.take_instead(getting, error, deadline);
+                }
                 result => result?,
             }
         }
         if getting.task.is_none() {
-            self.take_returned(getting, look, true)?;
+            self.take_returned(getting, poll, true)?;
         }
         Ok(())
     }
@@ -345,14 +362,19 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// would never come otherwise if nobody else had a task: its turn is behind the item that needs a
     /// slot.
     #[cold]
-    fn take_instead(&self, getting: &mut Getting<'_>, fault: Fault) -> Result<(), Fault> {
-        self.take_returned(getting, Look::Recheck, true)?;
+    fn take_instead(
+        &self,
+        getting: &mut Getting<'_>,
+        error: EngineError,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        self.take_returned(getting, Poll::CheckLiveness, true)?;
         if getting.task.is_none() {
-            self.reclaim();
-            self.take_returned(getting, Look::Recheck, true)?;
+            self.reclaim(deadline);
+            self.take_returned(getting, Poll::CheckLiveness, true)?;
         }
         if getting.task.is_none() {
-            return Err(fault);
+            return Err(error);
         }
         self.hints.short.store(SHORT, atomic::Ordering::Relaxed);
         Ok(())
@@ -363,7 +385,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         &self,
         Getting { thread, buffer, lane, task }: &mut Getting<'_>,
         deadline: Deadline,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EngineError> {
         let (tasks, cursors) = (self.tasks(), &self.hints.cursors);
         let mut sink = TaskSink { buffer, tasks, thread: *thread, cursors, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
@@ -383,19 +405,23 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     fn take_returned(
         &self,
         getting: &mut Getting<'_>,
-        look: Look,
+        poll: Poll,
         is_any_due: bool,
-    ) -> Result<(), Fault> {
-        if look == Look::Again && !self.may_have_returned() {
+    ) -> Result<(), EngineError> {
+        if poll == Poll::Retry && !self.may_have_returned() {
             return Ok(());
         }
         self.look_for_returned(getting, is_any_due)
     }
 
     #[cold]
-    fn look_for_returned(&self, getting: &mut Getting<'_>, is_any_due: bool) -> Result<(), Fault> {
-        if self.ring.is_thrown_away() {
-            return Err(Fault::Closed);
+    fn look_for_returned(
+        &self,
+        getting: &mut Getting<'_>,
+        is_any_due: bool,
+    ) -> Result<(), EngineError> {
+        if self.ring.is_discarding() {
+            return Err(EngineError::Closed);
         }
         let due = if is_any_due {
             u64::MAX
@@ -412,11 +438,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             self.ring.notify_consumer();
         }
         if let Some(Delivered { slot, .. }) = task
-            && self.ring.is_thrown_away()
+            && self.ring.is_discarding()
         {
             // It may have been seized behind the back of one who joins, and has seen no task in work.
             self.put_back(slot);
-            return Err(Fault::Closed);
+            return Err(EngineError::Closed);
         }
         getting.task = task;
         Ok(())
@@ -424,6 +450,6 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 }
 
 /// Whether a task was not taken because it would have needed a slot, or the memory of one.
-fn is_short_of_slots(fault: Fault) -> bool {
-    matches!(fault, Fault::TooManyTasks | Fault::OutOfMemory)
+fn is_short_of_slots(error: EngineError) -> bool {
+    matches!(error, EngineError::TooManyTasks | EngineError::OutOfMemory)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::thread;
 
-use crate::raw::lock::{Lock, Taken};
+use crate::raw::lock::{Acquired, Lock};
 use multiproc_shm::members::Membership;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::region::{Control, Region};
@@ -48,20 +48,20 @@ impl<'a> Holder<'a> {
 /// A raw lock that is held while this lives.
 pub(crate) struct Held<'a> {
     lock: &'a Lock,
-    taken: Taken,
+    taken: Acquired,
     holder: Holder<'a>,
 }
 
 impl<'a> Held<'a> {
     /// The lock has just been taken.
     #[inline]
-    pub(crate) fn new<C: Control>(lock: &'a Lock, taken: Taken, region: &'a Region<C>) -> Self {
+    pub(crate) fn new<C: Control>(lock: &'a Lock, taken: Acquired, region: &'a Region<C>) -> Self {
         Self { lock, taken, holder: Holder::new(region) }
     }
 
     #[inline]
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.taken == Taken::Abandoned
+        self.taken == Acquired::OwnerDied
     }
 
     #[inline]
@@ -72,7 +72,7 @@ impl<'a> Held<'a> {
     /// What a dead holder left has been put right.
     pub(crate) fn repaired(&mut self) {
         self.lock.repaired();
-        self.taken = Taken::Clean;
+        self.taken = Acquired::Clean;
     }
 }
 
@@ -80,7 +80,7 @@ impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(member) = self.holder.member() {
-            let taken = if self.holder.has_panicked() { Taken::Abandoned } else { self.taken };
+            let taken = if self.holder.has_panicked() { Acquired::OwnerDied } else { self.taken };
             self.lock.unlock(member, taken);
         }
     }

@@ -158,7 +158,7 @@ impl Reader {
             if has_read && deadline.is_past() {
                 return Ok(None);
             }
-            stream.let_some_gather();
+            stream.coalesce();
             if !self.read_more(stream, &mut assembler, deadline)? {
                 return Ok(None);
             }

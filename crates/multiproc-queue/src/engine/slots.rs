@@ -35,22 +35,23 @@
 //! before and after: meanwhile tasks only ended, one at a time, so the result was true at some moment
 //! of the scan. If it is 0, nothing was unfinished when the scan ended.
 
-use std::cell::Cell;
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic;
 use std::time::Duration;
 
-use multiproc_shm::event_count::Waiters;
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::EventCount;
+use multiproc_shm::failpoint;
 use multiproc_shm::fences::LightFence;
 use multiproc_shm::members::{MemberId, Members};
 #[cfg(not(loom))]
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 
-use super::blocks::millis;
-use super::ring::Fault;
+use super::overflow::millis;
+use super::ring::EngineError;
 
 /// Words of a slot.
 pub(crate) const WORDS: usize = 8;
@@ -83,7 +84,7 @@ pub(crate) struct Class {
 #[repr(C, align(128))]
 pub(crate) struct Control {
     /// Where those wait who join.
-    all_done: Waiters<LightFence>,
+    all_done: EventCount<LightFence>,
     /// How often a task has begun to come back: see invariant 4.
     pub(crate) returned: AtomicU32,
     /// How many slots of each class have been in use. Under the consumers' lock, it grows before
@@ -98,7 +99,7 @@ pub(crate) struct Control {
     taking: Taking,
 }
 
-/// On a line of its own: it changes with each task, the others seldom.
+/// On a line of its own: it changes with each task, the others config.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 struct Taking {
@@ -127,7 +128,7 @@ impl Control {
         self.all_done.futex().time_out();
     }
 
-    pub(crate) fn all_done(&self) -> &Waiters<LightFence> {
+    pub(crate) fn all_done(&self) -> &EventCount<LightFence> {
         &self.all_done
     }
 }
@@ -162,11 +163,13 @@ const DEAD: u64 = 3 << 30;
 impl State {
     const FREE: Self = Self(0);
 
+    #[inline]
     fn new(kind: u64, owner: Option<MemberId>, attempt: u32) -> Self {
         let owner = owner.map_or(0, |owner| u64::from(owner.bits()));
         Self(u64::from(attempt) << 32 | kind | owner)
     }
 
+    #[inline]
     pub(crate) fn kind(self) -> Kind {
         match self.0 & DEAD {
             _ if self == Self::FREE => Kind::Free,
@@ -179,24 +182,29 @@ impl State {
     }
 
     /// Whose it is: `Held`, `Detached` and `Returning` have an owner.
+    #[inline]
     fn owner(self) -> Option<MemberId> {
         u32::try_from(self.0 & OWNER).ok().and_then(MemberId::from_bits)
     }
 
+    #[inline]
     fn attempt(self) -> u32 {
         u32::try_from(self.0 >> 32).unwrap_or(0)
     }
 
+    #[inline]
     fn is_in_work(self) -> bool {
         matches!(self.kind(), Kind::Held | Kind::Detached)
     }
 
     /// Whether it is a task that this member works on.
+    #[inline]
     fn is_of(self, member: MemberId) -> bool {
         self.is_in_work() && self.owner() == Some(member)
     }
 
     /// Whether it is a dead letter that this member looks at.
+    #[inline]
     fn is_letter_of(self, member: MemberId) -> bool {
         self.kind() == Kind::Dead && self.owner() == Some(member)
     }
@@ -222,6 +230,9 @@ pub(crate) trait Places {
 
 /// A class of slots larger than this gives its memory back.
 const LARGE: usize = 64 * 1024;
+
+/// So much is given back at a time.
+const PIECE: usize = 16 << 20;
 
 /// A free slot of the small classes is looked for among so many, before one more is used.
 const WINDOW: usize = 64;
@@ -336,6 +347,8 @@ pub(crate) struct Tasks<'a, M> {
     pub(crate) control: &'a Control,
     pub(crate) members: &'a M,
     pub(crate) max_attempts: u32,
+    /// No task is longer than that, in bytes.
+    pub(crate) longest: usize,
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
@@ -352,7 +365,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     #[inline(always)]
     fn words(&self, slot: Slot) -> &[AtomicU64] {
         #[cfg(all(test, not(loom)))]
-        tests::LOOKS.set(tests::LOOKS.get() + 1);
+        tests::looked(self.members.slots());
         &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
 
@@ -373,6 +386,17 @@ impl<M: Members + Places> Tasks<'_, M> {
         classes.flat_map(|(class, _)| (0..self.high(class)).map(move |place| Slot { class, place }))
     }
 
+    /// The same, from `first` on: in its class, in the other classes, and what is before it.
+    fn all_from(&self, first: Slot) -> impl Iterator<Item = Slot> + '_ {
+        let classes = self.members.classes().len();
+        let places = |class, places: Range<usize>| places.map(move |place| Slot { class, place });
+        let before = 0..first.place.min(self.high(first.class));
+        let others = (1..classes).map(move |step| (first.class + step) % classes);
+        places(first.class, before.end..self.high(first.class))
+            .chain(others.flat_map(move |class| places(class, 0..self.high(class))))
+            .chain(places(first.class, before))
+    }
+
     #[inline]
     fn high(&self, class: usize) -> usize {
         let high = self.control.highs[class].load(Ordering::Acquire) as usize;
@@ -389,7 +413,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         had_descriptors: bool,
         thread: u64,
         cursors: &Cursors,
-    ) -> Result<Delivered, Fault> {
+    ) -> Result<Delivered, EngineError> {
         let taking = &self.control.taking;
         if load_locked(&taking.number) >= number {
             self.free_untaken(number);
@@ -402,17 +426,17 @@ impl<M: Members + Places> Tasks<'_, M> {
         words[NUMBER].store(NO_NUMBER, Ordering::Relaxed);
         let held = State::new(HELD, Some(self.members.me()), attempt);
         words[STATE].store(held.0, Ordering::Release);
-        fault::reached("task.taken");
+        failpoint::reached("task.taken");
         if !self.members.fill(slot.class, slot.place, bytes) {
             words[STATE].store(State::FREE.0, Ordering::Release);
-            return Err(Fault::OutOfMemory);
+            return Err(EngineError::OutOfMemory);
         }
         words[LENGTH].store(bytes.len() as u64, Ordering::Relaxed);
         words[FLAGS].store(u64::from(had_descriptors) * HAD_DESCRIPTORS, Ordering::Relaxed);
         words[THREAD].store(self.signature(thread), Ordering::Relaxed);
-        fault::reached("task.filled");
+        failpoint::reached("task.filled");
         words[NUMBER].store(number, Ordering::Release);
-        fault::reached("task.numbered");
+        failpoint::reached("task.numbered");
         Ok(Delivered { slot, number, attempt })
     }
 
@@ -438,9 +462,10 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// A free slot for so many bytes: the one taken last, whose lines are in the cache, or another.
     #[inline]
-    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, Fault> {
+    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, EngineError> {
         let fits = |class: &Class| class.bytes >= length;
-        let smallest = self.members.classes().iter().position(fits).ok_or(Fault::TooManyTasks)?;
+        let smallest =
+            self.members.classes().iter().position(fits).ok_or(EngineError::TooManyTasks)?;
         let slot = Slot { class: smallest, place: cursors.get(smallest) };
         if slot.place < self.high(smallest) && self.is_free(slot) {
             return Ok(slot);
@@ -457,7 +482,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// free. Of another one, a free slot among the next few, or one more: a search that ends at the
     /// first free slot would take longer with each task that is held.
     #[cold]
-    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, Fault> {
+    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, EngineError> {
         let classes = || self.members.classes().iter().enumerate().skip(smallest);
         for (class, &Class { slots, bytes }) in classes() {
             let high = self.high(class);
@@ -485,7 +510,7 @@ impl<M: Members + Places> Tasks<'_, M> {
                 return Ok(free);
             }
         }
-        Err(Fault::TooManyTasks)
+        Err(EngineError::TooManyTasks)
     }
 
     /// The task that this member works on is done. False: it was not this member's. To be called by
@@ -497,9 +522,9 @@ impl<M: Members + Places> Tasks<'_, M> {
         if state.kind() != Kind::Held || !state.is_of(self.members.me()) {
             return false;
         }
-        fault::reached("task.doing");
+        failpoint::reached("task.doing");
         self.words(slot)[STATE].store(State::FREE.0, Ordering::Release);
-        fault::reached("task.done");
+        failpoint::reached("task.done");
         true
     }
 
@@ -534,49 +559,57 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.give_up(slot, state, due)
     }
 
-    /// Puts the tasks of dead members back. `consumed` is the consumers' count, and was read before.
-    /// Whether there were any.
+    /// Puts the tasks of dead members back. `consumed` reads the consumers' count. Whether there were
+    /// any. The search begins at `first`, and ends there or when the deadline passes: then it returns
+    /// where to begin the next one.
     ///
     /// Some system calls: one for each owner.
-    pub(crate) fn reclaim(&self, consumed: impl Fn() -> Option<u64>, due: u64) -> bool {
+    pub(crate) fn reclaim(
+        &self,
+        first: Slot,
+        consumed: impl Fn() -> Option<u64>,
+        due: u64,
+        deadline: Deadline,
+    ) -> (bool, Slot) {
+        /// So many owners are asked about whatever the time is.
+        const LEAST: usize = 16;
         let me = self.members.me();
-        // Tasks of one owner often lie side by side.
-        let asked: Cell<Option<(MemberId, bool)>> = Cell::new(None);
-        let is_alive = |owner: MemberId| match asked.get() {
-            Some((same, is_alive)) if same == owner => is_alive,
-            _ => {
-                let is_alive = owner == me || self.members.is_alive(owner);
-                asked.set(Some((owner, is_alive)));
-                is_alive
-            }
-        };
+        // The consumers' count, of those that are dead: it was read after their death.
+        let mut owners: HashMap<Option<MemberId>, Option<u64>> = HashMap::new();
         let mut any = false;
-        for slot in self.all() {
+        for slot in self.all_from(first) {
             let state = self.state(slot);
-            match (state.kind(), state.owner()) {
-                (Kind::Free | Kind::Ready, _) | (Kind::Dead, None) => continue,
-                (_, Some(owner)) if is_alive(owner) => continue,
-                (Kind::Dead, Some(_)) => {
-                    self.change(slot, state, State::new(DEAD, None, state.attempt()));
-                    continue;
-                }
-                (Kind::Returning, _) => {
-                    any |= self.bring_back(slot, state, state.attempt(), due);
-                    continue;
-                }
-                (Kind::Held | Kind::Detached, _) => {}
+            let owner = state.owner();
+            match state.kind() {
+                Kind::Free | Kind::Ready => continue,
+                Kind::Dead if owner.is_none() => continue,
+                _ if owner == Some(me) => continue,
+                Kind::Held | Kind::Detached | Kind::Returning | Kind::Dead => {}
             }
-            // Its owner is dead, so the number is what it will stay; the commit came after it, or
-            // never will.
-            let number = self.number(slot);
-            let Some(consumed) = consumed() else { return any };
-            fault::reached("task.reclaiming");
-            any |= match number < consumed {
-                true => self.give_up(slot, state, due),
-                false => self.change(slot, state, State::FREE),
-            };
+            if owners.len() >= LEAST && !owners.contains_key(&owner) && deadline.is_past() {
+                return (any, slot);
+            }
+            let dead = *owners.entry(owner).or_insert_with(|| {
+                let is_alive = owner.is_some_and(|owner| self.members.is_alive(owner));
+                if is_alive { None } else { consumed() }
+            });
+            let Some(consumed) = dead else { continue };
+            match state.kind() {
+                Kind::Dead => _ = self.change(slot, state, State::new(DEAD, None, state.attempt())),
+                Kind::Returning => any |= self.bring_back(slot, state, state.attempt(), due),
+                // Its owner is dead, so the number is what it will stay; the commit came after it, or
+                // never will.
+                _ => {
+                    let number = self.number(slot);
+                    failpoint::reached("task.reclaiming");
+                    any |= match number < consumed {
+                        true => self.give_up(slot, state, due),
+                        false => self.change(slot, state, State::FREE),
+                    };
+                }
+            }
         }
-        any
+        (any, first)
     }
 
     /// To be delivered again; or, if that makes no sense any more, a dead letter.
@@ -587,7 +620,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             return self.bring_back(slot, state, attempt.saturating_add(1), due);
         }
         let changed = self.change(slot, state, State::new(DEAD, None, attempt));
-        fault::reached("task.given_up");
+        failpoint::reached("task.given_up");
         if changed {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
@@ -600,12 +633,12 @@ impl<M: Members + Places> Tasks<'_, M> {
         if !self.change(slot, from, returning) {
             return false;
         }
-        fault::reached("task.returning");
+        failpoint::reached("task.returning");
         self.words(slot)[DUE].store(due, Ordering::Relaxed);
         self.control.returned.fetch_add(1, Ordering::AcqRel);
         fence_after_rmw();
         let changed = self.change(slot, returning, State::new(READY, None, attempt));
-        fault::reached("task.given_up");
+        failpoint::reached("task.given_up");
         changed
     }
 
@@ -626,7 +659,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         due: u64,
         thread: u64,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<Option<Delivered>, EngineError> {
         let mut was_scanned = false;
         loop {
             if !was_scanned && batch.is_stale(self.control.returned.load(Ordering::Acquire)) {
@@ -685,7 +718,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         from: Kind,
         to: u64,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<Delivered>, Fault> {
+    ) -> Result<Option<Delivered>, EngineError> {
         let state = self.state(slot);
         let attempt = state.attempt();
         let mine = State::new(to, Some(self.members.me()), attempt);
@@ -693,38 +726,37 @@ impl<M: Members + Places> Tasks<'_, M> {
         if state.kind() != from || !is_anybodys || !self.change(slot, state, mine) {
             return Ok(None);
         }
-        fault::reached("task.seized");
+        failpoint::reached("task.seized");
         let length = usize::try_from(self.words(slot)[LENGTH].load(Ordering::Relaxed));
-        let most = self.members.classes()[slot.class].bytes;
+        let most = self.members.classes()[slot.class].bytes.min(self.longest);
         let Some(length) = length.ok().filter(|&length| length <= most) else {
             // Nobody can do anything with it. As a dead letter, it is in nobody's way.
             self.change(slot, mine, State::new(DEAD, None, attempt));
-            return Err(Fault::Corrupted("the length of a task"));
+            return Err(EngineError::Corrupted("the length of a task"));
         };
         self.members.append_to(slot.class, slot.place, length, bytes);
         Ok(Some(Delivered { slot, number: self.number(slot), attempt }))
     }
 
-    /// Takes the dead letter with the least number that is above `after`, and appends its bytes.
-    /// Whether it had descriptors comes with it.
+    /// The dead letters that nobody looks at, from the oldest on.
+    pub(crate) fn letters(&self) -> Vec<Slot> {
+        let is_letter = |state: State| state.kind() == Kind::Dead && state.owner().is_none();
+        let letters = self.all().filter(|&slot| is_letter(self.state(slot)));
+        let mut letters: Vec<_> = letters.map(|slot| (self.number(slot), slot)).collect();
+        letters.sort_unstable();
+        letters.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Takes a dead letter, and appends its bytes. Whether it had descriptors comes with it. `None`: it
+    /// is none any more.
     pub(crate) fn take_letter(
         &self,
-        after: Option<u64>,
+        slot: Slot,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<(Delivered, bool)>, Fault> {
-        loop {
-            let is_next = |slot: &Slot| {
-                let state = self.state(*slot);
-                let is_dead = state.kind() == Kind::Dead && state.owner().is_none();
-                is_dead && after.is_none_or(|after| self.number(*slot) > after)
-            };
-            let first = self.all().filter(is_next).min_by_key(|&slot| self.number(slot));
-            let Some(slot) = first else { return Ok(None) };
-            if let Some(task) = self.seize(slot, Kind::Dead, DEAD, bytes)? {
-                let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
-                return Ok(Some((task, flags & HAD_DESCRIPTORS != 0)));
-            }
-        }
+    ) -> Result<Option<(Delivered, bool)>, EngineError> {
+        let letter = self.seize(slot, Kind::Dead, DEAD, bytes)?;
+        let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
+        Ok(letter.map(|task| (task, flags & HAD_DESCRIPTORS != 0)))
     }
 
     /// What becomes of a dead letter that this member has taken.
@@ -769,25 +801,17 @@ impl<M: Members + Places> Tasks<'_, M> {
         &self,
         first: Slot,
         consumed: u64,
-        is_thrown_away: bool,
+        is_discarding: bool,
     ) -> Option<Slot> {
         let is_unfinished = |&slot: &Slot| {
             let state = self.state(slot);
             match state.kind() {
                 Kind::Free | Kind::Dead => false,
-                Kind::Returning | Kind::Ready => !is_thrown_away,
-                Kind::Held | Kind::Detached => is_thrown_away || self.number(slot) < consumed,
+                Kind::Returning | Kind::Ready => !is_discarding,
+                Kind::Held | Kind::Detached => is_discarding || self.number(slot) < consumed,
             }
         };
-        // From `first` on, in its class; the other classes; and what is before it.
-        let classes = self.members.classes().len();
-        let places = |class, places: Range<usize>| places.map(move |place| Slot { class, place });
-        let before = 0..first.place.min(self.high(first.class));
-        let others = (1..classes).map(|step| (first.class + step) % classes);
-        places(first.class, before.end..self.high(first.class))
-            .chain(others.flat_map(|class| places(class, 0..self.high(class))))
-            .chain(places(first.class, before))
-            .find(is_unfinished)
+        self.all_from(first).find(is_unfinished)
     }
 
     /// Whether any task may come back while this thread waits for it: not those that it has itself,
@@ -828,11 +852,15 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
     }
 
+    /// How many pieces of memory [`trim`](Self::trim) can give back at most, if none is used anew.
+    pub(crate) fn pieces(&self) -> usize {
+        let large = self.members.classes().iter().filter(|class| class.bytes >= LARGE);
+        large.map(|class| class.slots.div_ceil(PIECE.div_ceil(class.bytes))).sum()
+    }
+
     /// Gives the memory of large slots back that are not in use and have none behind them that is: a
     /// piece of it. Whether there is more. Under the consumers' lock.
     pub(crate) fn trim(&self, now: Duration) -> bool {
-        /// So much at a time.
-        const PIECE: usize = 16 << 20;
         for (class, &Class { bytes, .. }) in self.members.classes().iter().enumerate() {
             if bytes < LARGE {
                 continue;
@@ -874,12 +902,28 @@ mod tests {
     use std::cell::Cell;
     use std::iter;
     use std::thread;
+    use std::time::Duration;
 
-    use crate::{JoinableQueue, Task};
+    use multiproc_shm::members::Members;
+    use multiproc_testkit::watchdog;
+
+    use super::*;
+    use crate::{JoinableQueue, Receipt, Task};
 
     thread_local! {
         /// How often this thread has looked at a slot.
-        pub(super) static LOOKS: Cell<u64> = const { Cell::new(0) };
+        static LOOKS: Cell<u64> = const { Cell::new(0) };
+        /// What another process does to the slots before each look.
+        static FORGE: Cell<Option<Forge>> = const { Cell::new(None) };
+    }
+
+    type Forge = fn(&[AtomicU64], u64);
+
+    pub(super) fn looked(slots: &[AtomicU64]) {
+        LOOKS.set(LOOKS.get() + 1);
+        if let Some(forge) = FORGE.get() {
+            forge(slots, LOOKS.get());
+        }
     }
 
     const TASKS: u32 = 4000;
@@ -910,7 +954,7 @@ mod tests {
         let looks = looks_of(|| tasks.extend(take_all(&jobs)));
         assert!(looks < u64::from(TASKS) * 200, "{looks}");
         tasks.clear();
-        // Until now, all were held at once.
+        // Wait now, all were held at once.
         let looks = looks_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
         assert!(looks < u64::from(TASKS) * 200, "{looks}");
         assert_eq!(jobs.unfinished(), 0);
@@ -957,5 +1001,65 @@ mod tests {
             assert!(looks < u64::from(TASKS) * 10, "{looks}");
             joiner.join().unwrap();
         });
+    }
+
+    /// Slots in use while they are forged.
+    const FORGED: usize = 16;
+
+    /// Each time, each is another task.
+    fn forge_all(slots: &[AtomicU64], kind: u64, owner: fn(u64) -> u64, looks: u64) {
+        for (n, slot) in slots.chunks_exact(WORDS).take(FORGED).enumerate() {
+            let n = looks + n as u64;
+            slot[NUMBER].store(n, Ordering::Relaxed);
+            slot[DUE].store(0, Ordering::Relaxed);
+            slot[STATE].store((n + 1) << 32 | kind | owner(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Whatever another process makes of the slots, each call ends, and looks at each slot a few times.
+    #[test]
+    fn forged_slots_bound_what_each_call_looks_at() {
+        /// Of nobody, of the creator, of a member that there never was, each time another one.
+        const OWNERS: [fn(u64) -> u64; 3] = [|_| 0, |_| 1 << 10, |n| 0x1_0400 + (n << 10)];
+        let forges: [Forge; 5] = [
+            |slots, looks| forge_all(slots, READY, OWNERS[0], looks),
+            |slots, looks| forge_all(slots, DEAD, OWNERS[0], looks),
+            |slots, looks| forge_all(slots, DETACHED, OWNERS[1], looks),
+            |slots, looks| forge_all(slots, HELD, OWNERS[2], looks),
+            |slots, looks| forge_all(slots, READY, OWNERS[2], looks),
+        ];
+        let _dog = watchdog();
+        for (n, forge) in forges.into_iter().enumerate() {
+            let jobs = JoinableQueue::<u32>::unbounded().unwrap();
+            assert_eq!(u64::from(jobs.core.store.region.me().bits()), 1 << 10, "as forged above");
+            jobs.put_many(0..100).unwrap();
+            let mut tasks: Vec<_> = (0..FORGED).map(|_| jobs.get().unwrap()).collect();
+            let (_, receipt) = tasks.pop().unwrap().into_parts();
+            let _detached = tasks.pop().unwrap().detach();
+            let task = tasks.pop().unwrap();
+            FORGE.set(Some(forge));
+            let forged = |name: &str, act: &mut dyn FnMut()| {
+                // Something seems to have come back.
+                let control = jobs.core.store.region.control();
+                control.tasks.returned.fetch_add(1, Ordering::Relaxed);
+                let looks = looks_of(act);
+                assert!(looks <= 100 * FORGED as u64 * 10, "forge {n}: {name}: {looks}");
+            };
+            let moment = Duration::ZERO;
+            forged("try_get", &mut || drop(jobs.try_get()));
+            forged("get_timeout", &mut || drop(jobs.get_timeout(moment)));
+            forged("dead_letters", &mut || {
+                let letters = jobs.dead_letters();
+                assert!(letters.map_or(0, |letters| letters.len()) <= FORGED);
+            });
+            forged("unfinished", &mut || _ = jobs.unfinished());
+            forged("len", &mut || _ = jobs.len());
+            forged("join", &mut || _ = jobs.join_timeout(moment));
+            forged("detached", &mut || jobs.task_done().unwrap());
+            let (mut receipt, mut task) = (Some(receipt), Some(task));
+            forged("receipt", &mut || receipt.take().into_iter().for_each(Receipt::task_done));
+            forged("put_back", &mut || task.take().into_iter().for_each(Task::put_back));
+            FORGE.set(None);
+        }
     }
 }

@@ -17,16 +17,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use multiproc_shm::failpoint as fault;
+use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
 use multiproc_shm::region::{Control as RegionControl, Region};
 
-use crate::lane;
-use crate::raw::blocks::{BLOCK, Memory};
-use crate::raw::frame::size;
-use crate::raw::ring::{Control, Limits};
-use crate::raw::tasks::{self, Class, Places, WORDS};
+use crate::engine::frame::size;
+use crate::engine::overflow::{BLOCK, Memory};
+use crate::engine::ring::{Control, Limits};
+use crate::engine::slots::{self, Class, Places, WORDS};
+use crate::fd_lane;
 
 /// The hot ring: small enough to stay in a core's cache. A power of two.
 const HOT: usize = 256 * 1024;
@@ -55,7 +55,7 @@ impl RegionControl for Control {
 
 /// The sizes of tasks, and how many of each there can be at a time. One that finds no place among
 /// its like takes a larger one.
-const CLASSES: [Class; tasks::CLASSES] = [
+const CLASSES: [Class; slots::CLASSES] = [
     Class { bytes: 256, slots: 16_384 },
     Class { bytes: 4 << 10, slots: 4096 },
     Class { bytes: 64 << 10, slots: 2048 },
@@ -78,7 +78,7 @@ struct Layout {
     slots_len: usize,
     /// How many of the classes there are, and where their places begin.
     classes: usize,
-    places: [usize; tasks::CLASSES],
+    places: [usize; slots::CLASSES],
     len: usize,
 }
 
@@ -97,7 +97,7 @@ impl Layout {
         let classes = largest_task.map_or(0, |largest| smaller(largest).min(CLASSES.len()));
         let slots_len = CLASSES[..classes].iter().map(|class| class.slots).sum::<usize>() * WORDS;
         let mut len = (slots + slots_len * size_of::<AtomicU64>()).next_multiple_of(PAGE);
-        let mut places = [len; tasks::CLASSES];
+        let mut places = [len; slots::CLASSES];
         for (place, class) in places.iter_mut().zip(&CLASSES[..classes]) {
             *place = len;
             len += class.bytes * class.slots;
@@ -117,7 +117,7 @@ pub(crate) struct Store {
     pub(crate) tasks: Option<TaskLimits>,
     /// How many slots of each class this process has made sure of. (Of small ones: the memory of
     /// large ones may have been given back since.)
-    reserved: Arc<[AtomicUsize; tasks::CLASSES]>,
+    reserved: Arc<[AtomicUsize; slots::CLASSES]>,
 }
 
 /// What is special about a joinable queue.
@@ -141,10 +141,10 @@ impl Store {
         let layout = Layout::of(limits.bytes, tasks.map(|_| max_bytes));
         let set_up = |control: &Control| {
             let capacity = capacity.map_or(UNBOUNDED, |capacity| capacity as u64);
-            control.seldom.capacity.store(capacity, Ordering::Relaxed);
-            control.seldom.max_bytes.store(max_bytes as u64, Ordering::Relaxed);
+            control.config.capacity.store(capacity, Ordering::Relaxed);
+            control.config.max_bytes.store(max_bytes as u64, Ordering::Relaxed);
             if let Some(TaskLimits { max_attempts }) = tasks {
-                control.seldom.is_joinable.store(1, Ordering::Relaxed);
+                control.config.is_joinable.store(1, Ordering::Relaxed);
                 control.tasks.max_attempts.store(max_attempts, Ordering::Relaxed);
             }
         };
@@ -168,16 +168,16 @@ impl Store {
 
     /// A region that came from elsewhere.
     pub(crate) fn over(region: Region<Control>) -> io::Result<Self> {
-        let seldom = &region.control().seldom;
+        let config = &region.control().config;
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let capacity = number(seldom.capacity.load(Ordering::Relaxed));
-        let max_bytes = number(seldom.max_bytes.load(Ordering::Relaxed));
+        let capacity = number(config.capacity.load(Ordering::Relaxed));
+        let max_bytes = number(config.max_bytes.load(Ordering::Relaxed));
         let size = region.data().len();
         let is_one = capacity <= MAX_CAPACITY && (1..=MAX_BYTES).contains(&max_bytes);
         let capacity = (capacity as u64 != UNBOUNDED).then_some(capacity);
         let limits = limits(capacity, max_bytes.min(MAX_BYTES));
         let control = region.control();
-        let tasks = (seldom.is_joinable.load(Ordering::Relaxed) == 1).then(|| TaskLimits {
+        let tasks = (config.is_joinable.load(Ordering::Relaxed) == 1).then(|| TaskLimits {
             max_attempts: control.tasks.max_attempts.load(Ordering::Relaxed).max(1),
         });
         let max_bytes = max_bytes.min(MAX_BYTES);
@@ -222,7 +222,7 @@ impl Members for Store {
 impl Memory for Store {
     fn reserve_hot(&self, len: u64) -> bool {
         let len = usize::try_from(len).unwrap_or(HOT).min(HOT);
-        !fault::fails("put.reserve") && self.region.reserve(0, len).is_ok()
+        !failpoint::fails("put.reserve") && self.region.reserve(0, len).is_ok()
     }
 
     #[inline]
@@ -242,7 +242,7 @@ impl Memory for Store {
 
     fn reserve(&self, block: u64) -> bool {
         let at = self.layout.blocks + bytes(block);
-        !fault::fails("put.reserve") && self.region.reserve(at, BLOCK_BYTES).is_ok()
+        !failpoint::fails("put.reserve") && self.region.reserve(at, BLOCK_BYTES).is_ok()
     }
 
     fn give_back(&self, first: u64, count: u64) {
@@ -252,7 +252,7 @@ impl Memory for Store {
     }
 
     fn now(&self) -> Duration {
-        lane::now()
+        fd_lane::now()
     }
 }
 
@@ -294,7 +294,7 @@ impl Places for Store {
 
     #[inline]
     fn fill(&self, class: usize, slot: usize, bytes: &[u8]) -> bool {
-        if fault::fails("task.reserve") {
+        if failpoint::fails("task.reserve") {
             return false;
         }
         let at = self.place(class, slot);

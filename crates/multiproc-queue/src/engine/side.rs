@@ -27,7 +27,7 @@
 //! the second load must see that the epoch has moved. That needs the values themselves to be stored
 //! with release and loaded with acquire.
 
-use multiproc_shm::owner_lock::Latch;
+use multiproc_shm::owner_lock::OwnerLock;
 #[cfg(not(loom))]
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU64, Ordering, load_locked};
@@ -109,20 +109,20 @@ impl<const N: usize> Committed<N> {
 /// Where a side is: a byte position in the endless stream of each ring, and how many items lie
 /// before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct Cursor {
     pub(crate) hot: u64,
     pub(crate) overflow: u64,
     pub(crate) count: u64,
 }
 
-impl Mark {
+impl Cursor {
     #[inline]
     fn words(self) -> [u64; 3] {
         [self.hot, self.overflow, self.count]
     }
 }
 
-impl From<[u64; 3]> for Mark {
+impl From<[u64; 3]> for Cursor {
     #[inline]
     fn from([hot, overflow, count]: [u64; 3]) -> Self {
         Self { hot, overflow, count }
@@ -133,7 +133,7 @@ impl From<[u64; 3]> for Mark {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Side {
-    pub(crate) lock: Latch,
+    pub(crate) lock: OwnerLock,
     /// What this side knows of the other one. Only a hint that saves looking: all three were true
     /// once, and since only grew.
     seen: [AtomicU64; 3],
@@ -166,14 +166,14 @@ const _: () = {
 impl Side {
     /// The current mark. Under the lock.
     #[inline]
-    pub(crate) fn current(&self) -> (Epoch, Mark) {
+    pub(crate) fn current(&self) -> (Epoch, Cursor) {
         let (epoch, words) = self.committed.mark.current();
         (epoch, words.into())
     }
 
     /// Fills in the next mark; nobody takes it for true yet. Under the lock.
     #[inline]
-    pub(crate) fn prepare(&self, epoch: Epoch, next: Mark) {
+    pub(crate) fn prepare(&self, epoch: Epoch, next: Cursor) {
         self.committed.mark.prepare(epoch, next.words());
     }
 
@@ -185,19 +185,19 @@ impl Side {
 
     /// The current mark, for those who do not have the lock. `None`: it never kept still.
     #[inline]
-    pub(crate) fn observe(&self) -> Option<Mark> {
-        self.committed.mark.observe().map(Mark::from)
+    pub(crate) fn observe(&self) -> Option<Cursor> {
+        self.committed.mark.observe().map(Cursor::from)
     }
 
     /// What this side last saw of the other one. Under the lock.
     #[inline]
-    pub(crate) fn seen(&self) -> Mark {
+    pub(crate) fn seen(&self) -> Cursor {
         self.seen.each_ref().map(load_locked).into()
     }
 
     /// Keeps what it sees of the other one. Under the lock.
     #[inline]
-    pub(crate) fn see(&self, mark: Mark) {
+    pub(crate) fn see(&self, mark: Cursor) {
         self.seen.iter().zip(mark.words()).for_each(|(word, n)| word.store(n, Ordering::Relaxed));
     }
 }

@@ -157,16 +157,17 @@ macro_rules! puts {
             /// Puts an item, waiting for room as long as it takes.
             ///
             /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this
-            /// process can take it back.
+            /// process can take it back. The value itself is then dropped here, and the consumer gets
+            /// one of its own: a `Drop` of its type runs in both processes.
             ///
             /// # Errors
             ///
             /// See [`PutError`]: it gives the item back.
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-                match self.core.put(&item, Until::Deadline(Deadline::NEVER)) {
+                match self.core.put(&item, Wait::Deadline(Deadline::NEVER)) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(PutError::new(item, *reason)),
-                    Err(Refused::NotNow | Refused::Stalled) => only_a_deadline_gives_up(),
+                    Err(PutFailure::For(reason)) => Err(PutError::new(item, *reason)),
+                    Err(PutFailure::NotNow | PutFailure::Stalled) => only_a_deadline_gives_up(),
                 }
             }
 
@@ -176,11 +177,11 @@ macro_rules! puts {
             ///
             /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-                match self.core.put(&item, Until::Now) {
+                match self.core.put(&item, Wait::Now) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(TryPutError::new(item, *reason)),
-                    Err(Refused::NotNow) => Err(TryPutError::Full(item)),
-                    Err(Refused::Stalled) => Err(TryPutError::Stalled(item)),
+                    Err(PutFailure::For(reason)) => Err(TryPutError::new(item, *reason)),
+                    Err(PutFailure::NotNow) => Err(TryPutError::Full(item)),
+                    Err(PutFailure::Stalled) => Err(TryPutError::Stalled(item)),
                 }
             }
 
@@ -212,10 +213,12 @@ macro_rules! puts {
             }
 
             fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
-                match self.core.put(&item, Until::Deadline(deadline)) {
+                match self.core.put(&item, Wait::Deadline(deadline)) {
                     Ok(()) => Ok(()),
-                    Err(Refused::For(reason)) => Err(PutTimeoutError::new(item, *reason)),
-                    Err(Refused::NotNow | Refused::Stalled) => Err(PutTimeoutError::Timeout(item)),
+                    Err(PutFailure::For(reason)) => Err(PutTimeoutError::new(item, *reason)),
+                    Err(PutFailure::NotNow | PutFailure::Stalled) => {
+                        Err(PutTimeoutError::Timeout(item))
+                    }
                 }
             }
 
@@ -245,10 +248,10 @@ macro_rules! puts {
                         return Ok(());
                     }
                     let (count, result) =
-                        self.core.put_batch(&step, Until::Deadline(Deadline::NEVER));
+                        self.core.put_batch(&step, Wait::Deadline(Deadline::NEVER));
                     put += count;
                     let Err(refused) = result else { continue };
-                    let Refused::For(reason) = refused else { only_a_deadline_gives_up() };
+                    let PutFailure::For(reason) = refused else { only_a_deadline_gives_up() };
                     let rest = step.split_off(count + 1);
                     let Some(item) = step.pop() else { unreachable!("one was refused") };
                     return Err(PutManyError { put, error: PutError::new(item, *reason), rest });
@@ -268,9 +271,9 @@ macro_rules! gets {
             ///
             /// See [`GetError`].
             pub fn get(&self) -> Result<T, GetError> {
-                self.core.get(Until::Deadline(Deadline::NEVER), |missed| match missed {
-                    Missed::For(error) => *error,
-                    Missed::NotNow | Missed::Stalled => only_a_deadline_gives_up(),
+                self.core.get(Wait::Deadline(Deadline::NEVER), |missed| match missed {
+                    GetFailure::For(error) => *error,
+                    GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
                 })
             }
 
@@ -280,10 +283,10 @@ macro_rules! gets {
             ///
             /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                self.core.get(Until::Now, |missed| match missed {
-                    Missed::For(error) => (*error).into(),
-                    Missed::NotNow => TryGetError::Empty,
-                    Missed::Stalled => TryGetError::Stalled,
+                self.core.get(Wait::Now, |missed| match missed {
+                    GetFailure::For(error) => (*error).into(),
+                    GetFailure::NotNow => TryGetError::Empty,
+                    GetFailure::Stalled => TryGetError::Stalled,
                 })
             }
 
@@ -307,9 +310,9 @@ macro_rules! gets {
             }
 
             fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                self.core.get(Until::Deadline(deadline), |missed| match missed {
-                    Missed::For(error) => (*error).into(),
-                    Missed::NotNow | Missed::Stalled => GetTimeoutError::Timeout,
+                self.core.get(Wait::Deadline(deadline), |missed| match missed {
+                    GetFailure::For(error) => (*error).into(),
+                    GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
                 })
             }
 
@@ -323,10 +326,14 @@ macro_rules! gets {
             ///
             /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, Until::Deadline(Deadline::NEVER)) {
+                match self.core.get_batch(max, Wait::Deadline(Deadline::NEVER)) {
                     (items, Ok(())) => Ok(items),
-                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error: *error }),
-                    (_, Err(Missed::NotNow | Missed::Stalled)) => only_a_deadline_gives_up(),
+                    (items, Err(GetFailure::For(error))) => {
+                        Err(GetManyError { items, error: *error })
+                    }
+                    (_, Err(GetFailure::NotNow | GetFailure::Stalled)) => {
+                        only_a_deadline_gives_up()
+                    }
                 }
             }
 
@@ -337,7 +344,7 @@ macro_rules! gets {
             ///
             /// As [`get_many`](Self::get_many).
             pub fn try_get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Until::Now)
+                self.get_many_until(max, Wait::Now)
             }
 
             /// Takes up to `max` items at once, as [`get_many`](Self::get_many), waiting for the first
@@ -351,13 +358,15 @@ macro_rules! gets {
                 max: usize,
                 timeout: Duration,
             ) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Until::Deadline(Deadline::after(timeout)))
+                self.get_many_until(max, Wait::Deadline(Deadline::after(timeout)))
             }
 
-            fn get_many_until(&self, max: usize, until: Until) -> Result<Vec<T>, GetManyError<T>> {
+            fn get_many_until(&self, max: usize, until: Wait) -> Result<Vec<T>, GetManyError<T>> {
                 match self.core.get_batch(max, until) {
-                    (items, Ok(()) | Err(Missed::NotNow | Missed::Stalled)) => Ok(items),
-                    (items, Err(Missed::For(error))) => Err(GetManyError { items, error: *error }),
+                    (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
+                    (items, Err(GetFailure::For(error))) => {
+                        Err(GetManyError { items, error: *error })
+                    }
                 }
             }
 

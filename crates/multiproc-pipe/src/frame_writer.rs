@@ -1,14 +1,15 @@
 //! The sending half of the machinery: encodes into a buffer that is kept, writes it at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 
 use serde::Serialize;
 
 use crate::error::SendFault;
-use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header, KEEP};
+use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
 use crate::message::{self, Handles};
+use crate::spare;
 use crate::stream::Stream;
 use multiproc_message::EncodeError;
 use multiproc_shm::Deadline;
@@ -16,6 +17,8 @@ use multiproc_shm::Deadline;
 #[derive(Default)]
 pub(crate) struct Writer {
     buffer: RefCell<Vec<u8>>,
+    /// How long the last frame was, if it took more than is kept in `buffer`; else 0.
+    large: Cell<usize>,
     unsent: RefCell<Unsent>,
 }
 
@@ -84,7 +87,10 @@ impl Writer {
         deadline: Deadline,
     ) -> Result<(), SendFault> {
         // Taken out while the value's own code runs: that may send on this very connection.
-        let mut buffer = self.buffer.take();
+        let mut buffer = match self.large.get() {
+            0 => self.buffer.take(),
+            length => spare::take(length),
+        };
         buffer.clear();
         buffer.extend_from_slice(&[0; HEADER]);
         let result = message::encode_unsent(value, &mut buffer)
@@ -93,8 +99,12 @@ impl Writer {
                 None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
                 Some(handles) => self.write_handles::<T>(stream, &mut buffer, handles, deadline),
             });
-        if buffer.capacity() <= KEEP {
+        let is_large = buffer.len() > spare::SMALL;
+        self.large.set(if is_large { buffer.len() } else { 0 });
+        if buffer.capacity() <= spare::SMALL {
             self.buffer.replace(buffer);
+        } else {
+            spare::keep(buffer);
         }
         result
     }
@@ -160,7 +170,7 @@ impl Writer {
         written: usize,
     ) -> SendFault {
         match result.map_err(SendFault::from) {
-            Ok(_) if written == 0 => SendFault::NotInTime,
+            Ok(_) if written == 0 => SendFault::TimedOut,
             Ok(_) => {
                 self.unsent.replace(Unsent::Rest(Rest::of(frame, descriptors, written)));
                 SendFault::Unfinished
@@ -191,7 +201,7 @@ impl Writer {
             Unsent::Nothing => {}
             Unsent::Rest(Rest { bytes, descriptors, written }) => {
                 if !stream.write_frame([bytes, &[]], descriptors, written, deadline)? {
-                    return Err(SendFault::NotInTime);
+                    return Err(SendFault::TimedOut);
                 }
                 *unsent = Unsent::Nothing;
             }
