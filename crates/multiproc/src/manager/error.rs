@@ -141,7 +141,7 @@ impl fmt::Display for ManagerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ManagerGone => f.write_str(
-                "no manager listens at the address; check the address, or start a manager there \
+                "no manager listens at the address; check the address, or start another one there \
                  (`multiproc-manager serve ADDRESS`, or `Manager::builder().address(..).start()`)",
             ),
             Self::NoAnswer => f.write_str(
