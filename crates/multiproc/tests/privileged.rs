@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::{env, fs, process};
 
 use multiproc_testkit::{example, watchdog};
@@ -43,9 +44,14 @@ fn lines(output: &Output) -> Vec<&str> {
     str::from_utf8(&output.stdout).unwrap().lines().collect()
 }
 
+/// Held by each test: a file that is open for writing cannot be run, and a process that another test
+/// starts has a copy of its descriptor for a moment.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn spawn_in_a_privileged_program_is_refused() {
     let _dog = watchdog();
+    let _alone = ALONE.lock();
     for give in [set_user_id, set_capability] {
         let Some(path) = privileged_copy("privileged", give) else { return };
         let output = Command::new(&path).arg("has_privileges").uid(NOBODY).output();
@@ -61,6 +67,7 @@ fn spawn_in_a_privileged_program_is_refused() {
 #[test]
 fn a_child_that_gains_privileges_exits_before_main() {
     let _dog = watchdog();
+    let _alone = ALONE.lock();
     for give in [set_user_id, set_capability] {
         let Some(path) = privileged_copy("gains", give) else { return };
         let output = Command::new(&path).arg("drops_privileges").output();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use multiproc::pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
 use multiproc::{Child, ExitStatus, JoinError, Process, Queue, SpawnError, active_children};
 use multiproc_testkit::{Census, alone, is_asleep, is_running, until, watchdog};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -23,6 +24,11 @@ fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     let child = Process::builder().daemon(daemon).spawn(waits, theirs).unwrap();
     ours.recv().unwrap();
     (child, ours)
+}
+
+/// Waits until a process has ended, and does not collect it.
+fn wait_for_end(child: &Child) {
+    assert_eq!(poll(&mut [PollFd::new(child, PollFlags::IN)], None).unwrap(), 1);
 }
 
 #[test]
@@ -410,7 +416,7 @@ fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
         let (child, parent) = waiting(false);
         let pid = child.pid();
         drop(parent);
-        until(|| !is_running(pid));
+        wait_for_end(&child);
         assert!(is_known(pid), "it is a zombie");
         drop(child);
         assert!(!is_known(pid));
@@ -427,7 +433,7 @@ fn debug_of_a_child_shows_its_end_and_does_not_collect_it() {
         let (child, parent) = waiting(false);
         assert!(format!("{child:?}").ends_with("status: None }"), "{child:?}");
         child.kill().unwrap();
-        until(|| !is_running(child.pid()));
+        wait_for_end(&child);
         for _ in 0..2 {
             assert!(format!("{child:?}").contains("signal: 9"), "{child:?}");
         }
@@ -563,7 +569,6 @@ fn a_marker_of_another_process_ends_the_process_before_main() {
 
 #[test]
 fn a_sentinel_can_be_polled() {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let _dog = watchdog();
     let (child, parent) = waiting(false);
     let now = Timespec::default();
