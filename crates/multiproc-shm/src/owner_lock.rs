@@ -1,8 +1,8 @@
-//! The latch: a lock for some instructions at a time, that millions of operations pass through.
+//! The owner lock: a lock for some instructions at a time, that millions of operations pass through.
 //!
-//! As [`Lock`](super::lock), it is one word with its owner, and survives that. It does not say that the
-//! last owner died inside (for states that need no repair), and freeing it is a plain store: an
-//! atomic instruction there would wait until all that was written under the latch has left the
+//! As `multiproc-sync`'s lock, it is one word with its owner, and survives that. It does not report that
+//! the last owner died inside (for states that need no repair), and freeing it is a plain store: an
+//! atomic instruction there would wait until all that was written under the lock has left the
 //! processor, which is most of what such an operation takes.
 //!
 //! # The words
