@@ -23,7 +23,7 @@
 //!
 //! # Fairness
 //!
-//! Newcomers may overtake sleepers, which is fast, until a sleeper has waited for [`FAIR_AFTER`] and
+//! Newcomers may overtake sleepers, which is fast, until a sleeper has waited for a millisecond and
 //! was woken in vain: it then sets the reserved bit, and keeps sleeping. While the bit is set, a lock
 //! that is free is taken only by waiters that have slept (and by `try_lock`); a newcomer goes to sleep
 //! once. Nobody is named in the reservation, so a waiter that dies leaves nothing that blocks others:
