@@ -5,8 +5,8 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
 
-use crate::failpoint::die_at;
 use crate::raw::barrier::{Barrier, Broken, WaitOutcome};
+use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
 
 fn wait(barrier: &Barrier, parties: u32) -> Result<WaitOutcome, Broken> {

@@ -4,8 +4,8 @@ use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
 
-use crate::failpoint::die_at;
 use crate::raw::event::Event;
+use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
 
 fn wait(event: &Event) {

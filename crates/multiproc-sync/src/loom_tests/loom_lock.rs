@@ -6,8 +6,8 @@ use loom::thread;
 use multiproc_shm::Deadline;
 
 use super::{Member, member};
-use crate::failpoint::die_at;
 use crate::raw::lock::{Acquired, Lock};
+use multiproc_shm::failpoint::die_at;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Bytes, explore};
 
