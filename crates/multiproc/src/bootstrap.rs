@@ -183,15 +183,11 @@ fn not_received<A>(reason: &str) -> Outcome {
     }
 }
 
-/// Does what the parent asks for over this socket, and ends the process.
-pub(crate) fn run(socket: OwnedFd) -> ! {
-    let connection: Connection<Outcome, Start> = match Connection::from_socket(socket) {
-        Ok(connection) => connection,
-        Err(error) => {
-            eprintln!("multiproc: a child process could not be set up: {error}");
-            process::exit(PANICKED);
-        }
-    };
+/// The connection to the parent. `None` tells that the child has closed what it inherited.
+pub(crate) type ToParent = Connection<Option<Outcome>, Start>;
+
+/// Does what the parent asks for, and ends the process.
+pub(crate) fn run(connection: ToParent) -> ! {
     fault::reached("child.connected");
     let Start { entry, identity, args } = match connection.recv() {
         Ok(start) => start,
@@ -232,7 +228,7 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
 }
 
 /// The connection to the parent, until it was told what became of the function.
-static PARENT: Mutex<Option<Connection<Outcome, Start>>> = Mutex::new(None);
+static PARENT: Mutex<Option<ToParent>> = Mutex::new(None);
 
 /// Tells the parent what became of the function. If it does not want to know, that is no reason to
 /// fail.
@@ -241,23 +237,20 @@ fn tell(outcome: Outcome) {
     // hook of panics comes here, too.)
     let Ok(mut parent) = PARENT.try_lock() else { return };
     let Some(connection) = &*parent else { return };
-    let failed = match connection.send(outcome) {
+    let failed = match connection.send(Some(outcome)) {
         // Without descriptors for the handles in it, say.
         Err(SendError::Encode(_, error)) => Some(error.reason().to_owned()),
         Err(SendError::Io(_, error)) => Some(error.to_string()),
         _ => None,
     };
     if let Some(reason) = failed {
-        let _ = connection.send(Outcome::ResultLost(reason));
+        let _ = connection.send(Some(Outcome::ResultLost(reason)));
     }
     *parent = None;
 }
 
 /// Ends this process when its parent has ended.
-fn watch_parent(
-    connection: &Connection<Outcome, Start>,
-    identity: &'static Identity,
-) -> io::Result<()> {
+fn watch_parent(connection: &ToParent, identity: &'static Identity) -> io::Result<()> {
     let lifeline = connection.as_fd().try_clone_to_owned()?;
     init::start_thread("multiproc-watch", move || end_with_parent(&lifeline, identity))
 }

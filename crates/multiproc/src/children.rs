@@ -134,9 +134,14 @@ struct State {
     inbox: Mutex<Inbox>,
 }
 
+/// The connection to a child. `None` tells that it has closed what it inherited.
+pub(crate) type ToChild = Connection<Start, Option<Outcome>>;
+
 /// The connection to a child, and what came over it.
 struct Inbox {
-    connection: Connection<Start, Outcome>,
+    connection: ToChild,
+    /// It has closed what it inherited.
+    has_begun: bool,
     outcome: Option<Outcome>,
     /// Why an outcome that came could not be received.
     lost: Option<String>,
@@ -145,19 +150,22 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// Takes some of what is there, without waiting.
+    /// Takes what is there, without waiting.
     fn look(&mut self) {
-        if self.closed {
-            return;
+        while !self.closed {
+            match self.connection.try_recv() {
+                Ok(None) if !self.has_begun => {
+                    self.has_begun = true;
+                    continue;
+                }
+                Ok(outcome) => self.outcome = outcome,
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {}
+                // If the child died while it was sending, its status says more.
+                Err(error) => self.lost = Some(error.to_string()),
+            }
+            self.closed = true;
         }
-        match self.connection.try_recv() {
-            Ok(outcome) => self.outcome = Some(outcome),
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => {}
-            // If the child died while it was sending, its status says more.
-            Err(error) => self.lost = Some(error.to_string()),
-        }
-        self.closed = true;
     }
 }
 
@@ -167,13 +175,14 @@ impl Child {
         pid: u32,
         name: String,
         daemon: bool,
-        connection: Connection<Start, Outcome>,
+        connection: ToChild,
     ) -> io::Result<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         // It cannot be another process of the same number: nobody has collected this one yet.
         let pidfd = open_pidfd(pid)?;
         let socket = connection.as_fd().try_clone_to_owned()?;
-        let inbox = Inbox { connection, outcome: None, lost: None, closed: false };
+        let inbox =
+            Inbox { connection, has_begun: false, outcome: None, lost: None, closed: false };
         let state = State {
             pid,
             name,
@@ -351,6 +360,24 @@ impl Child {
         }
         children().push(self.clone());
         Ok(())
+    }
+
+    /// Waits until it has closed what it inherited, or has ended.
+    pub(crate) fn wait_for_begin(&self) {
+        loop {
+            let mut inbox = self.inbox();
+            inbox.look();
+            if inbox.has_begun || inbox.closed || self.has_ended() {
+                return;
+            }
+            drop(inbox);
+            let mut ends = [
+                PollFd::new(&self.this.pidfd, PollFlags::IN),
+                PollFd::new(&self.this.socket, PollFlags::IN),
+            ];
+            // It can fail by a signal, or by a lack of memory, which passes.
+            let _ = poll(&mut ends, None);
+        }
     }
 
     /// Asks it to end: SIGTERM, which it may handle.

@@ -15,17 +15,18 @@ use std::fs::File;
 use std::hint::black_box;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::{env, fs, io, ptr, thread};
 
 use multiproc_shm::above_stdio;
 use rustix::fs::{FileType, fstat};
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
+use rustix::io::{fcntl_dupfd_cloexec, fcntl_getfd};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::bootstrap::UNFIT;
+use crate::bootstrap::{ToParent, UNFIT};
 use crate::protocol::{MARKER, Mark};
 use crate::{bootstrap, children, fault};
 
@@ -95,7 +96,7 @@ pub fn init() -> Runtime {
                  starts some); call it first in an ordinary `fn main`, and start the runtime after it",
             );
         }
-        bootstrap::run(newborn.socket);
+        bootstrap::run(newborn.parent);
     }
     // Queues need it. With one thread it takes 10 µs, with several 10 ms.
     multiproc_shm::primitives::has_light_fences();
@@ -212,7 +213,7 @@ pub unsafe fn in_tests(
         let signals = set_blocked_signals(&all_signals());
         let run = move || {
             set_blocked_signals(&signals);
-            bootstrap::run(newborn.socket)
+            bootstrap::run(newborn.parent)
         };
         match main.spawn(run) {
             Ok(main) => _ = main.join(),
@@ -224,10 +225,9 @@ pub unsafe fn in_tests(
 
 /// What a child knows before `main`.
 struct Newborn {
-    /// The connection to its parent.
-    socket: OwnedFd,
+    parent: ToParent,
     /// How many threads it had before `main`: more than one if a library starts some when it is loaded.
-    threads: usize,
+    threads: u64,
 }
 
 /// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and as soon
@@ -306,31 +306,51 @@ impl Newborn {
             dup2_stderr(&null)?;
         }
         close_inherited(&mark.keep)?;
-        Ok(Self { socket, threads: threads() })
+        let parent = ToParent::from_socket(socket)?;
+        if mark.tells {
+            // If the parent has died, that is noticed later.
+            let _ = parent.send(None);
+        }
+        Ok(Self { parent, threads: threads() })
     }
 }
 
 /// Closes what the parent has not opened for this process: all descriptors without close-on-exec. So
 /// those that a library has opened when it was loaded stay open, unless it has left out that flag.
 fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
-    let numbers = fs::read_dir("/proc/self/fd")?;
-    let numbers: Vec<RawFd> =
-        numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
-        // SAFETY: nobody closes it meanwhile, as there are no threads of the program.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        // (The one that was listed while it was open for listing is not valid any more.)
-        if fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
-            // SAFETY: nothing in this process has opened it, so nothing expects it to be there.
-            unsafe { rustix::io::close(number) };
-        }
+    let numbers: Vec<RawFd> = open_descriptors()?.collect();
+    for number in numbers.into_iter().filter(|&number| is_inherited(number, keep)) {
+        // SAFETY: nothing in this process has opened it, so nothing expects it to be there.
+        unsafe { rustix::io::close(number) };
     }
     Ok(())
 }
 
-/// Returns the number of threads that this process has.
-fn threads() -> usize {
-    fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+/// Whether a child inherits descriptors that it has to close. For a process with many descriptors this
+/// is a guess, so that it takes no time: yes.
+pub(crate) fn leaves_some_open(keep: &[RawFd]) -> io::Result<bool> {
+    const MANY: usize = 256;
+    let mut numbers = open_descriptors()?;
+    let found = numbers.by_ref().take(MANY).any(|number| is_inherited(number, keep));
+    Ok(found || numbers.next().is_some())
+}
+
+fn open_descriptors() -> io::Result<impl Iterator<Item = RawFd>> {
+    let entries = fs::read_dir("/proc/self/fd")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// Whether a program that this process starts has the descriptor, and is not meant to have it.
+fn is_inherited(number: RawFd, keep: &[RawFd]) -> bool {
+    // SAFETY: it takes any number, and fails if there is no such descriptor.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    number > 2 && flags != -1 && flags & libc::FD_CLOEXEC == 0 && !keep.contains(&number)
+}
+
+/// Returns a number that grows with each thread of this process.
+fn threads() -> u64 {
+    // A folder has a link for each folder in it, and here these are the threads.
+    fs::metadata("/proc/self/task").map_or(0, |tasks| tasks.nlink())
 }
 
 /// Ends a child that must not go on in `main`.

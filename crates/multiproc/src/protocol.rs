@@ -1,8 +1,8 @@
 //! What parent and child say to each other, over the socket that the child starts with as its
 //! standard input.
 //!
-//! The parent sends one [`Start`]; the child sends one [`Outcome`], and the parent then waits for its
-//! end. The socket is the child's lifeline, too: when the parent's end is closed, the parent is dead.
+//! The parent sends one [`Start`]. The child tells when it has closed what it inherited, if the parent
+//! wants to know that, and sends one [`Outcome`]; and the parent then waits for its end. The socket is the child's lifeline, too: when the parent's end is closed, the parent is dead.
 
 use std::any::type_name;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -27,6 +27,8 @@ pub(crate) struct Mark {
     pub(crate) copy: usize,
     /// The inode number of the socket that the child has as its standard input.
     pub(crate) socket: u64,
+    /// Whether the child tells when it has closed what it inherited.
+    pub(crate) tells: bool,
     /// The descriptors of the parent that the child does not close.
     pub(crate) keep: Vec<RawFd>,
 }
@@ -37,6 +39,7 @@ impl Mark {
         Some(Self {
             copy: numbers.next()?.parse().ok()?,
             socket: numbers.next()?.parse().ok()?,
+            tells: numbers.next()?.parse::<u8>().ok()? != 0,
             keep: numbers.map(str::parse).collect::<Result<_, _>>().ok()?,
         })
     }
@@ -44,7 +47,7 @@ impl Mark {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.copy, self.socket)?;
+        write!(f, "{}:{}:{}", self.copy, self.socket, u8::from(self.tells))?;
         self.keep.iter().try_for_each(|descriptor| write!(f, ":{descriptor}"))
     }
 }
@@ -161,10 +164,12 @@ mod tests {
     #[test]
     fn a_mark_is_read_as_it_was_written() {
         for keep in [vec![], vec![3], vec![5, 4]] {
-            let mark = Mark { copy: 4096, socket: u64::MAX, keep };
-            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+            for tells in [false, true] {
+                let mark = Mark { copy: 4096, socket: u64::MAX, tells, keep: keep.clone() };
+                assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+            }
         }
-        for text in ["", "1", "1:", "1:2:", "1:-2", "1:2:x", " 1:2", "1 2"] {
+        for text in ["", "1", "1:2", "1:2:", "1:-2:0", "1:2:0:", "1:2:0:x", " 1:2:0", "1 2 0"] {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }

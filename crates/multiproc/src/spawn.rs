@@ -1,22 +1,22 @@
 //! The parent's side of a start.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, io};
 
-use multiproc_pipe::Connection;
 use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
+use rustix::io::fcntl_getfd;
 
 use crate::aside::socket_pair;
 use crate::builder::Builder;
-use crate::children::{Child, active_children};
+use crate::children::{Child, ToChild, active_children};
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
 use crate::process::Process;
-use crate::protocol::{Encoded, MARKER, Mark, Outcome, Start};
+use crate::protocol::{Encoded, MARKER, Mark, Start};
 use crate::{bootstrap, fault, init};
 
 /// This executable, also if its file was replaced or removed meanwhile.
@@ -45,11 +45,13 @@ pub(crate) fn spawn<R>(
     let aside = args.lay_aside()?;
     let parent = Parent::myself()?;
     let (mine, theirs) = socket_pair()?;
-    let mine = Connection::<Start, Outcome>::from_socket(mine)?;
+    let mine = ToChild::from_socket(mine)?;
     let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
     let copy = bootstrap::this_copy().ok_or(SpawnError::NotInExecutable)?;
     let Builder { name, daemon, keep, mut command } = builder;
-    let mark = Mark { copy, socket, keep: keep? };
+    let keep = keep?;
+    let tells = init::leaves_some_open(&keep)?;
+    let mark = Mark { copy, socket, tells, keep };
     let mut arguments = env::args_os();
     if let Some(program) = arguments.next() {
         command.arg0(program);
@@ -82,6 +84,10 @@ pub(crate) fn spawn<R>(
         child.wait();
         return Err(error.into());
     }
+    if tells {
+        // What this process closes from here on is closed.
+        child.wait_for_begin();
+    }
     fault::reached("spawn.told");
     Ok(Process::new(child, stdout, stderr))
 }
@@ -90,6 +96,10 @@ pub(crate) fn spawn<R>(
 /// the other, and would overwrite a pipe that has the number of one which comes later.
 fn reserve_stdio() -> io::Result<Vec<File>> {
     let mut reserved = Vec::new();
+    let is_open = |number: &dyn AsFd| fcntl_getfd(number).is_ok();
+    if is_open(&io::stdin()) && is_open(&io::stdout()) && is_open(&io::stderr()) {
+        return Ok(reserved);
+    }
     loop {
         let file = File::open("/dev/null")?;
         if file.as_raw_fd() > 2 {

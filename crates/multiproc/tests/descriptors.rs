@@ -58,23 +58,38 @@ fn a_child_has_none_that_its_parent_left_open() {
     });
 }
 
-/// A server that stops can start again although a worker of it lives.
+/// A server that stops can start again although a worker of it lives, however young that is.
 #[test]
 fn a_child_does_not_keep_an_address_in_use() {
     alone(|()| {
-        let listener = without_close_on_exec(TcpListener::bind(("127.0.0.1", 0)).unwrap());
-        let address: SocketAddr = listener.local_addr().unwrap();
-        let (ours, theirs) = duplex::<(), ()>().unwrap();
-        let wait = |end: Connection<(), ()>| {
-            end.send(()).unwrap();
-            drop(end.recv());
-        };
-        let worker = Process::spawn(wait, theirs).unwrap();
-        ours.recv().unwrap();
-        drop(listener);
-        TcpListener::bind(address).expect("nobody listens there");
-        drop(ours);
-        worker.join().unwrap();
+        let wait = |end: Connection<(), ()>| drop(end.recv());
+        for _ in 0..20 {
+            let listener = without_close_on_exec(TcpListener::bind(("127.0.0.1", 0)).unwrap());
+            let address: SocketAddr = listener.local_addr().unwrap();
+            let (ours, theirs) = duplex::<(), ()>().unwrap();
+            let worker = Process::spawn(wait, theirs).unwrap();
+            drop(listener);
+            TcpListener::bind(address).expect("nobody listens there");
+            drop(ours);
+            worker.join().unwrap();
+        }
+    });
+}
+
+/// So many that a parent does not look at each of them.
+#[test]
+fn a_child_has_none_of_very_many_either() {
+    alone(|()| {
+        let zero = File::open("/dev/zero").unwrap();
+        let _with: Vec<File> = (0..300).map(|_| zero.try_clone().unwrap()).collect();
+        let without = without_close_on_exec(zero.try_clone().unwrap());
+        assert!(without.as_raw_fd() > 300);
+        let child = Process::spawn(open_numbers, ()).unwrap();
+        assert_eq!(child.join().unwrap(), [0, 1, 2]);
+        let look = |number: RawFd| fs::read_link(format!("/proc/self/fd/{number}")).ok();
+        let child = Process::builder().keep_descriptor(&without);
+        let child = child.spawn(look, without.as_raw_fd()).unwrap();
+        assert_eq!(child.join().unwrap(), Some("/dev/zero".into()));
     });
 }
 

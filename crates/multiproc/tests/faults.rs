@@ -51,6 +51,12 @@ fn faults_a_child_dies_at_each_point() {
     alone(|()| {
         for point in CHILD_POINTS {
             doomed(point, 10);
+        }
+        // With something that a child inherits, the parent also waits until it has closed that.
+        let file = std::fs::File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        for point in CHILD_POINTS {
+            doomed(point, 10);
             doomed(point, 1_000_000);
             // The parent waits until the child takes them.
             doomed(point, 20_000_000);
