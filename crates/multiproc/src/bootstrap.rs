@@ -20,7 +20,7 @@ use std::{panic, process, ptr, slice, thread};
 
 use multiproc_pipe::{Connection, RecvError, SendError};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -205,7 +205,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
         eprintln!("multiproc: a daemon process cannot watch its parent: {error}");
         process::exit(PANICKED);
     }
-    *PARENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    *PARENT.lock().unwrap_or_else(PoisonError::into_inner) = Some((getpid(), connection));
     keep_panics(&identity.name);
     fault::reached("child.told");
 
@@ -227,8 +227,9 @@ pub(crate) fn run(connection: ToParent) -> ! {
     process::exit(code)
 }
 
-/// The connection to the parent, until it was told what became of the function.
-static PARENT: Mutex<Option<ToParent>> = Mutex::new(None);
+/// The connection to the parent, until it was told what became of the function; and the process whose
+/// parent that is. (A copy of this process, made by fork(2) in the function, has another one.)
+static PARENT: Mutex<Option<(Pid, ToParent)>> = Mutex::new(None);
 
 /// Tells the parent what became of the function. If it does not want to know, that is no reason to
 /// fail.
@@ -236,7 +237,7 @@ fn tell(outcome: Outcome) {
     // Whoever has the lock is telling already. (To wait for it could be to wait for oneself: the
     // hook of panics comes here, too.)
     let Ok(mut parent) = PARENT.try_lock() else { return };
-    let Some(connection) = &*parent else { return };
+    let Some((_, connection)) = parent.as_ref().filter(|(pid, _)| *pid == getpid()) else { return };
     let failed = match connection.send(Some(outcome)) {
         // Without descriptors for the handles in it, say.
         Err(SendError::Encode(_, error)) => Some(error.reason().to_owned()),

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
 
 use crate::init;
@@ -56,7 +56,7 @@ fn children() -> MutexGuard<'static, Vec<Child>> {
 pub fn active_children() -> Vec<Child> {
     // Asking one that has ended takes it out of the table.
     let all = children().clone();
-    all.into_iter().filter(Child::is_alive).collect()
+    all.into_iter().filter(|child| child.is_ours() && child.is_alive()).collect()
 }
 
 /// Opens a descriptor for a process, which becomes readable when the process has ended.
@@ -122,6 +122,9 @@ pub struct Child {
 }
 
 struct State {
+    /// The process that started it. A copy of that one, made by fork(2), has this handle as well, and
+    /// the child is none of its own.
+    parent: Pid,
     pid: Pid,
     name: String,
     daemon: bool,
@@ -184,6 +187,7 @@ impl Child {
         let inbox =
             Inbox { connection, has_begun: false, outcome: None, lost: None, closed: false };
         let state = State {
+            parent: getpid(),
             pid,
             name,
             daemon,
@@ -225,6 +229,11 @@ impl Child {
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.noticed(self.collect())
+    }
+
+    /// Whether this process has started it, and not one that this is a copy of.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.this.parent == getpid()
     }
 
     pub(crate) fn is_noticed(&self) -> bool {
@@ -274,6 +283,9 @@ impl Child {
 
     /// Leaves it to itself: nobody wants its result, and it is collected when it ends.
     pub(crate) fn leave(&self) {
+        if !self.is_ours() {
+            return;
+        }
         self.discard_outcome();
         if self.collect().is_none() {
             let pid = self.this.pid;

@@ -87,6 +87,26 @@ fn a_process_can_be_started_by_an_exit_handler() {
     assert_eq!(child.join(), Ok(()));
 }
 
+/// A copy of a child, made by a bare fork in its function, is not the child.
+#[test]
+fn the_result_of_a_copy_is_not_the_result_of_the_child() {
+    let _dog = watchdog();
+    for panics in [false, true] {
+        let work = |panics: bool| {
+            // SAFETY: in the copy, what is called only uses what this thread has.
+            let copy = unsafe { libc::fork() };
+            if copy == 0 {
+                assert!(!panics, "in the copy");
+                return 1;
+            }
+            // SAFETY: it has no preconditions.
+            assert_eq!(unsafe { libc::waitpid(copy, std::ptr::null_mut(), 0) }, copy);
+            2
+        };
+        assert_eq!(Process::spawn(work, panics).unwrap().join(), Ok(2), "panics: {panics}");
+    }
+}
+
 extern "C" fn aborts() {
     std::process::abort();
 }

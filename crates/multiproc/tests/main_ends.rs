@@ -159,6 +159,16 @@ fn daemons_end_although_somebody_else_holds_their_lifeline() {
     kill(copy);
 }
 
+/// What a program has started stays its own when a copy of it ends.
+#[test]
+fn a_copy_of_a_program_leaves_the_children_of_the_original_alone() {
+    let _dog = watchdog();
+    let output = Command::new(example("programs")).arg("is_copied").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let expected = "copy 0 1 8\noriginal [true, true, true] (7, 7) 1\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
 #[test]
 fn init_may_not_be_called_twice() {
     let _dog = watchdog();

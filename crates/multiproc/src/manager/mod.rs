@@ -585,7 +585,7 @@ fn end(process: &Process) {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let Some(process) = &self.process else { return };
+        let Some(process) = self.process.as_ref().filter(|it| it.is_ours()) else { return };
         // Its end, by SIGTERM, is an orderly one.
         let _ = process.terminate();
         end(process);

@@ -52,6 +52,7 @@ fn main() {
             fork();
             park()
         }
+        Some("is_copied") => be_copied(runtime),
         Some("inits_twice") => twice(runtime),
         Some("has_privileges" | "starts_threads" | "is_plain") => try_to_spawn(),
         Some("drops_privileges") => {
@@ -201,4 +202,38 @@ fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
     let look = |()| blocked_signals().into_iter().for_each(|line| say(&line));
     Process::builder().daemon(true).spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Has children and a manager, and is copied by a bare fork. The copy ends as a program does, with its
+/// handles and the guard. Prints what the children of the original have to do with that.
+fn be_copied(runtime: Runtime) {
+    let wait = |end: Connection<(), ()>| {
+        let _ = end.recv();
+        7
+    };
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let child = Process::spawn(wait, theirs).unwrap();
+    let (daemons, theirs) = duplex::<(), ()>().unwrap();
+    let daemon = Process::builder().daemon(true).spawn(wait, theirs).unwrap();
+    let manager = multiproc::Manager::start().unwrap();
+    let lock = manager.lock("lock").unwrap();
+    // SAFETY: there is one thread, so the copy finds nothing half done.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        let others = active_children().len();
+        drop((child, daemon, manager, lock));
+        // A child of its own is one.
+        let own = Process::spawn(|()| 8, ()).unwrap();
+        let known = active_children().len();
+        let result = own.join().unwrap();
+        drop(runtime);
+        say(&format!("copy {others} {known} {result}"));
+        process::exit(0);
+    }
+    // SAFETY: it has no preconditions.
+    assert_eq!(unsafe { libc::waitpid(copy, std::ptr::null_mut(), 0) }, copy);
+    let alive = [child.is_alive(), daemon.is_alive(), manager.process().unwrap().is_alive()];
+    drop((ours, daemons));
+    let results = (child.join().unwrap(), daemon.join().unwrap());
+    say(&format!("original {alive:?} {results:?} {}", manager.list().unwrap().len()));
 }
