@@ -85,7 +85,7 @@ pub(crate) enum Wait {
 pub(crate) enum PutFailure {
     NotNow,
     Stalled,
-    /// In a box, because it is large and config.
+    /// In a box, because it is large and seldom.
     For(Box<Reason>),
 }
 
@@ -93,7 +93,7 @@ pub(crate) enum PutFailure {
 pub(crate) enum GetFailure {
     NotNow,
     Stalled,
-    /// In a box, because it is large and config.
+    /// In a box, because it is large and seldom.
     For(Box<GetError>),
 }
 
@@ -356,7 +356,7 @@ impl<T> Core<T> {
             return Err(EngineError::Disconnected);
         }
         if end.has_packets() {
-            // If it is empty, they belong to nothing: a producer was killed, or a bell was rung.
+            // If it is empty, they belong to nothing: a producer was killed, or a doorbell was rung.
             let _ = ring.while_empty(|| end.drain(Deadline::after(MOMENT)));
         }
         ring.trim_if_idle();
@@ -382,7 +382,7 @@ impl<T> Core<T> {
         if self.len() > 0 {
             return Ok(true);
         }
-        // Takes what lies in the lane away, if it belongs to nothing. Only then comes the bell, and
+        // Takes what lies in the lane away, if it belongs to nothing. Only then comes the doorbell, and
         // then the last look.
         let is_over = |result: Result<(), EngineError>| {
             result.is_err_and(|error| error != EngineError::Stalled)

@@ -415,7 +415,7 @@ macro_rules! ready_to_get {
                 self.core.prepare_to_get()
             }
 
-            /// The bell may be lost with a producer that is killed.
+            /// The doorbell may be lost with a producer that is killed.
             fn longest_sleep(&self) -> Duration {
                 RECHECK
             }

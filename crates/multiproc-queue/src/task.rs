@@ -257,7 +257,7 @@ impl<T> Core<T> {
 /// take it [apart](Self::into_parts): the receipt goes along.
 pub struct Task<T> {
     core: Arc<Core<T>>,
-    /// Acquired when it ends.
+    /// Taken when it ends.
     item: Option<T>,
     task: Delivered,
     thread: PhantomData<*const ()>,

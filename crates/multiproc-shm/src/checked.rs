@@ -20,7 +20,7 @@ use crate::above_stdio;
 
 /// A descriptor, and the device and inode of its file.
 pub struct CheckedFd {
-    /// Acquired when it is dropped, and not before.
+    /// Taken when it is dropped, and not before.
     descriptor: Option<OwnedFd>,
     identity: (u64, u64),
 }

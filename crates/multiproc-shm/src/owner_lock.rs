@@ -14,7 +14,7 @@
 //!
 //! 1. The owner changes from nobody to a member, or from a dead member to a living one, by one
 //!    compare-exchange; to nobody by a store of the owner, or of who cleans up after a dead one.
-//! 2. Whoever falls asleep has set the sleepers' bit, then had a heavy fence, then found the latch
+//! 2. Whoever falls asleep has set the sleepers' bit, then had a heavy fence, then found the lock
 //!    taken. Whoever frees it then has a light fence, and looks at the bit (see
 //!    [`fences`](crate::fences)).
 //! 3. A wake that is lost with a process is made up for by the recheck interval.
@@ -49,7 +49,7 @@ impl Default for OwnerLock {
 }
 
 impl OwnerLock {
-    /// Takes the latch if it is free: the one instruction that is nearly always enough.
+    /// Takes the lock if it is free: the one instruction that is nearly always enough.
     #[inline]
     pub fn take_free(&self, me: MemberId) -> bool {
         self.change(0, me.bits())
@@ -60,7 +60,7 @@ impl OwnerLock {
         self.owner.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the latch, waiting for it. Checks every `recheck` whether its owner is still alive.
+    /// Takes the lock, waiting for it. Checks every `recheck` whether its owner is still alive.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl OwnerLock {
         self.waiters.notify_one(passed);
     }
 
-    /// Frees the latch if whoever had `slot` before has it: called before the slot gets a new user.
+    /// Frees the lock if whoever had `slot` before has it: called before the slot gets a new user.
     pub fn release_slot(&self, fences: &Fences, slot: usize) {
         let owner = self.owner.load(Ordering::Relaxed);
         let is_of_slot = MemberId::from_bits(owner).is_some_and(|owner| owner.slot() == slot);

@@ -7,7 +7,7 @@ use crate::guard::Repair;
 
 /// The lock was taken, and its last holder died inside: what it guards may be half done.
 ///
-/// The guard is in here: this process has the lock. Poll at what the dead one left, put it right,
+/// The guard is in here: this process has the lock. Check what the dead holder left, put it right,
 /// and say so with [`into_guard`](Self::into_guard). A caller that cannot put it right drops the
 /// error: the lock is free again, and the next one is told the same.
 ///

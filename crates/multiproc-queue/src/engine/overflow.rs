@@ -82,7 +82,7 @@ pub(crate) trait Memory {
 #[repr(C)]
 pub(crate) struct Control {
     state: Committed<4>,
-    /// BlockTable of the stream below it may have been given back, if they are free: it grows before they
+    /// Blocks of the stream below it may have been given back, if they are free: it grows before they
     /// are.
     trimmed: AtomicU64,
     /// When the queue last ran empty and gave memory back, in ms. A hint.
@@ -110,7 +110,7 @@ impl State {
         self.fresh.wrapping_add(u64::from(self.fresh.wrapping_add(1) == self.skip))
     }
 
-    /// BlockTable that have been read and whose memory is not used again.
+    /// Blocks that have been read and whose memory is not used again.
     fn free_blocks(self, head: u64) -> u64 {
         (head / BLOCK).min(self.frontier).saturating_sub(self.free)
     }

@@ -72,7 +72,7 @@ pub(crate) struct Control {
 #[repr(C, align(128))]
 struct NotEmpty {
     waiters: EventCount<LightFence>,
-    /// Somebody waits in the kernel, with poll(2), and wants the bell to be rung.
+    /// Somebody waits in the kernel, with poll(2), and wants the doorbell to be rung.
     doorbell: AtomicU32,
     /// When somebody last asked for that, in ms.
     asked_at: AtomicU64,
@@ -88,7 +88,7 @@ struct NotFull {
     bytes: EventCount<LightFence>,
 }
 
-/// What only the holder of the producers' lock writes, and config.
+/// What only the holder of the producers' lock writes, and seldom.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct BlockTableLine {
@@ -339,7 +339,7 @@ impl Control {
         &self.config.fences
     }
 
-    /// Asks for the bell to be rung at the next put. Whoever asks looks once more before it goes to
+    /// Asks for the doorbell to be rung at the next put. Whoever asks looks once more before it goes to
     /// sleep.
     pub(crate) fn ask_for_doorbell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
@@ -357,7 +357,7 @@ impl Control {
         }
     }
 
-    /// Whether somebody wants the bell to be rung: it then is the caller's affair. To be called after
+    /// Whether somebody wants the doorbell to be rung: it then is the caller's affair. To be called after
     /// a put has been committed, and a fence passed.
     #[inline]
     pub(crate) fn must_ring_doorbell(&self) -> bool {

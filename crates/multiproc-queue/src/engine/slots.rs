@@ -99,7 +99,7 @@ pub(crate) struct Control {
     taking: Taking,
 }
 
-/// On a line of its own: it changes with each task, the others config.
+/// On a line of its own: it changes with each task, the others seldom.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 struct Taking {
@@ -954,7 +954,7 @@ mod tests {
         let looks = looks_of(|| tasks.extend(take_all(&jobs)));
         assert!(looks < u64::from(TASKS) * 200, "{looks}");
         tasks.clear();
-        // Wait now, all were held at once.
+        // Until now, all were held at once.
         let looks = looks_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
         assert!(looks < u64::from(TASKS) * 200, "{looks}");
         assert_eq!(jobs.unfinished(), 0);

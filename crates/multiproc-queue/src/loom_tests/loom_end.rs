@@ -183,7 +183,7 @@ fn loom_end_a_long_batch() {
     });
 }
 
-/// A bell, as poll(2) sees it.
+/// A doorbell, as poll(2) sees it.
 #[derive(Default)]
 struct Bell {
     rings: Mutex<u32>,
