@@ -1,8 +1,9 @@
 //! What parent and child say to each other, over the socket that the child starts with as its
 //! standard input.
 //!
-//! The parent sends one [`Start`]. The child tells when it has closed what it inherited, if the parent
-//! wants to know that, and sends one [`Outcome`]; and the parent then waits for its end. The socket is the child's lifeline, too: when the parent's end is closed, the parent is dead.
+//! The parent sends one [`Start`]. A child that inherits descriptors reports when it has closed
+//! them. It sends one [`Outcome`], and the parent then waits for its end. The socket is the child's
+//! lifeline, too: when the parent's end is closed, the parent is dead.
 
 use std::any::type_name;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -27,10 +28,20 @@ pub(crate) struct Mark {
     pub(crate) copy: usize,
     /// The inode number of the socket that the child has as its standard input.
     pub(crate) socket: u64,
-    /// Whether the child tells when it has closed what it inherited.
-    pub(crate) tells: bool,
+    /// What the child inherits beside its standard input, output and error.
+    pub(crate) inherits: Inherits,
     /// The descriptors of the parent that the child does not close.
     pub(crate) keep: Vec<RawFd>,
+}
+
+/// The descriptors without close-on-exec that a parent has found among its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Inherits {
+    /// Whether there are any. The child then reports when it has closed them.
+    pub(crate) any: bool,
+    /// Their numbers are below this one, and so are those of descriptors that other threads open
+    /// meanwhile. `RawFd::MAX` if that is unknown.
+    pub(crate) below: RawFd,
 }
 
 impl Mark {
@@ -39,7 +50,10 @@ impl Mark {
         Some(Self {
             copy: numbers.next()?.parse().ok()?,
             socket: numbers.next()?.parse().ok()?,
-            tells: numbers.next()?.parse::<u8>().ok()? != 0,
+            inherits: Inherits {
+                any: numbers.next()?.parse::<u8>().ok()? != 0,
+                below: numbers.next()?.parse().ok()?,
+            },
             keep: numbers.map(str::parse).collect::<Result<_, _>>().ok()?,
         })
     }
@@ -47,7 +61,8 @@ impl Mark {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.copy, self.socket, u8::from(self.tells))?;
+        let Inherits { any, below } = self.inherits;
+        write!(f, "{}:{}:{}:{below}", self.copy, self.socket, u8::from(any))?;
         self.keep.iter().try_for_each(|descriptor| write!(f, ":{descriptor}"))
     }
 }

@@ -50,8 +50,8 @@ pub(crate) fn spawn<R>(
     let copy = bootstrap::this_copy().ok_or(SpawnError::NotInExecutable)?;
     let Builder { name, daemon, keep, mut command } = builder;
     let keep = keep?;
-    let tells = init::leaves_some_open(&keep)?;
-    let mark = Mark { copy, socket, tells, keep };
+    let inherits = init::what_a_child_inherits(&keep)?;
+    let mark = Mark { copy, socket, inherits, keep };
     let mut arguments = env::args_os();
     if let Some(program) = arguments.next() {
         command.arg0(program);
@@ -84,7 +84,7 @@ pub(crate) fn spawn<R>(
         child.wait();
         return Err(error.into());
     }
-    if tells {
+    if inherits.any {
         // What this process closes from here on is closed.
         child.wait_for_begin();
     }
