@@ -4,18 +4,18 @@ use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use multiproc::pipe::{Address, Connection, Listener, connect, duplex};
+use multiproc::pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
 use multiproc::{
     Child, JoinableQueue, Manager, ManagerError, ObjectKind, Process, Queue, active_children,
 };
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Gid, Pid, Resource, Signal, Uid, getrlimit, kill_process, setrlimit};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 multiproc::enable_in_tests!();
@@ -517,31 +517,28 @@ fn addresses_that_cannot_be_had() {
     assert!(Manager::builder().connect().unwrap_err().is_manager_gone());
 }
 
-/// The folder of the program may be closed to another user.
-fn copy_of_program(folder: &Folder) -> PathBuf {
-    let copy = folder.path("multiproc-manager");
-    // By another process: what this one has open for writing while it starts a child cannot be run.
-    let cp = Command::new("cp").arg(env!("CARGO_BIN_EXE_multiproc-manager")).arg(&copy).status();
-    assert!(cp.unwrap().success());
-    copy
+const NOBODY: u32 = 65_534;
+
+/// Makes the thread that calls it one of another user.
+fn become_another_user() {
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
 }
 
 /// Runs in a process of another user: connects, and says what came of it.
 fn as_another_user(address: &Address) -> Option<String> {
-    use std::os::unix::process::CommandExt;
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can be another user");
         return None;
     }
-    let folder = Folder::new();
-    let copy = copy_of_program(&folder);
-    let output = Command::new(copy)
-        .args(["list", &address.to_string()])
-        .uid(65_534)
-        .gid(65_534)
-        .output()
-        .unwrap();
-    Some(String::from_utf8_lossy(&output.stderr).into_owned())
+    let list = |address: Address| {
+        become_another_user();
+        let listed = Manager::connect(address).and_then(|manager| manager.list());
+        listed.err().map(|error| error.to_string())
+    };
+    let error = Process::spawn(list, address.clone()).unwrap().join().unwrap();
+    Some(error.unwrap_or_default())
 }
 
 #[test]
@@ -552,7 +549,7 @@ fn another_user_is_turned_away() {
     assert!(error.contains("as user 0") && error.contains("as user 65534"), "{error}");
     assert!(manager.list().is_ok());
 
-    let allowing = Manager::builder().allow_user(65_534).start().unwrap();
+    let allowing = Manager::builder().allow_user(NOBODY).start().unwrap();
     assert_eq!(as_another_user(allowing.address()).unwrap(), "");
 
     let folder = Folder::new();
@@ -562,44 +559,29 @@ fn another_user_is_turned_away() {
     assert!(error.to_lowercase().contains("permission denied"), "{error}");
 }
 
-/// A program that does not outlive its test.
-struct Killed(process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A manager of another user's is not trusted: who knows what it hands out.
 #[test]
 fn a_manager_of_another_user_is_not_asked() {
-    use std::os::unix::process::CommandExt;
     let _dog = watchdog();
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can be another user");
         return;
     }
-    let folder = Folder::new();
-    let copy = copy_of_program(&folder);
     let address = format!("@multiproc-test-stranger-{}", process::id());
-    let server = Command::new(copy)
-        .args(["serve", &address, "--allow-user", "0"])
-        .uid(65_534)
-        .gid(65_534)
-        .stdout(process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let Killed(server) = &mut Killed(server);
-    let mut line = [0; 9];
-    server.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    let serve = |(address, ready): (String, Sender<()>)| {
+        become_another_user();
+        let builder = Manager::builder().address(&*address).allow_user(0);
+        builder.serve(|_| ready.send(()).unwrap()).unwrap();
+    };
+    let (is_ready, ready) = simplex::<()>().unwrap();
+    let server = Process::builder().daemon(true).spawn(serve, (address.clone(), ready)).unwrap();
+    is_ready.recv().unwrap();
     let error = Manager::connect(&*address).unwrap_err();
-    let both = ManagerError::NotAllowed { manager: 65_534, user: 0 };
+    let both = ManagerError::NotAllowed { manager: NOBODY, user: 0 };
     assert_eq!(error.to_string(), both.to_string());
-    let trusting = Manager::builder().address(&*address).allow_user(65_534).connect().unwrap();
+    let trusting = Manager::builder().address(&*address).allow_user(NOBODY).connect().unwrap();
     trusting.shutdown().unwrap();
-    assert!(server.wait().unwrap().success());
+    server.join().unwrap();
 }
 
 #[test]
