@@ -17,14 +17,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-sync", &["multiproc-message", "multiproc-shm"]),
     // On the pipe for `Source` alone.
     ("multiproc-queue", &["multiproc-message", "multiproc-shm", "multiproc-pipe"]),
+    ("multiproc-process", &["multiproc-message", "multiproc-shm", "multiproc-pipe"]),
     (
-        "multiproc",
+        "multiproc-manager",
         &[
             "multiproc-message",
             "multiproc-shm",
             "multiproc-pipe",
             "multiproc-sync",
             "multiproc-queue",
+            "multiproc-process",
+        ],
+    ),
+    (
+        "multiproc",
+        &[
+            "multiproc-pipe",
+            "multiproc-sync",
+            "multiproc-queue",
+            "multiproc-process",
+            "multiproc-manager",
         ],
     ),
 ];
@@ -189,6 +201,8 @@ mod tests {
             one("multiproc-pipe", true, &["multiproc-shm", "dev:multiproc-testkit"]),
             one("multiproc-sync", true, &["multiproc-shm", "rustix"]),
             one("multiproc-queue", true, &["multiproc-pipe", "multiproc-shm"]),
+            one("multiproc-process", true, &["multiproc-pipe", "dev:multiproc"]),
+            one("multiproc-manager", true, &["multiproc-process", "multiproc-queue"]),
             one("multiproc", true, &["multiproc-queue", "dev:multiproc-testkit", "serde"]),
             one("multiproc-testkit", false, &["multiproc-pipe"]),
             one("xtask", false, &["cargo_metadata"]),

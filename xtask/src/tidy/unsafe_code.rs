@@ -14,9 +14,9 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/bytes.rs", "copies bytes in and out of shared memory"),
     ("crates/multiproc-shm/src/primitives/model.rs", "loom's cells give raw pointers"),
     ("crates/multiproc-shm/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
-    ("crates/multiproc/src/aside.rs", "maps memory for large arguments"),
-    ("crates/multiproc/src/bootstrap.rs", "finds and calls the spawned function"),
-    ("crates/multiproc/src/init.rs", "constructor, signal disposition, environment marker"),
+    ("crates/multiproc-process/src/aside.rs", "maps memory for large arguments"),
+    ("crates/multiproc-process/src/bootstrap.rs", "finds and calls the spawned function"),
+    ("crates/multiproc-process/src/init.rs", "constructor, signal disposition, environment marker"),
 ];
 
 /// These need no unsafe code at all, and the compiler holds them to that.

@@ -232,7 +232,9 @@ impl Child {
     }
 
     /// Whether this process has started it, and not one that this is a copy of.
-    pub(crate) fn is_ours(&self) -> bool {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
         self.this.parent == getpid()
     }
 

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_longest_request_fits() {
-        use crate::manager::shape::ItemType;
+        use crate::shape::ItemType;
         let mut item = ItemType::of::<u64>();
         item.name = "x".repeat(1024);
         let spec =

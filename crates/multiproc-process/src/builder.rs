@@ -135,7 +135,7 @@ impl Builder {
     /// are in the environment.
     ///
     /// Descriptors that std has opened have close-on-exec set, and nobody inherits them: pass them as
-    /// arguments, in a [`Descriptor`](crate::pipe::Descriptor).
+    /// arguments, in a [`Descriptor`](multiproc_pipe::Descriptor).
     ///
     /// # Errors
     ///

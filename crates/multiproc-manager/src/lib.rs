@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::{Address, Listener};
+use multiproc_process::{Child, Process};
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore};
 use serde::de::DeserializeOwned;
@@ -26,8 +27,6 @@ use self::object::{Object, Spec};
 use self::protocol::{Refusal, Reply, Request};
 use self::server::{Ends, Limits};
 use self::shape::ItemType;
-use crate::children::Child;
-use crate::process::Process;
 
 pub use self::error::ManagerError;
 pub use self::object::{ObjectInfo, ObjectKind};
@@ -283,7 +282,7 @@ fn sweep(address: &Address) {
 
 impl Manager {
     /// Starts a manager, as a daemon child of this process: it is named `Manager-1` and so on, and is
-    /// seen in [`active_children`](crate::active_children).
+    /// seen in [`active_children`](multiproc_process::active_children).
     ///
     /// It listens when this returns, and ends when the last handle in this process is dropped; or
     /// within a second of this process's death.

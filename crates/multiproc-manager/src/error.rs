@@ -4,11 +4,10 @@ use std::error::Error;
 use std::{fmt, io};
 
 use multiproc_pipe::Address;
+use multiproc_process::{ExitStatus, SpawnError};
 
 use super::object::ObjectKind;
 use super::protocol::VERSION;
-use crate::error::SpawnError;
-use crate::status::ExitStatus;
 
 /// A manager did not do what it was asked for.
 #[derive(Debug)]

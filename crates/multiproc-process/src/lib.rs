@@ -1,0 +1,33 @@
+//! Processes that run a function of your program.
+
+// The examples show whole programs, `main` and all: that is where `init` belongs.
+#![allow(clippy::needless_doctest_main)]
+
+mod aside;
+mod bootstrap;
+mod builder;
+mod children;
+mod current;
+mod error;
+mod fault;
+mod init;
+mod process;
+mod protocol;
+mod scope;
+mod spawn;
+mod status;
+
+pub use builder::Builder;
+pub use children::{Child, active_children};
+pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
+pub use error::{JoinError, JoinTimeoutError, SpawnError};
+pub use init::{Runtime, init};
+pub use process::Process;
+pub use scope::{Scope, scope};
+pub use status::ExitStatus;
+
+#[doc(hidden)]
+pub mod private {
+    pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
+    pub use crate::init::{Constructor, in_tests};
+}
