@@ -179,12 +179,15 @@ mod tests {
     #[test]
     fn a_mark_is_read_as_it_was_written() {
         for keep in [vec![], vec![3], vec![5, 4]] {
-            for tells in [false, true] {
-                let mark = Mark { copy: 4096, socket: u64::MAX, tells, keep: keep.clone() };
+            for inherits in
+                [Inherits { any: false, below: 0 }, Inherits { any: true, below: RawFd::MAX }]
+            {
+                let mark = Mark { copy: 4096, socket: u64::MAX, inherits, keep: keep.clone() };
                 assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
             }
         }
-        for text in ["", "1", "1:2", "1:2:", "1:-2:0", "1:2:0:", "1:2:0:x", " 1:2:0", "1 2 0"] {
+        let texts = ["", "1", "1:2", "1:2:0", "1:-2:0:3", "1:2:0:3:", "1:2:0:x", " 1:2:0:3", "1 2 0 3"];
+        for text in texts {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }
