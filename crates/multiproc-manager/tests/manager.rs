@@ -9,16 +9,16 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use multiproc::pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
-use multiproc::{
-    Child, JoinableQueue, Manager, ManagerError, ObjectKind, Process, Queue, active_children,
-};
+use multiproc_manager::{Manager, ManagerError, ObjectKind};
+use multiproc_pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
+use multiproc_process::{Child, Process, active_children};
+use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 use rustix::process::{Gid, Pid, Resource, Signal, Uid, getrlimit, kill_process, setrlimit};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// A folder of this test program's own, removed with it.
 struct Folder(PathBuf);
@@ -264,7 +264,7 @@ fn the_list_says_who_has_it_open_and_who_waits() {
     let lock = manager.lock("lock").unwrap();
     let guard = lock.lock().unwrap();
     let child = Process::spawn(
-        |(jobs, lock): (Queue<u8>, multiproc::Lock)| {
+        |(jobs, lock): (Queue<u8>, multiproc_sync::Lock)| {
             let waits = thread::spawn(move || drop(lock.lock()));
             let item = jobs.get().unwrap();
             waits.join().unwrap();
@@ -724,9 +724,9 @@ fn a_client_killed_in_the_middle_harms_nobody() {
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u32>("jobs", 1).unwrap();
     for round in 0..30u64 {
-        let (tells, told) = multiproc::pipe::simplex::<()>().unwrap();
+        let (tells, told) = multiproc_pipe::simplex::<()>().unwrap();
         let client = Process::spawn(
-            |(manager, told): (Manager, multiproc::pipe::Sender<()>)| {
+            |(manager, told): (Manager, multiproc_pipe::Sender<()>)| {
                 for n in 0.. {
                     manager.queue::<u32>("jobs", 1).unwrap();
                     if n == 3 {

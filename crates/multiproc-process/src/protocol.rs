@@ -186,7 +186,8 @@ mod tests {
                 assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
             }
         }
-        let texts = ["", "1", "1:2", "1:2:0", "1:-2:0:3", "1:2:0:3:", "1:2:0:x", " 1:2:0:3", "1 2 0 3"];
+        let texts =
+            ["", "1", "1:2", "1:2:0", "1:-2:0:3", "1:2:0:3:", "1:2:0:x", " 1:2:0:3", "1 2 0 3"];
         for text in texts {
             assert_eq!(Mark::parse(text), None, "{text}");
         }

@@ -8,27 +8,27 @@ use std::process::Stdio;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 
-use multiproc::pipe::{Descriptor, Sender, simplex};
-use multiproc::{JoinError, Process};
+use multiproc_pipe::{Descriptor, Sender, simplex};
+use multiproc_process::{JoinError, Process};
 use multiproc_testkit::watchdog;
 use rustix::process::{Signal, getpid, kill_process};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// Starts a process with arguments and a result of every kind, and returns what came back.
 fn start() -> u32 {
-    let work = |(number, file, large): (u32, Descriptor, multiproc::pipe::Bytes)| {
+    let work = |(number, file, large): (u32, Descriptor, multiproc_pipe::Bytes)| {
         drop(std::fs::File::from(file));
         assert_eq!(large.0.len(), 1_000_000);
         (number + 1, large)
     };
     let file = Descriptor::from(std::fs::File::open("/dev/null").unwrap());
-    let large = multiproc::pipe::Bytes(vec![1; 1_000_000]);
+    let large = multiproc_pipe::Bytes(vec![1; 1_000_000]);
     let builder = Process::builder().name("late").stderr(Stdio::null());
     let child = builder.spawn(work, (1, file, large)).unwrap();
     // And one whose handle is dropped while it runs.
     let (end, _wait) = simplex::<()>().unwrap();
-    drop(Process::spawn(|end: multiproc::pipe::Receiver<()>| drop(end.recv()), end).unwrap());
+    drop(Process::spawn(|end: multiproc_pipe::Receiver<()>| drop(end.recv()), end).unwrap());
     child.join().unwrap().0
 }
 

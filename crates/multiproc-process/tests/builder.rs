@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use multiproc::pipe::{Connection, duplex};
-use multiproc::{Process, cpu_count, current_process, parent_process};
+use multiproc_pipe::{Connection, duplex};
+use multiproc_process::{Process, cpu_count, current_process, parent_process};
 use multiproc_testkit::{Census, alone, until, watchdog};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 fn variable(name: String) -> Option<String> {
     env::var(name).ok()
@@ -23,7 +23,7 @@ fn variable(name: String) -> Option<String> {
 #[test]
 fn the_environment_is_the_parents_and_what_is_set() {
     let _dog = watchdog();
-    let get = |builder: multiproc::Builder, name: &str| {
+    let get = |builder: multiproc_process::Builder, name: &str| {
         builder.spawn(variable, name.to_owned()).unwrap().join().unwrap()
     };
     assert!(env::var("PATH").is_ok());

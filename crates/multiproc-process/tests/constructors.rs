@@ -9,7 +9,7 @@ use std::io::Read;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use multiproc::Process;
+use multiproc_process::Process;
 use multiproc_testkit::watchdog;
 
 type Arguments = *const *const c_char;
@@ -38,9 +38,9 @@ macro_rules! constructor {
 
 constructor!(EARLY ".init_array.00001" 0);
 constructor!(BEFORE ".init_array" 1);
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 constructor!(BEHIND ".init_array" 2);
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 constructor!(LAST ".init_array" 3);
 
 #[used]

@@ -9,12 +9,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio};
 
-use multiproc::pipe::{Connection, duplex};
-use multiproc::{Manager, Process, SpawnError};
+use multiproc_pipe::{Connection, duplex};
+use multiproc_process::{Process, SpawnError};
 use multiproc_testkit::{Census, alone, watchdog};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// As a library in C opens it.
 fn without_close_on_exec<T: AsFd>(descriptor: T) -> T {
@@ -162,14 +162,14 @@ fn spawn_works_with_closed_standard_descriptors_and_takes_none_of_them() {
             let file = rustix::fs::memfd_create("multiproc-test", rustix::fs::MemfdFlags::CLOEXEC);
             let mut file = File::from(file.unwrap());
             close_standard(&closed);
-            let speak = |bytes: multiproc::pipe::Bytes| {
+            let speak = |bytes: multiproc_pipe::Bytes| {
                 print!("out");
                 eprint!("err");
                 let numbers = open_numbers(());
                 (numbers, bytes.0.len())
             };
             for large in [0, 1_000_000] {
-                let bytes = || multiproc::pipe::Bytes(vec![1; large]);
+                let bytes = || multiproc_pipe::Bytes(vec![1; large]);
                 let mut child = Process::builder()
                     .stdout(file.try_clone().unwrap())
                     .stderr(Stdio::piped())
@@ -202,22 +202,4 @@ fn spawn_works_with_closed_standard_descriptors_and_takes_none_of_them() {
         };
         Process::spawn(test, closed.to_vec()).unwrap().join().unwrap();
     }
-}
-
-#[test]
-fn a_manager_works_with_closed_standard_descriptors_and_takes_none_of_them() {
-    let _dog = watchdog();
-    let test = |()| {
-        close_standard(&[0, 1, 2]);
-        let manager = Manager::start().unwrap();
-        let _lock = manager.lock("lock").unwrap();
-        let in_manager = format!("/proc/{}/fd", manager.process().unwrap().pid());
-        for number in 0..3 {
-            let link = fs::read_link(format!("{in_manager}/{number}")).unwrap();
-            assert_eq!(link.to_str(), Some("/dev/null"), "{number}");
-            let ours = fs::read_link(format!("/proc/self/fd/{number}"));
-            assert!(ours.is_err(), "{number}: {ours:?}");
-        }
-    };
-    Process::spawn(test, ()).unwrap().join().unwrap();
 }

@@ -6,12 +6,12 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use multiproc::pipe::{Bytes, Sender, simplex};
-use multiproc::private::{CHILD_POINTS, SPAWN_POINTS};
-use multiproc::{ExitStatus, JoinError, Process, active_children};
+use multiproc_pipe::{Bytes, Sender, simplex};
+use multiproc_process::private::{CHILD_POINTS, SPAWN_POINTS};
+use multiproc_process::{ExitStatus, JoinError, Process, active_children};
 use multiproc_testkit::{Census, alone, watchdog};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 const KILLED: JoinError = JoinError::Signaled(9, false);
 

@@ -4,10 +4,10 @@ use std::env;
 use std::io::Read;
 use std::process::{Command, Output};
 
-use multiproc::{JoinError, Process};
+use multiproc_process::{JoinError, Process};
 use multiproc_testkit::watchdog;
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// Runs one test of this program again, as a program of its own, in which `INNER` is set.
 fn again(test: &str, options: &[&str]) -> Output {

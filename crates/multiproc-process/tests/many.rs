@@ -6,11 +6,11 @@
 use std::fs;
 use std::thread;
 
-use multiproc::pipe::{Connection, duplex};
-use multiproc::{Process, active_children};
+use multiproc_pipe::{Connection, duplex};
+use multiproc_process::{Process, active_children};
 use multiproc_testkit::{Census, alone, until, watchdog};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 #[test]
 fn two_hundred_at_once() {

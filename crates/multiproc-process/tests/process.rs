@@ -3,14 +3,15 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use multiproc::pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
-use multiproc::{Child, ExitStatus, JoinError, Process, Queue, SpawnError, active_children};
+use multiproc_pipe::{Bytes, Connection, Descriptor, Receiver, Sender, duplex, simplex};
+use multiproc_process::{Child, ExitStatus, JoinError, Process, SpawnError, active_children};
+use multiproc_queue::Queue;
 use multiproc_testkit::{Census, alone, is_asleep, is_running, until, watchdog};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// Waits until it is told to go on, or its parent end is closed.
 fn waits(parent: Connection<(), ()>) {
@@ -51,9 +52,9 @@ fn handles_can_be_shared_between_threads() {
     fn check<T: Send + Sync + 'static>() {}
     check::<Process<std::rc::Rc<()>>>();
     check::<Child>();
-    check::<multiproc::Scope>();
-    check::<multiproc::ParentProcess>();
-    check::<multiproc::JoinTimeoutError<std::rc::Rc<()>>>();
+    check::<multiproc_process::Scope>();
+    check::<multiproc_process::ParentProcess>();
+    check::<multiproc_process::JoinTimeoutError<std::rc::Rc<()>>>();
     check::<SpawnError>();
 }
 
@@ -526,15 +527,16 @@ fn a_stopped_child_is_alive() {
 
 #[test]
 fn a_marker_set_by_hand_is_ignored_with_an_error() {
-    let example = multiproc_testkit::example("queue");
+    let example = multiproc_testkit::example("programs");
     for mark in ["1", "", "4711"] {
         let output = std::process::Command::new(&example)
+            .arg("names")
             .env("MULTIPROC_CHILD", mark)
             .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
         assert!(output.status.success());
-        assert!(String::from_utf8(output.stdout).unwrap().contains("get 4 from queue"));
+        assert!(String::from_utf8(output.stdout).unwrap().contains("Process-1"));
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("MULTIPROC_CHILD is for internal use"), "{text}");
     }

@@ -11,13 +11,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use multiproc::{JoinError, Process, Queue, SpawnError, active_children};
+use multiproc_process::{JoinError, Process, SpawnError, active_children};
+use multiproc_queue::Queue;
 use multiproc_testkit::{Census, alone, example, until, watchdog};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// Is nothing that can be received.
 #[derive(Serialize)]
@@ -348,7 +349,7 @@ fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
 fn a_marker_is_not_passed_on() {
     let _dog = watchdog();
     let run = |()| {
-        let output = Command::new(example("queue")).output().unwrap();
+        let output = Command::new(example("programs")).arg("names").output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(Process::spawn(run, ()).unwrap().join().unwrap(), (true, String::new()));

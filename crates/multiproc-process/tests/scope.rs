@@ -3,12 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use multiproc::pipe::{Connection, duplex};
-use multiproc::{JoinError, JoinTimeoutError, Process, Queue, Scope, active_children, scope};
+use multiproc_pipe::{Connection, duplex};
+use multiproc_process::{JoinError, JoinTimeoutError, Process, Scope, active_children, scope};
+use multiproc_queue::Queue;
 use multiproc_testkit::{Census, alone, is_running, until, watchdog};
 use rustix::process::{Signal, getpid, kill_process};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 /// Lives until its connection is closed.
 fn waits(end: Connection<(), ()>) {
@@ -46,7 +47,7 @@ fn a_scope_ends_after_all_its_processes() {
             let two = s.spawn(|n: u32| n + 1, 1).unwrap();
             let named = Process::builder()
                 .name("in scope")
-                .spawn_scoped(s, |()| multiproc::current_process().name().to_owned(), ())
+                .spawn_scoped(s, |()| multiproc_process::current_process().name().to_owned(), ())
                 .unwrap();
             assert_eq!(named.join().unwrap(), "in scope");
             two.join().unwrap() + 1

@@ -10,11 +10,11 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::Command;
 use std::ptr;
 
-use multiproc::pipe::{Connection, Sender, duplex, simplex};
-use multiproc::{ExitStatus, JoinError, Process};
+use multiproc_pipe::{Connection, Sender, duplex, simplex};
+use multiproc_process::{ExitStatus, JoinError, Process};
 use multiproc_testkit::{blocked_signals, example, watchdog};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 
 fn set_of(signals: &[i32]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
@@ -72,7 +72,7 @@ extern "C" fn needs_much_stack(_: i32) {
 #[test]
 fn a_signal_handler_runs_on_no_thread_of_the_library() {
     let _dog = watchdog();
-    let handles = |(ready, go_on): (Sender<()>, multiproc::pipe::Receiver<()>)| {
+    let handles = |(ready, go_on): (Sender<()>, multiproc_pipe::Receiver<()>)| {
         let handler = needs_much_stack as extern "C" fn(i32);
         // SAFETY: the handler uses its own stack and nothing else.
         unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };

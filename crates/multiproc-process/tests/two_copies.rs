@@ -5,7 +5,7 @@ use std::process::Command;
 
 use multiproc_testkit::{example, watchdog};
 
-multiproc::enable_in_tests!();
+multiproc_process::enable_in_tests!();
 multiproc_twin::enable_in_tests!();
 
 #[test]
@@ -21,7 +21,7 @@ fn each_copy_runs_the_functions_of_its_own_children() {
 fn each_copy_runs_the_functions_of_its_own_children_in_tests() {
     let _dog = watchdog();
     for _ in 0..2 {
-        let child = multiproc::Process::spawn(|n: u32| n + 1, 1).unwrap();
+        let child = multiproc_process::Process::spawn(|n: u32| n + 1, 1).unwrap();
         assert_eq!(child.join().unwrap(), 2);
         let child = multiproc_twin::Process::spawn(|n: u32| n + 2, 1).unwrap();
         assert_eq!(child.join().unwrap(), 3);
@@ -37,7 +37,7 @@ fn copies_may_be_nested() {
             assert!(env::var_os("MULTIPROC_CHILD").is_none());
             n + 1
         };
-        multiproc::Process::spawn(leaf, n).unwrap().join().unwrap() + 1
+        multiproc_process::Process::spawn(leaf, n).unwrap().join().unwrap() + 1
     };
     let child = multiproc_twin::Process::spawn(inner, 1).unwrap();
     assert_eq!(child.join().unwrap(), 3);

@@ -1,7 +1,7 @@
 //! A program that has neither `init` nor `enable_in_tests!`: it must not start itself again and
 //! again.
 
-use multiproc::{Manager, Process, SpawnError, active_children};
+use multiproc_process::{Process, SpawnError, active_children};
 
 #[test]
 fn spawn_says_what_is_missing() {
@@ -11,12 +11,4 @@ fn spawn_says_what_is_missing() {
     assert!(text.contains("call `multiproc::init()` first"), "{text}");
     assert!(text.contains("enable_in_tests!"), "{text}");
     assert!(active_children().is_empty());
-}
-
-#[test]
-fn so_does_a_manager_and_leaves_nothing() {
-    let path = std::env::temp_dir().join(format!("multiproc-no-init-{}", std::process::id()));
-    let error = Manager::builder().address(&path).start().unwrap_err();
-    assert!(error.to_string().contains("call `multiproc::init()` first"), "{error}");
-    assert!(!path.exists());
 }

@@ -93,9 +93,9 @@ pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectI
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
 pub use multiproc_process::{
-    Builder, Child, CurrentProcess, ExitStatus, JoinError, JoinTimeoutError, ParentProcess, Process,
-    Runtime, Scope, SpawnError, active_children, cpu_count, current_process, enable_in_tests, init,
-    parent_process, scope,
+    Builder, Child, CurrentProcess, ExitStatus, JoinError, JoinTimeoutError, ParentProcess,
+    Process, Runtime, Scope, SpawnError, active_children, cpu_count, current_process,
+    enable_in_tests, init, parent_process, scope,
 };
 pub use multiproc_queue::{
     Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,

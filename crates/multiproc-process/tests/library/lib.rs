@@ -5,14 +5,14 @@
 
 use std::ffi::{CString, c_char};
 
-use multiproc::Process;
+use multiproc_process::Process;
 
 /// Tries to start a process. The error, or null.
 // SAFETY: nothing else in the program that loads it has this name.
 #[unsafe(no_mangle)]
 pub extern "C" fn multiproc_test_spawn(with_init: bool) -> *mut c_char {
     if with_init {
-        std::mem::forget(multiproc::init());
+        std::mem::forget(multiproc_process::init());
     }
     match Process::spawn(|()| (), ()) {
         Ok(_) => std::ptr::null_mut(),

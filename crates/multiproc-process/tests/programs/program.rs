@@ -11,8 +11,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::{env, fs, process, thread};
 
-use multiproc::pipe::{Connection, Descriptor, duplex};
-use multiproc::{Process, Runtime, active_children};
+use multiproc_pipe::{Connection, Descriptor, duplex};
+use multiproc_process::{Process, Runtime, active_children};
 use multiproc_testkit::{blocked_signals, until};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -25,7 +25,7 @@ fn main() {
         // As an attribute like `#[tokio::main]` does.
         thread::spawn(|| -> () { park() });
     }
-    let runtime = multiproc::init();
+    let runtime = multiproc_process::init();
     match program.to_str() {
         Some("arguments") => arguments(),
         Some("names") => names(),
@@ -152,7 +152,7 @@ fn fork() {
 }
 
 fn twice(_first: Runtime) {
-    let _second = multiproc::init();
+    let _second = multiproc_process::init();
 }
 
 /// Starts a process by each of two copies of the library. This one's `init` is called first.
