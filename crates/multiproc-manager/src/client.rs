@@ -6,8 +6,8 @@ use multiproc_pipe::{Address, Connection, RecvTimeoutError, SendTimeoutError, co
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::error::ManagerError;
-use super::protocol::{self, Request, VERSION, Verdict};
+use crate::error::ManagerError;
+use crate::protocol::{self, Request, VERSION, Verdict};
 
 /// How long a client waits for an answer. A manager takes microseconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,8 +6,8 @@ use std::{fmt, io};
 use multiproc_pipe::Address;
 use multiproc_process::{ExitStatus, SpawnError};
 
-use super::object::ObjectKind;
-use super::protocol::VERSION;
+use crate::object::ObjectKind;
+use crate::protocol::VERSION;
 
 /// A manager did not do what it was asked for.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use multiproc_sync::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::shape::ItemType;
+use crate::shape::ItemType;
 
 /// What an object of a manager is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::object::{Object, ObjectInfo, ObjectKind, Spec};
+use crate::object::{Object, ObjectInfo, ObjectKind, Spec};
 
 /// Changes with the requests and replies. The layouts of the objects have versions of their own.
 pub(crate) const VERSION: u32 = 2;

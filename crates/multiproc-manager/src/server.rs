@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-use super::object::{Object, Spec};
-use super::protocol::{
+use crate::object::{Object, Spec};
+use crate::protocol::{
     self, LONGEST_REQUEST, PAGE, Refusal, Reply, Request, VERSION, Verdict, fault_of,
 };
 
