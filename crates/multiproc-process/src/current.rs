@@ -12,7 +12,7 @@ use rustix::process::getpid;
 use rustix::thread::{gettid, set_name};
 use serde::{Deserialize, Serialize};
 
-use crate::children::{open_pidfd, wait_readable};
+use crate::child::{open_pidfd, wait_readable};
 
 /// What the parent tells a child about the two of them.
 #[derive(Debug, Serialize, Deserialize)]

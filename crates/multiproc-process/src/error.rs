@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use multiproc_pipe::EncodeError;
 
-use crate::bootstrap;
+use crate::executable;
 use crate::process::Process;
 use crate::status::SignalName;
 
@@ -45,7 +45,7 @@ impl fmt::Display for SpawnError {
                 f,
                 "a process cannot be started from here: a child is the executable of this process \
                  (/proc/self/exe), started anew, {}",
-                bootstrap::what_is_outside()
+                executable::what_is_outside()
             ),
             Self::Privileged => f.write_str(
                 "a process cannot be started from a program that has more rights than the user who \

@@ -6,19 +6,27 @@
 mod aside;
 mod bootstrap;
 mod builder;
+mod child;
 mod children;
 mod current;
 mod error;
+mod executable;
 mod fault;
+mod inherited;
 mod init;
+mod newborn;
+mod panic_report;
+mod parent_watch;
 mod process;
 mod protocol;
 mod scope;
 mod spawn;
 mod status;
+mod thread;
 
 pub use builder::Builder;
-pub use children::{Child, active_children};
+pub use child::Child;
+pub use children::active_children;
 pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use init::{Runtime, init};

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::Builder;
-use crate::children::Child;
+use crate::child::Child;
 use crate::error::{JoinError, JoinTimeoutError, SpawnError};
 use crate::protocol::{Outcome, Panic};
 use crate::status::ExitStatus;

@@ -24,7 +24,7 @@ pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 /// another process, or is meant for another copy of this library is recognised as such.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Mark {
-    /// The copy of this library in the executable: see [`crate::bootstrap::this_copy`].
+    /// The copy of this library in the executable: see [`crate::executable::this_copy`].
     pub(crate) copy: usize,
     /// The inode number of the socket that the child has as its standard input.
     pub(crate) socket: u64,

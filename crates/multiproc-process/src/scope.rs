@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::children::{self, Child};
+use crate::child::Child;
+use crate::children;
 use crate::error::SpawnError;
 use crate::process::Process;
 

@@ -12,12 +12,13 @@ use rustix::io::fcntl_getfd;
 
 use crate::aside::socket_pair;
 use crate::builder::Builder;
-use crate::children::{Child, ToChild, active_children};
+use crate::child::{Child, ToChild};
+use crate::children::active_children;
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
 use crate::process::Process;
 use crate::protocol::{Encoded, MARKER, Mark, Start};
-use crate::{bootstrap, fault, init};
+use crate::{executable, fault, inherited, init, newborn};
 
 /// This executable, also if its file was replaced or removed meanwhile.
 pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
@@ -29,13 +30,13 @@ pub(crate) fn spawn<R>(
     mut args: Encoded,
 ) -> Result<Process<R>, SpawnError> {
     // First: who calls from a library is not helped by `init`.
-    if !bootstrap::is_in_executable(entry) {
+    if !executable::is_in_executable(entry) {
         return Err(SpawnError::NotInExecutable);
     }
     if !init::is_initialized() {
         return Err(SpawnError::NotInitialized);
     }
-    if init::is_privileged() {
+    if newborn::is_privileged() {
         return Err(SpawnError::Privileged);
     }
     // Collects those that have ended and have no thread that waits for that.
@@ -47,10 +48,10 @@ pub(crate) fn spawn<R>(
     let (mine, theirs) = socket_pair()?;
     let mine = ToChild::from_socket(mine)?;
     let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
-    let copy = bootstrap::this_copy().ok_or(SpawnError::NotInExecutable)?;
+    let copy = executable::this_copy().ok_or(SpawnError::NotInExecutable)?;
     let Builder { name, daemon, keep, mut command } = builder;
     let keep = keep?;
-    let inherits = init::what_a_child_inherits(&keep)?;
+    let inherits = inherited::what_a_child_inherits(&keep)?;
     let mark = Mark { copy, socket, inherits, keep };
     let mut arguments = env::args_os();
     if let Some(program) = arguments.next() {

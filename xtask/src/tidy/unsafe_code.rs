@@ -15,8 +15,12 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/primitives/model.rs", "loom's cells give raw pointers"),
     ("crates/multiproc-shm/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
     ("crates/multiproc-process/src/aside.rs", "maps memory for large arguments"),
-    ("crates/multiproc-process/src/bootstrap.rs", "finds and calls the spawned function"),
-    ("crates/multiproc-process/src/init.rs", "constructor, signal disposition, environment marker"),
+    ("crates/multiproc-process/src/bootstrap.rs", "calls the spawned function"),
+    ("crates/multiproc-process/src/executable.rs", "asks the loader where the executable lies"),
+    ("crates/multiproc-process/src/inherited.rs", "closes descriptors by number"),
+    ("crates/multiproc-process/src/init.rs", "constructor of `enable_in_tests!`, SIGPIPE"),
+    ("crates/multiproc-process/src/newborn.rs", "constructor, environment marker, calls of libc"),
+    ("crates/multiproc-process/src/thread.rs", "blocked signals"),
 ];
 
 /// These need no unsafe code at all, and the compiler holds them to that.
