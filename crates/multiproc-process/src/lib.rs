@@ -3,7 +3,7 @@
 // The examples show whole programs, `main` and all: that is where `init` belongs.
 #![allow(clippy::needless_doctest_main)]
 
-mod aside;
+mod bulk;
 mod bootstrap;
 mod builder;
 mod child;

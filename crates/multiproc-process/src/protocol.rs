@@ -14,7 +14,7 @@ use multiproc_pipe::{Bytes, Descriptor, EncodeError, message};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::aside::{Received, Sending};
+use crate::bulk::{Received, Sending};
 use crate::current::Identity;
 
 /// The environment variable that tells a child that it is one. Its value is a [`Mark`].
@@ -80,8 +80,8 @@ pub(crate) struct Encoded {
 #[derive(Serialize, Deserialize)]
 enum Body {
     Here(Bytes),
-    /// So many on a socket of their own: see [`crate::aside`].
-    Aside {
+    /// So many on a socket of their own: see [`crate::bulk`].
+    Bulk {
         end: Descriptor,
         length: usize,
     },
@@ -99,14 +99,14 @@ impl Encoded {
 
     /// Lays many bytes aside, so that the message with this in it can be sent at once, and they
     /// after it.
-    pub(crate) fn lay_aside(&mut self) -> io::Result<Option<Sending>> {
+    pub(crate) fn move_bulk(&mut self) -> io::Result<Option<Sending>> {
         let Body::Here(Bytes(bytes)) = &mut self.bytes else { return Ok(None) };
         let length = bytes.len();
         if length <= AT_ONCE {
             return Ok(None);
         }
         let (sending, end) = Sending::new(mem::take(bytes))?;
-        self.bytes = Body::Aside { end: end.into(), length };
+        self.bytes = Body::Bulk { end: end.into(), length };
         Ok(Some(sending))
     }
 
@@ -114,7 +114,7 @@ impl Encoded {
         let descriptors = self.descriptors.into_iter().map(Into::into).collect();
         let value = match self.bytes {
             Body::Here(Bytes(bytes)) => message::decode(&bytes, descriptors),
-            Body::Aside { end, length } => {
+            Body::Bulk { end, length } => {
                 let bytes =
                     Received::read(end.into(), length).map_err(|error| error.to_string())?;
                 message::decode(&bytes, descriptors)

@@ -10,7 +10,7 @@ use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 use rustix::io::fcntl_getfd;
 
-use crate::aside::socket_pair;
+use crate::bulk::socket_pair;
 use crate::builder::Builder;
 use crate::child::{Child, ToChild};
 use crate::children::active_children;
@@ -43,7 +43,7 @@ pub(crate) fn spawn<R>(
     drop(active_children());
 
     let _reserved = reserve_stdio()?;
-    let aside = args.lay_aside()?;
+    let bulk = args.move_bulk()?;
     let parent = Parent::myself()?;
     let (mine, theirs) = socket_pair()?;
     let mine = ToChild::from_socket(mine)?;
@@ -79,7 +79,7 @@ pub(crate) fn spawn<R>(
     })?;
     let identity = Identity { name, daemon, parent };
     let told = child.start(Start { entry, identity, args });
-    if let Err(error) = told.and_then(|()| aside.map_or(Ok(()), |bytes| bytes.finish(&child))) {
+    if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
         // It would wait for ever for something to do.
         let _ = child.kill();
         child.wait();

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/bytes.rs", "copies bytes in and out of shared memory"),
     ("crates/multiproc-shm/src/primitives/model.rs", "loom's cells give raw pointers"),
     ("crates/multiproc-shm/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
-    ("crates/multiproc-process/src/aside.rs", "maps memory for large arguments"),
+    ("crates/multiproc-process/src/bulk.rs", "maps memory for large arguments"),
     ("crates/multiproc-process/src/bootstrap.rs", "calls the spawned function"),
     ("crates/multiproc-process/src/executable.rs", "asks the loader where the executable lies"),
     ("crates/multiproc-process/src/inherited.rs", "closes descriptors by number"),
