@@ -21,7 +21,7 @@ use crate::executable::anchor;
 use crate::panic_report::{keep_panics, not_received, panic_of};
 use crate::parent_watch::watch_parent;
 use crate::protocol::{Encoded, Outcome, Start};
-use crate::{children, fault};
+use crate::{child_table, fault};
 
 /// The exit code after a panic, as Rust has it.
 const PANICKED: i32 = 101;
@@ -118,7 +118,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
     let _ = io::stdout().flush();
     tell(outcome);
     fault::reached("child.sent");
-    children::finish();
+    child_table::finish();
     process::exit(code)
 }
 

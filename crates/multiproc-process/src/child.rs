@@ -16,7 +16,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::children::{children, collect_at_end};
+use crate::child_table::{children, collect_at_end};
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
 use crate::thread::start_thread;

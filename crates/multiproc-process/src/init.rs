@@ -11,7 +11,7 @@ use std::{ptr, thread};
 
 use crate::newborn::{newborn, refuse};
 use crate::thread::{all_signals, set_blocked_signals};
-use crate::{bootstrap, children};
+use crate::{bootstrap, child_table};
 
 /// Whether a child of this program would know what to do.
 pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -104,7 +104,7 @@ pub struct Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        children::finish();
+        child_table::finish();
     }
 }
 

@@ -7,7 +7,7 @@ mod bulk;
 mod bootstrap;
 mod builder;
 mod child;
-mod children;
+mod child_table;
 mod current;
 mod error;
 mod executable;
@@ -26,7 +26,7 @@ mod thread;
 
 pub use builder::Builder;
 pub use child::Child;
-pub use children::active_children;
+pub use child_table::active_children;
 pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
 pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use init::{Runtime, init};

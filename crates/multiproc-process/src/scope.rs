@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::child::Child;
-use crate::children;
+use crate::child_table;
 use crate::error::SpawnError;
 use crate::process::Process;
 
@@ -51,7 +51,7 @@ pub fn scope<T>(f: impl FnOnce(&Scope) -> T) -> T {
     let children = scope.children.into_inner().unwrap_or_else(PoisonError::into_inner);
     match result {
         Err(panic) => {
-            children::end(&children);
+            child_table::end(&children);
             resume_unwind(panic)
         }
         Ok(value) => {

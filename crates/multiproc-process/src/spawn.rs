@@ -13,7 +13,7 @@ use rustix::io::fcntl_getfd;
 use crate::bulk::socket_pair;
 use crate::builder::Builder;
 use crate::child::{Child, ToChild};
-use crate::children::active_children;
+use crate::child_table::active_children;
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
 use crate::process::Process;
