@@ -21,7 +21,7 @@ use crate::executable::anchor;
 use crate::panic_report::{keep_panics, not_received, panic_of};
 use crate::parent_watch::watch_parent;
 use crate::protocol::{Encoded, Outcome, Start};
-use crate::{child_table, fault};
+use crate::{child_table, failpoint};
 
 /// The exit code after a panic, as Rust has it.
 const PANICKED: i32 = 101;
@@ -59,7 +59,7 @@ where
 {
     // Unwind safe: nothing that the function has touched is used afterwards.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        fault::reached("child.decoding");
+        failpoint::reached("child.decoding");
         let args = match args.decode::<A>() {
             Ok(args) => args,
             Err(reason) => return not_received::<A>(&reason),
@@ -67,7 +67,7 @@ where
         // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
         // address is one of a value. The parent had such a value, and gave it up for this one.
         let function: F = unsafe { ptr::NonNull::dangling().read() };
-        fault::reached("child.running");
+        failpoint::reached("child.running");
         Outcome::returned(&function(args))
     }));
     outcome.unwrap_or_else(|payload| {
@@ -83,7 +83,7 @@ pub(crate) type ToParent = Connection<Option<Outcome>, Start>;
 
 /// Does what the parent asks for, and ends the process.
 pub(crate) fn run(connection: ToParent) -> ! {
-    fault::reached("child.connected");
+    failpoint::reached("child.connected");
     let Start { entry, identity, args } = match connection.recv() {
         Ok(start) => start,
         // The parent died, or gave up, before it had said what to do.
@@ -102,7 +102,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
     }
     *PARENT.lock().unwrap_or_else(PoisonError::into_inner) = Some((getpid(), connection));
     keep_panics(&identity.name);
-    fault::reached("child.told");
+    failpoint::reached("child.told");
 
     // Code that the loader has mapped, as what dlsym(3) returns: nothing in this program has made a
     // pointer to it, and so nothing else could know its provenance.
@@ -113,11 +113,11 @@ pub(crate) fn run(connection: ToParent) -> ! {
     let outcome = entry(args);
 
     let code = if matches!(outcome, Outcome::Panicked(_)) { PANICKED } else { 0 };
-    fault::reached("child.returned");
+    failpoint::reached("child.returned");
     // What was printed comes before the parent learns that it is done.
     let _ = io::stdout().flush();
     tell(outcome);
-    fault::reached("child.sent");
+    failpoint::reached("child.sent");
     child_table::finish();
     process::exit(code)
 }

@@ -3,15 +3,15 @@
 // The examples show whole programs, `main` and all: that is where `init` belongs.
 #![allow(clippy::needless_doctest_main)]
 
-mod bulk;
 mod bootstrap;
 mod builder;
+mod bulk;
 mod child;
 mod child_table;
 mod current;
 mod error;
 mod executable;
-mod fault;
+mod failpoint;
 mod inherited;
 mod init;
 mod newborn;
@@ -36,6 +36,6 @@ pub use status::ExitStatus;
 
 #[doc(hidden)]
 pub mod private {
-    pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
+    pub use crate::failpoint::{CHILD_POINTS, SPAWN_POINTS};
     pub use crate::init::{Constructor, in_tests};
 }

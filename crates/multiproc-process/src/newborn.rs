@@ -22,7 +22,7 @@ use crate::bootstrap::{ToParent, UNFIT};
 use crate::inherited::close_inherited;
 use crate::protocol::{MARKER, Mark};
 use crate::thread::{no_signals, set_blocked_signals};
-use crate::{executable, fault};
+use crate::{executable, failpoint};
 
 /// What a child knows before `main`.
 pub(crate) struct Newborn {
@@ -88,7 +88,7 @@ impl Newborn {
         // SAFETY: before `main`, so no code of the program runs in another thread, and that of the
         // loader and of the libraries that it has loaded does not use the environment.
         unsafe { env::remove_var(MARKER) };
-        fault::reached("child.started");
+        failpoint::reached("child.started");
         Some(Self::be_child(&mark).unwrap_or_else(|error| refuse(&error.to_string())))
     }
 

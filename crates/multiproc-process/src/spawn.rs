@@ -10,15 +10,15 @@ use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 use rustix::io::fcntl_getfd;
 
-use crate::bulk::socket_pair;
 use crate::builder::Builder;
+use crate::bulk::socket_pair;
 use crate::child::{Child, ToChild};
 use crate::child_table::active_children;
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
 use crate::process::Process;
 use crate::protocol::{Encoded, MARKER, Mark, Start};
-use crate::{executable, fault, inherited, init, newborn};
+use crate::{executable, failpoint, inherited, init, newborn};
 
 /// This executable, also if its file was replaced or removed meanwhile.
 pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
@@ -63,7 +63,7 @@ pub(crate) fn spawn<R>(
         command.args(arguments).env(MARKER, mark.to_string()).stdin(theirs).spawn()?;
     // Else it would hold the child's end of the socket open.
     drop(command);
-    fault::reached("spawn.started");
+    failpoint::reached("spawn.started");
 
     let name = name.unwrap_or_else(default_name);
     let handles = (|| {
@@ -89,7 +89,7 @@ pub(crate) fn spawn<R>(
         // What this process closes from here on is closed.
         child.wait_for_begin();
     }
-    fault::reached("spawn.told");
+    failpoint::reached("spawn.told");
     Ok(Process::new(child, stdout, stderr))
 }
 
