@@ -19,7 +19,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-sync", &["message", "shm"]),
     // On pipe for `Source` alone.
     ("multiproc-queue", &["message", "shm", "pipe"]),
-    ("multiproc", &["message", "shm", "pipe", "sync", "queue"]),
+    ("multiproc-process", &["message", "shm", "pipe"]),
+    ("multiproc-manager", &["message", "shm", "pipe", "sync", "queue", "process"]),
+    ("multiproc", &["pipe", "sync", "queue", "process", "manager"]),
 ];
 
 /// The library files that may contain unsafe code, and why. The workspace denies it elsewhere, so
@@ -35,9 +37,13 @@ const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/sealed.rs", "refers to memory that cannot change"),
     ("crates/multiproc-shm/src/segment.rs", "refers to memory that nobody else can write"),
     ("crates/multiproc-shm/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
-    ("crates/multiproc/src/aside.rs", "maps memory for large arguments"),
-    ("crates/multiproc/src/bootstrap.rs", "finds and calls the spawned function"),
-    ("crates/multiproc/src/init.rs", "constructor, signal disposition, environment marker"),
+    ("crates/multiproc-process/src/bootstrap.rs", "calls the spawned function"),
+    ("crates/multiproc-process/src/bulk.rs", "maps memory for large arguments"),
+    ("crates/multiproc-process/src/executable.rs", "asks the loader where the executable lies"),
+    ("crates/multiproc-process/src/inherited.rs", "closes descriptors by number"),
+    ("crates/multiproc-process/src/init.rs", "constructor of `enable_in_tests!`, SIGPIPE"),
+    ("crates/multiproc-process/src/newborn.rs", "constructor, environment marker, calls of libc"),
+    ("crates/multiproc-process/src/thread.rs", "blocked signals"),
 ];
 
 /// The crates that need no unsafe code. The compiler holds them to the attribute.
