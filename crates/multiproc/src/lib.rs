@@ -133,5 +133,5 @@ pub mod private {
 struct Readme;
 
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/from-python.md")]
+#[doc = include_str!("../../../docs/guide/from-python.md")]
 struct FromPython;
