@@ -21,6 +21,8 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
+// Regions are not part of the models.
+#[cfg_attr(loom, allow(dead_code))]
 impl Mapping {
     /// The kernel has no mappings of no bytes; then this is none.
     pub(crate) fn new(
