@@ -15,11 +15,13 @@ mod decoder;
 mod encoder;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 use std::fmt;
 
-pub(crate) use decoder::{ASKS, Decoder, VariantName};
+pub(crate) use decoder::{ASKS, Decoder};
 pub(crate) use encoder::Encoder;
+pub(crate) use variants::VariantName;
 
 /// A count below this is one byte. Else one of these comes first, and then 2, 4 or 8.
 const IN_2: u8 = 253;
