@@ -4,12 +4,121 @@ use std::any::{Any, type_name};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::handles::{Doing, Handles, STATE, Scope, offer};
 use crate::native::{self, Decoder, Encoder};
+use crate::postcard;
+
+/// The bytes of a message.
+///
+/// The free functions [`encode`] and [`decode`] use [`Native`](Self::Native); the methods of a format
+/// do the same in that format. Handles can be sent in both: their descriptors travel beside the bytes.
+///
+/// ```
+/// use multiproc_message::Format;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut bytes = Vec::new();
+/// Format::Postcard.encode(&(300_u32, "text"), &mut bytes)?;
+/// assert_eq!(bytes, b"\xac\x02\x04text");
+/// let value: (u32, String) = Format::Postcard.decode(&bytes, Vec::new())?;
+/// assert_eq!(value, (300, "text".to_owned()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Format {
+    /// Numbers have the width of their type, and variants their name. The fastest format. It is for
+    /// processes of one machine that run the same build: queues, arguments of processes, and the
+    /// connections of `duplex` and `simplex`.
+    Native,
+    /// The [format of the crate `postcard`](https://postcard.jamesmunns.com/wire-format), byte by byte.
+    /// It is for programs that were built separately.
+    ///
+    /// Variants are identified by their number. An enum with serde's `skip` on a variant numbers the
+    /// ones behind it differently for writing and reading, so such variants must come last.
+    Postcard,
+}
+
+impl Format {
+    /// Encodes a value, as [`encode`] does, in this format.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`]. In the format `Postcard`, also if the value has more than 65,536 elements that
+    /// take no bytes.
+    pub fn encode<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Vec<OwnedFd>, EncodeError> {
+        Ok(self.encode_unsent(value, bytes)?.map_or_else(Vec::new, |mut handles| {
+            let descriptors = handles.take_descriptors();
+            handles.sent();
+            descriptors
+        }))
+    }
+
+    /// Encodes a value that may come back, as [`encode_unsent`] does, in this format.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_unsent<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Option<Handles>, EncodeError> {
+        match self {
+            Self::Native => encode_unsent(value, bytes),
+            Self::Postcard => {
+                let before = bytes.len();
+                let scope = Scope::enter(Doing::Encoding);
+                match postcard::encode(value, bytes) {
+                    Ok(()) => Ok(scope.table().map(Handles)),
+                    Err(error) => {
+                        bytes.truncate(before);
+                        Err(EncodeError::new::<T>(error.into_reason()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decodes a value from all of `bytes`, as [`decode`] does, in this format.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`].
+    pub fn decode<T: DeserializeOwned>(
+        self,
+        bytes: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<T, DecodeError> {
+        if self == Self::Native {
+            return decode(bytes, descriptors);
+        }
+        // Unwind safe: as in `decode_as`.
+        let decoded = catch_unwind(AssertUnwindSafe(|| {
+            let _scope = Scope::enter(Doing::Decoding);
+            if !descriptors.is_empty() {
+                offer(descriptors);
+            }
+            let mut decoder = postcard::Decoder::new(bytes);
+            let value = T::deserialize(decoder.value())?;
+            decoder.end()?;
+            Ok(value)
+        }));
+        match decoded {
+            Ok(result) => result.map_err(decode_error::<T>),
+            Err(panic) => Err(panicked::<T>(panic)),
+        }
+    }
+}
 
 /// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
 ///
@@ -140,7 +249,7 @@ fn panicked<T>(panic: Box<dyn Any + Send>) -> DecodeError {
 mod tests {
     use std::fs::File;
 
-    use serde::{Deserialize, Deserializer};
+    use serde::Deserializer;
 
     use super::*;
     use crate::Descriptor;

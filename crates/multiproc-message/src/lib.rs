@@ -36,13 +36,14 @@ mod handles;
 #[cfg(feature = "json")]
 mod json;
 mod native;
+mod postcard;
 mod schema;
 
 pub use asks::check_type;
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
 pub use error::{DecodeError, EncodeError};
-pub use format::{decode, decode_as, encode, encode_unsent};
+pub use format::{Format, decode, decode_as, encode, encode_unsent};
 pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;

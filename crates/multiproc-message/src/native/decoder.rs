@@ -143,7 +143,7 @@ impl<'d, 'de> Value<'d, 'de> {
 }
 
 #[cold]
-fn left_over(count: usize) -> Error {
+pub(crate) fn left_over(count: usize) -> Error {
     Error::new(format!("{count} bytes are left over"))
 }
 
@@ -163,12 +163,12 @@ fn too_many(count: usize, bytes: usize) -> Error {
 }
 
 #[cold]
-fn not_taken(left: usize, count: usize) -> Error {
+pub(crate) fn not_taken(left: usize, count: usize) -> Error {
     Error::new(format!("the type has left {left} of {count} elements"))
 }
 
 #[cold]
-fn not_described<T>() -> Result<T> {
+pub(crate) fn not_described<T>() -> Result<T> {
     Err(Error::new(ASKS))
 }
 
