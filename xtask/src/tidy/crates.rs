@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "multiproc-manager",
         ],
     ),
+    ("multiproc-cli", &["multiproc-manager"]),
 ];
 
 /// Only for tests, in every crate.
@@ -52,7 +53,7 @@ pub(super) struct Crate {
     pub(super) name: String,
     /// Its Cargo.toml, relative to the root.
     pub(super) manifest: String,
-    /// Its lib.rs, relative to the root.
+    /// Its lib.rs, relative to the root; or the main.rs of one that is a program alone.
     lib: Option<String>,
     pub(super) published: bool,
     pub(super) dependencies: Vec<Dependency>,
@@ -90,6 +91,7 @@ pub(super) fn read(root: &Path) -> Result<Vec<Crate>> {
         let text = std::fs::read_to_string(&package.manifest_path)
             .map_err(|error| broken(format!("{}: {error}", package.manifest_path)))?;
         let lib = package.targets.iter().find(|target| target.is_lib());
+        let lib = lib.or_else(|| package.targets.iter().find(|target| target.is_bin()));
         crates.push(Crate {
             name: package.name.to_string(),
             manifest: relative(&package.manifest_path),
@@ -145,7 +147,11 @@ pub(super) fn check_docs(tree: &Tree, crates: &[Crate]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for one in crates.iter().filter(|one| one.published) {
         match one.lib.as_ref().map(|lib| (lib, tree.text(lib))) {
-            None => problems.push(Problem::new(&one.manifest, 1, "published, but has no library")),
+            None => problems.push(Problem::new(
+                &one.manifest,
+                1,
+                "published, but has no library and no program",
+            )),
             Some((_, Err(problem))) => problems.push(problem),
             Some((lib, Ok(text))) if !starts_with_docs(&text) => {
                 let text = "does not start with `//!`, say first what the crate is for";
@@ -204,6 +210,7 @@ mod tests {
             one("multiproc-process", true, &["multiproc-pipe", "dev:multiproc"]),
             one("multiproc-manager", true, &["multiproc-process", "multiproc-queue"]),
             one("multiproc", true, &["multiproc-queue", "dev:multiproc-testkit", "serde"]),
+            one("multiproc-cli", true, &["multiproc-manager"]),
             one("multiproc-testkit", false, &["multiproc-pipe"]),
             one("xtask", false, &["cargo_metadata"]),
         ]
