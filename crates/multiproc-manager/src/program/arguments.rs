@@ -1,5 +1,9 @@
 //! The arguments of the program.
 
+use std::ffi::OsString;
+
+use lexopt::Parser;
+use lexopt::prelude::{Long, Short, Value};
 use multiproc_pipe::Address;
 
 pub(super) const USAGE: &str = "\
@@ -31,31 +35,38 @@ pub(super) enum Setting {
     Objects(usize),
 }
 
-pub(super) fn parse(arguments: &[&str]) -> Result<(Command, Address), String> {
-    let mut json = false;
-    let mut settings = Vec::new();
-    let mut words = Vec::new();
-    let mut rest = arguments.iter();
-    while let Some(&argument) = rest.next() {
-        let mut number = |name: &str| {
-            let text = rest.next().ok_or_else(|| format!("{name} needs a number"))?;
-            text.parse::<u32>().map_err(|_| format!("{name} needs a number, got {text:?}"))
-        };
+/// The command and the address; `None` if the usage is to be printed.
+pub(super) fn parse(arguments: Vec<OsString>) -> Result<Option<(Command, Address)>, String> {
+    if arguments == ["help"] {
+        return Ok(None);
+    }
+    let (mut json, mut settings, mut words) = (false, Vec::new(), Vec::new());
+    let mut parser = Parser::from_args(arguments);
+    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         match argument {
-            "--json" => json = true,
-            "--allow-user" => settings.push(Setting::User(number(argument)?)),
-            "--max-clients" => settings.push(Setting::Clients(number(argument)?)),
-            "--max-objects" => settings.push(Setting::Objects(number(argument)? as usize)),
-            option if option.starts_with('-') => {
-                return Err(format!("there is no option {option}"));
+            Long("help") | Short('h') => return Ok(None),
+            Long("json") => json = true,
+            Long("allow-user") => {
+                settings.push(Setting::User(number("--allow-user", &mut parser)?));
             }
-            word => words.push(word),
+            Long("max-clients") => {
+                settings.push(Setting::Clients(number("--max-clients", &mut parser)?));
+            }
+            Long("max-objects") => {
+                let objects = number("--max-objects", &mut parser)?;
+                settings.push(Setting::Objects(objects as usize));
+            }
+            Long(option) => return Err(format!("there is no option --{option}")),
+            Short(option) => return Err(format!("there is no option -{option}")),
+            Value(word) => {
+                words.push(word.into_string().map_err(|_| "the arguments are not UTF-8")?);
+            }
         }
     }
-    let [command, address] = words[..] else {
+    let [command, address] = &words[..] else {
         return Err(format!("expected a command and an address, got {} words", words.len()));
     };
-    let command = match command {
+    let command = match &**command {
         "serve" if json => return Err("serve has no option --json".to_owned()),
         "serve" => Command::Serve(settings),
         _ if !settings.is_empty() => return Err(format!("{command} has no option but --json")),
@@ -63,5 +74,11 @@ pub(super) fn parse(arguments: &[&str]) -> Result<(Command, Address), String> {
         "watch" => Command::Watch { json },
         other => return Err(format!("there is no command {other:?}")),
     };
-    Ok((command, Address::from(address)))
+    Ok(Some((command, Address::from(&**address))))
+}
+
+fn number(option: &str, parser: &mut Parser) -> Result<u32, String> {
+    let text = parser.value().map_err(|_| format!("{option} needs a number"))?;
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| format!("{option} needs a number, got {text:?}"))
 }

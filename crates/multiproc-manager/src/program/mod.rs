@@ -28,20 +28,17 @@ pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCod
         eprint!("{name}: {what}\n\n{usage}");
         ExitCode::from(MISUSED)
     };
-    let arguments: Result<Vec<String>, _> =
-        arguments.into_iter().map(|arg| arg.into_string()).collect();
-    let Ok(arguments) = arguments else { return misused("the arguments are not UTF-8") };
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let [] | ["help"] = arguments[..] {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.is_empty() {
         print!("{usage}");
-        return if arguments.is_empty() { ExitCode::from(MISUSED) } else { ExitCode::SUCCESS };
+        return ExitCode::from(MISUSED);
     }
-    if arguments.iter().any(|&arg| arg == "--help" || arg == "-h") {
-        print!("{usage}");
-        return ExitCode::SUCCESS;
-    }
-    let (command, address) = match arguments::parse(&arguments) {
-        Ok(parsed) => parsed,
+    let (command, address) = match arguments::parse(arguments) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => {
+            print!("{usage}");
+            return ExitCode::SUCCESS;
+        }
         Err(what) => return misused(&what),
     };
     let result = match command {
@@ -97,7 +94,7 @@ fn serve(address: &Address, settings: Vec<Setting>) -> Result<(), Failure> {
 fn list(address: &Address, json: bool) -> Result<(), Failure> {
     let manager = Manager::connect(address)?;
     let rows: Vec<Row> = manager.list()?.into_iter().map(Row::first).collect();
-    let text = if json { as_json(&rows) } else { as_table(&rows, false) };
+    let text = if json { as_json(&rows)? } else { as_table(&rows, false) };
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
@@ -122,7 +119,7 @@ fn watch(address: &Address, json: bool) -> Result<(), Failure> {
         }
         before = seen;
         let text = match (json, is_live) {
-            (true, _) => as_json(&rows),
+            (true, _) => as_json(&rows)?,
             // Home, and clears to the end of the screen.
             (false, true) => format!("\x1b[H\x1b[2J{}", as_table(&rows, true)),
             (false, false) => as_table(&rows, true),

@@ -1,7 +1,10 @@
 //! What the program prints: tables and JSON.
 
 use std::fmt::Write as _;
+use std::io;
 use std::time::Instant;
+
+use serde::Serialize;
 
 use crate::ObjectInfo;
 
@@ -91,46 +94,45 @@ pub(super) fn as_table(rows: &[Row], with_rates: bool) -> String {
     text
 }
 
-pub(super) fn as_json(rows: &[Row]) -> String {
-    fn or_null<T: ToString>(value: Option<T>) -> String {
-        value.map_or_else(|| "null".to_owned(), |value| value.to_string())
+/// One line for each object.
+pub(super) fn as_json(rows: &[Row]) -> io::Result<String> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        kind: String,
+        item_type: Option<&'a str>,
+        capacity: Option<usize>,
+        length: usize,
+        members: usize,
+        holder: Option<u32>,
+        waiting: bool,
+        waiting_to_put: bool,
+        put: u64,
+        got: u64,
+        put_per_second: Option<f64>,
+        got_per_second: Option<f64>,
     }
+
+    let rounded = |rate: f64| (rate * 10.0).round() / 10.0;
     let mut text = String::new();
     for Row { info, rates } in rows {
-        let rate = |rate: Option<f64>| or_null(rate.map(|rate| format!("{rate:.1}")));
-        _ = writeln!(
-            text,
-            "{{\"name\":{},\"kind\":{},\"item_type\":{},\"capacity\":{},\"length\":{},\
-             \"members\":{},\"holder\":{},\"waiting\":{},\"waiting_to_put\":{},\"put\":{},\
-             \"got\":{},\"put_per_second\":{},\"got_per_second\":{}}}",
-            quoted(&info.name),
-            quoted(&info.kind.to_string()),
-            or_null(info.item_type.as_deref().map(quoted)),
-            or_null(info.capacity),
-            info.length,
-            info.members,
-            or_null(info.holder),
-            info.waiting,
-            info.waiting_to_put,
-            info.put,
-            info.got,
-            rate(rates.map(|(put, _)| put)),
-            rate(rates.map(|(_, got)| got)),
-        );
+        let line = Line {
+            name: &info.name,
+            kind: info.kind.to_string(),
+            item_type: info.item_type.as_deref(),
+            capacity: info.capacity,
+            length: info.length,
+            members: info.members,
+            holder: info.holder,
+            waiting: info.waiting,
+            waiting_to_put: info.waiting_to_put,
+            put: info.put,
+            got: info.got,
+            put_per_second: rates.map(|(put, _)| rounded(put)),
+            got_per_second: rates.map(|(_, got)| rounded(got)),
+        };
+        text += &serde_json::to_string(&line)?;
+        text.push('\n');
     }
-    text
-}
-
-/// A string of JSON.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
-            char if char < ' ' => _ = write!(quoted, "\\u{:04x}", u32::from(char)),
-            char => quoted.push(char),
-        }
-    }
-    quoted.push('"');
-    quoted
+    Ok(text)
 }
