@@ -368,7 +368,7 @@ fn without_proc_the_error_says_so() {
 #[test]
 fn a_scribbled_word_is_no_hang() {
     let _dog = watchdog();
-    // The control block is at 128 (docs/protocol.md), and writing into the file writes into the
+    // The control block is at 128 (docs/formats.md), and writing into the file writes into the
     // memory of all who have it mapped.
     let lock = Lock::new().unwrap();
     let (left, right) = duplex::<Lock, ()>().unwrap();

@@ -112,5 +112,5 @@ pub use multiproc_process::private;
 struct Readme;
 
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/from-python.md")]
+#[doc = include_str!("../../../docs/guide/from-python.md")]
 struct FromPython;
