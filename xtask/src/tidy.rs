@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-process", &["message", "shm", "pipe"]),
     ("multiproc-manager", &["message", "shm", "pipe", "sync", "queue", "process"]),
     ("multiproc", &["pipe", "sync", "queue", "process", "manager"]),
+    ("multiproc-cli", &["manager"]),
 ];
 
 /// The library files that may contain unsafe code, and why. The workspace denies it elsewhere, so
