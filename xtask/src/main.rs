@@ -44,6 +44,18 @@ const JOBS: &[Job] = &[
         run: model::faults,
     },
     Job {
+        name: "doc",
+        args: "",
+        help: "the documentation of all crates, without warnings",
+        run: ci::run_doc,
+    },
+    Job {
+        name: "package",
+        args: "",
+        help: "packages each published crate, and builds it from its package",
+        run: ci::run_package,
+    },
+    Job {
         name: "bench",
         args: "[NAME] [-- BENCH-ARGS]",
         help: "the benchmarks, or the one called NAME",

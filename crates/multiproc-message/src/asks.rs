@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
+use serde::Deserialize;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
 use crate::error::EncodeError;
@@ -33,6 +33,8 @@ const DEEPEST: usize = 32;
 /// Refuses a type whose values can be encoded and not decoded: one whose `Deserialize` asks the data
 /// what comes, as that of `serde_json::Value` does, or of an enum with serde's `untagged`.
 ///
+/// A type that borrows from what it is decoded from, as `&str` does, is not refused for that.
+///
 /// It is found out once for each type. A part of a type that cannot be reached passes: what is behind a
 /// handle in a tuple, for example, or in a type that reads other parts first by code of its own. Where a
 /// panic ends the process, every type passes, since the type's own code is called.
@@ -40,7 +42,7 @@ const DEEPEST: usize = 32;
 /// # Errors
 ///
 /// If the type asks.
-pub fn check_type<T: DeserializeOwned>() -> Result<(), EncodeError> {
+pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
     static KNOWN: Mutex<BTreeMap<(usize, &str), bool>> = Mutex::new(BTreeMap::new());
     if cfg!(panic = "abort") {
         return Ok(());
@@ -59,7 +61,7 @@ pub fn check_type<T: DeserializeOwned>() -> Result<(), EncodeError> {
     if does { Err(EncodeError::new::<T>(ASKS)) } else { Ok(()) }
 }
 
-fn asks<T: DeserializeOwned>() -> bool {
+fn asks<T: Deserialize<'static>>() -> bool {
     let mut probe = Probe::new();
     // Unwind safe: what the type's own code has changed elsewhere is its own affair.
     let result = catch_unwind(AssertUnwindSafe(|| {
