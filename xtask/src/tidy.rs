@@ -34,7 +34,6 @@ const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/primitives/model.rs", "loom's cells return raw pointers"),
     ("crates/multiproc-shm/src/region/fork.rs", "registers handlers of fork(2)"),
     ("crates/multiproc-shm/src/region/mapping.rs", "maps and views shared memory"),
-    ("crates/multiproc-shm/src/region/mod.rs", "views the data of a region"),
     ("crates/multiproc-shm/src/region/placed.rs", "declares what may lie in shared memory"),
     ("crates/multiproc-shm/src/sealed.rs", "refers to memory that cannot change"),
     ("crates/multiproc-shm/src/segment.rs", "refers to memory that nobody else can write"),
