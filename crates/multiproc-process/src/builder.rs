@@ -1,4 +1,4 @@
-//! What can be set about a process before it starts.
+//! The settings of a process that is to be started.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,10 +17,10 @@ use crate::protocol::Encoded;
 use crate::scope::Scope;
 use crate::{bootstrap, spawn};
 
-/// Sets up a process. Made by [`Process::builder`].
+/// Configures and starts a process. Created by [`Process::builder`].
 ///
-/// What is not set is as in this process: environment, working directory, standard output and
-/// standard error. Standard input is `/dev/null`, always.
+/// Settings that are not changed are inherited from this process: environment, working directory,
+/// standard output and standard error. Standard input is always `/dev/null`.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -47,9 +47,10 @@ use crate::{bootstrap, spawn};
 pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) daemon: bool,
-    /// The numbers of the descriptors that it inherits; or why it cannot inherit one.
+    /// The numbers of the descriptors that the child inherits, or the error of
+    /// [`Builder::keep_descriptor`].
     pub(crate) keep: io::Result<Vec<RawFd>>,
-    /// This executable, and what is set about it.
+    /// This executable, with the settings that std supports.
     pub(crate) command: Command,
 }
 
@@ -59,19 +60,21 @@ impl Builder {
         Self { name: None, daemon: false, keep: Ok(Vec::new()), command }
     }
 
-    /// Its name, for people: in [`active_children`](crate::active_children), in its panic messages,
-    /// and (the first 15 bytes) in `ps` and `top`. Without one it is `Process-1` and so on, and
-    /// `Process-1:1` for the first child of that one.
+    /// Sets the name of the process. It appears in [`active_children`](crate::active_children), in
+    /// panic messages, and (the first 15 bytes) in `ps` and `top`. The default is `Process-1`,
+    /// `Process-2` and so on, and `Process-1:1` for the first child of `Process-1`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Whether it ends with its parent: at the end of `main` it is terminated instead of waited for,
-    /// and if the parent dies, however, it ends within a second. Without this it is not.
+    /// Sets whether the process is a daemon. The default is `false`. A daemon ends with its parent:
+    /// it is terminated at the end of the parent's `main` instead of waited for, and it ends within
+    /// one second after the parent was killed.
     ///
-    /// A daemon gets SIGTERM, and half a second later SIGKILL, if it is still there. It may have
-    /// children of its own: those that are daemons end after it in the same way.
+    /// When its parent has died, a daemon receives SIGTERM, and SIGKILL half a second later if it
+    /// is still alive. A daemon may have children. Those that are daemons themselves end after it
+    /// in the same way.
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
         self
@@ -83,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Sets environment variables.
+    /// Sets several environment variables.
     pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -98,43 +101,45 @@ impl Builder {
         self
     }
 
-    /// Removes all environment variables, those included that were set here before.
+    /// Removes all environment variables, including those set on this builder.
     pub fn env_clear(mut self) -> Self {
         self.command.env_clear();
         self
     }
 
-    /// Its working directory. If it does not exist, `spawn` is an error.
+    /// Sets the working directory. If it does not exist, `spawn` fails.
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.current_dir(directory);
         self
     }
 
-    /// Where its standard output goes: `Stdio::inherit()` (what it is without this), `Stdio::null()`,
-    /// a [`File`](std::fs::File), or `Stdio::piped()`: then this process reads it from
+    /// Sets the standard output: `Stdio::inherit()` (the default), `Stdio::null()`, a
+    /// [`File`](std::fs::File), or `Stdio::piped()`. In the last case, read the output from
     /// [`take_stdout`](Process::take_stdout).
     ///
-    /// A pipe holds 64 KiB, and who writes to a full one waits. So read it to its end before `join`.
+    /// A pipe holds 64 KiB, and a child that writes to a full pipe blocks. Read it to its end
+    /// before you call `join`.
     pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.command.stdout(stdout);
         self
     }
 
-    /// Where its standard error goes: as [`stdout`](Self::stdout), with
+    /// Sets the standard error, as [`stdout`](Self::stdout) does. Read a pipe from
     /// [`take_stderr`](Process::take_stderr).
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.command.stderr(stderr);
         self
     }
 
-    /// Lets it inherit a descriptor, under the same number.
+    /// Lets the child inherit a descriptor under the same number.
     ///
-    /// A child has the descriptors in its arguments and no others. Those that this process has opened
-    /// without close-on-exec (a library in C, or whoever started this process) are closed in the child
-    /// before `main`, unless they are kept by this. One use is the jobserver of make(1), whose numbers
-    /// are in the environment.
+    /// A child inherits no descriptors beside its standard streams and those in its arguments.
+    /// Descriptors that this process has open without close-on-exec (opened by a C library, or
+    /// inherited from its own parent) are closed in the child before `main`, unless they are kept
+    /// with this method. One use is the jobserver of make(1), whose descriptor numbers are in the
+    /// environment.
     ///
-    /// Descriptors that std has opened have close-on-exec set, and nobody inherits them: pass them as
+    /// Descriptors opened by std have close-on-exec set and cannot be inherited. Pass them as
     /// arguments, in a [`Descriptor`](multiproc_pipe::Descriptor).
     ///
     /// # Errors
@@ -150,18 +155,19 @@ impl Builder {
         self
     }
 
-    /// Starts the process: see [`Process::spawn`].
+    /// Starts the process. See [`Process::spawn`].
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`].
+    /// The same as for [`Process::spawn`].
     pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: FnOnce(A) -> R + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        // Its type is all there is to it. The value is the child's now, so it is not dropped here.
+        // The type of `f` identifies the function. The value now belongs to the child, so it is not
+        // dropped here.
         std::mem::forget(f);
         let entry = bootstrap::entry_of::<F, A, R>();
         let receivable = check_type::<A>().and_then(|()| check_type::<R>());
@@ -169,11 +175,11 @@ impl Builder {
         spawn::spawn(self, entry, args)
     }
 
-    /// Starts the process in a scope, whose end it does not outlive: see [`scope`](crate::scope).
+    /// Starts the process in a scope, which waits for its end. See [`scope`](crate::scope).
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`].
+    /// The same as for [`Process::spawn`].
     pub fn spawn_scoped<F, A, R>(
         self,
         scope: &Scope,
@@ -191,7 +197,7 @@ impl Builder {
     }
 }
 
-/// The number of a descriptor that programs inherit which this one starts.
+/// Returns the number of the descriptor if a program started by this process would inherit it.
 fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
     let number = descriptor.as_raw_fd();
     if fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
