@@ -42,6 +42,7 @@ use crate::{bootstrap, spawn};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "ProcessBuilder")]
 #[derive(Debug)]
 #[must_use = "it starts nothing until `spawn` is called"]
 pub struct Builder {
@@ -63,6 +64,18 @@ impl Builder {
     /// Sets the name of the process. It appears in [`active_children`](crate::active_children), in
     /// panic messages, and (the first 15 bytes) in `ps` and `top`. The default is `Process-1`,
     /// `Process-2` and so on, and `Process-1:1` for the first child of `Process-1`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::builder().name("worker").spawn(|()| (), ())?;
+    /// assert_eq!(worker.name(), "worker");
+    /// worker.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -75,12 +88,43 @@ impl Builder {
     /// When its parent has died, a daemon receives SIGTERM, and SIGKILL half a second later if it
     /// is still alive. A daemon may have children. Those that are daemons themselves end after it
     /// in the same way.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let endless = |()| -> () {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// };
+    /// let daemon = Process::builder().daemon(true).spawn(endless, ())?;
+    /// assert!(daemon.is_daemon());
+    /// // It would end with this process as well.
+    /// daemon.terminate()?;
+    /// daemon.wait();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
         self
     }
 
     /// Sets an environment variable.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let level = |()| std::env::var("LOG").unwrap();
+    /// let worker = Process::builder().env("LOG", "debug").spawn(level, ())?;
+    /// assert_eq!(worker.join()?, "debug");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(key, value);
         self
@@ -108,6 +152,19 @@ impl Builder {
     }
 
     /// Sets the working directory. If it does not exist, `spawn` fails.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let folder = |()| std::env::current_dir().unwrap();
+    /// let worker = Process::builder().current_dir("/").spawn(folder, ())?;
+    /// assert_eq!(worker.join()?, std::path::Path::new("/"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "cwd")]
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.current_dir(directory);
         self
@@ -119,6 +176,23 @@ impl Builder {
     ///
     /// A pipe holds 64 KiB, and a child that writes to a full pipe blocks. Read it to its end
     /// before you call `join`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::Read;
+    /// use std::process::Stdio;
+    ///
+    /// let prints = |()| println!("hello");
+    /// let mut worker = Process::builder().stdout(Stdio::piped()).spawn(prints, ())?;
+    /// let mut text = String::new();
+    /// worker.take_stdout().expect("a pipe was requested").read_to_string(&mut text)?;
+    /// worker.join()?;
+    /// assert_eq!(text, "hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.command.stdout(stdout);
         self
@@ -176,6 +250,17 @@ impl Builder {
     }
 
     /// Starts the process in a scope, which waits for its end. See [`scope`](crate::scope).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// multiproc::scope(|s| Process::builder().name("first").spawn_scoped(s, |()| (), ()).map(drop))?;
+    /// // It has ended here.
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -43,6 +43,21 @@ pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
 
 /// A handle to a child of this process. It is a [`Process`](crate::Process) without the type of the
 /// result.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Process, active_children};
+///
+/// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+/// // The same child, without the type of its result.
+/// let child = active_children().pop().expect("one child");
+/// assert_eq!(child.pid(), worker.pid());
+/// child.kill()?;
+/// worker.wait();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Child {
     this: Arc<State>,
@@ -151,13 +166,41 @@ impl Child {
     }
 
     /// Returns `true` if the child has not ended. A stopped process is alive.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// assert!(worker.is_alive());
+    /// worker.kill()?;
+    /// worker.wait();
+    /// assert!(!worker.is_alive());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.collect().is_none()
     }
 
     /// Returns how the child ended, or `None` if it is alive.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{ExitStatus, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { std::process::exit(3) }, ())?;
+    /// worker.wait();
+    /// assert_eq!(worker.exit_status(), Some(ExitStatus::Exited(3)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
+    #[doc(alias = "exitcode")]
+    #[doc(alias = "poll")]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.noticed(self.collect())
     }
@@ -234,6 +277,17 @@ impl Child {
 
     /// Waits until the child has ended. Returns at once if it has. A child that is killed ends the
     /// wait.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| (), ())?;
+    /// assert!(worker.wait().success());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[allow(clippy::must_use_candidate)] // waiting is something by itself
     pub fn wait(&self) -> ExitStatus {
         loop {
@@ -244,7 +298,23 @@ impl Child {
     }
 
     /// Waits at most `timeout` for the child to end. Returns `None` if it is still alive.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::time::Duration;
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// assert_eq!(worker.wait_timeout(Duration::from_millis(10)), None);
+    /// worker.kill()?;
+    /// let status = worker.wait();
+    /// assert_eq!(status.signal(), Some(9));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
+    #[doc(alias = "join")]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
         self.noticed(self.wait_until(Deadline::after(timeout)))
     }
@@ -329,10 +399,23 @@ impl Child {
 
     /// Sends SIGTERM, which the child may handle.
     ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.terminate()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(15, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Fails if this process has no permission to signal the child. If the child has already ended,
     /// this returns `Ok`.
+    #[doc(alias = "SIGTERM")]
     pub fn terminate(&self) -> io::Result<()> {
         self.signal(Signal::TERM)
     }
@@ -342,15 +425,29 @@ impl Child {
     /// # Errors
     ///
     /// The same as for [`terminate`](Self::terminate).
+    #[doc(alias = "SIGINT")]
     pub fn interrupt(&self) -> io::Result<()> {
         self.signal(Signal::INT)
     }
 
     /// Sends SIGKILL, which the child cannot handle.
     ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.kill()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(9, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The same as for [`terminate`](Self::terminate).
+    #[doc(alias = "SIGKILL")]
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
     }

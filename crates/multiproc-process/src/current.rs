@@ -131,6 +131,23 @@ pub fn parent_process() -> Option<ParentProcess> {
 /// The parent of this process. Returned by [`parent_process`].
 ///
 /// It can be queried and waited for. Its exit status is known only to its own parent.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Process, parent_process};
+///
+/// let worker = Process::spawn(
+///     |()| {
+///         let parent = parent_process().expect("a child has a parent");
+///         (parent.name().to_owned(), parent.is_alive())
+///     },
+///     (),
+/// )?;
+/// assert_eq!(worker.join()?, ("MainProcess".to_owned(), true));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ParentProcess {
     parent: &'static Parent,
@@ -183,6 +200,8 @@ impl AsFd for ParentProcess {
 /// let workers = multiproc::cpu_count();
 /// assert!(workers >= 1);
 /// ```
+#[doc(alias = "available_parallelism")]
+#[doc(alias = "process_cpu_count")]
 #[must_use]
 pub fn cpu_count() -> usize {
     // std reads the affinity mask and the quotas of both versions of cgroups.

@@ -10,6 +10,14 @@ use crate::process::Process;
 use crate::status::{SignalName, core_dump};
 
 /// The error of [`Process::spawn`]: the process was not started.
+///
+/// ```standalone_crate
+/// use multiproc::{Process, SpawnError};
+///
+/// // Neither `init` nor `enable_in_tests!` was called.
+/// let error = Process::spawn(|()| (), ()).unwrap_err();
+/// assert!(matches!(error, SpawnError::NotInitialized));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SpawnError {
@@ -61,6 +69,24 @@ impl From<SpawnError> for io::Error {
 }
 
 /// The error of [`Process::join`]: the process ended without a result.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{JoinError, Process};
+///
+/// let worker = Process::spawn(|()| -> u32 { panic!("no disk") }, ())?;
+/// match worker.join() {
+///     Ok(result) => println!("{result}"),
+///     Err(JoinError::Panicked { message, location, .. }) => {
+///         assert_eq!(message, "no disk");
+///         eprintln!("worker panicked at {location}");
+///     }
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JoinError {

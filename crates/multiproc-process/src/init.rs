@@ -64,6 +64,7 @@ pub(crate) fn is_initialized() -> bool {
 ///     // ... the program ...
 /// }
 /// ```
+#[doc(alias = "freeze_support")]
 #[track_caller]
 pub fn init() -> Runtime {
     static CALLED: AtomicBool = AtomicBool::new(false);
@@ -98,6 +99,15 @@ pub fn init() -> Runtime {
 ///
 /// If the program ends without dropping the guard (`std::process::exit`, a signal, an abort),
 /// daemon children still end within one second. Other children continue to run.
+///
+/// ```
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let _runtime = multiproc::init();
+///     let worker = multiproc::Process::spawn(|()| println!("done"), ())?;
+///     drop(worker); // detached, but the end of `main` waits for it
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it waits for the children: bind it, `let _runtime = multiproc::init();`"]
 pub struct Runtime {

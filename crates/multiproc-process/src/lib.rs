@@ -1,6 +1,5 @@
-//! Processes that run a function of your program.
-
-// The examples show whole programs, `main` and all: that is where `init` belongs.
+#![doc = include_str!("../README.md")]
+// The examples show whole programs, because `init` belongs in `main`.
 #![allow(clippy::needless_doctest_main)]
 
 mod bootstrap;
@@ -25,6 +24,8 @@ mod status;
 mod thread;
 
 pub use builder::Builder;
+#[doc(no_inline)]
+pub use builder::Builder as ProcessBuilder;
 pub use child::Child;
 pub use child_table::active_children;
 pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};

@@ -45,6 +45,7 @@ use crate::status::ExitStatus;
 ///     Ok(())
 /// }
 /// ```
+#[doc(alias = "multiprocessing")]
 pub struct Process<R = ()> {
     child: Child,
     stdout: Option<ChildStdout>,
@@ -110,6 +111,8 @@ impl Process {
     /// If the child is killed while it starts, `spawn` returns `Ok`, and [`join`](Self::join)
     /// reports how it ended. If this process is killed, a child that has not received its function
     /// exits.
+    #[doc(alias = "fork")]
+    #[doc(alias = "start")]
     pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: FnOnce(A) -> R + 'static,

@@ -81,6 +81,27 @@ impl Scope {
     /// Starts a process that ends before the scope does. See [`Process::spawn`]; for more settings,
     /// see [`Builder::spawn_scoped`](crate::Builder::spawn_scoped).
     ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let sum = multiproc::scope(|s| -> Result<u64, Box<dyn std::error::Error>> {
+    ///     let halves: Vec<Process<u64>> = [vec![1, 2], vec![3, 4]]
+    ///         .into_iter()
+    ///         .map(|half| s.spawn(|half: Vec<u64>| half.iter().sum(), half))
+    ///         .collect::<Result<_, _>>()?;
+    ///     let mut sum = 0;
+    ///     for half in halves {
+    ///         sum += half.join()?;
+    ///     }
+    ///     Ok(sum)
+    /// })?;
+    /// assert_eq!(sum, 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].

@@ -5,6 +5,20 @@ use std::fmt;
 use rustix::process::{Signal, WaitIdStatus};
 
 /// The exit status of a process.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{ExitStatus, Process};
+///
+/// let worker = Process::spawn(|()| -> () { std::process::exit(2) }, ())?;
+/// match worker.wait() {
+///     ExitStatus::Exited(code) => assert_eq!(code, 2),
+///     status => panic!("the worker {status}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitStatus {

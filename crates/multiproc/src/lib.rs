@@ -92,6 +92,8 @@ pub use multiproc_sync as sync;
 pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
+#[doc(no_inline)]
+pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
     Builder, Child, CurrentProcess, ExitStatus, JoinError, JoinTimeoutError, ParentProcess,
     Process, Runtime, Scope, SpawnError, active_children, cpu_count, current_process,
