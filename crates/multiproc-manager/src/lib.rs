@@ -3,6 +3,7 @@
 mod builder;
 mod client;
 mod error;
+mod item_type;
 mod manager;
 mod name;
 mod object;
@@ -11,7 +12,6 @@ mod object;
 pub mod program;
 mod protocol;
 mod server;
-mod shape;
 
 pub use builder::ManagerBuilder;
 pub use error::ManagerError;

@@ -14,10 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::builder::{ManagerBuilder, sweep};
 use crate::client::{Link, PATIENCE, Peers};
 use crate::error::ManagerError;
+use crate::item_type::ItemType;
 use crate::name::Name;
 use crate::object::{Object, ObjectInfo, ObjectKind, Spec};
 use crate::protocol::{self, Refusal, Reply, Request};
-use crate::shape::ItemType;
 
 /// How long it may take to end, when it was told to.
 pub(crate) const END: Duration = Duration::from_secs(1);
@@ -256,7 +256,7 @@ impl Manager {
     /// [`ManagerGone`](ManagerError::ManagerGone), if there is no manager any more.
     pub fn remove(&self, name: &str) -> Result<(), ManagerError> {
         let invalid = |reason| ManagerError::InvalidName { name: name.to_owned(), reason };
-        protocol::fault_of(name).map_or(Ok(()), |reason| Err(invalid(reason)))?;
+        protocol::reason_against(name).map_or(Ok(()), |reason| Err(invalid(reason)))?;
         match self.ask::<()>(Request::Remove { name: name.to_owned() })? {
             Reply::Done => Ok(()),
             Reply::Refused(Refusal::NoSuchName) => Err(ManagerError::NoSuchName(name.to_owned())),
@@ -295,7 +295,7 @@ impl Manager {
                 .map_err(|error| ManagerError::Failed { name: None, reason: error.to_string() });
         };
         let named = || name.to_owned();
-        if let Some(reason) = protocol::fault_of(name) {
+        if let Some(reason) = protocol::reason_against(name) {
             return Err(ManagerError::InvalidName { name: named(), reason });
         }
         let asked = spec.item.as_ref().map_or_else(String::new, |item| item.name.clone());

@@ -9,7 +9,7 @@ use multiproc_sync::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::shape::ItemType;
+use crate::item_type::ItemType;
 
 /// What an object of a manager is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

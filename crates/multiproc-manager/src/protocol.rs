@@ -113,7 +113,7 @@ pub(crate) enum Refusal {
 }
 
 /// What is wrong with a name.
-pub(crate) fn fault_of(name: &str) -> Option<String> {
+pub(crate) fn reason_against(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("it is empty".to_owned());
     }
@@ -148,17 +148,17 @@ mod tests {
     fn names_are_for_people() {
         for name in ["jobs", "a b", "Aufträge", "名前", "it's \"q\" \\", "a/b.c", &"x".repeat(255)]
         {
-            assert_eq!(fault_of(name), None, "{name}");
+            assert_eq!(reason_against(name), None, "{name}");
         }
         let bad = ["", "\0", "a\nb", "\u{1b}[31m", "\u{202e}x", "\u{200b}", &"x".repeat(10 << 10)];
         for name in bad {
-            assert!(fault_of(name).is_some(), "{name:?}");
+            assert!(reason_against(name).is_some(), "{name:?}");
         }
     }
 
     #[test]
     fn the_longest_request_fits() {
-        use crate::shape::ItemType;
+        use crate::item_type::ItemType;
         let mut item = ItemType::of::<u64>();
         item.name = "x".repeat(1024);
         let spec =

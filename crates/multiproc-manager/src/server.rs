@@ -34,7 +34,7 @@ use signal_hook::low_level::pipe;
 
 use crate::object::{Object, Spec};
 use crate::protocol::{
-    self, LONGEST_REQUEST, PAGE, Refusal, Reply, Request, VERSION, Verdict, fault_of,
+    self, LONGEST_REQUEST, PAGE, Refusal, Reply, Request, VERSION, Verdict, reason_against,
 };
 
 /// How long a client may take to say who it is, or to finish a request that it has begun.
@@ -84,7 +84,7 @@ pub(crate) fn serve(
     raise_descriptor_limit();
     let mut server = Server::new(listener, limits, signal)?;
     ready();
-    while server.turn()? {}
+    while server.poll_once()? {}
     Ok(())
 }
 
@@ -109,7 +109,7 @@ struct Client {
     /// When it must have finished what it has begun.
     deadline: Option<Instant>,
     /// It is among those that are looked at in time.
-    is_watched: bool,
+    has_deadline_entry: bool,
 }
 
 struct Entry {
@@ -162,7 +162,7 @@ impl Server {
     }
 
     /// Waits until there is something to do, and does it. False: it is over.
-    fn turn(&mut self) -> io::Result<bool> {
+    fn poll_once(&mut self) -> io::Result<bool> {
         let now = Instant::now();
         let next = self.deadlines.front().map(|&(at, _)| at).into_iter().chain(self.pause).min();
         let sleep = next.map(|at| at.saturating_duration_since(now));
@@ -179,17 +179,17 @@ impl Server {
             match event.data.u64() {
                 LISTENER => self.accept()?,
                 SIGNAL => return Ok(false),
-                id => self.hear(id),
+                id => self.on_readable(id),
             }
             if self.listener.is_none() {
                 return Ok(false);
             }
         }
-        self.look_at_deadlines()?;
+        self.check_deadlines()?;
         Ok(true)
     }
 
-    fn look_at_deadlines(&mut self) -> io::Result<()> {
+    fn check_deadlines(&mut self) -> io::Result<()> {
         let now = Instant::now();
         if self.pause.is_some_and(|until| until <= now) {
             self.pause = None;
@@ -201,7 +201,7 @@ impl Server {
             self.deadlines.pop_front();
             let Some(client) = self.clients.get_mut(&id) else { continue };
             match client.deadline {
-                None => client.is_watched = false,
+                None => client.has_deadline_entry = false,
                 Some(deadline) if deadline <= now => _ = self.clients.remove(&id),
                 // It has finished what it had begun, and begun anew.
                 Some(_) => self.deadlines.push_back((now + PATIENCE, id)),
@@ -236,7 +236,7 @@ impl Server {
                 begun: Vec::new(),
                 is_welcome: false,
                 deadline: Some(deadline),
-                is_watched: true,
+                has_deadline_entry: true,
             };
             self.clients.insert(id, client);
             Ok(())
@@ -253,23 +253,23 @@ impl Server {
     }
 
     /// Reads what a client has to say.
-    fn hear(&mut self, id: u64) {
+    fn on_readable(&mut self, id: u64) {
         // It is not among them while it is heard.
         let Some(mut client) = self.clients.remove(&id) else { return };
-        if self.hear_client(&mut client).is_err() {
+        if self.read_requests(&mut client).is_err() {
             return;
         }
         if !client.begun.is_empty() && client.deadline.is_none() {
             let deadline = Instant::now() + PATIENCE;
             client.deadline = Some(deadline);
-            if !std::mem::replace(&mut client.is_watched, true) {
+            if !std::mem::replace(&mut client.has_deadline_entry, true) {
                 self.deadlines.push_back((deadline, id));
             }
         }
         self.clients.insert(id, client);
     }
 
-    fn hear_client(&mut self, client: &mut Client) -> Result<(), Drop> {
+    fn read_requests(&mut self, client: &mut Client) -> Result<(), Drop> {
         let mut piece = [0; PIECE];
         let count = match recv(client.connection.as_fd(), &mut piece[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err(Drop),
@@ -356,7 +356,9 @@ impl Server {
             };
         }
         // Clients have looked at it themselves, if they are this library.
-        if fault_of(&name).is_some() || spec.item.as_ref().is_some_and(|item| !item.is_valid()) {
+        if reason_against(&name).is_some()
+            || spec.item.as_ref().is_some_and(|item| !item.is_valid())
+        {
             return Err(Refusal::InvalidName);
         }
         if self.objects.len() >= self.limits.objects {
