@@ -19,10 +19,14 @@ use multiproc_shm::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::engine::control::Control;
+use crate::engine::error::EngineError;
 use crate::engine::frame::{self, Header};
+use crate::engine::get::Sink;
 use crate::engine::joinable::Hints;
 use crate::engine::pacing::Pace;
-use crate::engine::ring::{Control, EngineError, Items, Outgoing, Put, Ring, Sink};
+use crate::engine::put::{Items, Outgoing, Put};
+use crate::engine::ring::Ring;
 use crate::error::{Corrupted, GetError, OsError, Reason};
 use crate::fd_lane::{self, End, IncomingFds, MAX_DESCRIPTORS, OutgoingFds, Role};
 use crate::memory::{LARGEST_TASK, Store, TaskLimits};
@@ -47,8 +51,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// those who are killed, so.)
 const PUTS_A_LOOK: u32 = 1024;
 
-/// See the module's text.
-pub(crate) struct Core<T> {
+/// See the module's text. It is public because the handles dereference to it: see the module `put`.
+pub struct Core<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
     ///
@@ -67,6 +71,8 @@ pub(crate) struct Core<T> {
     pub(crate) reclaimed_at: AtomicU64,
     /// How many items were put, for a look now and then.
     puts: AtomicU32,
+    /// Whether the type was found to be one whose items can be got.
+    pub(crate) is_type_checked: AtomicBool,
     put_pace: Pace,
     get_pace: Pace,
     name: Option<Arc<str>>,
@@ -180,6 +186,7 @@ impl<T> Core<T> {
             hints: Hints::default(),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
+            is_type_checked: AtomicBool::new(false),
             put_pace: Pace::default(),
             get_pace: Pace::default(),
             name,
@@ -492,7 +499,7 @@ impl<T> Core<T> {
 impl<T: Serialize> Core<T> {
     /// Encodes an item, and puts it.
     #[inline]
-    pub(crate) fn put(&self, item: &T, until: Wait) -> Result<(), PutFailure> {
+    pub(crate) fn put_item(&self, item: &T, until: Wait) -> Result<(), PutFailure> {
         self.begin_put(1)?;
         let mut buffer = ScratchBuffer::empty();
         let handles = self.encode(item, &mut buffer)?;

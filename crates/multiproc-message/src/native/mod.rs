@@ -2,7 +2,7 @@
 //!
 //! Numbers have the width of their type, so that they are stored and loaded, and nothing more:
 //! variable widths took half the time of a small message. Sizes are *counts*, a byte most often. The
-//! tables are in docs/protocol.md.
+//! tables are in docs/formats.md.
 //!
 //! Nothing in the bytes says what they are: only the type that wrote them can read them.
 //!

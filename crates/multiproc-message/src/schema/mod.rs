@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use crate::error::EncodeError;
 use crate::native::ASKS;
@@ -21,6 +21,8 @@ use tracer::Tracer;
 /// Refuses a type whose values can be encoded and not decoded: one whose `Deserialize` asks the data
 /// what comes, as that of `serde_json::Value` does, or of an enum with serde's `untagged`.
 ///
+/// A type that borrows from what it is decoded from, as `&str` does, is not refused for that.
+///
 /// It is found out once for each type. A part of a type that cannot be reached passes: what is behind a
 /// handle in a tuple, for example, or in a type that reads other parts first by code of its own. Where a
 /// panic ends the process, every type passes, since the type's own code is called.
@@ -28,7 +30,7 @@ use tracer::Tracer;
 /// # Errors
 ///
 /// If the type asks.
-pub fn check_type<T: DeserializeOwned>() -> Result<(), EncodeError> {
+pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
     match schema_of::<T>() {
         Schema::AsksWhatComes => Err(EncodeError::new::<T>(ASKS)),
         Schema::Hash(_) | Schema::Unknown => Ok(()),
@@ -50,7 +52,7 @@ pub fn check_type<T: DeserializeOwned>() -> Result<(), EncodeError> {
 ///   parts; or behind a handle in a tuple.
 /// - One has a descriptor where the other has a `u32`.
 #[must_use]
-pub fn shape_of<T: DeserializeOwned>() -> Option<u64> {
+pub fn shape_of<T: Deserialize<'static>>() -> Option<u64> {
     match schema_of::<T>() {
         Schema::Hash(hash) => Some(hash),
         Schema::AsksWhatComes | Schema::Unknown => None,
@@ -66,7 +68,7 @@ enum Schema {
 }
 
 /// Traces a type, once in a process.
-fn schema_of<T: DeserializeOwned>() -> Schema {
+fn schema_of<T: Deserialize<'static>>() -> Schema {
     static KNOWN: Mutex<BTreeMap<(usize, &str), Schema>> = Mutex::new(BTreeMap::new());
     // The type's own code is called, and its panic would end the process.
     if cfg!(panic = "abort") {
@@ -86,7 +88,7 @@ fn schema_of<T: DeserializeOwned>() -> Schema {
     schema
 }
 
-fn trace<T: DeserializeOwned>() -> Schema {
+fn trace<T: Deserialize<'static>>() -> Schema {
     let mut tracer = Tracer::new();
     // Unwind safe: what the type's own code has changed elsewhere is its own affair.
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -140,8 +142,8 @@ mod tests {
     use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
 
+    use serde::Serialize;
     use serde::de::{Deserializer, Error};
-    use serde::{Deserialize, Serialize};
 
     use super::*;
 
@@ -446,7 +448,15 @@ mod tests {
     #[test]
     fn shape_is_the_same_in_every_program() {
         assert_eq!(shape_of::<u8>(), Some(15_749_966_773_829_858_449));
-        assert_eq!(shape_of::<Result<(u8, String), Vec<u64>>>(), Some(7_346_418_844_795_413_242));
+        assert_eq!(shape_of::<Result<(u8, String), Vec<u64>>>(), Some(5_698_290_784_896_209_192));
+    }
+
+    #[test]
+    fn types_with_the_same_bytes_have_the_same_shape_borrowed_or_not() {
+        assert_eq!(shape_of::<&str>(), shape_of::<String>());
+        assert_eq!(shape_of::<Vec<&str>>(), shape_of::<Vec<String>>());
+        assert_eq!(shape_of::<&[u8]>(), shape_of::<Vec<u8>>());
+        assert_eq!(shape_of::<crate::Bytes>(), shape_of::<Vec<u8>>());
     }
 
     #[test]

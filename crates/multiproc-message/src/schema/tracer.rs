@@ -207,7 +207,22 @@ impl<'de> Deserializer<'de> for &mut Tracer {
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
         deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
         deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_str
-        deserialize_string deserialize_bytes deserialize_byte_buf deserialize_unit
+        deserialize_unit
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, End> {
+        self.deserialize_str(visitor)
+    }
+
+    // In both formats, bytes are a sequence of numbers.
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, End> {
+        self.note("seq");
+        self.choose(1)?;
+        self.deserialize_u8(visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, End> {
+        self.deserialize_bytes(visitor)
     }
 
     fn deserialize_unit_struct<V>(self, name: &'static str, _: V) -> Result<V::Value, End>
