@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 use super::Listener;
-use super::credentials::Guests;
+use super::credentials::AllowedUsers;
 use crate::address::Address;
 
 /// How many may wait to be accepted. The kernel cuts it down to its own limit (net.core.somaxconn).
@@ -32,24 +32,29 @@ const TURN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 #[must_use = "it listens when `bind` is called"]
 pub struct ListenerBuilder {
-    pub(super) guests: Guests,
+    pub(super) allowed: AllowedUsers,
     pub(super) is_private: bool,
 }
 
 impl ListenerBuilder {
     /// Lets processes of this user in, too.
     pub fn allow_user(mut self, uid: u32) -> Self {
-        if let Guests::Users(users) = &mut self.guests {
-            users.push(uid);
-        }
+        self.allowed.add(uid);
         self.is_private = false;
         self
     }
 
     /// Lets everyone in who can reach the address.
     pub fn allow_everyone(mut self) -> Self {
-        self.guests = Guests::Everyone;
+        self.allowed = AllowedUsers::Everyone;
         self.is_private = false;
+        self
+    }
+
+    /// Lets these users in, in place of those so far.
+    pub fn allow(mut self, users: AllowedUsers) -> Self {
+        self.is_private = users == AllowedUsers::only_this_one();
+        self.allowed = users;
         self
     }
 
@@ -89,7 +94,7 @@ impl ListenerBuilder {
             }
         };
         listen(&socket, BACKLOG.into())?;
-        Ok(Listener { file, socket, address, guests: self.guests })
+        Ok(Listener { file, socket, address, allowed: self.allowed })
     }
 }
 

@@ -52,19 +52,44 @@ impl<S, R> Connection<S, R> {
     }
 }
 
-/// Who may connect.
+/// The users whose processes may be at the other end of a connection.
+///
+/// Of a [`Listener`](crate::Listener), the processes that may connect: see
+/// [`ListenerBuilder::allow`](crate::ListenerBuilder::allow).
+///
+/// ```
+/// use multiproc_pipe::AllowedUsers;
+///
+/// let mut allowed = AllowedUsers::only_this_one();
+/// allowed.add(1000);
+/// assert!(allowed.includes(1000));
+/// assert!(AllowedUsers::Everyone.includes(1001));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Guests {
+pub enum AllowedUsers {
+    /// The users with these effective user ids.
     Users(Vec<u32>),
+    /// Every user.
     Everyone,
 }
 
-impl Guests {
-    pub(super) fn only_us() -> Self {
+impl AllowedUsers {
+    /// Returns the effective user of this process, and no other.
+    #[must_use]
+    pub fn only_this_one() -> Self {
         Self::Users(vec![rustix::process::geteuid().as_raw()])
     }
 
-    pub(super) fn includes(&self, uid: u32) -> bool {
+    /// Adds a user.
+    pub fn add(&mut self, uid: u32) {
+        if let Self::Users(users) = self {
+            users.push(uid);
+        }
+    }
+
+    /// Returns whether a user is among them.
+    #[must_use]
+    pub fn includes(&self, uid: u32) -> bool {
         match self {
             Self::Users(users) => users.contains(&uid),
             Self::Everyone => true,

@@ -26,7 +26,6 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::bind::{BACKLOG, OwnedFile};
-use self::credentials::Guests;
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::message;
@@ -35,7 +34,7 @@ use crate::wait::Source;
 
 pub use self::bind::ListenerBuilder;
 pub use self::connect::{connect, connect_timeout};
-pub use self::credentials::Credentials;
+pub use self::credentials::{AllowedUsers, Credentials};
 
 /// Waits at an address for others who [`connect`].
 ///
@@ -71,7 +70,7 @@ pub struct Listener {
     file: Option<OwnedFile>,
     socket: OwnedFd,
     address: Address,
-    guests: Guests,
+    allowed: AllowedUsers,
 }
 
 impl Listener {
@@ -99,7 +98,7 @@ impl Listener {
     /// # }
     /// ```
     pub fn builder() -> ListenerBuilder {
-        ListenerBuilder { guests: Guests::only_us(), is_private: true }
+        ListenerBuilder { allowed: AllowedUsers::only_this_one(), is_private: true }
     }
 
     /// Makes a listener of a Unix stream socket that listens already: from systemd, say. It lets in
@@ -121,7 +120,7 @@ impl Listener {
         ioctl_fionbio(&socket, true)?;
         let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
         let address = Address::of(&address).unwrap_or_else(|| Address::abstract_name(""));
-        Ok(Self { file: None, socket, address, guests: Guests::only_us() })
+        Ok(Self { file: None, socket, address, allowed: AllowedUsers::only_this_one() })
     }
 
     /// Where it listens.
@@ -171,7 +170,7 @@ impl Listener {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let socket = above_stdio(socket)?;
-                    if self.guests.includes(Credentials::of(&socket)?.uid) {
+                    if self.allowed.includes(Credentials::of(&socket)?.uid) {
                         return Ok(Connection::over(Stream::socket(socket)));
                     }
                     // Those who were there first are all looked at; more could come for ever.
@@ -262,7 +261,7 @@ impl fmt::Debug for Listener {
 #[derive(Serialize, Deserialize)]
 struct WireEnd {
     socket: Descriptor,
-    guests: Guests,
+    allowed: AllowedUsers,
     /// Its absolute path, and which file that is: device and inode.
     file: Option<(Bytes, u64, u64)>,
 }
@@ -278,17 +277,17 @@ impl Serialize for Listener {
             let path = file.path.clone().into_os_string().into_vec();
             (Bytes(path), file.device, file.inode)
         });
-        WireEnd { socket: Descriptor(socket), guests: self.guests.clone(), file }
+        WireEnd { socket: Descriptor(socket), allowed: self.allowed.clone(), file }
             .serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Listener {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let WireEnd { socket, guests, file } = WireEnd::deserialize(deserializer)?;
+        let WireEnd { socket, allowed, file } = WireEnd::deserialize(deserializer)?;
         let refuse = |why: &dyn fmt::Display| D::Error::custom(why);
         let mut listener = Self::from_fd(socket.into()).map_err(|error| refuse(&error))?;
-        listener.guests = guests;
+        listener.allowed = allowed;
         if let Some((Bytes(path), device, inode)) = file {
             let path = PathBuf::from(std::ffi::OsStr::from_bytes(&path));
             // The sender must not make us remove another file: the kernel knows the name.
