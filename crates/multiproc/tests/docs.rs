@@ -1,5 +1,5 @@
-//! The pages under `docs/`: links lead to files and headings that exist, and so do the tests that
-//! pages name.
+//! The pages under `docs/`: lines fit, links lead to files and headings that exist, and the tests
+//! that a page names exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -55,6 +55,17 @@ fn has_heading(page: &Path, wanted: &str) -> bool {
     let lines = lines(page);
     let mut headings = lines.iter().filter(|line| line.starts_with('#'));
     headings.any(|line| fragment(line.trim_start_matches('#').trim()) == wanted)
+}
+
+#[test]
+fn lines_of_pages_fit_into_120_columns() {
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for (number, line) in (1..).zip(text.lines()) {
+            let columns = line.chars().count();
+            assert!(columns <= 120, "{}:{number} has {columns} columns", page.display());
+        }
+    }
 }
 
 #[test]
