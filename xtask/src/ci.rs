@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check, the quick ones first.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::shell::{self, Error, Result, cargo, cargo_locked, failed};
@@ -58,6 +58,7 @@ fn steps() -> Vec<Step> {
         ),
         // No --all-targets here: it would leave out the doc tests.
         cargo_step("test", cargo_locked("test", &["--workspace", "--all-features"])),
+        job("deny", run_deny),
         job("loom", model::loom),
         job("faults", model::faults),
         cargo_step("doc", doc()),
@@ -75,6 +76,24 @@ pub(crate) fn run_package(args: &[String]) -> Result {
         return Err(Error::Usage("package takes no arguments".into()));
     }
     shell::run(&mut package())
+}
+
+/// Licences, versions and sources of the dependencies. Advisories need a network: see CONTRIBUTING.
+pub(crate) fn run_deny(args: &[String]) -> Result {
+    if !args.is_empty() {
+        return Err(Error::Usage("deny takes no arguments".into()));
+    }
+    let is_installed = cargo("deny", &["--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !is_installed {
+        println!("deny: skipped, as cargo-deny is not installed: `cargo install cargo-deny`");
+        return Ok(());
+    }
+    let check = ["--offline", "check", "licenses", "bans", "sources"];
+    shell::run(&mut cargo("deny", &check))
 }
 
 pub(crate) fn run_doc(args: &[String]) -> Result {

@@ -44,6 +44,12 @@ const JOBS: &[Job] = &[
         run: model::faults,
     },
     Job {
+        name: "deny",
+        args: "",
+        help: "licences and sources of the dependencies, by cargo-deny",
+        run: ci::run_deny,
+    },
+    Job {
         name: "doc",
         args: "",
         help: "the documentation of all crates, without warnings",

@@ -1,25 +1,38 @@
 //! What can go wrong with a manager.
 
-use std::error::Error;
 use std::{fmt, io};
 
 use multiproc_pipe::Address;
 use multiproc_process::{ExitStatus, SpawnError};
+use thiserror::Error;
 
 use crate::object::ObjectKind;
 use crate::protocol::VERSION;
 
 /// A manager did not do what it was asked for.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ManagerError {
     /// No manager listens at the address: it ended, was killed, or never was there. Objects that were
     /// opened before go on working.
+    #[error(
+        "no manager listens at the address; check the address, or start another one there \
+         (`multiproc-manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
+    )]
     ManagerGone,
     /// The manager did not answer in time (10 s): it is stopped, perhaps.
+    #[error(
+        "the manager did not answer for 10 s; it may be stopped (SIGSTOP, a debugger): let it go on, \
+         or start another one"
+    )]
     NoAnswer,
     /// The manager is of a user whose processes do not connect to this one's: the manager turned this
     /// process away, or this process the manager.
+    #[error(
+        "the manager runs as user {manager} and this process as user {user}: a manager serves its \
+         own user, and is trusted by it, unless both sides allow the other one \
+         (`Manager::builder().allow_user(..)`)"
+    )]
     NotAllowed {
         /// The user of the manager.
         manager: u32,
@@ -27,6 +40,10 @@ pub enum ManagerError {
         user: u32,
     },
     /// The manager speaks another version of the protocol.
+    #[error(
+        "the manager speaks version {theirs} of the protocol, and this program version {ours}; build \
+         both with the same version of multiproc"
+    )]
     Version {
         /// The version of this process.
         ours: u32,
@@ -34,12 +51,28 @@ pub enum ManagerError {
         theirs: u32,
     },
     /// Somebody listens at the address, and is no manager.
+    #[error(
+        "expected a manager at the address (protocol version {VERSION}), got somebody who answers \
+         with something else; see that the address is that of a manager"
+    )]
     NotAManager,
     /// The manager has as many clients as it may have: so many.
+    #[error(
+        "the manager has {0} clients, which is its limit (`Manager::builder().max_clients(..)`); drop \
+         handles that are not used, or raise it"
+    )]
     TooManyClients(u32),
     /// The manager has as many objects as it may have: so many.
+    #[error(
+        "the manager has {0} objects, which is its limit (`Manager::builder().max_objects(..)`); \
+         remove some, or raise it"
+    )]
     TooManyObjects(usize),
     /// A name cannot be one.
+    #[error(
+        "expected a name of 1 to 255 printable bytes for an object, got {}: {reason}",
+        beginning(name)
+    )]
     InvalidName {
         /// The name.
         name: String,
@@ -47,8 +80,13 @@ pub enum ManagerError {
         reason: String,
     },
     /// There is no object of this name.
+    #[error("the manager has nothing that is named {0:?}; `list` says what it has")]
     NoSuchName(String),
     /// The name is of another kind of object.
+    #[error(
+        "expected {name:?} to be a {asked}, and it is a {is}; use another name, or remove that one \
+         first"
+    )]
     KindMismatch {
         /// The name.
         name: String,
@@ -59,6 +97,10 @@ pub enum ManagerError {
     },
     /// The name is of a queue with items of another type; or of one that has the same name and another
     /// shape.
+    #[error(
+        "expected the items of {name:?} to be `{asked}`, and they are {}",
+        other_type(asked, is)
+    )]
     TypeMismatch {
         /// The name of the queue.
         name: String,
@@ -68,6 +110,11 @@ pub enum ManagerError {
         is: String,
     },
     /// The name is of an object that was made with another number: capacity, permits, parties.
+    #[error(
+        "expected the {kind} {name:?} to have {}, and it has {}; ask for that, or use another name",
+        Number(*kind, *asked),
+        Number(*kind, *is)
+    )]
     CapacityMismatch {
         /// The name.
         name: String,
@@ -79,6 +126,7 @@ pub enum ManagerError {
         is: Option<usize>,
     },
     /// The object could not be made, or not be opened here.
+    #[error("{}: {reason}", what_failed(name.as_deref()))]
     Failed {
         /// The name, if it was to have one.
         name: Option<String>,
@@ -86,13 +134,17 @@ pub enum ManagerError {
         reason: String,
     },
     /// Somebody listens already where the manager was to listen.
+    #[error("somebody listens at {0} already: connect to it, or choose another address")]
     AddressInUse(Address),
     /// The manager's process was not started.
-    Spawn(SpawnError),
+    #[error("the manager was not started: {0}")]
+    Spawn(#[source] SpawnError),
     /// The manager's process ended before it could serve.
+    #[error("the manager's process ended before it could serve: {0}")]
     Died(ExitStatus),
     /// The operating system refused.
-    Io(io::Error),
+    #[error("the manager cannot be reached: {0}")]
+    Io(#[source] io::Error),
 }
 
 impl ManagerError {
@@ -136,101 +188,25 @@ impl fmt::Display for Number {
     }
 }
 
-impl fmt::Display for ManagerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ManagerGone => f.write_str(
-                "no manager listens at the address; check the address, or start another one there \
-                 (`multiproc-manager serve ADDRESS`, or `Manager::builder().address(..).start()`)",
-            ),
-            Self::NoAnswer => f.write_str(
-                "the manager did not answer for 10 s; it may be stopped (SIGSTOP, a debugger): let it \
-                 go on, or start another one",
-            ),
-            Self::NotAllowed { manager, user } => write!(
-                f,
-                "the manager runs as user {manager} and this process as user {user}: a manager serves \
-                 its own user, and is trusted by it, unless both sides allow the other one \
-                 (`Manager::builder().allow_user(..)`)"
-            ),
-            Self::Version { ours, theirs } => write!(
-                f,
-                "the manager speaks version {theirs} of the protocol, and this program version {ours}; \
-                 build both with the same version of multiproc"
-            ),
-            Self::NotAManager => write!(
-                f,
-                "expected a manager at the address (protocol version {VERSION}), got somebody who \
-                 answers with something else; see that the address is that of a manager"
-            ),
-            Self::TooManyClients(limit) => write!(
-                f,
-                "the manager has {limit} clients, which is its limit \
-                 (`Manager::builder().max_clients(..)`); drop handles that are not used, or raise it"
-            ),
-            Self::TooManyObjects(limit) => write!(
-                f,
-                "the manager has {limit} objects, which is its limit \
-                 (`Manager::builder().max_objects(..)`); remove some, or raise it"
-            ),
-            Self::InvalidName { name, reason } => {
-                let start: String = name.chars().take(40).collect();
-                write!(
-                    f,
-                    "expected a name of 1 to 255 printable bytes for an object, got {start:?}{}: {reason}",
-                    if start.len() < name.len() { "…" } else { "" }
-                )
-            }
-            Self::NoSuchName(name) => {
-                write!(f, "the manager has nothing that is named {name:?}; `list` says what it has")
-            }
-            Self::KindMismatch { name, asked, is } => write!(
-                f,
-                "expected {name:?} to be a {asked}, and it is a {is}; use another name, or remove that \
-                 one first"
-            ),
-            Self::TypeMismatch { name, asked, is } if asked == is => write!(
-                f,
-                "expected the items of {name:?} to be `{asked}`, and they are of a type of that name \
-                 with other fields or variants; build both programs from the same source"
-            ),
-            Self::TypeMismatch { name, asked, is } => write!(
-                f,
-                "expected the items of {name:?} to be `{asked}`, and they are `{is}`; use another name, \
-                 or remove that one first"
-            ),
-            Self::CapacityMismatch { name, kind, asked, is } => write!(
-                f,
-                "expected the {kind} {name:?} to have {}, and it has {}; ask for that, or use another \
-                 name",
-                Number(*kind, *asked),
-                Number(*kind, *is)
-            ),
-            Self::Failed { name: Some(name), reason } => {
-                write!(f, "{name:?} could not be opened: {reason}")
-            }
-            Self::Failed { name: None, reason } => {
-                write!(f, "the object could not be made: {reason}")
-            }
-            Self::AddressInUse(address) => write!(
-                f,
-                "somebody listens at {address} already: connect to it, or choose another address"
-            ),
-            Self::Spawn(error) => write!(f, "the manager was not started: {error}"),
-            Self::Died(status) => {
-                write!(f, "the manager's process ended before it could serve: {status}")
-            }
-            Self::Io(error) => write!(f, "the manager cannot be reached: {error}"),
-        }
+/// The first characters of a name, which may be a long one.
+fn beginning(name: &str) -> String {
+    let start: String = name.chars().take(40).collect();
+    format!("{start:?}{}", if start.len() < name.len() { "…" } else { "" })
+}
+
+fn other_type(asked: &str, is: &str) -> String {
+    if asked == is {
+        "of a type of that name with other fields or variants; build both programs from the same \
+         source"
+            .to_owned()
+    } else {
+        format!("`{is}`; use another name, or remove that one first")
     }
 }
 
-impl Error for ManagerError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Spawn(error) => Some(error),
-            Self::Io(error) => Some(error),
-            _ => None,
-        }
-    }
+fn what_failed(name: Option<&str>) -> String {
+    name.map_or_else(
+        || "the object could not be made".to_owned(),
+        |name| format!("{name:?} could not be opened"),
+    )
 }

@@ -6,6 +6,9 @@ mod error;
 mod manager;
 mod name;
 mod object;
+#[cfg(feature = "program")]
+#[doc(hidden)]
+pub mod program;
 mod protocol;
 mod server;
 mod shape;

@@ -63,12 +63,15 @@ impl fmt::Display for ExitStatus {
         match *self {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Signaled { signal, core_dumped } => {
-                let dump = if core_dumped { ", core dumped" } else { "" };
-                write!(f, "killed by {}{dump}", SignalName(signal))
+                write!(f, "killed by {}{}", SignalName(signal), core_dump(core_dumped))
             }
             Self::Unknown => f.write_str("ended, and its status was collected by somebody else"),
         }
     }
+}
+
+pub(crate) fn core_dump(is_dumped: bool) -> &'static str {
+    if is_dumped { ", core dumped" } else { "" }
 }
 
 /// `SIGKILL (9)`.

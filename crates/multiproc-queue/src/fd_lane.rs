@@ -28,7 +28,10 @@ use rustix::net::{
     recvmsg, send, sendmsg, shutdown, socketpair,
 };
 
-use crate::engine::ring::{Control, EngineError, Incoming, Outgoing, Put};
+use crate::engine::control::Control;
+use crate::engine::error::EngineError;
+use crate::engine::get::Incoming;
+use crate::engine::put::{Outgoing, Put};
 
 /// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;

@@ -19,10 +19,14 @@ use multiproc_shm::region::Region;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::engine::control::Control;
+use crate::engine::error::EngineError;
 use crate::engine::frame::{self, Header};
+use crate::engine::get::Sink;
 use crate::engine::joinable::Hints;
 use crate::engine::pacing::Pace;
-use crate::engine::ring::{Control, EngineError, Items, Outgoing, Put, Ring, Sink};
+use crate::engine::put::{Items, Outgoing, Put};
+use crate::engine::ring::Ring;
 use crate::error::{Corrupted, GetError, OsError, Reason};
 use crate::fd_lane::{self, End, IncomingFds, MAX_DESCRIPTORS, OutgoingFds, Role};
 use crate::memory::{LARGEST_TASK, Store, TaskLimits};

@@ -22,9 +22,10 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering};
 use multiproc_shm::region::{Control as RegionControl, Region};
 
+use crate::engine::control::Control;
 use crate::engine::frame::size;
 use crate::engine::overflow::{BLOCK, Memory};
-use crate::engine::ring::{Control, Limits};
+use crate::engine::ring::Limits;
 use crate::engine::slots::{self, Class, Places, WORDS};
 use crate::fd_lane;
 

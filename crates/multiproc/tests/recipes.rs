@@ -137,6 +137,7 @@ fn one_layer() {
     assert_eq!(output_of("recipe_one_layer"), "the child added 100 numbers: 5050\n");
 }
 
+#[cfg(feature = "manager")]
 #[test]
 fn manager() {
     let _dog = watchdog();

@@ -223,8 +223,14 @@ fn be_copied(runtime: Runtime) {
         let others = active_children().len();
         drop((child, daemon, manager, lock));
         // A child of its own is one.
-        let own = Process::spawn(|()| 8, ()).unwrap();
+        let (waits, theirs) = duplex::<(), ()>().unwrap();
+        let wait = |end: Connection<(), ()>| {
+            let _ = end.recv();
+            8
+        };
+        let own = Process::spawn(wait, theirs).unwrap();
         let known = active_children().len();
+        drop(waits);
         let result = own.join().unwrap();
         drop(runtime);
         say(&format!("copy {others} {known} {result}"));

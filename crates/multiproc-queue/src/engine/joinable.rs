@@ -17,9 +17,11 @@ use multiproc_shm::event_count::{PAUSE, Poll};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{Backoff, Ordering};
 
+use super::error::EngineError;
 use super::frame::Header;
+use super::get::{Incoming, Sink};
 use super::overflow::Memory;
-use super::ring::{EngineError, Incoming, Ring, Sink};
+use super::ring::Ring;
 use super::slots::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.

@@ -1,9 +1,18 @@
 //! The algorithms, over atomics and bytes alone: what loom explores.
 
+pub(crate) mod committed;
+pub(crate) mod control;
+pub(crate) mod error;
 pub(crate) mod frame;
+pub(crate) mod get;
 pub(crate) mod joinable;
 pub(crate) mod overflow;
 pub(crate) mod pacing;
+pub(crate) mod put;
 pub(crate) mod ring;
 pub(crate) mod side;
+mod side_lock;
 pub(crate) mod slots;
+mod snapshot;
+mod trim;
+mod waiting;

@@ -29,8 +29,8 @@ use multiproc_shm::failpoint;
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_locked};
 
-use super::ring::EngineError;
-use super::side::Committed;
+use super::committed::Committed;
+use super::error::EngineError;
 
 /// The length of a block: large enough that the system calls for one are little against filling it.
 #[cfg(not(loom))]

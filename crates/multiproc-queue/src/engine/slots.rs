@@ -50,8 +50,8 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence_after_rmw, load_locked};
 
+use super::error::EngineError;
 use super::overflow::millis;
-use super::ring::EngineError;
 
 /// Words of a slot.
 pub(crate) const WORDS: usize = 8;

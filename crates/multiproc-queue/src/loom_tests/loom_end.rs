@@ -7,7 +7,7 @@ use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::explore;
 
 use super::{DOOMED, Member, Shared, one};
-use crate::engine::ring::EngineError;
+use crate::engine::error::EngineError;
 
 /// A put beside a shutdown: it is got, or it is refused.
 #[test]

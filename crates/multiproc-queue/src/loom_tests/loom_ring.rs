@@ -2,7 +2,7 @@ use loom::thread;
 use multiproc_shm::primitives::explore;
 
 use super::{Member, Shared};
-use crate::engine::ring::EngineError;
+use crate::engine::error::EngineError;
 use crate::engine::side::{Cursor, Side};
 
 /// One producer, one consumer, one place: every put but the first waits for a get, every frame but

@@ -20,12 +20,14 @@ use multiproc_shm::event_count::Poll;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Bytes};
 
+use crate::engine::control::Control;
+use crate::engine::error::EngineError;
 use crate::engine::frame::Header;
+use crate::engine::get::{Incoming, Sink};
 use crate::engine::overflow::{BLOCK, Memory};
 use crate::engine::pacing::Pace;
-use crate::engine::ring::{
-    Control, EngineError, Incoming, Items, Limits, Outgoing, Put, Ring, Sink,
-};
+use crate::engine::put::{Items, Outgoing, Put};
+use crate::engine::ring::{Limits, Ring};
 
 /// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
 struct Shared {

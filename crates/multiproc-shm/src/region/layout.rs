@@ -24,6 +24,8 @@ pub(super) struct Header {
 
 const _: () = assert!(size_of::<Header>() <= CONTROL);
 
+crate::placed!(Header { magic, version, kind, size, data_len, id });
+
 /// Where the parts of a region lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {

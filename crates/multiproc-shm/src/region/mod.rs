@@ -12,9 +12,7 @@
 //!
 //! So a region with little data touches one page.
 //!
-//! It ends with the last process that has it open. Opens `unsafe` to map it and to view its control
-//! block.
-#![allow(unsafe_code)]
+//! It ends with the last process that has it open.
 
 use std::any::Any;
 use std::io;
@@ -26,12 +24,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 
 use multiproc_message as message;
-use rustix::fs::{
-    FallocateFlags, FileType, OFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
-    fstat, fstatfs, ftruncate,
-};
+use rustix::fs::{FallocateFlags, OFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate};
 use rustix::io::retry_on_intr;
-use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::members::table::Membership;
@@ -46,12 +40,9 @@ mod placed;
 mod registry;
 
 use layout::{CONTROL, Header, Layout, MAGIC, PAGE, VERSION};
-use mapping::Mapping;
+use mapping::RegionMapping;
 pub use placed::{Atomic, Placed};
 use registry::{OPEN, Open, OpenRegions, key, map};
-
-/// What statfs(2) says of the file system that memfds are on.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// The control block of a kind of region: what its members share.
 pub trait Control: Placed + Send + Sync + 'static {
@@ -106,14 +97,7 @@ impl<C: Control> Region<C> {
         let layout = Layout::of::<C>(data)
             .ok_or_else(|| invalid(format!("{data} bytes are more than can be mapped")))?;
         let size = layout.size;
-        let too_large = getrlimit(Resource::Fsize).current.filter(|&limit| limit < size as u64);
-        if let Some(limit) = too_large {
-            // Growing a file past the limit would be answered with a deadly signal, SIGXFSZ.
-            return Err(invalid(format!(
-                "shared memory of {size} bytes is needed, and this process may not make files \
-                 larger than {limit} bytes (RLIMIT_FSIZE, `ulimit -f`): raise that limit"
-            )));
-        }
+        memfd::check_limit(size as u64)?;
         let descriptor = memfd::create(&memfd_name(C::NAME, name))?;
         ftruncate(&descriptor, size as u64)?;
         fcntl_add_seals(&descriptor, SEALS)?;
@@ -141,17 +125,9 @@ impl<C: Control> Region<C> {
     /// If it is no region, or one of another kind or version, or has not all its seals, or has as
     /// many members as it can have. The error says what was expected and what came.
     pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
-        let stat = fstat(&descriptor)?;
-        let seals = fcntl_get_seals(&descriptor).unwrap_or(SealFlags::empty());
-        // On another file system (hugetlbfs) there may be no memory for it, and a read is a SIGBUS.
-        let is_memfd = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && fstatfs(&descriptor)?.f_type == TMPFS_MAGIC;
-        if !is_memfd || !seals.contains(SEALS) {
-            return Err(invalid(format!(
-                "expected a multiproc {}, got a descriptor that is no sealed shared memory",
-                C::NAME
-            )));
-        }
+        let stat = memfd::check_seals(&descriptor, SEALS).map_err(|error| {
+            io::Error::new(error.kind(), format!("expected a multiproc {}: {error}", C::NAME))
+        })?;
         let size = usize::try_from(stat.st_size).unwrap_or(0);
         let least = Layout::of::<C>(0).map_or(0, |layout| layout.size);
         if size < least {
@@ -214,7 +190,7 @@ impl<C: Control> Region<C> {
     }
 
     fn join(
-        mapping: Mapping,
+        mapping: RegionMapping,
         descriptor: CheckedFd,
         layout: Layout,
         mut open: MutexGuard<'_, OpenRegions>,
@@ -222,7 +198,7 @@ impl<C: Control> Region<C> {
         let (device, inode) = descriptor.identity();
         let key = key(device, inode, mapping.view(0));
         let membership = Membership::default();
-        let release_slot = |mapping: &Mapping, layout, slot| {
+        let release_slot = |mapping: &RegionMapping, layout, slot| {
             mapping.view::<C>(CONTROL).release_slot(mapping.data_as(layout), slot);
         };
         fork::register();
@@ -295,12 +271,7 @@ impl<C: Control> Region<C> {
     #[inline]
     #[must_use]
     pub fn data(&self) -> Bytes<'_> {
-        let Layout { data, data_len, .. } = self.open.layout;
-        // SAFETY: `Layout` puts the data into the size of the region, which is mapped.
-        let start = unsafe { self.open.mapping.start.add(data) };
-        // SAFETY: mapped for the lifetime of `self`; no view reaches into the data but that of
-        // `words`, which is of atomics: those may be written by others, and so by copies from here.
-        unsafe { Bytes::new(start, data_len) }
+        self.open.mapping.bytes(self.open.layout)
     }
 
     /// `count` words of four bytes at `at` in the data, for a kind that has both words and bytes, each

@@ -10,20 +10,20 @@ use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, Weak};
 use rustix::fs::OFlags;
 
 use super::layout::{Header, Layout};
-use super::mapping::Mapping;
+use super::mapping::RegionMapping;
 use crate::members::MemberId;
 use crate::members::table::{MemberTable, Membership};
 use crate::{CheckedFd, memfd};
 
 /// A region as this process has it open: once, however many handles there are.
 pub(crate) struct Open {
-    pub(super) mapping: Mapping,
+    pub(super) mapping: RegionMapping,
     pub(super) descriptor: CheckedFd,
     pub(super) key: Key,
     pub(super) membership: Membership,
     pub(super) layout: Layout,
     /// [`Control::release_slot`] of its kind.
-    pub(super) release_slot: fn(&Mapping, Layout, usize),
+    pub(super) release_slot: fn(&RegionMapping, Layout, usize),
     /// See [`Region::local`].
     pub(super) local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -99,8 +99,8 @@ pub(super) fn key(device: u64, inode: u64, header: &Header) -> Key {
 /// Maps a region by a fresh open file description. It is this one that bears the lock of the member,
 /// and since the mapping keeps it, the lock lasts as long as the mapping, whatever becomes of the
 /// descriptor. (A fresh open shows at once, and not when it is first sent, that /proc is there.)
-pub(super) fn map(descriptor: &OwnedFd, size: usize) -> io::Result<(Mapping, CheckedFd)> {
+pub(super) fn map(descriptor: &OwnedFd, size: usize) -> io::Result<(RegionMapping, CheckedFd)> {
     let own = CheckedFd::new(memfd::reopen(descriptor, OFlags::RDWR)?)?;
-    let mapping = Mapping::new(own.get()?, size)?;
+    let mapping = RegionMapping::new(own.get()?, size)?;
     Ok((mapping, own))
 }
