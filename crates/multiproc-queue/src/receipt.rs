@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use multiproc_shm::members::{MemberId, Members};
 
-use crate::engine::slots::{Delivered, Slot};
+use crate::engine::slot::Slot;
+use crate::engine::slots::Delivered;
 use crate::inner::Core;
 use crate::task::Task;
 

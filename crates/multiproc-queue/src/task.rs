@@ -16,9 +16,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::engine::joinable::{Getting, Work};
+use crate::engine::letters::LetterEnd;
 use crate::engine::overflow::millis;
 use crate::engine::ring::Ring;
-use crate::engine::slots::{Delivered, LetterEnd, Slot};
+use crate::engine::slot::Slot;
+use crate::engine::slots::Delivered;
 use crate::error::{GetError, JoinTasksTimeoutError, PutError};
 use crate::fd_lane::{self, IncomingFds};
 use crate::inner::{Core, GetFailure, MOMENT, PATIENCE, ScratchBuffer, Wait};
