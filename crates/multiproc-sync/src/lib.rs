@@ -78,6 +78,10 @@ pub mod fault;
 pub mod raw;
 
 #[cfg(not(loom))]
+mod array;
+#[cfg(not(loom))]
+mod atomic;
+#[cfg(not(loom))]
 mod barrier;
 #[cfg(not(loom))]
 mod bounded_semaphore;
@@ -99,8 +103,6 @@ mod mutex;
 mod rlock;
 #[cfg(not(loom))]
 mod semaphore;
-#[cfg(not(loom))]
-mod shared;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -111,6 +113,8 @@ pub use multiproc_shm::{placed, region};
 
 #[cfg(not(loom))]
 pub use {
+    array::Shared,
+    atomic::Atomic,
     barrier::{Barrier, BarrierWaitResult},
     bounded_semaphore::{BoundedSemaphore, Permit},
     condition::{Condition, ConditionGuard, WaitTimeoutResult},
@@ -123,7 +127,6 @@ pub use {
     mutex::{Mutex, MutexGuard},
     rlock::{RLock, RLockGuard},
     semaphore::Semaphore,
-    shared::{Atomic, Shared},
 };
 
 #[cfg(not(loom))]
