@@ -284,12 +284,14 @@ impl Lock {
     }
 
     /// Who has it at this moment; `None` is nobody.
+    #[inline]
     #[must_use]
     pub fn owner(&self) -> Option<MemberId> {
         MemberId::from_bits(self.word.load(Ordering::Relaxed) & OWNER)
     }
 
     /// Whether a holder died inside, and nobody has repaired since.
+    #[inline]
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         self.word.load(Ordering::Relaxed) & ABANDONED != 0
