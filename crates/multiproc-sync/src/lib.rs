@@ -98,9 +98,13 @@ mod inspect;
 #[cfg(not(loom))]
 mod lock;
 #[cfg(not(loom))]
+mod methods;
+#[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
 mod rlock;
+#[cfg(not(loom))]
+mod robust;
 #[cfg(not(loom))]
 mod semaphore;
 
