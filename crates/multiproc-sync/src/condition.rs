@@ -259,7 +259,7 @@ impl Inspect for Condition {
         Inspection::of_lock(self.robust(), self.raw().waiting() > 0)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }

@@ -35,5 +35,5 @@ pub trait Inspect {
     fn inspect(&self) -> Inspection;
 
     /// See [`Region::stand_aside`].
-    fn stand_aside(&self);
+    fn observe(&self);
 }

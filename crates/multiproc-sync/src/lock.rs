@@ -110,7 +110,7 @@ impl Inspect for Lock {
         Inspection::of_lock(self.robust(), false)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }

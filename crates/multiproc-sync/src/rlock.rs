@@ -142,7 +142,7 @@ impl Inspect for RLock {
         Inspection::of_lock(self.robust(), false)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
