@@ -1,5 +1,5 @@
 //! What the benches compare with and std does not have. They are under `benches/`; see
-//! `docs/benchmarks.md`.
+//! `docs/benchmarks/results.md`.
 
 // What cannot be measured ends the bench.
 #![allow(clippy::missing_panics_doc)]

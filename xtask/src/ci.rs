@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check, the quick ones first.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::shell::{self, Error, Result, cargo, cargo_locked, failed};
@@ -32,13 +32,16 @@ impl Step {
     }
 }
 
-fn steps() -> Vec<Step> {
-    let cargo_step = |name, command| Step { name, action: Action::Cargo(command) };
-    let job = |name, run| Step { name, action: Action::Job(run) };
-
+fn doc() -> Command {
     let mut doc = cargo_locked("doc", &["--workspace", "--all-features", "--no-deps"]);
     // A broken link is only a warning by default.
     doc.env("RUSTDOCFLAGS", shell::with_flags("RUSTDOCFLAGS", "-D warnings"));
+    doc
+}
+
+fn steps() -> Vec<Step> {
+    let cargo_step = |name, command| Step { name, action: Action::Cargo(command) };
+    let job = |name, run| Step { name, action: Action::Job(run) };
 
     vec![
         // fmt has no --locked: it resolves nothing.
@@ -53,25 +56,51 @@ fn steps() -> Vec<Step> {
                 &["--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"],
             ),
         ),
-        cargo_step(
-            "build",
-            cargo_locked("build", &["--workspace", "--all-features", "--all-targets"]),
-        ),
         // No --all-targets here: it would leave out the doc tests.
         cargo_step("test", cargo_locked("test", &["--workspace", "--all-features"])),
-        // Apart, because the feature brings implementations that make some inference in other tests
-        // ambiguous.
-        cargo_step(
-            "json",
-            cargo_locked(
-                "test",
-                &["--package", "multiproc-pipe", "--features", "json", "--test", "json"],
-            ),
-        ),
+        job("deny", run_deny),
         job("loom", model::loom),
         job("faults", model::faults),
-        cargo_step("doc", doc),
+        cargo_step("doc", doc()),
+        cargo_step("package", package()),
     ]
+}
+
+/// Builds each published crate from its package alone, as crates.io would get it.
+fn package() -> Command {
+    cargo_locked("publish", &["--workspace", "--dry-run", "--allow-dirty", "--quiet"])
+}
+
+pub(crate) fn run_package(args: &[String]) -> Result {
+    if !args.is_empty() {
+        return Err(Error::Usage("package takes no arguments".into()));
+    }
+    shell::run(&mut package())
+}
+
+/// Licences, versions and sources of the dependencies. Advisories need a network: see CONTRIBUTING.
+pub(crate) fn run_deny(args: &[String]) -> Result {
+    if !args.is_empty() {
+        return Err(Error::Usage("deny takes no arguments".into()));
+    }
+    let is_installed = cargo("deny", &["--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !is_installed {
+        println!("deny: skipped, as cargo-deny is not installed: `cargo install cargo-deny`");
+        return Ok(());
+    }
+    let check = ["--offline", "check", "licenses", "bans", "sources"];
+    shell::run(&mut cargo("deny", &check))
+}
+
+pub(crate) fn run_doc(args: &[String]) -> Result {
+    if !args.is_empty() {
+        return Err(Error::Usage("doc takes no arguments".into()));
+    }
+    shell::run(&mut doc())
 }
 
 pub(crate) fn run(args: &[String]) -> Result {

@@ -44,6 +44,24 @@ const JOBS: &[Job] = &[
         run: model::faults,
     },
     Job {
+        name: "deny",
+        args: "",
+        help: "licences and sources of the dependencies, by cargo-deny",
+        run: ci::run_deny,
+    },
+    Job {
+        name: "doc",
+        args: "",
+        help: "the documentation of all crates, without warnings",
+        run: ci::run_doc,
+    },
+    Job {
+        name: "package",
+        args: "",
+        help: "packages each published crate, and builds it from its package",
+        run: ci::run_package,
+    },
+    Job {
         name: "bench",
         args: "[NAME] [-- BENCH-ARGS]",
         help: "the benchmarks, or the one called NAME",

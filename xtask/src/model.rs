@@ -42,7 +42,7 @@ const LOOM: Suite = Suite {
 const FAULTS: Suite = Suite {
     name: "faults",
     cfg: "multiproc_faults",
-    crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue", "multiproc"],
+    crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue", "multiproc-process"],
     // tests/*faults.rs of each crate; cargo fails if a crate has none.
     targets: &["--test", "*faults"],
     // Those that do more where they are given time.

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[derive(Debug)]
 pub(crate) enum Error {
     /// The call was wrong: exit code 2 and the list of jobs.
     Usage(String),

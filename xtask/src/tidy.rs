@@ -1,113 +1,233 @@
-//! `cargo xtask tidy`: the rules of the project that no compiler checks.
+//! `cargo xtask tidy`: the rules of the project that neither the compiler nor clippy checks.
 //!
-//! Every fault found is printed as `tidy: FILE:LINE: what is wrong, what to do`.
-
-mod crates;
-mod mask;
-mod reasons;
-mod unsafe_code;
-mod words;
+//! Each fault is printed as `tidy: FILE:LINE: what is wrong and what to do`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+use toml_edit::{DocumentMut, Item, RawString, Table};
 
 use crate::shell::{self, Error, Result, failed};
 
-#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Problem {
-    file: String,
-    line: usize,
-    text: String,
-}
+/// The published crates, and the crates of this workspace that each may depend on. Dev-dependencies
+/// are free, because users do not build them.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("multiproc-message", &[]),
+    ("multiproc-shm", &["message"]),
+    ("multiproc-pipe", &["message", "shm"]),
+    ("multiproc-sync", &["message", "shm"]),
+    // On pipe for `Source` alone.
+    ("multiproc-queue", &["message", "shm", "pipe"]),
+    ("multiproc-process", &["message", "shm", "pipe"]),
+    ("multiproc-manager", &["message", "shm", "pipe", "sync", "queue", "process"]),
+    ("multiproc", &["pipe", "sync", "queue", "process", "manager"]),
+    ("multiproc-cli", &["manager"]),
+];
 
-impl Problem {
-    fn new(file: &str, line: usize, text: impl Into<String>) -> Self {
-        Self { file: file.into(), line, text: text.into() }
-    }
-}
+/// The library files that may contain unsafe code, and why. The workspace denies it elsewhere, so
+/// such a file contains `allow(unsafe_code)`.
+const UNSAFE: &[(&str, &str)] = &[
+    ("crates/multiproc-shm/src/bytes.rs", "copies bytes into and out of shared memory"),
+    ("crates/multiproc-shm/src/checked.rs", "dup3 onto a descriptor that is shared"),
+    ("crates/multiproc-shm/src/mapping.rs", "maps memory, and copies out of it"),
+    ("crates/multiproc-shm/src/ofd_lock.rs", "OFD locks are not in rustix"),
+    ("crates/multiproc-shm/src/primitives/model.rs", "loom's cells return raw pointers"),
+    ("crates/multiproc-shm/src/region/fork.rs", "registers handlers of fork(2)"),
+    ("crates/multiproc-shm/src/region/mapping.rs", "maps and views shared memory"),
+    ("crates/multiproc-shm/src/region/placed.rs", "declares what may lie in shared memory"),
+    ("crates/multiproc-shm/src/sealed.rs", "refers to memory that cannot change"),
+    ("crates/multiproc-shm/src/segment.rs", "refers to memory that nobody else can write"),
+    ("crates/multiproc-shm/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
+    ("crates/multiproc-process/src/bootstrap.rs", "calls the spawned function"),
+    ("crates/multiproc-process/src/bulk.rs", "maps memory for large arguments"),
+    ("crates/multiproc-process/src/executable.rs", "asks the loader where the executable lies"),
+    ("crates/multiproc-process/src/inherited.rs", "closes descriptors by number"),
+    ("crates/multiproc-process/src/init.rs", "constructor of `enable_in_tests!`, SIGPIPE"),
+    ("crates/multiproc-process/src/newborn.rs", "constructor, environment marker, calls of libc"),
+    ("crates/multiproc-process/src/thread.rs", "blocked signals"),
+];
+
+/// The crates that need no unsafe code. The compiler holds them to the attribute.
+const FORBIDS_UNSAFE: &[&str] =
+    &["crates/multiproc-message/src/lib.rs", "crates/multiproc-pipe/src/lib.rs"];
+
+/// What no file may contain: a Perl regular expression, the files, and what to do instead.
+const FORBIDDEN: &[(&str, &[&str], &str)] = &[
+    (r"#\[ignore", &["*.rs"], "make the test run, or remove it"),
+    (r"(?<![\w._~)}-])/(home|root)/", &["*"], "use a path relative to the workspace"),
+];
 
 pub(crate) fn run(args: &[String]) -> Result {
     if !args.is_empty() {
         return Err(Error::Usage("tidy takes no arguments".into()));
     }
-    let tree = Tree::read(shell::root())?;
-    let crates = crates::read(&tree.root)?;
+    let metadata = MetadataCommand::new()
+        .current_dir(shell::root())
+        .no_deps()
+        .exec()
+        .map_err(|error| Error::Failed(format!("tidy cannot read the workspace: {error}")))?;
 
-    let mut problems = crates::check_layers(&crates);
-    problems.extend(crates::check_docs(&tree, &crates));
-    problems.extend(reasons::check(&crates));
-    problems.extend(unsafe_code::check(&tree));
-    problems.extend(words::check(&tree));
-    problems.sort();
+    let mut problems = check_layers(&metadata.packages);
+    for package in metadata.packages.iter().filter(|package| is_published(package)) {
+        problems.extend(check_package(package)?);
+    }
+    problems.extend(check_files("allow(unsafe_code)", UNSAFE.iter().map(|(file, _)| *file))?);
+    problems.extend(check_files("forbid(unsafe_code)", FORBIDS_UNSAFE.iter().copied())?);
+    for (pattern, files, what_to_do) in FORBIDDEN {
+        let found = git_grep("-nP", pattern, files)?;
+        problems.extend(found.iter().map(|line| format!("{line}\n    {what_to_do}")));
+    }
 
-    for Problem { file, line, text } in &problems {
-        eprintln!("tidy: {file}:{line}: {text}");
+    for problem in &problems {
+        eprintln!("tidy: {problem}");
     }
     match problems.len() {
-        0 => {
-            println!("tidy: {} files, no problems", tree.files.len());
-            Ok(())
-        }
-        1 => failed("tidy found 1 problem"),
-        n => failed(format!("tidy found {n} problems")),
+        0 => Ok(()),
+        n => failed(format!("tidy found {n} problem(s)")),
     }
 }
 
-/// The files of the project.
-struct Tree {
-    root: PathBuf,
-    /// Relative to the root, sorted.
-    files: Vec<String>,
+fn is_published(package: &Package) -> bool {
+    package.publish.as_ref().is_none_or(|registries| !registries.is_empty())
 }
 
-impl Tree {
-    fn read(root: PathBuf) -> Result<Self> {
-        // New files count before they are added to git, so that a fault shows before the commit.
-        let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
-        let output = Command::new("git")
-            .args(list)
-            .current_dir(&root)
-            .output()
-            .map_err(|error| Error::Failed(format!("tidy cannot start git: {error}")))?;
-        if !output.status.success() {
-            let why = String::from_utf8_lossy(&output.stderr);
-            return failed(format!("tidy cannot list the files by git: {}", why.trim()));
+fn check_layers(packages: &[Package]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let published = packages.iter().filter(|package| is_published(package));
+    for Package { name, dependencies, .. } in published {
+        let Some((_, below)) = LAYERS.iter().find(|(layer, _)| *layer == name.as_str()) else {
+            problems.push(format!("{name} is published but in no layer: add it to LAYERS"));
+            continue;
+        };
+        let own = dependencies.iter().filter(|used| used.kind != DependencyKind::Development);
+        for used in own.filter_map(|used| used.name.strip_prefix("multiproc")) {
+            if !below.contains(&used.trim_start_matches('-')) {
+                problems.push(format!("{name} may not depend on multiproc{used}: move the code"));
+            }
         }
-        let mut files: Vec<String> = String::from_utf8_lossy(&output.stdout)
-            .split_terminator('\0')
-            // A removed file is listed until the removal is added to git. A link's target is
-            // either listed itself or not part of the project.
-            .filter(|file| fs::symlink_metadata(root.join(file)).is_ok_and(|meta| meta.is_file()))
-            .map(String::from)
-            .collect();
-        files.sort();
-        files.dedup();
-        if files.is_empty() {
-            return failed("git lists no files, so tidy would check nothing");
-        }
-        Ok(Self { root, files })
     }
-
-    fn rust_files(&self) -> impl Iterator<Item = &str> {
-        self.files
-            .iter()
-            .map(String::as_str)
-            .filter(|file| Path::new(file).extension().is_some_and(|extension| extension == "rs"))
-    }
-
-    /// The bytes of `file`, or the problem of not being able to read it.
-    fn bytes(&self, file: &str) -> std::result::Result<Vec<u8>, Problem> {
-        fs::read(self.root.join(file))
-            .map_err(|error| Problem::new(file, 1, format!("cannot be read: {error}")))
-    }
-
-    fn text(&self, file: &str) -> std::result::Result<String, Problem> {
-        Ok(String::from_utf8_lossy(&self.bytes(file)?).into_owned())
-    }
+    problems
 }
 
-/// The number of the line that the byte at `offset` is in.
-fn line_of(text: &[u8], offset: usize) -> usize {
-    1 + text[..offset].iter().filter(|byte| **byte == b'\n').count()
+/// What crates.io shows of a package, its licences, and a reason for each dependency.
+fn check_package(package: &Package) -> Result<Vec<String>> {
+    let manifest = &package.manifest_path;
+    let mut problems = Vec::new();
+    let fields = [
+        ("description", package.description.is_some()),
+        ("documentation", package.documentation.is_some()),
+        ("homepage", package.homepage.is_some()),
+        ("keywords", !package.keywords.is_empty()),
+        ("categories", !package.categories.is_empty()),
+        ("readme", package.readme.is_some()),
+    ];
+    problems.extend(
+        fields.iter().filter(|(_, is_set)| !is_set).map(|(name, _)| format!("add `{name}`")),
+    );
+    for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        if !manifest.with_file_name(licence).exists() {
+            problems.push(format!("add a link to ../../{licence}, so that the package has it"));
+        }
+    }
+    let broken = |error: String| Error::Failed(format!("tidy cannot read {manifest}: {error}"));
+    let text = fs::read_to_string(manifest).map_err(|error| broken(error.to_string()))?;
+    let document: DocumentMut = text.parse().map_err(|error| broken(format!("{error}")))?;
+    problems.extend(
+        without_reason(&document).map(|name| {
+            format!("`{name}` has no reason: add a comment that states why it is needed")
+        }),
+    );
+    Ok(problems.into_iter().map(|problem| format!("{manifest}: {problem}")).collect())
+}
+
+/// The dependencies without a comment. The crates of this workspace need none: the layers are theirs.
+fn without_reason(document: &DocumentMut) -> impl Iterator<Item = &str> {
+    let targets = document.get("target").and_then(Item::as_table);
+    let parts = targets.into_iter().flatten().filter_map(|(_, target)| target.as_table());
+    let tables = parts.chain([document.as_table()]).flat_map(|part| {
+        ["dependencies", "dev-dependencies", "build-dependencies"]
+            .into_iter()
+            .filter_map(|kind| part.get(kind)?.as_table())
+    });
+    let names = tables.flat_map(|table| table.iter().map(move |(name, _)| (table, name)));
+    names
+        .filter(|(table, name)| !has_comment(table, name))
+        .map(|(_, name)| name)
+        .filter(|name| !name.starts_with("multiproc"))
+}
+
+/// Whether a comment stands above the line of `name`. That of `name.workspace = true` belongs to its
+/// last key.
+fn has_comment(table: &Table, name: &str) -> bool {
+    let above = |table: &Table, name: &str| {
+        let prefix = table.key(name).and_then(|key| key.leaf_decor().prefix());
+        prefix.and_then(RawString::as_str).is_some_and(|text| text.contains('#'))
+    };
+    let inner = table.get(name).and_then(Item::as_table).filter(|inner| inner.is_dotted());
+    above(table, name) || inner.is_some_and(|inner| inner.iter().any(|(key, _)| above(inner, key)))
+}
+
+/// Checks that exactly these library files contain `text`.
+fn check_files<'a>(text: &str, expected: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
+    let mut found = git_grep("-lF", text, &["crates/*/src/*.rs"])?;
+    let mut problems = Vec::new();
+    for file in expected {
+        let before = found.len();
+        found.retain(|other| other != file);
+        if found.len() == before {
+            problems.push(format!("{file}: no `{text}`: add it, or remove the file from the list"));
+        }
+    }
+    problems.extend(found.into_iter().map(|file| {
+        format!("{file}: contains `{text}`: move the code, or add the file to the list in tidy.rs")
+    }));
+    Ok(problems)
+}
+
+/// The lines or files that `git grep` finds, those that are not yet added to git included.
+fn git_grep(option: &str, pattern: &str, files: &[&str]) -> Result<Vec<String>> {
+    let output = Command::new("git")
+        .current_dir(shell::root())
+        // Columns are characters, not bytes.
+        .env("LC_ALL", "C.UTF-8")
+        .args(["grep", "--untracked", "-I", option, "-e", pattern, "--"])
+        .args(files)
+        .args([":!xtask/src/tidy.rs", ":!Cargo.lock"])
+        .output()
+        .map_err(|error| Error::Failed(format!("tidy cannot start git: {error}")))?;
+    // Exit code 1: nothing was found.
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        return failed(format!("git grep: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependency_without_comment_has_no_reason() {
+        let text = "[dependencies]\n# Futexes.\nrustix = '1'\nserde.workspace = true\n# Why.\n\
+                    loom.workspace = true\nmultiproc-shm = '1'\n\
+                    [target.'cfg(loom)'.dev-dependencies]\nlibc = '1'\n";
+        let document = text.parse().unwrap();
+        assert_eq!(without_reason(&document).collect::<Vec<_>>(), ["libc", "serde"]);
+    }
+
+    #[test]
+    fn unlisted_and_missing_files_are_problems() {
+        let listed = UNSAFE.iter().map(|(file, _)| *file);
+        assert_eq!(check_files("allow(unsafe_code)", listed.clone().skip(1)).unwrap().len(), 1);
+        let more = listed.chain(["crates/none.rs"]);
+        assert_eq!(check_files("allow(unsafe_code)", more).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn forbidden_texts_are_found() {
+        let matches = |pattern: &str| !git_grep("-nP", pattern, &["*"]).unwrap().is_empty();
+        assert!(matches("edition = .2024."));
+        assert!(!matches(concat!("no file has ", "this text")));
+    }
 }

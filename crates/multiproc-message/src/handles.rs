@@ -20,20 +20,14 @@
 //! # }
 //! ```
 
-use std::any::{Any, type_name};
 use std::cell::Cell;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::error::{DecodeError, EncodeError};
-use crate::native::{self, Decoder, Encoder};
 
 /// How many descriptors a message can have.
 pub const MAX_DESCRIPTORS: usize = 12 * 253;
@@ -41,23 +35,23 @@ pub const MAX_DESCRIPTORS: usize = 12 * 253;
 /// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
 /// message pays for it, and few have handles.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Doing {
+pub(crate) enum Doing {
     Nothing,
     Encoding,
     Decoding,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct State {
+pub(crate) struct State {
     doing: Doing,
     /// Whether [`TABLE`] belongs to what is being done; if not, it belongs to nobody.
-    has_table: bool,
+    pub(crate) has_table: bool,
 }
 
-const NOTHING: State = State { doing: Doing::Nothing, has_table: false };
+pub(crate) const NOTHING: State = State { doing: Doing::Nothing, has_table: false };
 
 thread_local! {
-    static STATE: Cell<State> = const { Cell::new(NOTHING) };
+    pub(crate) static STATE: Cell<State> = const { Cell::new(NOTHING) };
     /// In a box, because a message without handles has to move it, too. Without a destructor, so that
     /// it is there to the very end of the thread: another thread-local's destructor may send a
     /// message, or a handler of atexit(3). Nothing is lost by it, because outside of an encode or a
@@ -72,15 +66,15 @@ fn replace_table(table: Option<Box<Table>>) -> Option<Box<Table>> {
 
 /// The descriptors of one message while it is being encoded or decoded.
 #[derive(Default)]
-struct Table {
+pub(crate) struct Table {
     /// Decoding takes them out one by one: `None` is one that was claimed.
     descriptors: Vec<Option<OwnedFd>>,
     /// Flags of handles that must know whether they have been sent: see [`tell_when_sent`].
     sent: Vec<Arc<AtomicBool>>,
 }
 
-/// The handles in a value that was encoded: see [`encode_unsent`].
-pub struct Handles(Box<Table>);
+/// The handles in a value that was encoded: see [`encode_unsent`](crate::encode_unsent).
+pub struct Handles(pub(crate) Box<Table>);
 
 impl Handles {
     /// Their descriptors, to be sent with the bytes.
@@ -105,14 +99,14 @@ impl fmt::Debug for Handles {
 
 /// One encode or decode. The outer one's table is put back at the end, also when a user's
 /// `Serialize` panics.
-struct Scope {
+pub(crate) struct Scope {
     outer: State,
     outer_table: Option<Box<Table>>,
 }
 
 impl Scope {
     #[inline]
-    fn enter(doing: Doing) -> Self {
+    pub(crate) fn enter(doing: Doing) -> Self {
         let outer = STATE.replace(State { doing, has_table: false });
         let outer_table = if outer.has_table { Some(take_table()) } else { None };
         Self { outer, outer_table }
@@ -120,7 +114,7 @@ impl Scope {
 
     /// What handles have put into the table, if any did.
     #[inline]
-    fn table(&self) -> Option<Box<Table>> {
+    pub(crate) fn table(&self) -> Option<Box<Table>> {
         let state = STATE.get();
         if !state.has_table {
             return None;
@@ -162,60 +156,6 @@ fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
     result
 }
 
-/// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
-///
-/// The handles count as sent from here on: half of a connection, say, no longer ends its direction
-/// when the value is dropped. Where sending can still fail and give the value back, use
-/// [`encode_unsent`].
-///
-/// # Errors
-///
-/// If the value's `Serialize` fails, or the value has more than 256 levels: structs, options,
-/// sequences and so on in one another. `bytes` is then as before, and nothing is left open.
-#[inline]
-pub fn encode<T: Serialize + ?Sized>(
-    value: &T,
-    bytes: &mut Vec<u8>,
-) -> Result<Vec<OwnedFd>, EncodeError> {
-    let before = bytes.len();
-    let scope = Scope::enter(Doing::Encoding);
-    match value.serialize(Encoder::new(bytes)) {
-        Ok(()) if !STATE.get().has_table => Ok(Vec::new()),
-        Ok(()) => Ok(scope.table().map_or_else(Vec::new, |table| {
-            let mut handles = Handles(table);
-            let descriptors = handles.take_descriptors();
-            handles.sent();
-            descriptors
-        })),
-        Err(error) => {
-            bytes.truncate(before);
-            Err(EncodeError::new::<T>(error.into_reason()))
-        }
-    }
-}
-
-/// As [`encode`], for a value that may come back: its handles, if it has any, learn from
-/// [`Handles::sent`] that they have moved.
-///
-/// # Errors
-///
-/// As [`encode`].
-#[inline]
-pub fn encode_unsent<T: Serialize + ?Sized>(
-    value: &T,
-    bytes: &mut Vec<u8>,
-) -> Result<Option<Handles>, EncodeError> {
-    let before = bytes.len();
-    let scope = Scope::enter(Doing::Encoding);
-    match value.serialize(Encoder::new(bytes)) {
-        Ok(()) => Ok(scope.table().map(Handles)),
-        Err(error) => {
-            bytes.truncate(before);
-            Err(EncodeError::new::<T>(error.into_reason()))
-        }
-    }
-}
-
 /// Sets the flag when the message being encoded has been sent, and not if it comes back in an error.
 #[doc(hidden)] // for handles of this workspace
 pub fn tell_when_sent(flag: &Arc<AtomicBool>) {
@@ -224,82 +164,11 @@ pub fn tell_when_sent(flag: &Arc<AtomicBool>) {
     }
 }
 
-/// Decodes a value from all of `bytes`; its handles take their descriptors, the others are closed.
-///
-/// # Errors
-///
-/// If the bytes are no value of this type, or something is left over, or its `Deserialize` panics (the
-/// error then holds the panic's message), or the value has more than 256 levels. (Decoding those takes some 400 KiB of stack in a debug build, and more if the type holds
-/// kilobytes in each; a thread with less than that cannot be saved from a hostile sender, if the type
-/// can hold itself.)
-#[inline]
-pub fn decode<T: DeserializeOwned>(
-    bytes: &[u8],
-    descriptors: Vec<OwnedFd>,
-) -> Result<T, DecodeError> {
-    decode_as(bytes, descriptors)
-}
-
-/// As [`decode`], with an error of the caller's own. (To make another result of a result moves the
-/// value once more.)
-///
-/// # Errors
-///
-/// As [`decode`].
-#[inline]
-pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
-    bytes: &[u8],
-    descriptors: Vec<OwnedFd>,
-) -> Result<T, E> {
-    // Unwind safe: what a value's own code has changed elsewhere is its own affair, as with every panic;
-    // nothing else outlives the panic but the table, which its scope puts back.
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
-        let _scope = Scope::enter(Doing::Decoding);
-        if !descriptors.is_empty() {
-            offer(descriptors);
-        }
-        let mut decoder = Decoder::new(bytes);
-        // No other call between the two: each would move the value once more.
-        match T::deserialize(decoder.value()) {
-            Ok(value) => match decoder.end() {
-                Ok(()) => Ok(value),
-                Err(error) => Err(decode_error::<T>(error).into()),
-            },
-            Err(error) => Err(decode_error::<T>(error).into()),
-        }
-    }));
-    match decoded {
-        Ok(result) => result,
-        Err(panic) => Err(panicked::<T>(panic).into()),
-    }
-}
-
 /// Puts what came into the table, for handles to [`claim`].
 #[cold]
-fn offer(descriptors: Vec<OwnedFd>) {
+pub(crate) fn offer(descriptors: Vec<OwnedFd>) {
     let descriptors = descriptors.into_iter().map(Some).collect();
     set_table(Box::new(Table { descriptors, ..Table::default() }));
-}
-
-#[cold]
-fn decode_error<T>(error: native::Error) -> DecodeError {
-    DecodeError { type_name: type_name::<T>(), reason: error.into_reason() }
-}
-
-/// The error of a value whose `Deserialize` panicked.
-#[cold]
-fn panicked<T>(panic: Box<dyn Any + Send>) -> DecodeError {
-    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text.as_str(),
-        _ => "a panic with a payload that is no text",
-    };
-    let reason = format!("its `Deserialize` panicked: {text}");
-    // Its drop may panic as well. Then that one's payload is left alone.
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(another);
-    }
-    DecodeError { type_name: type_name::<T>(), reason }
 }
 
 /// Puts a descriptor into the message being encoded. To be called from a handle's `Serialize`.
@@ -358,7 +227,8 @@ mod tests {
     use std::fs::File;
 
     use super::*;
-    use crate::Descriptor;
+    use crate::native::Encoder;
+    use crate::{Descriptor, decode, encode};
 
     fn null() -> Descriptor {
         File::open("/dev/null").unwrap().into()
@@ -426,70 +296,6 @@ mod tests {
             let error = decode::<(Descriptor, Descriptor)>(&bytes, descriptors()).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
-    }
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    enum Tree {
-        Leaf,
-        Node(Box<Tree>),
-        Nodes(Vec<Tree>),
-    }
-
-    #[test]
-    fn value_that_is_too_deep_is_refused_and_leaves_no_bytes() {
-        let tree = |levels| (1..levels).fold(Tree::Leaf, |tree, _| Tree::Node(Box::new(tree)));
-        let mut bytes = vec![1, 2];
-        let error = encode(&(null(), tree(256)), &mut bytes).unwrap_err();
-        assert!(error.reason().contains("at most 256 levels"), "{error}");
-        assert_eq!(bytes, [1, 2], "what was there before stays");
-        let descriptors = encode(&(null(), tree(255)), &mut bytes).unwrap();
-        let (_, back) = decode::<(Descriptor, Tree)>(&bytes[2..], descriptors).unwrap();
-        assert_eq!(back, tree(255));
-    }
-
-    #[test]
-    fn panic_in_deserialize_is_a_decode_error_with_its_message() {
-        #[derive(Debug)]
-        struct Checked(u8);
-        impl<'de> Deserialize<'de> for Checked {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                match u8::deserialize(deserializer)? {
-                    0 => panic!("a plain text"),
-                    1 => std::panic::panic_any(1),
-                    2 => std::panic::panic_any(Payload),
-                    number => {
-                        assert!(number < 10, "out of range: {number}");
-                        Ok(Self(number))
-                    }
-                }
-            }
-        }
-        struct Payload;
-        impl Drop for Payload {
-            fn drop(&mut self) {
-                panic!("and once more");
-            }
-        }
-        let error = |number| {
-            let bytes = [0, 0, 0, 0, number];
-            let descriptors = vec![OwnedFd::from(null())];
-            decode::<(Descriptor, Checked)>(&bytes, descriptors).unwrap_err()
-        };
-        assert_eq!(error(11).reason(), "its `Deserialize` panicked: out of range: 11");
-        assert!(error(11).type_name().contains("Checked"));
-        assert_eq!(error(0).reason(), "its `Deserialize` panicked: a plain text");
-        for number in [1, 2] {
-            assert!(error(number).reason().contains("a payload that is no text"));
-        }
-        assert!(STATE.get() == NOTHING);
-        assert_eq!(decode::<Checked>(&[3], Vec::new()).unwrap().0, 3);
-    }
-
-    #[test]
-    fn left_over_bytes_are_refused() {
-        let error = decode::<u8>(&[1, 2, 3], Vec::new()).unwrap_err();
-        assert_eq!(error.type_name(), "u8");
-        assert!(error.to_string().contains("2 bytes are left over"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which of serde's attributes work: the table in docs/protocol.md, row by row.
+//! Which of serde's attributes work: the table in docs/formats.md, row by row.
 
 use std::fmt::{self, Debug};
 

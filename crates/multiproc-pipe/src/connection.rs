@@ -8,8 +8,8 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{
     RecvBytesError, RecvError, RecvTimeoutError, SendError, SendFault, SendTimeoutError,
@@ -197,7 +197,8 @@ impl<T> Outgoing<T> {
     }
 }
 
-impl<T: DeserializeOwned> Outgoing<T> {
+// Not `DeserializeOwned`: a type such as `&str` would match that as well, and then not compile.
+impl<T: Deserialize<'static>> Outgoing<T> {
     /// An error, if values of this type could be sent and not received.
     #[inline]
     fn check_type(&self) -> Result<(), SendFault> {
@@ -248,7 +249,7 @@ macro_rules! sends {
         /// Sending values.
         impl<$($param),*> $end<$($param),*>
         where
-            $type: Serialize + DeserializeOwned,
+            $type: Serialize + Deserialize<'static>,
         {
             /// Sends a value: returns when all of it is with the kernel.
             ///

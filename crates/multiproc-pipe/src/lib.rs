@@ -75,6 +75,7 @@
 #[cfg(multiproc_faults)]
 pub mod syscall_script;
 
+#[cfg(feature = "listener")]
 mod address;
 mod connection;
 mod error;
@@ -82,6 +83,7 @@ mod frame;
 mod frame_reader;
 mod frame_writer;
 mod iter;
+#[cfg(feature = "listener")]
 mod listener;
 mod pipe;
 mod shared_bytes;
@@ -92,6 +94,7 @@ mod syscalls;
 mod transfer;
 mod wait;
 
+#[cfg(feature = "listener")]
 pub use address::Address;
 pub use connection::{Connection, Receiver, Sender};
 pub use error::{
@@ -99,7 +102,10 @@ pub use error::{
     TrySendError,
 };
 pub use iter::{IntoIter, Iter};
-pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
+#[cfg(feature = "listener")]
+pub use listener::{
+    AllowedUsers, Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout,
+};
 /// Values that carry descriptors, for those who build on this crate.
 pub use multiproc_message as message;
 #[cfg(feature = "json")]

@@ -198,9 +198,11 @@ fn type_that_is_only_known_to_be_written_can_be_sent() {
     let (left, right) = duplex::<&str, ()>().unwrap();
     let (receiver, sender) = simplex::<&str>().unwrap();
     pass_on(&left, &sender, || "text");
+    left.send("text").unwrap();
+    sender.send("bytes").unwrap();
     let right = right.retype::<(), String>();
-    assert_eq!([(); 2].map(|()| right.recv().unwrap()), ["text", "text"]);
-    assert_eq!([(); 2].map(|()| receiver.recv_bytes().unwrap().len()), [5, 5]);
+    assert_eq!([(); 3].map(|()| right.recv().unwrap()), ["text"; 3]);
+    assert_eq!([(); 3].map(|()| receiver.recv_bytes().unwrap().len()), [5, 5, 6]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +19,9 @@ use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
-use crate::inner::{Core, GetFailure, PutFailure, Wait};
+use crate::inner::{Core, GetFailure, Wait};
 use crate::memory::TaskLimits;
-use crate::methods::{STEP, common, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::methods::{common, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::queue::{Producer, Shutdown};
 use crate::task::Task;
 

@@ -44,6 +44,12 @@
 //! queue, until some are received. (For the user's limit that can be anywhere, and nothing tells the
 //! producer: it tries again after 1 ms, then less and less often, at last every quarter of a second.)
 //!
+//! A value that could be put and not be got comes back from `put`: one that is nested more than 256
+//! levels deep, or of a type whose `Deserialize` asks the data what comes next (`serde_json::Value`, an
+//! enum with serde's `untagged`, `tag` or `content`, a struct with `flatten`). Wrap such a type in `Json`,
+//! which the feature `json` of `multiproc-message` adds. A type that implements only `Serialize` is not
+//! checked.
+//!
 //! # The end
 //!
 //! Hand out [`Producer`]s and [`Consumer`]s: when nobody is left on the other side, killed or not,
@@ -79,6 +85,8 @@ mod joinable;
 mod memory;
 #[cfg(not(loom))]
 mod methods;
+#[cfg(not(loom))]
+mod put;
 #[cfg(not(loom))]
 mod queue;
 #[cfg(not(loom))]

@@ -1,9 +1,6 @@
 //! What several kinds of handles can do alike, each with its documentation: macros, so that it is
 //! written once.
 
-/// How many items are taken from an iterator at a time.
-pub(crate) const STEP: usize = 128;
-
 pub(crate) fn only_a_deadline_gives_up() -> ! {
     unreachable!("only a deadline gives up")
 }
@@ -153,7 +150,7 @@ macro_rules! puts {
             }
         }
 
-        impl<T: Serialize> $name<T> {
+        impl<T: Serialize + Deserialize<'static>> $name<T> {
             /// Puts an item, waiting for room as long as it takes.
             ///
             /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this
@@ -162,12 +159,14 @@ macro_rules! puts {
             ///
             /// # Errors
             ///
-            /// See [`PutError`]: it gives the item back.
+            /// See [`PutError`]: it gives the item back. An item of a type that could be put and not be
+            /// got (an enum with serde's `untagged`, for example) is an
+            /// [`Encode`](PutError::Encode) error.
+            #[inline]
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-                match self.core.put(&item, Wait::Deadline(Deadline::NEVER)) {
-                    Ok(()) => Ok(()),
-                    Err(PutFailure::For(reason)) => Err(PutError::new(item, *reason)),
-                    Err(PutFailure::NotNow | PutFailure::Stalled) => only_a_deadline_gives_up(),
+                match self.core.check_type() {
+                    Ok(()) => self.core.put(item),
+                    Err(reason) => Err(PutError::new(item, reason)),
                 }
             }
 
@@ -176,12 +175,11 @@ macro_rules! puts {
             /// # Errors
             ///
             /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
+            #[inline]
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-                match self.core.put(&item, Wait::Now) {
-                    Ok(()) => Ok(()),
-                    Err(PutFailure::For(reason)) => Err(TryPutError::new(item, *reason)),
-                    Err(PutFailure::NotNow) => Err(TryPutError::Full(item)),
-                    Err(PutFailure::Stalled) => Err(TryPutError::Stalled(item)),
+                match self.core.check_type() {
+                    Ok(()) => self.core.try_put(item),
+                    Err(reason) => Err(TryPutError::new(item, reason)),
                 }
             }
 
@@ -196,7 +194,10 @@ macro_rules! puts {
                 item: T,
                 timeout: Duration,
             ) -> Result<(), PutTimeoutError<T>> {
-                self.put_until(item, Deadline::after(timeout))
+                match self.core.check_type() {
+                    Ok(()) => self.core.put_timeout(item, timeout),
+                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
+                }
             }
 
             /// Puts an item, waiting for room until `deadline` at most.
@@ -209,16 +210,9 @@ macro_rules! puts {
                 item: T,
                 deadline: Instant,
             ) -> Result<(), PutTimeoutError<T>> {
-                self.put_until(item, Deadline::at(deadline))
-            }
-
-            fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
-                match self.core.put(&item, Wait::Deadline(deadline)) {
-                    Ok(()) => Ok(()),
-                    Err(PutFailure::For(reason)) => Err(PutTimeoutError::new(item, *reason)),
-                    Err(PutFailure::NotNow | PutFailure::Stalled) => {
-                        Err(PutTimeoutError::Timeout(item))
-                    }
+                match self.core.check_type() {
+                    Ok(()) => self.core.put_deadline(item, deadline),
+                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
                 }
             }
 
@@ -239,23 +233,17 @@ macro_rules! puts {
                 &self,
                 items: impl IntoIterator<Item = T>,
             ) -> Result<(), PutManyError<T>> {
-                let mut items = items.into_iter();
-                let mut put = 0;
-                loop {
-                    let most = items.size_hint().0.clamp(1, STEP);
-                    let mut step: Vec<T> = items.by_ref().take(most).collect();
-                    if step.is_empty() {
-                        return Ok(());
-                    }
-                    let (count, result) =
-                        self.core.put_batch(&step, Wait::Deadline(Deadline::NEVER));
-                    put += count;
-                    let Err(refused) = result else { continue };
-                    let PutFailure::For(reason) = refused else { only_a_deadline_gives_up() };
-                    let rest = step.split_off(count + 1);
-                    let Some(item) = step.pop() else { unreachable!("one was refused") };
-                    return Err(PutManyError { put, error: PutError::new(item, *reason), rest });
-                }
+                self.core.put_many_if(items, || self.core.check_type())
+            }
+        }
+
+        /// For types that are not known to implement `Deserialize`.
+        impl<T> Deref for $name<T> {
+            type Target = Core<T>;
+
+            #[inline]
+            fn deref(&self) -> &Core<T> {
+                &self.core
             }
         }
     };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ use crate::error::{
     GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
-use crate::inner::{Core, GetFailure, PutFailure, Wait};
-use crate::methods::{STEP, common, gets, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::inner::{Core, GetFailure, Wait};
+use crate::methods::{common, gets, only_a_deadline_gives_up, puts, ready_to_get};
 
 /// How a queue ends; see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,6 +62,8 @@ impl<T> Task<T> {
     /// by the task's [`id`](Self::id), if the value has it. The other way round, a result could be
     /// lost, and both at once is not possible, since the two queues are in different memory.
     ///
+    /// Unlike the `put` of a handle, this does not check whether values of the type can be got.
+    ///
     /// # Errors
     ///
     /// If the result cannot be put: with the task, which is not ended, and the value.
@@ -160,7 +162,8 @@ macro_rules! puts_results {
     ($($name:ident)*) => {$(
         impl<T: Serialize> Puts<T> for $name<T> {
             fn put(&self, item: T) -> Result<(), PutError<T>> {
-                self.put(item)
+                // That of the shared part: `Deserialize`, which the handle's own asks for, is not known.
+                (**self).put(item)
             }
         }
     )*};

@@ -20,7 +20,7 @@ multiproc::enable_in_tests!();
 const READY: u64 = 1 << 32 | 2 << 30;
 const DEAD: u64 = 1 << 32 | 3 << 30;
 
-/// Where the control block of the tasks has the counts, and where slots are: see `docs/protocol.md`.
+/// Where the control block of the tasks has the counts, and where slots are: see `docs/formats.md`.
 const RETURNED: u64 = CONTROL + 1028;
 const HIGHS: u64 = CONTROL + 1032;
 const SLOT: u64 = 64;

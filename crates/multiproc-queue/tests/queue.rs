@@ -188,7 +188,7 @@ fn an_item_may_put_and_get_while_it_is_encoded() {
         }
     }
     let numbers = Queue::bounded(5).unwrap();
-    let relayed = Queue::bounded(5).unwrap();
+    let relayed = Queue::<(u32, Relay)>::bounded(5).unwrap();
     let result: Queue<(u32, u32)> = retype(&relayed);
     numbers.put(7).unwrap();
     relayed.put((6u32, Relay(numbers))).unwrap();

@@ -1,6 +1,11 @@
 //! Values that cannot cross: what a queue does with them.
 
-use multiproc_queue::{DeathReason, GetError, JoinableQueue, PutError, Queue, TryPutError};
+use std::time::{Duration, Instant};
+
+use multiproc_queue::{
+    DeathReason, GetError, JoinableQueue, Producer, PutError, PutTimeoutError, Puts, Queue,
+    TryPutError,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -92,4 +97,95 @@ fn task_whose_deserialize_panics_is_a_dead_letter_with_the_message() {
     let task = queue.get().unwrap();
     assert_eq!(*task, Small(1));
     task.task_done();
+}
+
+/// Which variant it is, its `Deserialize` finds out from the data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Either {
+    Number(u32),
+    Text(String),
+}
+
+/// So does this one, by its variants' tag.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Empty,
+    Full { number: u32 },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    id: u32,
+    #[serde(flatten)]
+    rest: std::collections::BTreeMap<String, u32>,
+}
+
+#[test]
+fn item_of_a_type_that_cannot_be_got_comes_back_from_every_put() {
+    let item = || vec![Some(Either::Number(7))];
+    let queue = Queue::bounded(10).unwrap();
+    // Twice: the second time, the type is known.
+    for _ in 0..2 {
+        let PutError::Encode(back, error) = queue.put(item()).unwrap_err() else { panic!() };
+        assert_eq!(back, item());
+        assert!(error.reason().contains("`Json`"), "{error}");
+    }
+    let TryPutError::Encode(back, _) = queue.try_put(item()).unwrap_err() else { panic!() };
+    assert_eq!(back, item());
+    let refused = queue.put_timeout(item(), Duration::from_secs(1)).unwrap_err();
+    assert!(matches!(refused, PutTimeoutError::Encode(back, _) if back == item()));
+    let refused = queue.put_deadline(item(), Instant::now()).unwrap_err();
+    assert!(matches!(refused, PutTimeoutError::Encode(back, _) if back == item()));
+    let refused = queue.put_many([item(), item(), item()]).unwrap_err();
+    assert_eq!(refused.put(), 0);
+    assert_eq!(refused.into_items(), [item(), item(), item()]);
+    queue.put_many([]).unwrap();
+    let refused = queue.producer().put(item()).unwrap_err();
+    assert!(matches!(refused, PutError::Encode(back, _) if back == item()));
+    assert!(queue.is_empty(), "nothing was put");
+}
+
+#[test]
+fn task_of_a_type_that_cannot_be_got_comes_back() {
+    let queue = JoinableQueue::bounded(10).unwrap();
+    let item = || Tagged::Full { number: 1 };
+    let PutError::Encode(back, _) = queue.put(item()).unwrap_err() else { panic!() };
+    assert_eq!(back, item());
+    let TryPutError::Encode(back, _) = queue.try_put(item()).unwrap_err() else { panic!() };
+    assert_eq!(back, item());
+    let refused = queue.producer().put_many([item(), Tagged::Empty]).unwrap_err();
+    assert_eq!(refused.into_items(), [item(), Tagged::Empty]);
+    assert_eq!((queue.unfinished(), queue.dead_letters_len()), (0, 0));
+}
+
+#[test]
+fn item_with_a_flattened_field_comes_back() {
+    let queue = Queue::bounded(10).unwrap();
+    let item = || Flat { id: 1, rest: [("x".to_owned(), 2)].into() };
+    let PutError::Encode(back, _) = queue.put(item()).unwrap_err() else { panic!() };
+    assert_eq!(back, item());
+    assert!(queue.is_empty(), "nothing was put");
+}
+
+#[test]
+fn item_of_a_type_that_is_only_known_to_be_written_can_be_put() {
+    fn pass_on<T: Serialize>(handle: &Producer<T>, make: impl Fn() -> T) {
+        let moment = Duration::from_secs(1);
+        handle.put(make()).unwrap();
+        handle.try_put(make()).unwrap();
+        handle.put_timeout(make(), moment).unwrap();
+        handle.put_deadline(make(), Instant::now() + moment).unwrap();
+        handle.put_many([make(), make()]).unwrap();
+        Puts::put(handle, make()).unwrap();
+    }
+    let queue = Queue::<&str>::bounded(10).unwrap();
+    pass_on(&queue.producer(), || "text");
+    queue.put("more").unwrap();
+    assert_eq!(queue.len(), 8);
+    let tasks = JoinableQueue::<&str>::bounded(10).unwrap();
+    pass_on(&tasks.producer(), || "text");
+    tasks.put("more").unwrap();
+    assert_eq!(tasks.unfinished(), 8);
 }

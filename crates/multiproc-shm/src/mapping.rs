@@ -1,11 +1,18 @@
-//! Mappings of whole files. Opens `unsafe` to make and end them, and to read and copy what is there.
+//! The one wrapper around mmap(2): a mapping of a whole file.
+//!
+//! Opens `unsafe` to make and end mappings, and to read and copy what is in them.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::io::Errno;
+use rustix::mm::{
+    Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags, madvise, mlock_with, mmap, mprotect,
+    munmap,
+};
+use rustix::process::{Resource, getrlimit};
 
 /// A mapping of the first `len` bytes of a file. Unmapped when dropped.
 #[derive(Debug)]
@@ -14,6 +21,8 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
+// Regions are not part of the models.
+#[cfg_attr(loom, allow(dead_code))]
 impl Mapping {
     /// The kernel has no mappings of no bytes; then this is none.
     pub(crate) fn new(
@@ -27,16 +36,63 @@ impl Mapping {
         }
         // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
         let start = unsafe { mmap(ptr::null_mut(), len, protection, flags, descriptor, 0) };
-        let start = start.map_err(|error| {
-            let error = io::Error::from(error);
-            io::Error::new(error.kind(), format!("{len} bytes of memory cannot be mapped: {error}"))
-        })?;
+        let start = start.map_err(|error| cannot_map(error, len))?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The address of the byte at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If `len` bytes from there on are not all in the mapping.
+    #[inline]
+    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(offset <= self.len && len <= self.len - offset, "checked by the caller");
+        // SAFETY: in range by the assertion, so in one allocation.
+        unsafe { self.start.add(offset) }
+    }
+
+    /// Opens a mapping without access for reading and writing, and locks each page into memory when it
+    /// is first touched.
+    pub(crate) fn open_locked_on_fault(&self) -> io::Result<()> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY: exactly this mapping. It has no access, so nothing has a view of it.
+        unsafe { mlock_with(start, self.len, MlockFlags::ONFAULT) }
+            .map_err(|error| cannot_map(error, self.len))?;
+        // SAFETY: as above.
+        Ok(unsafe { mprotect(start, self.len, MprotectFlags::READ | MprotectFlags::WRITE) }?)
+    }
+
+    /// Maps the same file through another open file description, at the same address, readable and
+    /// writable: the mapping then keeps that description alive, and no longer the one before.
+    pub(crate) fn replace(&self, descriptor: impl AsFd, flags: MapFlags) -> io::Result<()> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let (address, flags) = (self.start.as_ptr().cast(), flags | MapFlags::FIXED);
+        // SAFETY: exactly this mapping is replaced, in one step, by one of the same memory, so every
+        // view of it stays valid.
+        unsafe { mmap(address, self.len, access, flags, descriptor, 0) }?;
+        Ok(())
+    }
+
+    pub(crate) fn leave_out_of_core_dumps(&self) {
+        // SAFETY: exactly this mapping; the advice changes nothing but core dumps. If it fails, a core
+        // dump is larger, no more.
+        let _ = unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontDump) };
+    }
+
+    /// Gives the memory of whole pages back: they are zero from then on. The mapping must be one that
+    /// other processes may write at any time, so that nothing has a reference to its bytes.
+    pub(crate) fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
+        let start = self.at(offset, len);
+        // SAFETY: in this mapping, which is shared memory: others may write it at any time, too, and
+        // every access here allows for that.
+        Ok(unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxRemove) }?)
     }
 
     /// What is there.
@@ -82,6 +138,28 @@ impl Mapping {
         // SAFETY: reserved and initialised above.
         unsafe { copy.set_len(count) };
         Ok(copy)
+    }
+}
+
+/// Why there is no mapping, with the limit that is to be raised.
+fn cannot_map(error: Errno, len: usize) -> io::Error {
+    let limit = match error {
+        Errno::NOMEM => (Resource::As, "address space", "RLIMIT_AS", "ulimit -v"),
+        Errno::AGAIN | Errno::PERM => {
+            (Resource::Memlock, "locked memory (after mlockall(2))", "RLIMIT_MEMLOCK", "ulimit -l")
+        }
+        error => return error.into(),
+    };
+    let (resource, what, name, command) = limit;
+    match getrlimit(resource).current {
+        Some(limit) => io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!(
+                "{len} bytes of shared memory need as much {what}, and this process may have \
+                 {limit} bytes in all ({name}, `{command}`): raise that limit"
+            ),
+        ),
+        None => error.into(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
-    CWD, FileType, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom, fcntl_get_seals, fstat, fstatfs,
-    memfd_create, openat, seek,
+    CWD, FileType, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom, Stat, fcntl_get_seals, fstat,
+    fstatfs, memfd_create, openat, seek,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -49,9 +49,8 @@ pub(crate) fn check_limit(size: u64) -> io::Result<()> {
     }
 }
 
-/// The size of a file that came from elsewhere, after a look that reading it is safe: it is a memfd
-/// with these seals, all of it is there, and none of it can go away.
-pub(crate) fn check(descriptor: impl AsFd, wanted: SealFlags) -> io::Result<usize> {
+/// Checks a file that came from elsewhere: it is a memfd with these seals. Returns its status.
+pub(crate) fn check_seals(descriptor: impl AsFd, wanted: SealFlags) -> io::Result<Stat> {
     let stat = fstat(&descriptor)?;
     let file_type = FileType::from_raw_mode(stat.st_mode);
     // Of another file system (hugetlbfs), there may be no memory for it, and a read is a SIGBUS.
@@ -73,6 +72,12 @@ pub(crate) fn check(descriptor: impl AsFd, wanted: SealFlags) -> io::Result<usiz
              {missing}"
         )));
     }
+    Ok(stat)
+}
+
+/// Checks also that all of the file is there, so that reading it is safe. Returns its size.
+pub(crate) fn check(descriptor: impl AsFd, wanted: SealFlags) -> io::Result<usize> {
+    let stat = check_seals(&descriptor, wanted)?;
     let size = usize::try_from(stat.st_size).unwrap_or(0);
     // A hole gets its memory when it is read, and if there is none, that is a SIGBUS.
     if size > 0 && seek(&descriptor, SeekFrom::Hole(0))? != size as u64 {

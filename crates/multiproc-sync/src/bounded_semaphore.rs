@@ -9,10 +9,10 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
-use crate::guard::Holder;
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
+use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{RECHECK, placed};
@@ -96,6 +96,7 @@ impl BoundedSemaphore {
         Ok(Self { region })
     }
 
+    #[inline]
     fn permits(&self) -> Permits<'_> {
         Permits { control: &self.region.control().permits, words: self.region.words() }
     }
@@ -117,6 +118,7 @@ impl BoundedSemaphore {
     /// # Panics
     ///
     /// If other code in this process has closed its descriptor, and holders may be dead.
+    #[inline]
     pub fn acquire(&self) -> Permit<'_> {
         loop {
             if let Ok(permit) = self.acquire_until(Deadline::NEVER) {
@@ -156,10 +158,12 @@ impl BoundedSemaphore {
         self.acquire_until(Deadline::at(deadline))
     }
 
+    #[inline]
     fn permit(&self, index: usize) -> Permit<'_> {
-        Permit { semaphore: self, holder: Holder::new(&self.region), index }
+        Permit { semaphore: self, member: self.region.me(), index }
     }
 
+    #[inline]
     fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireTimeoutError> {
         match self.permits().acquire(&self.region, deadline, RECHECK) {
             Ok(index) => Ok(self.permit(index)),
@@ -193,7 +197,8 @@ impl fmt::Debug for BoundedSemaphore {
 #[must_use = "the permit goes back as soon as it is dropped"]
 pub struct Permit<'a> {
     semaphore: &'a BoundedSemaphore,
-    holder: Holder<'a>,
+    /// Who took it. A copy in a forked child has no effect.
+    member: MemberId,
     index: usize,
 }
 
@@ -207,9 +212,10 @@ impl fmt::Debug for Permit<'_> {
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(member) = self.holder.member() {
-            self.semaphore.permits().release(member, self.index);
+        if self.semaphore.region.membership().is(self.member) {
+            self.semaphore.permits().release(self.member, self.index);
         }
     }
 }

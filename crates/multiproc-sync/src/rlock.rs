@@ -81,6 +81,7 @@ impl Control for RLockControl {
 }
 
 /// A number for this thread that no other thread of this process has.
+#[inline]
 fn this_thread() -> u32 {
     static LAST: AtomicU32 = AtomicU32::new(0);
     thread_local! {
@@ -113,6 +114,7 @@ impl RLock {
     /// # Panics
     ///
     /// If other code in this process has closed its descriptor, and the holder may be dead.
+    #[inline]
     pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
         loop {
             if let Ok(guard) =
@@ -130,6 +132,7 @@ impl RLock {
     ///
     /// [`WouldBlock`](TryLockError::WouldBlock) if somebody else has it, else as
     /// [`lock`](Self::lock).
+    #[inline]
     pub fn try_lock(&self) -> Result<RLockGuard<'_>, TryLockError<RLockGuard<'_>>> {
         match self.take(|lock| lock.try_lock(&self.region)) {
             Ok(guard) => Ok(guard?),
@@ -162,6 +165,7 @@ impl RLock {
         self.lock_until(Deadline::at(deadline))
     }
 
+    #[inline]
     fn lock_until(
         &self,
         deadline: Deadline,
@@ -172,6 +176,7 @@ impl RLock {
         }
     }
 
+    #[inline]
     fn take(
         &self,
         take_lock: impl FnOnce(&RawLock) -> Result<Acquired, Busy>,
@@ -230,6 +235,7 @@ impl Repair for RLockGuard<'_> {
 }
 
 impl Drop for RLockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         let Some(member) = self.holder.member() else { return };
         let RLockControl { lock, depth, thread } = self.lock.region.control();

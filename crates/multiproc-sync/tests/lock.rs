@@ -287,7 +287,7 @@ fn what_is_no_lock_is_refused() {
 
     let text = receive_as_lock(File::open("/dev/null").unwrap());
     assert!(text.contains("expected a multiproc lock"), "{text}");
-    assert!(text.contains("no sealed shared memory"), "{text}");
+    assert!(text.contains("CharacterDevice"), "{text}");
 
     let memory = |size: u64, content: &[u8], seals| {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -302,7 +302,7 @@ fn what_is_no_lock_is_refused() {
         [b"multipr\0", &version.to_le_bytes()[..], kind, &size.to_le_bytes()].concat()
     };
     for (file, what) in [
-        (memory(1 << 20, b"", SealFlags::SHRINK), "no sealed shared memory"),
+        (memory(1 << 20, b"", SealFlags::SHRINK), "F_SEAL_GROW"),
         (memory(100, b"", all), "got shared memory of 100"),
         (memory(1 << 20, &[7; 4096], all), "of another program"),
         (memory(1 << 20, &header(99, b"LOCK", 1 << 20), all), "got version 99"),
@@ -368,7 +368,7 @@ fn without_proc_the_error_says_so() {
 #[test]
 fn a_scribbled_word_is_no_hang() {
     let _dog = watchdog();
-    // The control block is at 128 (docs/protocol.md), and writing into the file writes into the
+    // The control block is at 128 (docs/formats.md), and writing into the file writes into the
     // memory of all who have it mapped.
     let lock = Lock::new().unwrap();
     let (left, right) = duplex::<Lock, ()>().unwrap();

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, fs, process, thread};
 
-use multiproc::{Process, active_children};
+use multiproc_process::{Process, active_children};
 
 /// Ends the test program, and its children, if a test takes longer than this: a hang is a failure,
 /// and must not look like a slow machine.

@@ -81,21 +81,6 @@
 // The examples show whole programs, `main` and all: that is where `init` belongs.
 #![allow(clippy::needless_doctest_main)]
 
-mod aside;
-mod bootstrap;
-mod builder;
-mod children;
-mod current;
-mod error;
-mod fault;
-mod init;
-mod manager;
-mod process;
-mod protocol;
-mod scope;
-mod spawn;
-mod status;
-
 #[doc(no_inline)]
 pub use multiproc_pipe as pipe;
 #[doc(no_inline)]
@@ -103,8 +88,17 @@ pub use multiproc_queue as queue;
 #[doc(no_inline)]
 pub use multiproc_sync as sync;
 
+#[cfg(feature = "manager")]
+pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
+#[doc(no_inline)]
+pub use multiproc_process::ProcessBuilder;
+pub use multiproc_process::{
+    Builder, Child, CurrentProcess, ExitStatus, JoinError, JoinTimeoutError, ParentProcess,
+    Process, Runtime, Scope, SpawnError, active_children, cpu_count, current_process,
+    enable_in_tests, init, parent_process, scope,
+};
 pub use multiproc_queue::{
     Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,
 };
@@ -112,26 +106,13 @@ pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };
 
-pub use builder::Builder;
-pub use children::{Child, active_children};
-pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};
-pub use error::{JoinError, JoinTimeoutError, SpawnError};
-pub use init::{Runtime, init};
-pub use manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
-pub use process::Process;
-pub use scope::{Scope, scope};
-pub use status::ExitStatus;
-
 #[doc(hidden)]
-pub mod private {
-    pub use crate::fault::{CHILD_POINTS, SPAWN_POINTS};
-    pub use crate::init::{Constructor, in_tests};
-}
+pub use multiproc_process::private;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/from-python.md")]
+#[doc = include_str!("../../../docs/guide/from-python.md")]
 struct FromPython;

@@ -261,7 +261,7 @@ fields! {
 }
 
 #[cold]
-fn skipped(field: &str) -> Error {
+pub(crate) fn skipped(field: &str) -> Error {
     Error::new(format!(
         "its `Serialize` skips the field `{field}`, and a message does not say which fields it has: \
          take `skip_serializing_if` away"
@@ -326,7 +326,7 @@ fn too_long(count: usize) -> Error {
 }
 
 #[cold]
-fn miscounted(announced: usize, count: usize) -> Error {
+pub(crate) fn miscounted(announced: usize, count: usize) -> Error {
     Error::new(format!("its `Serialize` announced {announced} elements, and then gave {count}"))
 }
 

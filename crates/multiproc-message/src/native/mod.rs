@@ -2,7 +2,7 @@
 //!
 //! Numbers have the width of their type, so that they are stored and loaded, and nothing more:
 //! variable widths took half the time of a small message. Sizes are *counts*, a byte most often. The
-//! tables are in docs/protocol.md.
+//! tables are in docs/formats.md.
 //!
 //! Nothing in the bytes says what they are: only the type that wrote them can read them.
 //!
@@ -15,11 +15,13 @@ mod decoder;
 mod encoder;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 use std::fmt;
 
-pub(crate) use decoder::{ASKS, Decoder, VariantName};
-pub(crate) use encoder::Encoder;
+pub(crate) use decoder::{ASKS, Decoder, left_over, not_described, not_taken};
+pub(crate) use encoder::{Encoder, miscounted, skipped};
+pub(crate) use variants::VariantName;
 
 /// A count below this is one byte. Else one of these comes first, and then 2, 4 or 8.
 const IN_2: u8 = 253;
@@ -31,10 +33,10 @@ const IN_8: u8 = 255;
 ///
 /// Decoding a level takes up to 1.7 KiB of stack in a debug build, and 4.2 KiB if each holds a kilobyte
 /// in place, so a thread's usual 2 MiB are enough. In a release build it is a fifth of that.
-const DEEPEST: u32 = 256;
+pub(crate) const DEEPEST: u32 = 256;
 
 #[cold]
-fn too_deep() -> Error {
+pub(crate) fn too_deep() -> Error {
     Error::new(format!(
         "expected at most {DEEPEST} levels of structs, tuples, options, variants, sequences and maps \
          in one another, got more: keep a list or a tree as a vector whose elements refer to one \
@@ -51,7 +53,7 @@ struct Reason(String);
 
 impl Error {
     #[cold]
-    fn new(reason: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self(Box::new(Reason(reason.into())))
     }
 
@@ -82,4 +84,4 @@ impl serde::de::Error for Error {
     }
 }
 
-type Result<T = (), E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T = (), E = Error> = std::result::Result<T, E>;

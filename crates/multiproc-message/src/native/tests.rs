@@ -48,7 +48,7 @@ enum Shape {
     Rectangle { width: u8, height: u8 },
 }
 
-/// The table in docs/protocol.md.
+/// The table in docs/formats.md.
 #[test]
 fn the_format_is_the_one_that_is_documented() {
     is(true, &[1]);

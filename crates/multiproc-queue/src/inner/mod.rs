@@ -38,8 +38,8 @@ const BATCH: usize = 128;
 /// and about so many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// See the module's text.
-pub(crate) struct Core<T> {
+/// See the module's text. It is public because the handles dereference to it: see the module `put`.
+pub struct Core<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
     ///
@@ -58,6 +58,8 @@ pub(crate) struct Core<T> {
     pub(crate) reclaimed_at: AtomicU64,
     /// How many items were put, for a look now and then.
     puts: AtomicU32,
+    /// Whether the type was found to be one whose items can be got.
+    pub(crate) is_type_checked: AtomicBool,
     put_pace: Pace,
     get_pace: Pace,
     name: Option<Arc<str>>,
@@ -109,6 +111,7 @@ impl<T> Core<T> {
             hints: Hints::default(),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
+            is_type_checked: AtomicBool::new(false),
             put_pace: Pace::default(),
             get_pace: Pace::default(),
             name,

@@ -113,7 +113,7 @@ impl<T> Core<T> {
 impl<T: Serialize> Core<T> {
     /// Encodes an item, and puts it.
     #[inline]
-    pub(crate) fn put(&self, item: &T, until: Wait) -> Result<(), PutFailure> {
+    pub(crate) fn put_item(&self, item: &T, until: Wait) -> Result<(), PutFailure> {
         self.begin_put(1)?;
         let mut buffer = ScratchBuffer::empty();
         let handles = self.encode(item, &mut buffer)?;

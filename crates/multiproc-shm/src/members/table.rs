@@ -74,6 +74,9 @@ pub(crate) struct MemberTable {
 
 const _: () = assert!(size_of::<MemberTable>() == 8 * MEMBERS);
 
+crate::placed!(MemberTable { slots });
+crate::placed!(Slot { member, pid });
+
 impl MemberTable {
     /// Takes a slot. `descriptor` holds the lock from now on, and must not be shared.
     ///

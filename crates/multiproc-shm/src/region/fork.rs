@@ -18,7 +18,7 @@
 use std::cell::UnsafeCell;
 use std::sync::{MutexGuard, Once, PoisonError, Weak};
 
-use crate::region::{OPEN, OpenRegions};
+use super::registry::{OPEN, OpenRegions};
 
 /// The lock on [`OPEN`] while a fork is under way.
 struct Held(UnsafeCell<Option<MutexGuard<'static, OpenRegions>>>);

@@ -1,0 +1,34 @@
+//! Names of objects.
+
+use std::borrow::Cow;
+
+/// The name of an object of a manager: a string; or `None`, if it is to have none.
+pub trait Name: private::Name {}
+
+pub(crate) mod private {
+    pub trait Name {
+        fn text(&self) -> Option<&str>;
+    }
+}
+
+macro_rules! names {
+    ($($type:ty)*) => {$(
+        impl Name for $type {}
+
+        impl private::Name for $type {
+            fn text(&self) -> Option<&str> {
+                Some(self)
+            }
+        }
+    )*};
+}
+
+names!(&str &&str String &String Cow<'_, str>);
+
+impl Name for Option<&str> {}
+
+impl private::Name for Option<&str> {
+    fn text(&self) -> Option<&str> {
+        *self
+    }
+}

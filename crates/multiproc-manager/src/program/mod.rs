@@ -1,0 +1,133 @@
+//! A manager as a program of its own, and a look into one that runs.
+
+mod arguments;
+mod report;
+
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{collections::HashMap, ffi::OsString};
+
+use multiproc_pipe::{Address, wait};
+
+use self::arguments::{Command, Setting, USAGE};
+use self::report::{Row, as_json, as_table};
+use crate::{Manager, ManagerError, ObjectInfo};
+
+/// The arguments are wrong.
+const MISUSED: u8 = 2;
+
+/// How often `watch` looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the program, which is called `name`, with these arguments.
+pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let usage = USAGE.replace("PROGRAM", name);
+    let misused = |what: &str| {
+        eprint!("{name}: {what}\n\n{usage}");
+        ExitCode::from(MISUSED)
+    };
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.is_empty() {
+        print!("{usage}");
+        return ExitCode::from(MISUSED);
+    }
+    let (command, address) = match arguments::parse(arguments) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => {
+            print!("{usage}");
+            return ExitCode::SUCCESS;
+        }
+        Err(what) => return misused(&what),
+    };
+    let result = match command {
+        Command::Serve(settings) => serve(&address, settings),
+        Command::List { json } => list(&address, json),
+        Command::Watch { json } => watch(&address, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let text = match failure {
+                Failure::Manager(error) => format!("{address}: {error}"),
+                Failure::Output(error) => format!("cannot print: {error}"),
+            };
+            eprintln!("{name}: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Failure {
+    Manager(ManagerError),
+    Output(io::Error),
+}
+
+impl From<ManagerError> for Failure {
+    fn from(error: ManagerError) -> Self {
+        Self::Manager(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn serve(address: &Address, settings: Vec<Setting>) -> Result<(), Failure> {
+    let builder = settings.into_iter().fold(Manager::builder(), |builder, setting| match setting {
+        Setting::User(user) => builder.allow_user(user),
+        Setting::Clients(clients) => builder.max_clients(clients),
+        Setting::Objects(objects) => builder.max_objects(objects),
+    });
+    // Who started it waits for this line, perhaps. If nobody reads it, it serves all the same.
+    let say = |address: &Address| _ = writeln!(io::stdout(), "listening at {address}");
+    Ok(builder.address(address).serve(say)?)
+}
+
+fn list(address: &Address, json: bool) -> Result<(), Failure> {
+    let manager = Manager::connect(address)?;
+    let rows: Vec<Row> = manager.list()?.into_iter().map(Row::first).collect();
+    let text = if json { as_json(&rows)? } else { as_table(&rows, false) };
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Prints a table each second: over the last one, if that is on a terminal.
+fn watch(address: &Address, json: bool) -> Result<(), Failure> {
+    let (interrupted, write) = UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    let manager = Manager::connect(address)?;
+    let mut out = io::stdout();
+    let is_live = out.is_terminal() && !json;
+    let mut before: HashMap<String, (ObjectInfo, Instant)> = HashMap::new();
+    loop {
+        let now = Instant::now();
+        let mut rows = Vec::new();
+        let mut seen = HashMap::new();
+        for info in manager.list()? {
+            let last = before.remove(&info.name);
+            seen.insert(info.name.clone(), (info.clone(), now));
+            rows.push(Row::since(info, last.as_ref(), now));
+        }
+        before = seen;
+        let text = match (json, is_live) {
+            (true, _) => as_json(&rows)?,
+            // Home, and clears to the end of the screen.
+            (false, true) => format!("\x1b[H\x1b[2J{}", as_table(&rows, true)),
+            (false, false) => as_table(&rows, true),
+        };
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        if !wait([&interrupted], Some(INTERVAL))?.is_empty() {
+            return Ok(());
+        }
+    }
+}

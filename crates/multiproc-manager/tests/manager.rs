@@ -1,0 +1,921 @@
+//! The manager: names, mismatches, deaths, and clients that are no good.
+
+use std::io::{Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+use multiproc_manager::{Manager, ManagerError, ObjectKind};
+use multiproc_pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
+use multiproc_process::{Child, Process, active_children};
+use multiproc_queue::{JoinableQueue, Queue};
+use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
+use rustix::process::{Gid, Pid, Resource, Signal, Uid, getrlimit, kill_process, setrlimit};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+use serde::{Deserialize, Serialize};
+
+multiproc_process::enable_in_tests!();
+
+/// A folder of this test program's own, removed with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("multiproc-manager-{}-{number}", process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The process of a manager that this process has started.
+fn process_of(manager: &Manager) -> Child {
+    let process = manager.process().unwrap().clone();
+    assert!(process.name().starts_with("Manager-") && process.is_daemon());
+    process
+}
+
+/// A bare client of a manager with an abstract name.
+fn bare(manager: &Manager) -> UnixStream {
+    let name = manager.address().to_string();
+    let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
+    UnixStream::connect_addr(&address).unwrap()
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u64).to_le_bytes()[..], &[0; 4], body].concat()
+}
+
+/// Of the protocol between a manager and its clients.
+const VERSION: u32 = 2;
+
+/// What a client begins with.
+fn greeting(version: u32) -> Vec<u8> {
+    frame(&[&b"mp-mngr\0"[..], &version.to_le_bytes()].concat())
+}
+
+/// A bare client that was let in.
+fn welcome(manager: &Manager) -> UnixStream {
+    let mut client = bare(manager);
+    client.write_all(&greeting(VERSION)).unwrap();
+    client.read_exact(&mut [0; 12 + 20]).unwrap();
+    client
+}
+
+/// That the manager hangs up.
+fn assert_dropped(mut client: UnixStream) {
+    let mut rest = Vec::new();
+    // What it had not read makes it a reset.
+    let _ = client.read_to_end(&mut rest);
+}
+
+#[test]
+fn the_first_makes_it_and_the_others_open_it() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let (jobs, done) = (manager.queue("jobs", 2).unwrap(), manager.event("done").unwrap());
+    let child = Process::spawn(
+        |manager: Manager| {
+            let jobs = manager.queue::<String>("jobs", 2).unwrap();
+            manager.event("done").unwrap().wait();
+            jobs.get().unwrap()
+        },
+        manager.clone(),
+    )
+    .unwrap();
+    jobs.put("a job".to_owned()).unwrap();
+    done.set();
+    assert_eq!(child.join().unwrap(), "a job");
+
+    let again = Manager::connect(manager.address()).unwrap();
+    assert!(again.queue::<String>("jobs", 2).unwrap().is_same(&jobs));
+}
+
+#[test]
+fn every_kind_is_there() {
+    let _dog = watchdog();
+    let (manager, other) = {
+        let manager = Manager::start().unwrap();
+        let other = Manager::connect(manager.address()).unwrap();
+        (manager, other)
+    };
+    let tasks: JoinableQueue<u8> = manager.joinable_queue("tasks", None).unwrap();
+    tasks.put(1).unwrap();
+    other.joinable_queue::<u8>("tasks", None).unwrap().get().unwrap().task_done();
+    tasks.join().unwrap();
+
+    let guard_of = manager.lock("lock").unwrap();
+    let guard = guard_of.lock().unwrap();
+    assert!(other.lock("lock").unwrap().try_lock().is_err());
+    drop(guard);
+    drop(manager.rlock("rlock").unwrap().lock().unwrap());
+
+    manager.semaphore("semaphore", 0).unwrap().release(2).unwrap();
+    assert_eq!(other.semaphore("semaphore", 0).unwrap().value(), 2);
+    let permits = manager.bounded_semaphore("permits", 2).unwrap();
+    let _permit = permits.acquire();
+    assert_eq!(other.bounded_semaphore("permits", 2).unwrap().available(), 1);
+
+    let condition = manager.condition("condition").unwrap();
+    assert_eq!(condition.notify(1), 0);
+    manager.event("event").unwrap().set();
+    assert!(other.event("event").unwrap().is_set());
+    let barrier = manager.barrier("barrier", 2).unwrap();
+    let waits = thread::spawn(move || other.barrier("barrier", 2).unwrap().wait().unwrap());
+    barrier.wait().unwrap();
+    waits.join().unwrap();
+
+    let list = manager.list().unwrap();
+    let line = |kind| list.iter().find(|info| info.kind == kind).unwrap();
+    assert_eq!(list.len(), 8);
+    assert_eq!(line(ObjectKind::JoinableQueue).capacity, None);
+    assert_eq!(line(ObjectKind::Semaphore).length, 2);
+    assert_eq!(line(ObjectKind::BoundedSemaphore).length, 1);
+    assert_eq!(line(ObjectKind::BoundedSemaphore).capacity, Some(2));
+    assert_eq!(line(ObjectKind::Event).length, 1);
+    assert_eq!(line(ObjectKind::Barrier).capacity, Some(2));
+}
+
+#[test]
+fn another_kind_type_or_capacity_is_an_error_that_says_both() {
+    mod one {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        pub(crate) struct Item {
+            pub(crate) id: u32,
+        }
+    }
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    manager.queue::<one::Item>("jobs", 2).unwrap();
+    let other = Manager::connect(manager.address()).unwrap();
+
+    let error = other.queue::<(u8, String)>("jobs", 2).unwrap_err();
+    assert!(matches!(error, ManagerError::TypeMismatch { .. }) && error.is_mismatch());
+    let text = error.to_string();
+    assert!(text.contains("(u8, alloc::string::String)") && text.contains("one::Item"), "{text}");
+
+    let error = other.queue::<one::Item>("jobs", 3).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("the capacity 3") && text.contains("the capacity 2"), "{text}");
+    let error = other.queue::<one::Item>("jobs", None).unwrap_err();
+    assert!(matches!(error, ManagerError::CapacityMismatch { asked: None, is: Some(2), .. }));
+
+    let error = other.joinable_queue::<one::Item>("jobs", 2).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("to be a joinable queue") && text.contains("is a queue"), "{text}");
+    assert!(matches!(error, ManagerError::KindMismatch { is: ObjectKind::Queue, .. }));
+
+    manager.semaphore("s", 1).unwrap();
+    let text = other.semaphore("s", 2).unwrap_err().to_string();
+    assert!(text.contains("the initial value 2") && text.contains("value 1"), "{text}");
+    manager.barrier("b", 1).unwrap();
+    assert!(other.barrier("b", 2).unwrap_err().to_string().contains("2 parties"));
+    assert!(other.lock("b").unwrap_err().is_mismatch());
+    // Nothing of it has changed anything.
+    other.queue::<one::Item>("jobs", 2).unwrap().put(one::Item { id: 1 }).unwrap();
+    assert_eq!(manager.queue::<one::Item>("jobs", 2).unwrap().get().unwrap().id, 1);
+}
+
+/// Two versions of one type, as two programs may have them: their names are the same.
+#[test]
+fn a_type_of_the_same_name_and_another_shape_is_another_one() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    macro_rules! version {
+        ($($fields:tt)*) => {{
+            #[derive(Serialize, Deserialize)]
+            #[allow(dead_code)]
+            struct Item {
+                $($fields)*
+            }
+            manager.queue::<Item>("items", 1).map(drop)
+        }};
+    }
+    version!(id: u32,).unwrap();
+    let error = version!(id: u32, text: String,).unwrap_err();
+    let ManagerError::TypeMismatch { asked, is, .. } = &error else { panic!("{error}") };
+    assert_eq!(asked, is);
+    assert!(error.to_string().contains("other fields or variants"));
+}
+
+#[test]
+fn without_a_name_it_is_another_one_each_time() {
+    let manager = Manager::start().unwrap();
+    let queue: Queue<u32> = manager.queue(None, 2).unwrap();
+    queue.put(1).unwrap();
+    assert_eq!(manager.queue::<u32>(None, 2).unwrap().len(), 0);
+    assert!(manager.list().unwrap().is_empty());
+    let child = Process::spawn(|queue: Queue<u32>| queue.get().unwrap(), queue).unwrap();
+    assert_eq!(child.join().unwrap(), 1);
+    let error = manager.barrier(None, 0).unwrap_err();
+    assert!(error.to_string().contains("between 1 and"), "{error}");
+}
+
+#[test]
+fn names_that_cannot_be_one() {
+    let manager = Manager::start().unwrap();
+    for name in ["", "a\nb", "\u{1b}[2J", "zero\0", &"x".repeat(10 << 10)] {
+        let error = manager.queue::<u8>(name, 1).unwrap_err();
+        assert!(matches!(error, ManagerError::InvalidName { .. }), "{error}");
+        assert!(error.to_string().len() < 300, "{error}");
+        assert!(matches!(manager.remove(name), Err(ManagerError::InvalidName { .. })));
+    }
+    let longest = "ü".repeat(127);
+    manager.lock(&longest).unwrap();
+    manager.lock(String::from("a b/c\"d\"")).unwrap();
+    assert_eq!(manager.list().unwrap()[0].name, longest);
+    // And by who does not ask the library: the request is refused, the client lives.
+    let error = manager.queue::<u8>("jobs", 0).unwrap_err();
+    assert!(error.to_string().contains("between 1 and"), "{error}");
+}
+
+#[test]
+fn what_is_removed_works_on() {
+    let manager = Manager::start().unwrap();
+    let old = manager.queue::<u8>("jobs", 2).unwrap();
+    manager.remove("jobs").unwrap();
+    assert!(matches!(manager.remove("jobs"), Err(ManagerError::NoSuchName(_))));
+    assert!(manager.list().unwrap().is_empty());
+    let new = manager.queue::<u16>("jobs", 3).unwrap();
+    old.put(1).unwrap();
+    assert_eq!((old.len(), new.len()), (1, 0));
+}
+
+#[test]
+fn the_list_says_who_has_it_open_and_who_waits() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let jobs = manager.queue::<u8>("jobs", 2).unwrap();
+    let lock = manager.lock("lock").unwrap();
+    let guard = lock.lock().unwrap();
+    let child = Process::spawn(
+        |(jobs, lock): (Queue<u8>, multiproc_sync::Lock)| {
+            let waits = thread::spawn(move || drop(lock.lock()));
+            let item = jobs.get().unwrap();
+            waits.join().unwrap();
+            item
+        },
+        (jobs.clone(), lock.clone()),
+    )
+    .unwrap();
+    let info =
+        |name: &str| manager.list().unwrap().into_iter().find(|info| info.name == name).unwrap();
+    until(|| info("jobs").waiting && info("lock").waiting);
+    assert_eq!((info("jobs").members, info("lock").members), (2, 2));
+    assert_eq!(info("lock").holder, Some(process::id()));
+    assert!(!info("jobs").waiting_to_put);
+    drop(guard);
+    jobs.put(7).unwrap();
+    assert_eq!(child.join().unwrap(), 7);
+    assert_eq!((info("jobs").members, info("jobs").put, info("jobs").got), (1, 1, 1));
+    assert_eq!(info("lock").holder, None);
+
+    // Who was killed is no member.
+    let killed = Process::spawn(
+        |(manager, ready): (Manager, Queue<()>)| {
+            let _jobs = manager.queue::<u8>("jobs", 2).unwrap();
+            ready.put(()).unwrap();
+            thread::park();
+        },
+        (manager.clone(), manager.queue("ready", 1).unwrap()),
+    )
+    .unwrap();
+    manager.queue::<()>("ready", 1).unwrap().get().unwrap();
+    assert_eq!(info("jobs").members, 2);
+    killed.kill().unwrap();
+    killed.wait();
+    until(|| info("jobs").members == 1);
+}
+
+#[test]
+fn a_long_list_comes_whole_and_limits_hold() {
+    let manager = Manager::builder().max_objects(200).start().unwrap();
+    let locks: Vec<_> = (0..200).map(|n| manager.event(&*format!("event {n}")).unwrap()).collect();
+    let error = manager.lock("one more").unwrap_err();
+    assert!(matches!(error, ManagerError::TooManyObjects(200)), "{error}");
+    // What is there can be opened.
+    manager.event("event 7").unwrap();
+    let list = manager.list().unwrap();
+    assert_eq!(list.len(), locks.len());
+    assert!(list.iter().enumerate().all(|(n, info)| info.name == format!("event {n}")));
+    manager.remove("event 7").unwrap();
+    manager.lock("one more").unwrap();
+}
+
+#[test]
+fn a_killed_manager_leaves_its_clients_working() {
+    let _dog = watchdog();
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let manager = Manager::builder().address(&path).start().unwrap();
+    let jobs = manager.queue::<u64>("jobs", 4).unwrap();
+    let results = manager.queue::<u64>("results", 4).unwrap();
+    let lock = manager.lock("lock").unwrap();
+    let barrier = manager.barrier("barrier", 2).unwrap();
+    let worker = Process::spawn(
+        |manager: Manager| {
+            let jobs = manager.queue::<u64>("jobs", 4).unwrap();
+            let results = manager.queue::<u64>("results", 4).unwrap();
+            let lock = manager.lock("lock").unwrap();
+            let barrier = manager.barrier("barrier", 2).unwrap();
+            for _ in 0..1000 {
+                let job = jobs.get().unwrap();
+                let _guard = lock.lock().unwrap();
+                results.put(job * 2).unwrap();
+            }
+            barrier.wait().unwrap();
+            manager.queue::<u64>("jobs", 4).unwrap_err().is_manager_gone()
+        },
+        manager.clone(),
+    )
+    .unwrap();
+    for job in 0..1000 {
+        if job == 500 {
+            let process = process_of(&manager);
+            process.kill().unwrap();
+            process.wait();
+        }
+        jobs.put(job).unwrap();
+        assert_eq!(results.get().unwrap(), job * 2);
+        drop(lock.lock().unwrap());
+    }
+    // One that keeps things for others is no party, and its death breaks nothing. (Who sleeps has
+    // looked for deaths before.)
+    until(|| barrier.waiting() == 1 && is_asleep(worker.pid()) || !worker.is_alive());
+    barrier.wait().unwrap();
+    assert!(worker.join().unwrap());
+    for error in [
+        manager.queue::<u64>("jobs", 4).unwrap_err(),
+        manager.lock("new").unwrap_err(),
+        manager.list().unwrap_err(),
+        manager.remove("jobs").unwrap_err(),
+        manager.shutdown().unwrap_err(),
+    ] {
+        assert!(error.is_manager_gone(), "{error}");
+        assert!(error.to_string().contains("start another one"), "{error}");
+    }
+    let error = Manager::connect(&path).unwrap_err();
+    assert!(error.is_manager_gone(), "{error}");
+    assert!(error.to_string().contains("no manager listens"), "{error}");
+    // Without a name, nobody is asked.
+    manager.queue::<u8>(None, 1).unwrap();
+
+    // What it left at the path keeps nobody from starting there; and the old handle finds that one.
+    assert!(path.exists());
+    let next = Manager::builder().address(&path).start().unwrap();
+    next.queue::<u8>("jobs", 1).unwrap();
+    assert_eq!(manager.list().unwrap().len(), 1);
+    // Which the end of the old one leaves alone.
+    drop(manager);
+    assert_eq!(next.list().unwrap().len(), 1);
+    drop(next);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_manager_killed_at_any_time_is_gone_for_who_asks() {
+    let _dog = watchdog();
+    for round in 0..20 {
+        let manager = Manager::start().unwrap();
+        let process = process_of(&manager);
+        let (started, starts) = mpsc::channel();
+        let other = manager.clone();
+        let asks = thread::spawn(move || {
+            for number in 0u64.. {
+                if number == round * 5 {
+                    started.send(()).unwrap();
+                }
+                if let Err(error) = other.event(&*format!("{}", number % 100)) {
+                    return error;
+                }
+            }
+            unreachable!("it ends with an error");
+        });
+        starts.recv().unwrap();
+        process.kill().unwrap();
+        let error = asks.join().unwrap();
+        assert!(error.is_manager_gone(), "{error}");
+        process.wait();
+        drop(manager);
+    }
+}
+
+#[test]
+fn it_ends_with_who_started_it_and_not_with_clients() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let process = process_of(&manager);
+    let other = Manager::connect(manager.address()).unwrap();
+    assert!(active_children().iter().any(|child| child.name() == process.name()));
+    drop(Manager::connect(manager.address()).unwrap());
+    let clone = manager.clone();
+    drop(manager);
+    assert!(process.is_alive());
+    other.list().unwrap();
+    drop(clone);
+    assert!(!process.is_alive());
+    assert!(process.exit_status().unwrap().success());
+    assert!(other.list().unwrap_err().is_manager_gone());
+}
+
+#[test]
+fn it_ends_when_its_parent_is_killed() {
+    let _dog = watchdog();
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let (told, tells) = duplex::<(), u32>().unwrap();
+    let _ = &told;
+    let parent = Process::spawn(
+        |(tells, path): (Connection<u32, ()>, PathBuf)| {
+            let manager = Manager::builder().address(path).start().unwrap();
+            tells.send(process_of(&manager).pid()).unwrap();
+            thread::park();
+        },
+        (tells.retype(), path.clone()),
+    )
+    .unwrap();
+    let pid = told.retype::<(), u32>().recv().unwrap();
+    let manager = Manager::connect(&path).unwrap();
+    let queue = manager.queue::<u8>("jobs", 1).unwrap();
+    parent.kill().unwrap();
+    parent.wait();
+    until(|| !fs::exists(format!("/proc/{pid}")).unwrap() || is_zombie(pid));
+    // It had time to remove its file.
+    assert!(!path.exists());
+    assert!(manager.list().unwrap_err().is_manager_gone());
+    queue.put(1).unwrap();
+}
+
+fn is_zombie(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"))
+}
+
+#[test]
+fn shutdown_is_for_everybody() {
+    let _dog = watchdog();
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let manager = Manager::builder().address(&path).start().unwrap();
+    let process = process_of(&manager);
+    Manager::connect(&path).unwrap().shutdown().unwrap();
+    assert!(!path.exists());
+    process.wait();
+    assert!(process.exit_status().unwrap().success());
+    assert!(manager.lock("lock").unwrap_err().is_manager_gone());
+
+    let manager = Manager::builder().address(&path).start().unwrap();
+    manager.shutdown().unwrap();
+    assert!(active_children().iter().all(|child| child.pid() != process.pid()));
+    assert!(manager.shutdown().unwrap_err().is_manager_gone());
+}
+
+#[test]
+fn addresses_that_cannot_be_had() {
+    let _dog = watchdog();
+    let folder = Folder::new();
+    let file = folder.path("file");
+    fs::write(&file, "precious").unwrap();
+    let error = Manager::builder().address(&file).start().unwrap_err();
+    assert!(error.to_string().contains("no socket"), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert!(Manager::connect(&file).unwrap_err().is_manager_gone());
+
+    let path = folder.path("socket");
+    let manager = Manager::builder().address(&path).start().unwrap();
+    let error = Manager::builder().address(&path).start().unwrap_err();
+    assert!(matches!(error, ManagerError::AddressInUse(_)), "{error}");
+    assert!(error.to_string().contains("socket already"), "{error}");
+    assert!(manager.list().is_ok());
+    drop(manager);
+    assert!(Manager::connect(&path).unwrap_err().is_manager_gone());
+
+    // What a killed one has left: a socket where nobody listens.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(Manager::connect(&path).unwrap_err().is_manager_gone());
+    drop(Manager::builder().address(&path).start().unwrap());
+
+    let long = folder.path(&"x".repeat(200));
+    for address in [Address::path(long), Address::path(""), Address::path(folder.path("a/b"))] {
+        let error = Manager::builder().address(&address).start().unwrap_err();
+        assert!(matches!(error, ManagerError::Io(_)), "{error}");
+    }
+    assert!(Manager::builder().connect().unwrap_err().is_manager_gone());
+}
+
+const NOBODY: u32 = 65_534;
+
+/// Makes the thread that calls it one of another user.
+fn become_another_user() {
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
+}
+
+/// Runs in a process of another user: connects, and says what came of it.
+fn as_another_user(address: &Address) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be another user");
+        return None;
+    }
+    let list = |address: Address| {
+        become_another_user();
+        let listed = Manager::connect(address).and_then(|manager| manager.list());
+        listed.err().map(|error| error.to_string())
+    };
+    let error = Process::spawn(list, address.clone()).unwrap().join().unwrap();
+    Some(error.unwrap_or_default())
+}
+
+#[test]
+fn another_user_is_turned_away() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let Some(error) = as_another_user(manager.address()) else { return };
+    assert!(error.contains("as user 0") && error.contains("as user 65534"), "{error}");
+    assert!(manager.list().is_ok());
+
+    let allowing = Manager::builder().allow_user(NOBODY).start().unwrap();
+    assert_eq!(as_another_user(allowing.address()).unwrap(), "");
+
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let _manager = Manager::builder().address(&path).start().unwrap();
+    let error = as_another_user(&Address::path(&path)).unwrap();
+    assert!(error.to_lowercase().contains("permission denied"), "{error}");
+}
+
+/// A manager of another user's is not trusted: who knows what it hands out.
+#[test]
+fn a_manager_of_another_user_is_not_asked() {
+    let _dog = watchdog();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be another user");
+        return;
+    }
+    let address = format!("@multiproc-test-stranger-{}", process::id());
+    let serve = |(address, ready): (String, Sender<()>)| {
+        become_another_user();
+        let builder = Manager::builder().address(&*address).allow_user(0);
+        builder.serve(|_| ready.send(()).unwrap()).unwrap();
+    };
+    let (is_ready, ready) = simplex::<()>().unwrap();
+    let server = Process::builder().daemon(true).spawn(serve, (address.clone(), ready)).unwrap();
+    is_ready.recv().unwrap();
+    let error = Manager::connect(&*address).unwrap_err();
+    let both = ManagerError::NotAllowed { manager: NOBODY, user: 0 };
+    assert_eq!(error.to_string(), both.to_string());
+    let trusting = Manager::builder().address(&*address).allow_user(NOBODY).connect().unwrap();
+    trusting.shutdown().unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn another_version_is_told_so() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let mut client = bare(&manager);
+    client.write_all(&greeting(99)).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    // Its version, and that this is the reason.
+    assert_eq!(answer, frame(b"mp-mngr\0\x02\0\0\0\x01\0\0\0\0\0\0\0"));
+
+    // And the other way round: a manager of another version, whatever else it says.
+    let address = format!("@multiproc-test-version-{}", process::id());
+    let listener = Listener::bind(&address).unwrap();
+    let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
+    let client = listener.accept::<(), ()>().unwrap();
+    client.recv_bytes().unwrap();
+    client.send_bytes(b"mp-mngr\0\x63\0\0\0\x09\x09\x09\x09!").unwrap();
+    let error = connects.join().unwrap();
+    assert!(matches!(error, ManagerError::Version { ours: VERSION, theirs: 99 }), "{error}");
+}
+
+#[test]
+fn who_is_no_manager_is_an_error() {
+    let _dog = watchdog();
+    let address = format!("@multiproc-test-other-{}", process::id());
+    let listener = Listener::bind(&address).unwrap();
+    let answers: [&[u8]; 4] = [b"HTTP/1.1 400 Bad Request\r\n\r\n", &[0; 32], &[0xff; 64], b"x"];
+    for answer in answers {
+        let address = address.clone();
+        let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
+        let client = listener.accept::<(), ()>().unwrap();
+        let mut socket = UnixStream::from(std::os::fd::OwnedFd::from(client));
+        socket.write_all(answer).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = connects.join().unwrap();
+        let is_right = matches!(error, ManagerError::NotAManager | ManagerError::ManagerGone);
+        assert!(is_right, "{error:?}");
+    }
+    // One that says welcome, and then nonsense.
+    let connects = thread::spawn({
+        let address = address.clone();
+        move || Manager::connect(&*address).unwrap().list().unwrap_err()
+    });
+    let client = listener.accept::<(), ()>().unwrap();
+    client.recv_bytes().unwrap();
+    client.send_bytes(b"mp-mngr\0\x02\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    client.recv_bytes().unwrap();
+    client.send_bytes(&[0xee; 100]).unwrap();
+    let error = connects.join().unwrap();
+    assert!(matches!(error, ManagerError::Failed { .. }), "{error:?}");
+}
+
+/// Bytes that look like anything, from a seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn hostile_clients_harm_nobody() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let jobs = manager.queue::<u64>("jobs", 4).unwrap();
+    for (seed, length) in (0..300).zip((0..).map(|n| 1 + n * 37 % 6000)) {
+        // Before and after it was let in: bare noise, and noise in a frame.
+        let mut client = if seed % 2 == 0 { bare(&manager) } else { welcome(&manager) };
+        let bytes = noise(seed, length);
+        let bytes = if seed % 3 == 0 { frame(&bytes[..bytes.len().min(4096)]) } else { bytes };
+        let _ = client.write_all(&bytes);
+        if seed % 5 == 0 {
+            let _ = client.shutdown(std::net::Shutdown::Write);
+            assert_dropped(client);
+        }
+        assert_eq!(manager.queue::<u64>("jobs", 4).unwrap().len(), 0);
+    }
+    // A length that nobody has memory for; descriptors that do not come.
+    for header in
+        [[0xff; 12], [0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0]]
+    {
+        let mut client = welcome(&manager);
+        client.write_all(&header).unwrap();
+        assert_dropped(client);
+    }
+    assert!(jobs.is_empty() && manager.list().unwrap().len() == 1);
+    let memory =
+        fs::read_to_string(format!("/proc/{}/status", process_of(&manager).pid())).unwrap();
+    let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
+    let peak: usize = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak < 200_000, "{peak} KiB");
+}
+
+/// Each of the things that a client may do halfway; the others are served meanwhile.
+#[test]
+fn slow_and_silent_clients_hold_up_nobody_and_are_dropped() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let silent = bare(&manager);
+    let mut half_greeting = bare(&manager);
+    half_greeting.write_all(&greeting(VERSION)[..13]).unwrap();
+    let mut half_request = welcome(&manager);
+    half_request.write_all(&frame(&[0; 100])[..40]).unwrap();
+    let idle = welcome(&manager);
+    let start = Instant::now();
+    // Does not read its answers: of a long list, over and over.
+    for n in 0..64 {
+        manager.event(&*format!("event {n}")).unwrap();
+    }
+    let mut deaf = welcome(&manager);
+    deaf.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+    let list = frame(b"\x01\x04List\0\0\0\0\0\0\0\0");
+    while deaf.write_all(&list).is_ok() {}
+
+    manager.lock("lock").unwrap();
+    assert!(start.elapsed() < Duration::from_secs(60));
+    for client in [silent, half_greeting, half_request] {
+        assert_dropped(client);
+    }
+    assert!(start.elapsed() >= Duration::from_secs(4));
+    // One that has said who it is may be silent as long as it likes.
+    idle.set_nonblocking(true).unwrap();
+    let error = (&idle).read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    idle.set_nonblocking(false).unwrap();
+    (&idle).write_all(&list).unwrap();
+    (&idle).read_exact(&mut [0; 12]).unwrap();
+}
+
+#[test]
+fn a_client_killed_in_the_middle_harms_nobody() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let jobs = manager.queue::<u32>("jobs", 1).unwrap();
+    for round in 0..30u64 {
+        let (tells, told) = multiproc_pipe::simplex::<()>().unwrap();
+        let client = Process::spawn(
+            |(manager, told): (Manager, multiproc_pipe::Sender<()>)| {
+                for n in 0.. {
+                    manager.queue::<u32>("jobs", 1).unwrap();
+                    if n == 3 {
+                        told.send(()).unwrap();
+                    }
+                }
+            },
+            (manager.clone(), told),
+        )
+        .unwrap();
+        tells.recv().unwrap();
+        thread::sleep(Duration::from_micros(round * 37));
+        client.kill().unwrap();
+        client.wait();
+        jobs.put(1).unwrap();
+        assert_eq!(manager.queue::<u32>("jobs", 1).unwrap().get().unwrap(), 1);
+    }
+    assert_eq!(manager.list().unwrap()[0].members, 1);
+}
+
+#[test]
+fn a_thousand_clients_at_once() {
+    alone(|()| {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).unwrap();
+        if limit.current.is_some_and(|most| most < 2500) {
+            eprintln!("skipped: a thousand clients need 2500 descriptors (ulimit -Hn)");
+            return;
+        }
+        let manager = Manager::start().unwrap();
+        let clients: Vec<_> =
+            (0..1000).map(|_| Manager::connect(manager.address()).unwrap()).collect();
+        let jobs = manager.queue::<usize>("jobs", 1000).unwrap();
+        // All of them, and in any order.
+        for (number, client) in clients.iter().enumerate().rev() {
+            client.queue::<usize>("jobs", 1000).unwrap().put(number).unwrap();
+        }
+        assert_eq!(jobs.get_many(1000).unwrap().len(), 128);
+        let silent: Vec<_> = (0..100).map(|_| bare(&manager)).collect();
+        assert!(clients.iter().all(|client| client.list().unwrap().len() == 1));
+        drop(silent);
+    });
+}
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let _dog = watchdog();
+    let manager = Manager::builder().max_clients(2).start().unwrap();
+    let other = Manager::connect(manager.address()).unwrap();
+    for _ in 0..20 {
+        let error = Manager::connect(manager.address()).unwrap_err();
+        assert!(matches!(error, ManagerError::TooManyClients(2)), "{error}");
+    }
+    drop(other);
+    until(|| Manager::connect(manager.address()).is_ok());
+}
+
+#[test]
+fn a_stopped_manager_is_no_hang() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let jobs = manager.queue::<u8>("jobs", 1).unwrap();
+    let process = process_of(&manager);
+    let pid = Pid::from_raw(process.pid().try_into().unwrap()).unwrap();
+    let stop = || {
+        kill_process(pid, Signal::STOP).unwrap();
+        let path = format!("/proc/{}/stat", process.pid());
+        until(|| fs::read_to_string(&path).unwrap().contains(") T "));
+    };
+    stop();
+    jobs.put(1).unwrap();
+    let error = manager.lock("lock").unwrap_err();
+    assert!(matches!(error, ManagerError::NoAnswer), "{error}");
+    kill_process(pid, Signal::CONT).unwrap();
+    manager.lock("lock").unwrap();
+    // Stopped again, it is killed in the end.
+    stop();
+    drop(manager);
+    assert!(!process.is_alive());
+}
+
+#[test]
+fn an_idle_manager_takes_no_cpu() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let jobs = manager.queue::<u8>("jobs", 1).unwrap();
+    let clients: Vec<_> = (0..10).map(|_| Manager::connect(manager.address()).unwrap()).collect();
+    let pid = process_of(&manager).pid();
+    until(|| is_asleep(pid));
+    // Clock ticks in user and kernel mode, and how often it gave the CPU away: how often it woke.
+    let used = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
+        (ticks, line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap())
+    };
+    // The deadlines of those who connected pass meanwhile, once.
+    let before = used();
+    thread::sleep(Duration::from_secs(1));
+    let after = used();
+    assert!(after.0 <= before.0 + 1, "{before:?} {after:?}");
+    assert!(after.1 <= before.1 + 2, "{before:?} {after:?}");
+    // Nor does work with what it has handed out concern it.
+    for _ in 0..10_000 {
+        jobs.put(1).unwrap();
+        jobs.get().unwrap();
+    }
+    assert!(used().1 <= after.1 + 2);
+    drop(clients);
+}
+
+#[test]
+fn nothing_stays_of_a_manager() {
+    alone(|()| {
+        let folder = Folder::new();
+        let round = || {
+            let manager = Manager::builder().address(folder.path("socket")).start().unwrap();
+            let other = Manager::connect(manager.address()).unwrap();
+            let jobs = other.queue::<u8>("jobs", 1).unwrap();
+            manager.joinable_queue::<u8>("tasks", None).unwrap().put(1).unwrap();
+            manager.queue::<u16>("jobs", 1).unwrap_err();
+            jobs.put(1).unwrap();
+        };
+        // What is set up once.
+        round();
+        let before = Census::take();
+        for _ in 0..20 {
+            round();
+        }
+        assert_eq!(Census::take(), before);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn nothing_stays_in_the_manager() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let pid = process_of(&manager).pid();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let before = {
+        manager.list().unwrap();
+        descriptors()
+    };
+    for n in 0..200 {
+        let client = Manager::connect(manager.address()).unwrap();
+        client.queue::<u8>(&*format!("queue {n}"), 1).unwrap();
+        client.queue::<u16>(&*format!("queue {n}"), 1).unwrap_err();
+        client.remove(&format!("queue {n}")).unwrap();
+    }
+    manager.list().unwrap();
+    until(|| descriptors() == before);
+}
+
+/// Threads of one process take turns on one connection.
+#[test]
+fn a_handle_is_for_many_threads() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let manager = &manager;
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    let name = format!("queue {number}");
+                    manager.queue::<u32>(&name, 1).unwrap().put(number).unwrap();
+                    assert_eq!(manager.queue::<u32>(&name, 1).unwrap().get().unwrap(), number);
+                }
+            });
+        }
+    });
+}
+
+/// `connect` of the layer below, for one who looks at what is said.
+#[test]
+fn a_request_of_another_program_is_checked_by_the_manager() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let client: Connection<(), ()> = connect(manager.address()).unwrap();
+    client.send_bytes(b"mp-mngr\0\x02\0\0\0").unwrap();
+    client.recv_bytes().unwrap();
+    // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
+    client.send_bytes(b"\0\x04Open\x01\n\x02\x04Lock\0\0").unwrap();
+    assert_eq!(client.recv_bytes().unwrap(), b"\x03\x07Refused\0\x0bInvalidName");
+    // A lock of a name that can be one is opened.
+    client.send_bytes(b"\0\x04Open\x01x\x02\x04Lock\0\0").unwrap();
+    assert_eq!(client.recv_bytes().unwrap()[0], 0);
+    assert_eq!(manager.list().unwrap()[0].name, "x");
+}

@@ -1,0 +1,168 @@
+//! The errors of starting and joining a process.
+
+use std::{fmt, io};
+
+use multiproc_pipe::EncodeError;
+use thiserror::Error;
+
+use crate::executable;
+use crate::process::Process;
+use crate::status::{SignalName, core_dump};
+
+/// The error of [`Process::spawn`]: the process was not started.
+///
+/// ```standalone_crate
+/// use multiproc::{Process, SpawnError};
+///
+/// // Neither `init` nor `enable_in_tests!` was called.
+/// let error = Process::spawn(|()| (), ()).unwrap_err();
+/// assert!(matches!(error, SpawnError::NotInitialized));
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// [`init`](crate::init) was not called. A child would not run its function but the whole
+    /// program again.
+    #[error(
+        "a process cannot be started yet: call `multiproc::init()` first, as the first statement of \
+         `main`: `let _runtime = multiproc::init();` (in a test program: put \
+         `multiproc::enable_in_tests!();` at its top level)"
+    )]
+    NotInitialized,
+    /// The function, or this library, is not in the executable of this process but in a library
+    /// that it has loaded. A child runs that executable, which need not load the library. Or the
+    /// program was started through the loader (`ld.so PROGRAM`), which then is the executable. The
+    /// message states which case it is.
+    #[error(
+        "a process cannot be started from here: a child is the executable of this process \
+         (/proc/self/exe), started anew, {}",
+        executable::what_is_outside()
+    )]
+    NotInExecutable,
+    /// The program has more privileges than the user who started it: it is a set-user-ID or
+    /// set-group-ID program, has file capabilities, or a security module changed its domain
+    /// (`AT_SECURE`, see getauxval(3)). A child would have the same privileges, and so must not let
+    /// its environment and its standard input decide which function it runs.
+    #[error(
+        "a process cannot be started from a program that has more rights than the user who started \
+         it (set-user-ID, set-group-ID or file capabilities); let a program without these rights \
+         start processes, or grant the rights by other means (sudo, a service manager, ambient \
+         capabilities)"
+    )]
+    Privileged,
+    /// The arguments cannot be encoded, or the type of the arguments or of the result can be
+    /// encoded but not decoded.
+    #[error("a process was not started: {0}")]
+    Encode(#[source] EncodeError),
+    /// A system call failed.
+    #[error("a process could not be started: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<SpawnError> for io::Error {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
+}
+
+/// The error of [`Process::join`]: the process ended without a result.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{JoinError, Process};
+///
+/// let worker = Process::spawn(|()| -> u32 { panic!("no disk") }, ())?;
+/// match worker.join() {
+///     Ok(result) => println!("{result}"),
+///     Err(JoinError::Panicked { message, location, .. }) => {
+///         assert_eq!(message, "no disk");
+///         eprintln!("worker panicked at {location}");
+///     }
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The function panicked, or the `Deserialize` of its arguments, or the `Serialize` of its
+    /// result.
+    #[error("the process gave no result: it panicked at {location}: {message}")]
+    Panicked {
+        /// The message of the panic.
+        message: String,
+        /// The location of the panic: file, line and column.
+        location: String,
+        /// The backtrace, if `RUST_BACKTRACE` or `RUST_LIB_BACKTRACE` enables it, as for
+        /// [`Backtrace::capture`](std::backtrace::Backtrace::capture).
+        backtrace: Option<String>,
+    },
+    /// The process exited with this code before its function returned; or after that, with a code
+    /// other than 0.
+    #[error("the process gave no result: it exited with code {}{}", .0, before_return(*.0))]
+    Exited(i32),
+    /// The process was killed by this signal, before or after its function returned. The second
+    /// field is whether it dumped core. 9 is SIGKILL; see signal(7).
+    #[error("the process gave no result: it was killed by {}{}", SignalName(*.0), core_dump(*.1))]
+    Signaled(i32, bool),
+    /// The function was not called, because the arguments could not be decoded in the child.
+    #[error("the process gave no result: its arguments did not arrive: {0}")]
+    ArgumentsLost(String),
+    /// The function returned, but the result could not be sent, or not be decoded here.
+    #[error("the process gave no result: the result was lost: {0}")]
+    ResultLost(String),
+    /// The process ended without a result, and other code in this process collected its exit
+    /// status.
+    #[error(
+        "the process gave no result: it ended, and its status was collected by somebody else in this \
+         process (a wait for any child, or SIGCHLD set to be ignored)"
+    )]
+    Unknown,
+}
+
+fn before_return(code: i32) -> &'static str {
+    if code == 0 { " before its function returned" } else { "" }
+}
+
+/// The error of [`Process::join_timeout`].
+#[derive(Error)]
+#[non_exhaustive]
+pub enum JoinTimeoutError<R> {
+    /// The process is still alive. The handle is returned.
+    #[error("{} (pid {}) has not ended in time", .0.name(), .0.pid())]
+    Timeout(Process<R>),
+    /// The process ended without a result.
+    #[error(transparent)]
+    Failed(JoinError),
+}
+
+impl<R> JoinTimeoutError<R> {
+    /// Returns `true` if the process is still alive.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    /// Returns the process if it is still alive.
+    #[must_use]
+    pub fn into_process(self) -> Option<Process<R>> {
+        match self {
+            Self::Timeout(process) => Some(process),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+impl<R> fmt::Debug for JoinTimeoutError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(process) => f.debug_tuple("Timeout").field(process).finish(),
+            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+        }
+    }
+}

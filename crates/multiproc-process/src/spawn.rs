@@ -1,0 +1,123 @@
+//! The parent's side of starting a process.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, io};
+
+use multiproc_shm::above_stdio;
+use rustix::fs::fstat;
+use rustix::io::fcntl_getfd;
+
+use crate::builder::Builder;
+use crate::bulk::socket_pair;
+use crate::child::{Child, ToChild};
+use crate::child_table::active_children;
+use crate::current::{Identity, Parent, current_process};
+use crate::error::SpawnError;
+use crate::process::Process;
+use crate::protocol::{Encoded, MARKER, Mark, Start};
+use crate::{executable, failpoint, inherited, init, newborn};
+
+/// This executable, also if its file was replaced or removed.
+pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
+
+/// Starts this executable again, to run `entry` with `args`.
+pub(crate) fn spawn<R>(
+    builder: Builder,
+    entry: usize,
+    mut args: Encoded,
+) -> Result<Process<R>, SpawnError> {
+    // Checked first, because `init` would not help a caller in a library.
+    if !executable::is_in_executable(entry) {
+        return Err(SpawnError::NotInExecutable);
+    }
+    if !init::is_initialized() {
+        return Err(SpawnError::NotInitialized);
+    }
+    if newborn::is_privileged() {
+        return Err(SpawnError::Privileged);
+    }
+    // Collects children that have ended and have no thread that waits for them.
+    drop(active_children());
+
+    let _reserved = reserve_stdio()?;
+    let bulk = args.move_bulk()?;
+    let parent = Parent::myself()?;
+    let (mine, theirs) = socket_pair()?;
+    let mine = ToChild::from_socket(mine)?;
+    let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
+    let copy = executable::this_copy().ok_or(SpawnError::NotInExecutable)?;
+    let Builder { name, daemon, keep, mut command } = builder;
+    let keep = keep?;
+    let inherits = inherited::what_a_child_inherits(&keep)?;
+    let mark = Mark { copy, socket, inherits, keep };
+    let mut arguments = env::args_os();
+    if let Some(program) = arguments.next() {
+        command.arg0(program);
+    }
+    // Without `pre_exec`, std uses posix_spawn, which does not copy the memory map of the parent.
+    // The child itself closes inherited descriptors, before `main`.
+    let mut process =
+        command.args(arguments).env(MARKER, mark.to_string()).stdin(theirs).spawn()?;
+    // It holds the child's end of the socket open.
+    drop(command);
+    failpoint::reached("spawn.started");
+
+    let name = name.unwrap_or_else(default_name);
+    let handles = (|| {
+        let stdout = process.stdout.take().map(|it| above_stdio(it.into())).transpose()?;
+        let stderr = process.stderr.take().map(|it| above_stdio(it.into())).transpose()?;
+        let child = Child::new(process.id(), name.clone(), daemon, mine)?;
+        io::Result::Ok((child, stdout.map(Into::into), stderr.map(Into::into)))
+    })();
+    let (child, stdout, stderr) = handles.inspect_err(|_| {
+        // Without a descriptor for it, the child cannot be managed.
+        let _ = process.kill();
+        let _ = process.wait();
+    })?;
+    let identity = Identity { name, daemon, parent };
+    let told = child.start(Start { entry, identity, args });
+    if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
+        // The child would wait for its function indefinitely.
+        let _ = child.kill();
+        child.wait();
+        return Err(error.into());
+    }
+    if inherits.any {
+        // From here on, a descriptor that this process closes is closed in the child as well.
+        child.wait_for_begin();
+    }
+    failpoint::reached("spawn.told");
+    Ok(Process::new(child, stdout, stderr))
+}
+
+/// Occupies the numbers of the standard descriptors that are closed. std connects those of a child
+/// one after the other, and would overwrite a pipe that has the number of a later one.
+fn reserve_stdio() -> io::Result<Vec<File>> {
+    let mut reserved = Vec::new();
+    let is_open = |number: &dyn AsFd| fcntl_getfd(number).is_ok();
+    if is_open(&io::stdin()) && is_open(&io::stdout()) && is_open(&io::stderr()) {
+        return Ok(reserved);
+    }
+    loop {
+        let file = File::open("/dev/null")?;
+        if file.as_raw_fd() > 2 {
+            return Ok(reserved);
+        }
+        reserved.push(file);
+    }
+}
+
+/// Returns `Process-1`, or `Process-1:2` for the second child of that process.
+fn default_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+    let current = current_process();
+    if current.is_child() {
+        format!("{}:{number}", current.name())
+    } else {
+        format!("Process-{number}")
+    }
+}

@@ -1,0 +1,324 @@
+//! What can be set about a process, and what it knows about itself and its parent.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use multiproc_pipe::{Connection, duplex};
+use multiproc_process::{Process, cpu_count, current_process, parent_process};
+use multiproc_testkit::{Census, alone, until, watchdog};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+multiproc_process::enable_in_tests!();
+
+fn variable(name: String) -> Option<String> {
+    env::var(name).ok()
+}
+
+#[test]
+fn the_environment_is_the_parents_and_what_is_set() {
+    let _dog = watchdog();
+    let get = |builder: multiproc_process::Builder, name: &str| {
+        builder.spawn(variable, name.to_owned()).unwrap().join().unwrap()
+    };
+    assert!(env::var("PATH").is_ok());
+    assert_eq!(get(Process::builder(), "PATH"), env::var("PATH").ok());
+    assert_eq!(get(Process::builder().env("A", "1"), "A").unwrap(), "1");
+    assert_eq!(get(Process::builder().envs([("A", "1"), ("B", "2")]), "B").unwrap(), "2");
+    assert_eq!(get(Process::builder().env_remove("PATH"), "PATH"), None);
+    // Even so it starts, and has nothing else.
+    let all = |()| env::vars().collect::<Vec<_>>();
+    let cleared =
+        Process::builder().env("A", "1").env_clear().env("B", "2").spawn(all, ()).unwrap();
+    assert_eq!(cleared.join().unwrap(), [("B".to_owned(), "2".to_owned())]);
+    // The mark of a child is not to be had.
+    let set = Process::builder().env("MULTIPROC_CHILD", "1");
+    assert_eq!(get(set, "MULTIPROC_CHILD"), None);
+
+    let wrong = Process::builder().env("A", "nul\0").spawn(all, ()).unwrap_err();
+    assert!(wrong.to_string().contains("nul byte"), "{wrong}");
+}
+
+#[test]
+fn the_directory_is_the_parents_or_what_is_set() {
+    let _dog = watchdog();
+    let here = |()| env::current_dir().unwrap();
+    let child = Process::spawn(here, ()).unwrap();
+    assert_eq!(child.join().unwrap(), env::current_dir().unwrap());
+    let child = Process::builder().current_dir("/proc").spawn(here, ()).unwrap();
+    assert_eq!(child.join().unwrap(), PathBuf::from("/proc"));
+    alone(|()| {
+        let before = Census::take();
+        let error = Process::builder().current_dir("/no/such").spawn(|()| (), ()).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+        assert_eq!(Census::take(), before);
+    });
+}
+
+fn speaks(_: ()) {
+    println!("out");
+    eprintln!("err");
+    print!("not flushed by a line end");
+}
+
+#[test]
+fn output_goes_where_it_is_sent() {
+    alone(|()| {
+        let before = Census::take();
+        let builder = || Process::builder().stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = builder().spawn(speaks, ()).unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        child.take_stdout().unwrap().read_to_string(&mut out).unwrap();
+        child.take_stderr().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!((&*out, &*err), ("out\nnot flushed by a line end", "err\n"));
+        assert!(child.take_stdout().is_none() && child.take_stderr().is_none());
+        child.join().unwrap();
+
+        // A file, one for both.
+        let mut file = tempfile();
+        let copy = file.try_clone().unwrap();
+        let child = Process::builder().stdout(file.try_clone().unwrap()).stderr(copy);
+        child.spawn(speaks, ()).unwrap().join().unwrap();
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut file).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "out\nerr\nnot flushed by a line end");
+
+        // Nowhere; and the null device is no file that grows.
+        let child = Process::builder().stdout(Stdio::null()).stderr(Stdio::null());
+        let look = |()| {
+            println!("nobody sees it");
+            fs::read_link("/proc/self/fd/1").unwrap()
+        };
+        let mut child = child.spawn(look, ()).unwrap();
+        assert!(child.take_stdout().is_none());
+        assert_eq!(child.join().unwrap(), PathBuf::from("/dev/null"));
+
+        // Nobody reads: writing is an error, as everywhere in Rust, and not the end by SIGPIPE.
+        let write = |()| std::io::stdout().write_all(&[b'x'; 1 << 20]).unwrap_err().to_string();
+        let mut child = Process::builder().stdout(Stdio::piped()).spawn(write, ()).unwrap();
+        drop(child.take_stdout());
+        assert!(child.join().unwrap().contains("Broken pipe"));
+        drop(file);
+        assert_eq!(Census::take(), before);
+    });
+}
+
+fn tempfile() -> File {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    rustix::fs::memfd_create("multiproc-test", flags).unwrap().into()
+}
+
+/// The end of a child's output comes with the child's end, although siblings live.
+#[test]
+fn siblings_do_not_hold_each_others_output() {
+    let _dog = watchdog();
+    let start = || {
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let child = Process::builder().stdout(Stdio::piped());
+        let child = child.spawn(|end: Connection<(), ()>| drop(end.recv()), theirs).unwrap();
+        (child, ours)
+    };
+    let mut children: Vec<_> = (0..5).map(|_| start()).collect();
+    let (mut first, _) = children.remove(0);
+    first.kill().unwrap();
+    assert_eq!(first.take_stdout().unwrap().read(&mut [0]).unwrap(), 0);
+    for (child, end) in children {
+        drop(end);
+        child.join().unwrap();
+    }
+}
+
+fn command_name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn a_process_knows_its_name_and_ps_does() {
+    let _dog = watchdog();
+    assert_eq!((current_process().name(), current_process().is_daemon()), ("MainProcess", false));
+    assert_eq!(current_process().pid(), std::process::id());
+
+    let (ours, theirs) = duplex::<(), (String, u32, bool)>().unwrap();
+    let tell = |parent: Connection<(String, u32, bool), ()>| {
+        let current = current_process();
+        parent.send((current.name().to_owned(), current.pid(), current.is_daemon())).unwrap();
+        parent.recv().unwrap();
+        std::thread::current().name().map(ToOwned::to_owned)
+    };
+    let builder = Process::builder().name("a long name indeed").daemon(true);
+    let child = builder.spawn(tell, theirs).unwrap();
+    assert_eq!(ours.recv().unwrap(), ("a long name indeed".to_owned(), child.pid(), true));
+    assert_eq!(command_name(child.pid()), "a long name ind");
+    if let Ok(ps) = Command::new("ps").args(["-o", "comm=", &child.pid().to_string()]).output() {
+        assert_eq!(String::from_utf8_lossy(&ps.stdout).trim_end(), "a long name ind");
+    }
+    ours.send(()).unwrap();
+    assert_eq!(child.join().unwrap().as_deref(), Some("main"));
+
+    // Without a name, it has that of its place in the family.
+    let tell = |()| {
+        let child = Process::spawn(
+            |()| (command_name(std::process::id()), current_process().name().to_owned()),
+            (),
+        );
+        (current_process().name().to_owned(), child.unwrap().join().unwrap())
+    };
+    let (name, (comm, nested)) = Process::spawn(tell, ()).unwrap().join().unwrap();
+    assert!(name.starts_with("Process-"), "{name}");
+    assert_eq!(nested, format!("{name}:1"));
+    assert_eq!(comm, nested[..nested.len().min(15)]);
+}
+
+#[test]
+fn a_panic_is_printed_with_the_name_of_the_process() {
+    let _dog = watchdog();
+    let fail = |()| -> () { panic!("no more ink") };
+    let mut child =
+        Process::builder().name("printer").stderr(Stdio::piped()).spawn(fail, ()).unwrap();
+    let mut text = String::new();
+    child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.starts_with(&format!("process 'printer' ({}):\n", child.pid())), "{text}");
+    assert!(text.contains("thread 'main'") && text.contains("no more ink"), "{text}");
+    assert!(text.contains("tests/builder.rs:"), "{text}");
+    child.join().unwrap_err();
+
+    // Nobody reads it: that does not change how the process ends.
+    let mut child = Process::builder().stderr(Stdio::piped()).spawn(fail, ()).unwrap();
+    drop(child.take_stderr());
+    let error = child.join().unwrap_err();
+    assert!(error.to_string().contains("no more ink"), "{error}");
+}
+
+#[test]
+fn a_child_knows_its_parent() {
+    let _dog = watchdog();
+    assert!(parent_process().is_none(), "nobody of us has started the test program");
+    let look = |()| {
+        let parent = parent_process().unwrap();
+        assert!(parent.is_alive() && !parent.wait_timeout(Duration::from_millis(5)));
+        (parent.pid(), parent.name().to_owned())
+    };
+    let child = Process::spawn(look, ()).unwrap();
+    assert_eq!(child.join().unwrap(), (std::process::id(), "MainProcess".to_owned()));
+
+    let nested = |look: bool| {
+        assert!(look);
+        let look = |()| parent_process().map(|parent| (parent.pid(), parent.name().to_owned()));
+        Process::spawn(look, ()).unwrap().join().unwrap()
+    };
+    let child = Process::builder().name("middle").spawn(nested, true).unwrap();
+    let pid = child.pid();
+    assert_eq!(child.join().unwrap(), Some((pid, "middle".to_owned())));
+}
+
+#[test]
+fn a_child_sees_the_death_of_its_parent() {
+    let _dog = watchdog();
+    // The grandchild is no daemon: it lives on, and tells what it has seen.
+    let watch = |tell: Connection<bool, ()>| {
+        let parent = parent_process().unwrap();
+        tell.send(parent.is_alive()).unwrap();
+        assert_eq!(poll(&mut [PollFd::new(&parent.as_fd(), PollFlags::IN)], None).unwrap(), 1);
+        parent.wait();
+        assert!(parent.wait_timeout(Duration::MAX));
+        tell.send(parent.is_alive()).unwrap();
+    };
+    let (ours, theirs) = duplex::<(), bool>().unwrap();
+    let start = move |theirs: Connection<bool, ()>| -> () {
+        // From a thread that has ended long before its process does.
+        let start = move || drop(Process::spawn(watch, theirs).unwrap());
+        std::thread::spawn(start).join().unwrap();
+        loop {
+            std::thread::park();
+        }
+    };
+    let parent = Process::spawn(start, theirs).unwrap();
+    assert!(ours.recv().unwrap(), "it lives");
+    parent.kill().unwrap();
+    assert!(!ours.recv().unwrap(), "it is dead");
+    assert!(ours.recv().unwrap_err().is_disconnected());
+    parent.join().unwrap_err();
+}
+
+#[test]
+fn cpu_count_is_what_this_process_may_use() {
+    alone(|()| {
+        let all = sched_getaffinity(None).unwrap();
+        assert!((1..=all.count() as usize).contains(&cpu_count()));
+        let first = (0..CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)).unwrap();
+        let mut one = CpuSet::new();
+        one.set(first);
+        sched_setaffinity(None, &one).unwrap();
+        assert_eq!(cpu_count(), 1);
+        // A child has the parent's.
+        let child = Process::spawn(|()| cpu_count(), ()).unwrap();
+        assert_eq!(child.join().unwrap(), 1);
+    });
+}
+
+/// In a cgroup whose quota is one CPU's time.
+#[test]
+fn cpu_count_is_what_the_cgroup_gives_time_for() {
+    alone(|()| {
+        let before = cpu_count();
+        let Some(group) = Group::with_one_cpu() else {
+            eprintln!("skipped: this process may not make cgroups with a quota");
+            return;
+        };
+        if before == 1 {
+            eprintln!("skipped: there is one CPU anyway");
+            return;
+        }
+        assert_eq!(cpu_count(), 1);
+        drop(group);
+        until(|| cpu_count() == before);
+    });
+}
+
+/// A cgroup that this process is in. It goes back, and removes it.
+struct Group {
+    parent: PathBuf,
+    path: PathBuf,
+}
+
+impl Group {
+    fn with_one_cpu() -> Option<Self> {
+        let name = format!("multiproc-test-{}", std::process::id());
+        // Version 1 has a hierarchy for the CPU, version 2 one for all.
+        for (root, controller, quota) in
+            [("/sys/fs/cgroup/cpu", "cpu", "cpu.cfs_quota_us"), ("/sys/fs/cgroup", "", "cpu.max")]
+        {
+            let list = fs::read_to_string("/proc/self/cgroup").ok()?;
+            let own = list.lines().find_map(|line| {
+                let mut parts = line.splitn(3, ':');
+                let controllers = parts.nth(1)?;
+                controllers.split(',').any(|name| name == controller).then(|| parts.next())?
+            });
+            let Some(own) = own else { continue };
+            let parent = PathBuf::from(format!("{root}{own}"));
+            let group = Self { path: parent.join(&name), parent };
+            if fs::create_dir(&group.path).is_err() {
+                continue;
+            }
+            if fs::write(group.path.join(quota), "100000").is_ok()
+                && fs::write(group.path.join("cgroup.procs"), "0").is_ok()
+            {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::write(self.parent.join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(&self.path);
+    }
+}

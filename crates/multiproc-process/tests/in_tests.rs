@@ -1,0 +1,84 @@
+//! Processes inside a test program: what it reports and shows is as if they were none of it.
+
+use std::env;
+use std::io::Read;
+use std::process::{Command, Output};
+
+use multiproc_process::{JoinError, Process};
+use multiproc_testkit::watchdog;
+
+multiproc_process::enable_in_tests!();
+
+/// Runs one test of this program again, as a program of its own, in which `INNER` is set.
+fn again(test: &str, options: &[&str]) -> Output {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", test]).args(options).env("INNER", "1").output().unwrap()
+}
+
+#[test]
+fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
+    let _dog = watchdog();
+    if env::var_os("INNER").is_some() {
+        println!("the test itself is captured");
+        let speak = |()| {
+            println!("the child is heard");
+            eprintln!("on both channels");
+        };
+        let child = || Process::spawn(speak, ()).unwrap();
+        for child in [child(), child()] {
+            child.join().unwrap();
+        }
+        return;
+    }
+    let test = "what_a_child_prints_is_shown_and_no_test_runs_twice";
+    // As `cargo test` runs it, and as `cargo nextest run` does.
+    for (options, captures) in [(&[][..], true), (&["--nocapture"], false)] {
+        let output = again(test, options);
+        assert!(output.status.success(), "{output:?}");
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(out.matches("the child is heard").count(), 2, "{out}");
+        assert_eq!(err.matches("on both channels").count(), 2, "{err}");
+        assert_eq!(out.contains("the test itself"), !captures, "{out}");
+        assert_eq!(out.matches("running 1 test").count(), 1, "{out}");
+        assert_eq!(out.matches("1 passed").count(), 1, "{out}");
+    }
+}
+
+#[test]
+fn a_test_fails_with_the_panic_of_its_child() {
+    let _dog = watchdog();
+    if env::var_os("INNER").is_some() {
+        Process::spawn(|()| -> () { panic!("no luck") }, ()).unwrap().join().unwrap();
+        return;
+    }
+    let output = again("a_test_fails_with_the_panic_of_its_child", &[]);
+    assert_eq!(output.status.code(), Some(101));
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("no luck") && out.contains("1 failed"), "{out}");
+}
+
+/// A program that is started by the loader's call, before std has set up, finds all that it expects.
+#[test]
+fn a_child_is_a_program_like_any_other() {
+    let _dog = watchdog();
+    let look = |()| {
+        assert_eq!(std::thread::current().name(), Some("main"));
+        assert_eq!(std::io::stdin().read(&mut [0]).unwrap(), 0);
+        // Deeper than the 2 MiB that a thread has.
+        fn deep(depth: u32) -> u32 {
+            let pad = std::hint::black_box([depth; 1000]);
+            if depth == 0 { 0 } else { deep(depth - 1).wrapping_add(std::hint::black_box(&pad)[7]) }
+        }
+        deep(800);
+        // SIGPIPE is ignored.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let error = std::io::Write::write(&mut &writer, b"x").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+        std::thread::spawn(|| std::thread::spawn(|| 7).join().unwrap()).join().unwrap()
+    };
+    assert_eq!(Process::spawn(look, ()).unwrap().join().unwrap(), 7);
+    let exit = |()| -> () { std::process::exit(9) };
+    assert_eq!(Process::spawn(exit, ()).unwrap().join().unwrap_err(), JoinError::Exited(9));
+}

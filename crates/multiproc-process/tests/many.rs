@@ -1,0 +1,101 @@
+//! Many processes: at once, one after the other, from several threads.
+
+// A program without unsafe code of its own can say so.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::thread;
+
+use multiproc_pipe::{Connection, duplex};
+use multiproc_process::{Process, active_children};
+use multiproc_testkit::{Census, alone, until, watchdog};
+
+multiproc_process::enable_in_tests!();
+
+#[test]
+fn two_hundred_at_once() {
+    alone(|()| {
+        let before = Census::take();
+        let waits = |(n, end): (u32, Connection<(), ()>)| {
+            let _ = end.recv();
+            n
+        };
+        let children: Vec<_> = (0..200)
+            .map(|n| {
+                let (ours, theirs) = duplex().unwrap();
+                (Process::spawn(waits, (n, theirs)).unwrap(), ours)
+            })
+            .collect();
+        assert_eq!(active_children().len(), 200);
+        assert_eq!(Census::take().children, before.children + 200);
+        for (n, (child, end)) in (0..).zip(children) {
+            drop(end);
+            assert_eq!(child.join().unwrap(), n);
+        }
+        assert!(active_children().is_empty());
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn two_thousand_one_after_the_other() {
+    alone(|()| {
+        let before = Census::take();
+        for n in 0..1000u32 {
+            assert_eq!(Process::spawn(|n: u32| n, n).unwrap().join().unwrap(), n);
+            // Nobody joins this one.
+            drop(Process::spawn(|n: u32| n, n).unwrap());
+        }
+        until(|| active_children().is_empty());
+        assert_eq!(Census::take(), before);
+    });
+}
+
+#[test]
+fn threads_start_them_side_by_side() {
+    alone(|()| {
+        let before = Census::take();
+        let start = |thread: u32| {
+            (0..50).for_each(|n| {
+                let args = (thread, n);
+                assert_eq!(
+                    Process::spawn(|args: (u32, u32)| args, args).unwrap().join().unwrap(),
+                    args
+                );
+            });
+        };
+        thread::scope(|s| (0..4).for_each(|thread| drop(s.spawn(move || start(thread)))));
+        assert!(active_children().is_empty());
+        // A thread that has ended may still be there for the kernel, not for us.
+        until(|| Census::take() == before);
+    });
+}
+
+/// However many siblings there were before, each has what it was given.
+#[test]
+fn living_children_have_equal_numbers_of_descriptors() {
+    let _dog = watchdog();
+    for daemon in [false, true] {
+        let children: Vec<_> = (0..5)
+            .map(|_| {
+                let (ours, theirs) = duplex::<(), ()>().unwrap();
+                let waits = |end: Connection<(), ()>| {
+                    end.send(()).unwrap();
+                    let _ = end.recv();
+                };
+                let child = Process::builder().daemon(daemon).spawn(waits, theirs).unwrap();
+                ours.recv().unwrap();
+                (child, ours)
+            })
+            .collect();
+        let count = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let counts: Vec<_> = children.iter().map(|(child, _)| count(child.pid())).collect();
+        // The standard ones, the lifeline, the parent's pidfd, what was given; a daemon's second look
+        // at the lifeline. What the test program itself has inherited is closed.
+        assert_eq!(counts, [3 + 3 + usize::from(daemon); 5]);
+        for (child, end) in children {
+            drop(end);
+            child.join().unwrap();
+        }
+    }
+}

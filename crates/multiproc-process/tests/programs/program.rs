@@ -1,0 +1,245 @@
+//! Programs for the tests, with a `main` of their own. The first argument says which; what they
+//! tell goes to standard output, one line each.
+
+// For a bare fork.
+#![allow(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::{env, fs, process, thread};
+
+use multiproc_pipe::{Connection, Descriptor, duplex};
+use multiproc_process::{Process, Runtime, active_children};
+use multiproc_testkit::{blocked_signals, until};
+use rustix::process::{Signal, getpid, kill_process};
+
+fn main() {
+    let program = env::args_os().nth(1).expect("the name of a program");
+    if program == "has_privileges" || program == "drops_privileges" {
+        come_to_main();
+    }
+    if program == "starts_threads" {
+        // As an attribute like `#[tokio::main]` does.
+        thread::spawn(|| -> () { park() });
+    }
+    let runtime = multiproc_process::init();
+    match program.to_str() {
+        Some("arguments") => arguments(),
+        Some("names") => names(),
+        Some("ends") => start_one_of_each(),
+        Some("panics") => {
+            start_one_of_each();
+            panic!("main panics");
+        }
+        Some("exits") => {
+            start_one_of_each();
+            process::exit(3);
+        }
+        Some("runs") => {
+            start_one_of_each();
+            park()
+        }
+        Some("executes") => {
+            start_one_of_each();
+            wait_for_input();
+            panic!("{}", Command::new("sleep").arg("1000").exec());
+        }
+        Some("forks") => {
+            start_one_of_each();
+            fork();
+            park()
+        }
+        Some("is_copied") => be_copied(runtime),
+        Some("inits_twice") => twice(runtime),
+        Some("has_privileges" | "starts_threads" | "is_plain") => try_to_spawn(),
+        Some("drops_privileges") => {
+            drop_privileges();
+            try_to_spawn();
+        }
+        Some("blocks_signals") => block_signals(),
+        Some("has_two_copies") => two_copies(),
+        _ => panic!("there is no program {}", program.display()),
+    }
+}
+
+fn park() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
+}
+
+fn wait_for_input() {
+    let _ = io::stdin().read(&mut [0]);
+}
+
+/// Prints the arguments as a child has them, as hexadecimal numbers.
+fn arguments() {
+    let look = |()| {
+        for argument in env::args_os() {
+            say(&argument.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
+    };
+    Process::spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Prints what the kernel calls a child.
+fn names() {
+    let look = |()| say(fs::read_to_string("/proc/self/comm").unwrap().trim_end());
+    Process::spawn(look, ()).unwrap().join().unwrap();
+    Process::builder().name("a long name indeed").spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Starts, from a thread that ends: a daemon; one that is stopped, and so does not mind SIGTERM; a
+/// daemon with a daemon of its own; and one that is none, and lives as long as this program's
+/// standard input. Prints their pids.
+fn start_one_of_each() {
+    let start = || {
+        let plain = Process::builder().daemon(true).spawn(|()| -> () { park() }, ()).unwrap();
+        say(&plain.pid().to_string());
+
+        let stop = |()| kill_process(getpid(), Signal::STOP).unwrap();
+        let stopped = Process::builder().daemon(true).spawn(stop, ()).unwrap();
+        let stat = format!("/proc/{}/stat", stopped.pid());
+        until(|| fs::read_to_string(&stat).unwrap().contains(") T "));
+        say(&stopped.pid().to_string());
+
+        let (ours, theirs) = duplex::<(), u32>().unwrap();
+        let nest = |parent: Connection<u32, ()>| -> () {
+            let park = |()| -> () { park() };
+            let inner = Process::builder().daemon(true).spawn(park, ()).unwrap();
+            parent.send(inner.pid()).unwrap();
+            self::park()
+        };
+        let outer = Process::builder().daemon(true).spawn(nest, theirs).unwrap();
+        let inner = ours.recv().unwrap();
+        say(&outer.pid().to_string());
+        say(&inner.to_string());
+
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let wait = |(input, parent): (Descriptor, Connection<(), ()>)| {
+            parent.send(()).unwrap();
+            let _ = std::fs::File::from(input).read(&mut [0]);
+            say("the other one has ended by itself");
+        };
+        let input = Descriptor(io::stdin().as_fd().try_clone_to_owned().unwrap());
+        let other = Process::spawn(wait, (input, theirs)).unwrap();
+        ours.recv().unwrap();
+        assert_eq!(active_children().len(), 4);
+        say(&other.pid().to_string());
+    };
+    thread::spawn(start).join().unwrap();
+}
+
+/// A bare copy of this process, which has all its descriptors. Prints its pid.
+fn fork() {
+    // SAFETY: the child calls nothing but `pause`.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        loop {
+            // SAFETY: it has no preconditions.
+            unsafe { libc::pause() };
+        }
+    }
+    say(&pid.to_string());
+}
+
+fn twice(_first: Runtime) {
+    let _second = multiproc_process::init();
+}
+
+/// Starts a process by each of two copies of the library. This one's `init` is called first.
+fn two_copies() {
+    let _twin = multiproc_twin::init();
+    let child = Process::spawn(|n: u32| n + 1, 1).unwrap();
+    say(&child.join().unwrap().to_string());
+    let child = multiproc_twin::Process::spawn(|n: u32| n + 2, 1).unwrap();
+    say(&child.join().unwrap().to_string());
+}
+
+/// Tells that the program has come to `main`, which a child of it must not do again and again.
+fn come_to_main() {
+    say("main");
+    let depth = env::var("DEPTH").map_or(0, |depth| depth.parse().unwrap());
+    if depth == 3 {
+        process::exit(3);
+    }
+    // SAFETY: there is one thread, and no other can look at the environment.
+    unsafe { env::set_var("DEPTH", (depth + 1).to_string()) };
+}
+
+fn try_to_spawn() {
+    match Process::spawn(|n: u32| n + 1, 1) {
+        Ok(child) => say(&format!("{:?}", child.join())),
+        Err(error) => {
+            eprintln!("{error}");
+            say(&format!("{error:?}"));
+        }
+    }
+}
+
+/// Becomes an ordinary user's. If the program's file gives rights to its users, the next one that is
+/// started from it has them.
+fn drop_privileges() {
+    const NOBODY: libc::uid_t = 65_534;
+    // SAFETY: it has no preconditions.
+    assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+}
+
+/// Prints which signals each thread of a daemon blocks that was started by a thread that blocks all.
+fn block_signals() {
+    let mut all = std::mem::MaybeUninit::uninit();
+    // SAFETY: it writes a set there.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: it reads the set, which has been written.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
+    let look = |()| blocked_signals().into_iter().for_each(|line| say(&line));
+    Process::builder().daemon(true).spawn(look, ()).unwrap().join().unwrap();
+}
+
+/// Has children and a manager, and is copied by a bare fork. The copy ends as a program does, with its
+/// handles and the guard. Prints what the children of the original have to do with that.
+fn be_copied(runtime: Runtime) {
+    let wait = |end: Connection<(), ()>| {
+        let _ = end.recv();
+        7
+    };
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let child = Process::spawn(wait, theirs).unwrap();
+    let (daemons, theirs) = duplex::<(), ()>().unwrap();
+    let daemon = Process::builder().daemon(true).spawn(wait, theirs).unwrap();
+    let manager = multiproc::Manager::start().unwrap();
+    let lock = manager.lock("lock").unwrap();
+    // SAFETY: there is one thread, so the copy finds nothing half done.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        let others = active_children().len();
+        drop((child, daemon, manager, lock));
+        // A child of its own is one.
+        let (waits, theirs) = duplex::<(), ()>().unwrap();
+        let wait = |end: Connection<(), ()>| {
+            let _ = end.recv();
+            8
+        };
+        let own = Process::spawn(wait, theirs).unwrap();
+        let known = active_children().len();
+        drop(waits);
+        let result = own.join().unwrap();
+        drop(runtime);
+        say(&format!("copy {others} {known} {result}"));
+        process::exit(0);
+    }
+    // SAFETY: it has no preconditions.
+    assert_eq!(unsafe { libc::waitpid(copy, std::ptr::null_mut(), 0) }, copy);
+    let alive = [child.is_alive(), daemon.is_alive(), manager.process().unwrap().is_alive()];
+    drop((ours, daemons));
+    let results = (child.join().unwrap(), daemon.join().unwrap());
+    say(&format!("original {alive:?} {results:?} {}", manager.list().unwrap().len()));
+}

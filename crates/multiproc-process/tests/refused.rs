@@ -1,0 +1,356 @@
+//! What is asked of the library that cannot be.
+
+// The loader's `dlopen`.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use multiproc_process::{JoinError, Process, SpawnError, active_children};
+use multiproc_queue::Queue;
+use multiproc_testkit::{Census, alone, example, until, watchdog};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+multiproc_process::enable_in_tests!();
+
+/// Is nothing that can be received.
+#[derive(Serialize)]
+struct Unreadable;
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("it cannot be read"))
+    }
+}
+
+#[test]
+fn what_cannot_be_received_is_said_by_type() {
+    let _dog = watchdog();
+    let child = Process::spawn(|_: Unreadable| (), Unreadable).unwrap();
+    let error = child.join().unwrap_err();
+    assert!(matches!(error, JoinError::ArgumentsLost(_)), "{error}");
+    assert!(error.to_string().contains("Unreadable"), "{error}");
+
+    let child = Process::spawn(|()| Unreadable, ()).unwrap();
+    let Err(error) = child.join() else { panic!("it cannot have come") };
+    assert!(matches!(error, JoinError::ResultLost(_)), "{error}");
+    assert!(error.to_string().contains("Unreadable"), "{error}");
+}
+
+/// What panics while it is sent.
+#[derive(Deserialize)]
+struct Explosive;
+
+impl Serialize for Explosive {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("it goes off")
+    }
+}
+
+#[test]
+fn a_result_that_panics_while_it_is_sent_is_a_panic() {
+    let _dog = watchdog();
+    let Err(error) = Process::spawn(|()| Explosive, ()).unwrap().join() else { panic!() };
+    let JoinError::Panicked { message, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "it goes off");
+}
+
+/// What panics while it is received.
+#[derive(Serialize)]
+struct Checked(u32);
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        assert!(number < 10, "out of range: {number}");
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn arguments_that_panic_while_they_are_received_are_a_panic() {
+    let _dog = watchdog();
+    let child = Process::spawn(|checked: Checked| checked.0, Checked(11)).unwrap();
+    assert_eq!(child.wait().code(), Some(101));
+    let error = child.join().unwrap_err();
+    let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "out of range: 11");
+    assert!(location.contains("tests/refused.rs:"), "{location}");
+}
+
+/// A payload of a panic that panics when it is dropped.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        panic!("it goes off");
+    }
+}
+
+#[test]
+fn a_panic_whose_payload_panics_is_reported() {
+    let _dog = watchdog();
+    let child = Process::spawn(|()| -> () { std::panic::panic_any(Payload) }, ()).unwrap();
+    assert_eq!(child.wait().code(), Some(101));
+    let error = child.join().unwrap_err();
+    let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "a panic with a payload that is no text");
+    assert!(location.contains("tests/refused.rs:"), "{location}");
+}
+
+/// As another user: root may start as many processes as it likes.
+#[test]
+fn without_processes_nothing_is_started_and_later_spawns_work() {
+    const NOBODY: u32 = 65_534;
+    let _dog = watchdog();
+    if env::var_os("INNER").is_none() {
+        if !rustix::process::getuid().is_root() {
+            eprintln!("skipped: this process cannot become another user's");
+            return;
+        }
+        // Its folders need not be open to everybody.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["without_processes", "--nocapture"]).env("INNER", "1").uid(NOBODY);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+        return;
+    }
+    alone(|()| {
+        let before = Census::take();
+        let limits = getrlimit(Resource::Nproc);
+        for _ in 0..3 {
+            setrlimit(Resource::Nproc, Rlimit { current: Some(1), ..limits }).unwrap();
+            let error = Process::spawn(|()| (), ()).unwrap_err();
+            setrlimit(Resource::Nproc, limits).unwrap();
+            assert!(matches!(error, SpawnError::Io(_)), "{error}");
+            assert!(error.to_string().contains("temporarily unavailable"), "{error}");
+            assert_eq!(Census::take(), before);
+            assert!(active_children().is_empty());
+            assert_eq!(Process::spawn(|()| 7, ()).unwrap().join().unwrap(), 7);
+        }
+
+        // With a few more it starts, and then lacks a thread: the one it runs in, or the one that
+        // watches its parent. It says so, and runs nothing.
+        let [mut refused, mut ended] = [0; 2];
+        for current in 1.. {
+            setrlimit(Resource::Nproc, Rlimit { current: Some(current), ..limits }).unwrap();
+            let builder = Process::builder().daemon(true).stderr(Stdio::piped());
+            let child = builder.spawn(|()| 7, ());
+            setrlimit(Resource::Nproc, limits).unwrap();
+            match child {
+                Err(SpawnError::Io(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+                Ok(mut child) => {
+                    let mut text = String::new();
+                    child.take_stderr().unwrap().read_to_string(&mut text).unwrap();
+                    match child.join() {
+                        Ok(seven) => {
+                            assert_eq!(seven, 7);
+                            break;
+                        }
+                        Err(JoinError::Signaled(6, _) | JoinError::Exited(101)) => {
+                            assert!(text.starts_with("multiproc: a "), "{text}");
+                            ended += 1;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            assert_eq!(Census::take(), before);
+        }
+        assert!(refused > 0 && ended >= 2, "{refused} refused, {ended} ended");
+    });
+}
+
+/// A copy of this test program takes its own file away, and starts processes all the same.
+#[test]
+fn the_executable_may_be_removed_or_replaced() {
+    let me = env::current_exe().unwrap();
+    if let Some(how) = env::var_os("INNER") {
+        let _dog = watchdog();
+        if how == "replaced" {
+            let other = me.with_extension("other");
+            fs::write(&other, "no program").unwrap();
+            fs::rename(&other, &me).unwrap();
+        } else {
+            fs::remove_file(&me).unwrap();
+        }
+        let nested = |n: u32| Process::spawn(|n: u32| n + 1, n).unwrap().join().unwrap() + 1;
+        assert_eq!(Process::spawn(nested, 1).unwrap().join().unwrap(), 3);
+        return;
+    }
+    // Alone: a process that another test starts just then would hold the copy open for writing, for
+    // a moment, and a file that is open for writing cannot be run.
+    alone(|()| {
+        let me = env::current_exe().unwrap();
+        let folder = env::temp_dir().join(format!("multiproc-refused-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        for how in ["replaced", "removed"] {
+            let copy = folder.join("copy");
+            fs::copy(&me, &copy).unwrap();
+            let mut command = Command::new(&copy);
+            command.args(["--exact", "the_executable_may_be_removed_or_replaced"]);
+            let output = command.env("INNER", how).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{how}: {output:?}");
+            assert_eq!(copy.exists(), how == "replaced");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    });
+}
+
+/// A library says that it cannot: what it would start anew is the program that has loaded it.
+#[test]
+fn a_library_cannot_start_processes() {
+    alone(|()| {
+        let path = example("programs").with_file_name("liblibrary.so");
+        assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+        let before = Census::take().children;
+        for with_init in [false, true] {
+            let error = spawn_from(&path, with_init).expect("an error");
+            assert!(error.contains("multiproc itself is in a library"), "{error}");
+        }
+        assert_eq!(Census::take().children, before);
+        // The program itself still can.
+        Process::spawn(|()| (), ()).unwrap().join().unwrap();
+        until(|| active_children().is_empty());
+    });
+}
+
+/// Then `/proc/self/exe` is the loader.
+#[test]
+fn a_program_that_was_started_through_the_loader_cannot_either() {
+    let _dog = watchdog();
+    let Some(loader) = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        eprintln!("skipped: there is no loader where it is expected");
+        return;
+    };
+    let output = Command::new(loader).arg(example("programs")).arg("is_plain").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "NotInExecutable\n");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("by its own name") && !text.contains("function"), "{text}");
+}
+
+#[test]
+fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
+    let _dog = watchdog();
+    let output = Command::new(example("programs")).arg("starts_threads").output().unwrap();
+    assert!(output.status.success(), "the parent goes on: {output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Err(Exited(102))\n");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("call it first") && text.lines().count() == 1, "{text}");
+}
+
+/// Those were there before `main`, in the parent as well.
+#[test]
+fn threads_of_a_library_that_is_loaded_do_not_matter() {
+    let _dog = watchdog();
+    let library = example("programs").with_file_name("liblibrary.so");
+    let mut command = Command::new(example("programs"));
+    command.env("LD_PRELOAD", library).env("MULTIPROC_TEST_STARTS_THREAD", "1");
+    let output = command.arg("is_plain").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Ok(2)\n");
+}
+
+/// A seccomp filter: this error for a system call, and everything else as before.
+#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
+fn refuse_call(number: libc::c_long, error: libc::c_int) {
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let number = u32::try_from(number).unwrap();
+    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(error).unwrap();
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_EQUAL, 0, 1, number),
+        step(RETURN, 0, 0, refuse),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: asked for by seccomp(2), before the filter is set.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: a filter of four steps, which the kernel copies.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0);
+}
+
+/// As in a container whose runtime does not know the call.
+#[test]
+fn without_pidfd_open_the_error_names_it() {
+    for error in [libc::EPERM, libc::ENOSYS] {
+        let test = |error: i32| {
+            let before = Census::take();
+            refuse_call(libc::SYS_pidfd_open, error);
+            let error = Process::spawn(|()| (), ()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("pidfd_open(2)") && text.contains("seccomp"), "{text}");
+            assert_eq!(Census::take(), before);
+        };
+        Process::spawn(test, error).unwrap().join().unwrap();
+    }
+}
+
+/// The causes of a queue that cannot be made are told apart.
+#[test]
+fn a_queue_without_descriptors_does_not_lack_address_space() {
+    alone(|()| {
+        let make = || Queue::<u32>::bounded(1).unwrap_err().to_string();
+        let limits = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limits }).unwrap();
+        let text = make();
+        setrlimit(Resource::Nofile, limits).unwrap();
+        assert!(text.contains("Too many open files") && !text.contains("address space"), "{text}");
+
+        let limits = getrlimit(Resource::As);
+        setrlimit(Resource::As, Rlimit { current: Some(1 << 30), ..limits }).unwrap();
+        let builder = Queue::<u32>::builder().max_bytes(4 << 30);
+        let text = builder.build().unwrap_err().to_string();
+        setrlimit(Resource::As, limits).unwrap();
+        assert!(text.contains("address space") && text.contains("max_bytes"), "{text}");
+
+        refuse_call(libc::SYS_memfd_create, libc::ENOSYS);
+        let text = make();
+        assert!(text.contains("not implemented") && !text.contains("address space"), "{text}");
+    });
+}
+
+fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
+    let path = CString::new(library.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a path with its final zero. What the library does when it is loaded is harmless.
+    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+    assert!(!handle.is_null());
+    // SAFETY: a handle that is valid, and a name with its final zero.
+    let symbol = unsafe { libc::dlsym(handle, c"multiproc_test_spawn".as_ptr()) };
+    assert!(!symbol.is_null());
+    // SAFETY: that is how the library declares it.
+    let spawn: extern "C" fn(bool) -> *mut c_char = unsafe { std::mem::transmute(symbol) };
+    let error = spawn(with_init);
+    // SAFETY: if not null, it is a string, which is left to us.
+    (!error.is_null()).then(|| unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
+}
+
+/// Children with a marker of their own: those that they start by other means do not take themselves
+/// for children of this library.
+#[test]
+fn a_marker_is_not_passed_on() {
+    let _dog = watchdog();
+    let run = |()| {
+        let output = Command::new(example("programs")).arg("names").output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(Process::spawn(run, ()).unwrap().join().unwrap(), (true, String::new()));
+}
