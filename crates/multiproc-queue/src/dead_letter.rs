@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::engine::letters::LetterEnd;
 use crate::engine::slots::Delivered;
 use crate::error::GetError;
-use crate::inner::{Core, GetFailure};
+use crate::inner::{GetFailure, Inner};
 use crate::scratch::ScratchBuffer;
 #[cfg(doc)]
 use crate::task::Task;
@@ -31,7 +31,7 @@ pub enum DeathReason {
 ///
 /// While this exists, nobody else sees it. Dropped, it is a dead letter as before.
 pub struct DeadLetter<T> {
-    core: Arc<Core<T>>,
+    inner: Arc<Inner<T>>,
     item: Option<T>,
     task: Delivered,
     reason: DeathReason,
@@ -44,8 +44,8 @@ const HELD: usize = 64 << 20;
 
 impl<T: DeserializeOwned> DeadLetter<T> {
     /// The first ones, from the oldest on, and not much more than [`HELD`] bytes of them.
-    pub(crate) fn first(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let work = core.work();
+    pub(crate) fn first(inner: &Arc<Inner<T>>) -> Result<Vec<Self>, GetError> {
+        let work = inner.work();
         let tasks = work.tasks();
         let mut letters = Vec::new();
         let mut total = 0;
@@ -59,7 +59,7 @@ impl<T: DeserializeOwned> DeadLetter<T> {
             let Some((task, had_descriptors)) = found else { continue };
             // From here on, it is laid back whatever happens.
             let mut letter = Self {
-                core: Arc::clone(core),
+                inner: Arc::clone(inner),
                 item: None,
                 task,
                 reason: DeathReason::Attempts,
@@ -119,14 +119,14 @@ impl<T> DeadLetter<T> {
     /// Delivers it again, at the end, as if it had never been delivered. It counts as unfinished
     /// again. (If its descriptors are lost, it cannot be decoded, and will be a dead letter again.)
     pub fn put_again(mut self) {
-        self.end = LetterEnd::Revive { due: self.core.work().end() };
+        self.end = LetterEnd::Revive { due: self.inner.work().end() };
     }
 }
 
 impl<T> Drop for DeadLetter<T> {
     fn drop(&mut self) {
-        self.core.work().end_letter(self.task.slot, self.end);
-        self.core.ring_doorbell();
+        self.inner.work().end_letter(self.task.slot, self.end);
+        self.inner.ring_doorbell();
     }
 }
 

@@ -12,7 +12,7 @@ macro_rules! common {
             /// How many items there are: exact at one moment during the call, over all processes.
             #[must_use]
             pub fn len(&self) -> usize {
-                self.core.len()
+                self.inner.len()
             }
 
             /// Whether there are no items.
@@ -25,26 +25,26 @@ macro_rules! common {
             /// room for another one before that.)
             #[must_use]
             pub fn is_full(&self) -> bool {
-                self.capacity() == Some(self.core.items())
+                self.capacity() == Some(self.inner.items())
             }
 
             /// How many items the queue holds; `None`: as many as there is room for in
             /// [`max_bytes`](Self::max_bytes).
             #[must_use]
             pub fn capacity(&self) -> Option<usize> {
-                self.core.store.capacity
+                self.inner.store.capacity
             }
 
             /// How many bytes the queue's items take at most, and so how large one can be.
             #[must_use]
             pub fn max_bytes(&self) -> usize {
-                self.core.store.max_bytes
+                self.inner.store.max_bytes
             }
 
             /// The name that the queue was made with.
             #[must_use]
             pub fn name(&self) -> Option<&str> {
-                self.core.name()
+                self.inner.name()
             }
 
             /// Ends the queue for everybody: nobody puts any more. Everybody who waits is woken, in
@@ -67,13 +67,13 @@ macro_rules! common {
             /// - A process that was stopped (SIGSTOP) in the middle of a put or a get keeps the memory
             ///   from being released. The call waits for up to a second for such a process.
             pub fn shutdown(&self, how: Shutdown) {
-                self.core.shut_down(how == Shutdown::Drain);
+                self.inner.shut_down(how == Shutdown::Drain);
             }
 
             /// Whether the queue was [shut down](Self::shutdown).
             #[must_use]
             pub fn is_shut_down(&self) -> bool {
-                self.core.store.region.control().is_shut_down()
+                self.inner.store.region.control().is_shut_down()
             }
 
             /// For a manager: how many living processes have it open, but those that stand aside; whether
@@ -81,33 +81,33 @@ macro_rules! common {
             #[doc(hidden)]
             #[must_use]
             pub fn inspect(&self) -> (usize, (bool, bool), Option<(u64, u64)>) {
-                let ring = self.core.ring();
-                let members = self.core.store.region.live_members();
+                let ring = self.inner.ring();
+                let members = self.inner.store.region.live_members();
                 (members, ring.control.has_sleepers(), ring.counts())
             }
 
             /// For a manager, which keeps it for others: its death means nothing.
             #[doc(hidden)]
             pub fn stand_aside(&self) {
-                self.core.store.region.stand_aside();
+                self.inner.store.region.stand_aside();
             }
 
             /// Whether both are handles of the same queue.
             #[must_use]
             pub fn is_same(&self, other: &Self) -> bool {
-                self.core.store.region.is_same(&other.core.store.region)
+                self.inner.store.region.is_same(&other.inner.store.region)
             }
         }
 
         impl<T> Clone for $name<T> {
             fn clone(&self) -> Self {
-                Self { core: self.core.handle($puts, $gets).into() }
+                Self { inner: self.inner.handle($puts, $gets).into() }
             }
         }
 
         impl<T> fmt::Debug for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let ring = self.core.ring();
+                let ring = self.inner.ring();
                 let (consumers_wait, producers_wait) = ring.control.has_sleepers();
                 f.debug_struct(stringify!($name))
                     .field("name", &self.name())
@@ -115,7 +115,7 @@ macro_rules! common {
                     .field("capacity", &self.capacity())
                     .field("bytes", &ring.bytes())
                     .field("max_bytes", &self.max_bytes())
-                    .field("members", &self.core.store.region.members())
+                    .field("members", &self.inner.store.region.members())
                     .field("consumers_wait", &consumers_wait)
                     .field("producers_wait", &producers_wait)
                     .field("is_shut_down", &self.is_shut_down())
@@ -125,13 +125,13 @@ macro_rules! common {
 
         impl<T> Serialize for $name<T> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                self.core.serialize(serializer)
+                self.inner.serialize(serializer)
             }
         }
 
         impl<'de, T> Deserialize<'de> for $name<T> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Ok(Self { core: Core::deserialize(deserializer, $expected, $is_right)?.into() })
+                Ok(Self { inner: Inner::deserialize(deserializer, $expected, $is_right)?.into() })
             }
         }
     };
@@ -146,7 +146,7 @@ macro_rules! puts {
             /// Other handles, clones of this one among them, are as before. When the last one that
             /// can put is closed or dropped, consumers get what is left and then `Disconnected`.
             pub fn close(&self) {
-                self.core.close();
+                self.inner.close();
             }
         }
 
@@ -164,8 +164,8 @@ macro_rules! puts {
             /// [`Encode`](PutError::Encode) error.
             #[inline]
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put(item),
+                match self.inner.check_type() {
+                    Ok(()) => self.inner.put(item),
                     Err(reason) => Err(PutError::new(item, reason)),
                 }
             }
@@ -177,8 +177,8 @@ macro_rules! puts {
             /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
             #[inline]
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.try_put(item),
+                match self.inner.check_type() {
+                    Ok(()) => self.inner.try_put(item),
                     Err(reason) => Err(TryPutError::new(item, reason)),
                 }
             }
@@ -194,8 +194,8 @@ macro_rules! puts {
                 item: T,
                 timeout: Duration,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put_timeout(item, timeout),
+                match self.inner.check_type() {
+                    Ok(()) => self.inner.put_timeout(item, timeout),
                     Err(reason) => Err(PutTimeoutError::new(item, reason)),
                 }
             }
@@ -210,8 +210,8 @@ macro_rules! puts {
                 item: T,
                 deadline: Instant,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put_deadline(item, deadline),
+                match self.inner.check_type() {
+                    Ok(()) => self.inner.put_deadline(item, deadline),
                     Err(reason) => Err(PutTimeoutError::new(item, reason)),
                 }
             }
@@ -233,17 +233,17 @@ macro_rules! puts {
                 &self,
                 items: impl IntoIterator<Item = T>,
             ) -> Result<(), PutManyError<T>> {
-                self.core.put_many_if(items, || self.core.check_type())
+                self.inner.put_many_if(items, || self.inner.check_type())
             }
         }
 
         /// For types that are not known to implement `Deserialize`.
         impl<T> Deref for $name<T> {
-            type Target = Core<T>;
+            type Target = Inner<T>;
 
             #[inline]
-            fn deref(&self) -> &Core<T> {
-                &self.core
+            fn deref(&self) -> &Inner<T> {
+                &self.inner
             }
         }
     };
@@ -259,7 +259,7 @@ macro_rules! gets {
             ///
             /// See [`GetError`].
             pub fn get(&self) -> Result<T, GetError> {
-                self.core.get(Wait::Deadline(Deadline::NEVER), |missed| match missed {
+                self.inner.get(Wait::Deadline(Deadline::NEVER), |missed| match missed {
                     GetFailure::For(error) => *error,
                     GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
                 })
@@ -271,7 +271,7 @@ macro_rules! gets {
             ///
             /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                self.core.get(Wait::Now, |missed| match missed {
+                self.inner.get(Wait::Now, |missed| match missed {
                     GetFailure::For(error) => (*error).into(),
                     GetFailure::NotNow => TryGetError::Empty,
                     GetFailure::Stalled => TryGetError::Stalled,
@@ -298,7 +298,7 @@ macro_rules! gets {
             }
 
             fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                self.core.get(Wait::Deadline(deadline), |missed| match missed {
+                self.inner.get(Wait::Deadline(deadline), |missed| match missed {
                     GetFailure::For(error) => (*error).into(),
                     GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
                 })
@@ -314,7 +314,7 @@ macro_rules! gets {
             ///
             /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, Wait::Deadline(Deadline::NEVER)) {
+                match self.inner.get_batch(max, Wait::Deadline(Deadline::NEVER)) {
                     (items, Ok(())) => Ok(items),
                     (items, Err(GetFailure::For(error))) => {
                         Err(GetManyError { items, error: *error })
@@ -350,7 +350,7 @@ macro_rules! gets {
             }
 
             fn get_many_until(&self, max: usize, until: Wait) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, until) {
+                match self.inner.get_batch(max, until) {
                     (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
                     (items, Err(GetFailure::For(error))) => {
                         Err(GetManyError { items, error: *error })
@@ -392,15 +392,15 @@ macro_rules! ready_to_get {
     ($name:ident) => {
         impl<T> Source for $name<T> {
             fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
-                self.core.watch_consumer(add);
+                self.inner.watch_consumer(add);
             }
 
             fn prepare(&self) -> io::Result<bool> {
-                self.core.prepare_to_get()
+                self.inner.prepare_to_get()
             }
 
             fn woken(&self) -> io::Result<bool> {
-                self.core.prepare_to_get()
+                self.inner.prepare_to_get()
             }
 
             /// The doorbell may be lost with a producer that is killed.

@@ -8,14 +8,14 @@ use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PutError, PutManyError, PutTimeoutError, Reason, TryPutError};
-use crate::inner::{Core, PutFailure, Wait};
+use crate::inner::{Inner, PutFailure, Wait};
 use crate::methods::only_a_deadline_gives_up;
 
 /// The maximum number of items that are taken from an iterator at a time.
 const STEP: usize = 128;
 
 // Not `DeserializeOwned`: a type such as `&str` would match that as well, and then not compile.
-impl<T: Deserialize<'static>> Core<T> {
+impl<T: Deserialize<'static>> Inner<T> {
     /// Returns an error if items of this type could be put, but not be got.
     ///
     /// The type is checked once for each handle.
@@ -37,7 +37,7 @@ impl<T: Deserialize<'static>> Core<T> {
 /// The handles dereference to this type. A call ends here where their own methods do not apply, which
 /// require `Deserialize` and check the type.
 #[doc(hidden)]
-impl<T: Serialize> Core<T> {
+impl<T: Serialize> Inner<T> {
     #[inline]
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         match self.put_item(&item, Wait::Deadline(Deadline::NEVER)) {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 
-use super::{Core, MOMENT, PATIENCE};
+use super::{Inner, MOMENT, PATIENCE};
 use crate::engine::error::EngineError;
 use crate::engine::ring::Ring;
 use crate::fd_lane;
 use crate::memory::Store;
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     /// Puts no more through this handle.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 use serde::de::DeserializeOwned;
 
-use super::{BATCH, BATCH_BYTES, Core, MOMENT, PATIENCE, Wait};
+use super::{BATCH, BATCH_BYTES, Inner, MOMENT, PATIENCE, Wait};
 use crate::engine::error::EngineError;
 use crate::engine::frame::Header;
 use crate::engine::get::Sink;
@@ -46,7 +46,7 @@ impl From<EngineError> for GetFailure {
     }
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
     #[inline]
     fn get_items(&self, sink: &mut impl Sink, until: Wait) -> Result<Vec<OwnedFd>, GetFailure> {
@@ -74,7 +74,7 @@ impl<T> Core<T> {
     }
 }
 
-impl<T: DeserializeOwned> Core<T> {
+impl<T: DeserializeOwned> Inner<T> {
     /// Gets the bytes of an item, and decodes them. (The error is made in place: to turn one kind of
     /// result into another would move the item.)
     #[inline]

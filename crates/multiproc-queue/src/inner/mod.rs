@@ -39,7 +39,7 @@ const BATCH: usize = 128;
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// See the module's text. It is public because the handles dereference to it: see the module `put`.
-pub struct Core<T> {
+pub struct Inner<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
     ///
@@ -74,7 +74,7 @@ pub(crate) enum Wait {
     Deadline(Deadline),
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     pub(crate) fn create(
         name: Option<&str>,
         capacity: Option<usize>,
@@ -120,10 +120,10 @@ impl<T> Core<T> {
     }
 
     /// Another handle of the same queue; with the ends that are asked for, if this one has them.
-    pub(crate) fn handle<U>(&self, puts: bool, gets: bool) -> Core<U> {
+    pub(crate) fn handle<U>(&self, puts: bool, gets: bool) -> Inner<U> {
         let producer = self.producer_end().filter(|_| puts);
         let consumer = self.consumer.clone().filter(|_| gets);
-        Core::over(self.store.clone(), producer, consumer, self.name.clone())
+        Inner::over(self.store.clone(), producer, consumer, self.name.clone())
     }
 
     fn producer_end(&self) -> Option<Arc<End>> {

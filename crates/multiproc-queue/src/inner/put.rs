@@ -7,7 +7,7 @@ use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 use serde::Serialize;
 
-use super::{BATCH, BATCH_BYTES, Core, PATIENCE, Wait};
+use super::{BATCH, BATCH_BYTES, Inner, PATIENCE, Wait};
 use crate::engine::error::EngineError;
 use crate::engine::frame;
 use crate::engine::put::{Items, Outgoing, Put};
@@ -51,7 +51,7 @@ impl From<EngineError> for PutFailure {
     }
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     /// Puts what is encoded, and says how many items.
     #[inline]
     fn put_items(
@@ -110,7 +110,7 @@ impl<T> Core<T> {
     }
 }
 
-impl<T: Serialize> Core<T> {
+impl<T: Serialize> Inner<T> {
     /// Encodes an item, and puts it.
     #[inline]
     pub(crate) fn put_item(&self, item: &T, until: Wait) -> Result<(), PutFailure> {

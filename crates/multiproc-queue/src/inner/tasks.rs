@@ -10,7 +10,7 @@ use multiproc_shm::RECHECK;
 use multiproc_shm::event_count::Poll;
 use serde::de::DeserializeOwned;
 
-use super::{Core, GetFailure, MOMENT, PATIENCE, Wait};
+use super::{GetFailure, Inner, MOMENT, PATIENCE, Wait};
 use crate::engine::joinable::{Getting, Work};
 use crate::engine::overflow::millis;
 use crate::engine::ring::Ring;
@@ -33,7 +33,7 @@ fn this_thread() -> u64 {
     THIS.get()
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     /// The queue's tasks, as this process sees them.
     #[inline]
     pub(crate) fn work(&self) -> Work<'_, Store> {
