@@ -106,7 +106,7 @@ impl<T> DeadLetter<T> {
     /// How often it was delivered.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Takes it out of the queue, for good.

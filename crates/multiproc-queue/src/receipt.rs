@@ -32,7 +32,7 @@ trait Completes: Send + Sync {
 
 impl<T> Completes for Inner<T> {
     fn task_done(&self, slot: Slot) {
-        self.work().detached_done(&[slot]);
+        self.work().ack_detached(&[slot]);
     }
 
     fn put_back(&self, slot: Slot) {
@@ -58,7 +58,7 @@ impl Receipt {
     /// Returns how often the task was delivered, this time included: 1 at first.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Returns the task's [`id`](Task::id).

@@ -48,7 +48,7 @@ impl<T> Task<T> {
     /// The task is done. When this returns, it is never delivered again.
     #[inline]
     pub fn task_done(mut self) {
-        self.inner.work().done(self.task.slot);
+        self.inner.work().ack(self.task.slot);
         self.item = None;
     }
 
@@ -105,7 +105,7 @@ impl<T> Task<T> {
     /// How often it was delivered, this time included: 1 at first.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Tells it from all other tasks of its queue, and is the same each time it is delivered.

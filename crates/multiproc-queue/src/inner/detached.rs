@@ -68,7 +68,7 @@ impl<T> Inner<T> {
         });
         let Some(slots) = slots else { return false };
         if !slots.is_empty() {
-            self.work().detached_done(&slots);
+            self.work().ack_detached(&slots);
         }
         true
     }

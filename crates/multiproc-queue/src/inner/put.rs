@@ -18,7 +18,7 @@ use crate::scratch::ScratchBuffer;
 
 /// After so many puts, one looks whether any consumer is left. (Those who close are noticed at once;
 /// those who are killed, so.)
-const PUTS_A_LOOK: u32 = 1024;
+const PUTS_PER_CHECK: u32 = 1024;
 
 /// Why an item was not put.
 pub(crate) enum PutFailure {
@@ -100,9 +100,9 @@ impl<T> Inner<T> {
         }
         // A lost count does not matter.
         let before = self.puts.load(Ordering::Relaxed);
-        let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_A_LOOK));
+        let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_PER_CHECK));
         self.puts.store(puts, Ordering::Relaxed);
-        let is_time = puts / PUTS_A_LOOK != before / PUTS_A_LOOK;
+        let is_time = puts / PUTS_PER_CHECK != before / PUTS_PER_CHECK;
         self.check_consumers(is_time).map_err(|error| match error {
             EngineError::Closed => Reason::Closed,
             _ => Reason::Disconnected,

@@ -92,7 +92,7 @@ impl<T> Inner<T> {
         match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task::new(self, item, task)),
             Err(error) => {
-                self.work().bury(task.slot);
+                self.work().dead_letter(task.slot);
                 Err(missed(error.into()))
             }
         }
@@ -187,7 +187,7 @@ impl<T> Inner<T> {
 
     /// This process does not finish a task, which goes back.
     pub(crate) fn put_task_back(&self, slot: Slot) {
-        self.work().put_back(slot);
+        self.work().nack(slot);
         self.ring_doorbell();
     }
 
