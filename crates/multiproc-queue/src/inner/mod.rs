@@ -5,6 +5,7 @@ mod detached;
 mod ends;
 mod get;
 mod put;
+mod put_value;
 mod tasks;
 mod wire;
 
@@ -38,7 +39,7 @@ const BATCH: usize = 128;
 /// and about so many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// See the module's text. It is public because the handles dereference to it: see the module `put`.
+/// See the module's text. It is public because the handles dereference to it: see the module `put_value`.
 pub struct Inner<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
