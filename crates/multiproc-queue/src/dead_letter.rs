@@ -54,8 +54,7 @@ impl<T: DeserializeOwned> DeadLetter<T> {
                 break;
             }
             let mut bytes = ScratchBuffer::empty();
-            let found = tasks.take_letter(slot, &mut bytes);
-            let found = found.map_err(GetFailure::from).map_err(as_get_error)?;
+            let found = tasks.take_letter(slot, &mut bytes).map_err(GetFailure::from)?;
             let Some((task, had_descriptors)) = found else { continue };
             // From here on, it is laid back whatever happens.
             let mut letter = Self {
@@ -74,13 +73,6 @@ impl<T: DeserializeOwned> DeadLetter<T> {
             letters.push(letter);
         }
         Ok(letters)
-    }
-}
-
-fn as_get_error(missed: GetFailure) -> GetError {
-    match missed {
-        GetFailure::For(error) => *error,
-        GetFailure::NotNow | GetFailure::Stalled => unreachable!("nobody waits"),
     }
 }
 

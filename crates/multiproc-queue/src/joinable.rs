@@ -19,9 +19,9 @@ use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
-use crate::inner::{GetFailure, Inner, Wait};
+use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
 use crate::memory::TaskLimits;
-use crate::methods::{common, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::methods::{common, puts, ready_to_get, until_the_end};
 use crate::queue::{Producer, Shutdown};
 use crate::task::Task;
 
@@ -204,11 +204,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
     pub fn get(&self) -> Result<Task<T>, GetError> {
-        let inner = Arc::clone(&self.inner);
-        inner.get_task(Wait::Deadline(Deadline::NEVER), |missed| match missed {
-            GetFailure::For(error) => *error,
-            GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
-        })
+        Arc::clone(&self.inner).get_task(Wait::FOREVER)
     }
 
     /// Takes the next task if there is one, without waiting for it.
@@ -217,11 +213,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        Arc::clone(&self.inner).get_task(Wait::Now, |missed| match missed {
-            GetFailure::For(error) => (*error).into(),
-            GetFailure::NotNow => TryGetError::Empty,
-            GetFailure::Stalled => TryGetError::Stalled,
-        })
+        Arc::clone(&self.inner).get_task(Wait::Now)
     }
 
     /// Takes the next task, waiting for it for at most `timeout`, which bounds the whole call.
@@ -230,7 +222,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<Task<T>, GetTimeoutError> {
-        self.get_until(Deadline::after(timeout))
+        Arc::clone(&self.inner).get_task(Wait::for_at_most(timeout))
     }
 
     /// Takes the next task, waiting for it until `deadline` at most.
@@ -239,14 +231,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`get_timeout`](Self::get_timeout).
     pub fn get_deadline(&self, deadline: Instant) -> Result<Task<T>, GetTimeoutError> {
-        self.get_until(Deadline::at(deadline))
-    }
-
-    fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        Arc::clone(&self.inner).get_task(Wait::Deadline(deadline), |missed| match missed {
-            GetFailure::For(error) => (*error).into(),
-            GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
-        })
+        Arc::clone(&self.inner).get_task(Wait::until(deadline))
     }
 
     /// All tasks to come, waiting for each. It ends when the queue does: when `get` would say
@@ -254,18 +239,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// One that cannot be decoded is an `Err`, and does not end it.
     pub fn iter(&self) -> impl Iterator<Item = Result<Task<T>, GetError>> + '_ {
-        let mut is_over = false;
-        std::iter::from_fn(move || {
-            if is_over {
-                return None;
-            }
-            let result = self.get();
-            is_over = matches!(
-                result,
-                Err(GetError::Closed | GetError::Disconnected | GetError::Corrupted(_))
-            );
-            result.map_or_else(|error| is_news(error).map(Err), |task| Some(Ok(task)))
-        })
+        until_the_end(|| self.get())
     }
 
     /// The tasks that are not delivered any more, from the oldest on: to look at, to
@@ -298,10 +272,6 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
         DeadLetter::first(&self.inner)
     }
-}
-
-fn is_news(error: GetError) -> Option<GetError> {
-    Some(error).filter(|error| !error.is_closed() && !error.is_disconnected())
 }
 
 common!(JoinableQueue, "joinable queue", true, true, |_, gets, is_joinable| gets && is_joinable);

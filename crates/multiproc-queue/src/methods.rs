@@ -1,8 +1,23 @@
 //! What several kinds of handles can do alike, each with its documentation: macros, so that it is
 //! written once.
 
-pub(crate) fn only_a_deadline_gives_up() -> ! {
-    unreachable!("only a deadline gives up")
+use crate::error::GetError;
+
+/// Returns what `get` returns, until that is the end of the queue, or the same error would follow
+/// forever.
+pub(crate) fn until_the_end<T>(
+    get: impl Fn() -> Result<T, GetError>,
+) -> impl Iterator<Item = Result<T, GetError>> {
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let result = get();
+        let is_end = matches!(result, Err(GetError::Closed | GetError::Disconnected));
+        is_over = is_end || matches!(result, Err(GetError::Corrupted(_)));
+        Some(result).filter(|_| !is_end)
+    })
 }
 
 /// What every handle can do.
@@ -164,10 +179,7 @@ macro_rules! puts {
             /// [`Encode`](PutError::Encode) error.
             #[inline]
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-                match self.inner.check_type() {
-                    Ok(()) => self.inner.put(item),
-                    Err(reason) => Err(PutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::FOREVER)
             }
 
             /// Puts an item if there is room, without waiting for it.
@@ -177,10 +189,7 @@ macro_rules! puts {
             /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
             #[inline]
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-                match self.inner.check_type() {
-                    Ok(()) => self.inner.try_put(item),
-                    Err(reason) => Err(TryPutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::Now)
             }
 
             /// Puts an item, waiting for room for at most `timeout`, which bounds the whole call.
@@ -194,10 +203,7 @@ macro_rules! puts {
                 item: T,
                 timeout: Duration,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.inner.check_type() {
-                    Ok(()) => self.inner.put_timeout(item, timeout),
-                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::for_at_most(timeout))
             }
 
             /// Puts an item, waiting for room until `deadline` at most.
@@ -210,10 +216,7 @@ macro_rules! puts {
                 item: T,
                 deadline: Instant,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.inner.check_type() {
-                    Ok(()) => self.inner.put_deadline(item, deadline),
-                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::until(deadline))
             }
 
             /// Puts all items of an iterator, in order, waiting for room as long as it takes.
@@ -233,7 +236,7 @@ macro_rules! puts {
                 &self,
                 items: impl IntoIterator<Item = T>,
             ) -> Result<(), PutManyError<T>> {
-                self.inner.put_many_if(items, || self.inner.check_type())
+                self.inner.put_many_checked(items)
             }
         }
 
@@ -259,10 +262,7 @@ macro_rules! gets {
             ///
             /// See [`GetError`].
             pub fn get(&self) -> Result<T, GetError> {
-                self.inner.get(Wait::Deadline(Deadline::NEVER), |missed| match missed {
-                    GetFailure::For(error) => *error,
-                    GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
-                })
+                self.inner.get(Wait::FOREVER)
             }
 
             /// Takes the next item if there is one, without waiting for it.
@@ -271,11 +271,7 @@ macro_rules! gets {
             ///
             /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                self.inner.get(Wait::Now, |missed| match missed {
-                    GetFailure::For(error) => (*error).into(),
-                    GetFailure::NotNow => TryGetError::Empty,
-                    GetFailure::Stalled => TryGetError::Stalled,
-                })
+                self.inner.get(Wait::Now)
             }
 
             /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
@@ -285,7 +281,7 @@ macro_rules! gets {
             /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as
             /// [`get`](Self::get).
             pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
-                self.get_until(Deadline::after(timeout))
+                self.inner.get(Wait::for_at_most(timeout))
             }
 
             /// Takes the next item, waiting for it until `deadline` at most.
@@ -294,14 +290,7 @@ macro_rules! gets {
             ///
             /// As [`get_timeout`](Self::get_timeout).
             pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetTimeoutError> {
-                self.get_until(Deadline::at(deadline))
-            }
-
-            fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                self.inner.get(Wait::Deadline(deadline), |missed| match missed {
-                    GetFailure::For(error) => (*error).into(),
-                    GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
-                })
+                self.inner.get(Wait::until(deadline))
             }
 
             /// Takes up to `max` items at once, waiting for the first one as long as it takes.
@@ -314,15 +303,7 @@ macro_rules! gets {
             ///
             /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                match self.inner.get_batch(max, Wait::Deadline(Deadline::NEVER)) {
-                    (items, Ok(())) => Ok(items),
-                    (items, Err(GetFailure::For(error))) => {
-                        Err(GetManyError { items, error: *error })
-                    }
-                    (_, Err(GetFailure::NotNow | GetFailure::Stalled)) => {
-                        only_a_deadline_gives_up()
-                    }
-                }
+                self.inner.get_many(max, Wait::FOREVER)
             }
 
             /// Takes up to `max` items at once, as [`get_many`](Self::get_many), without waiting: none
@@ -332,7 +313,7 @@ macro_rules! gets {
             ///
             /// As [`get_many`](Self::get_many).
             pub fn try_get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Wait::Now)
+                self.inner.get_many(max, Wait::Now)
             }
 
             /// Takes up to `max` items at once, as [`get_many`](Self::get_many), waiting for the first
@@ -346,16 +327,7 @@ macro_rules! gets {
                 max: usize,
                 timeout: Duration,
             ) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Wait::Deadline(Deadline::after(timeout)))
-            }
-
-            fn get_many_until(&self, max: usize, until: Wait) -> Result<Vec<T>, GetManyError<T>> {
-                match self.inner.get_batch(max, until) {
-                    (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
-                    (items, Err(GetFailure::For(error))) => {
-                        Err(GetManyError { items, error: *error })
-                    }
-                }
+                self.inner.get_many(max, Wait::for_at_most(timeout))
             }
 
             /// All items to come, waiting for each. It ends when the queue does: when `get` would say
@@ -363,24 +335,7 @@ macro_rules! gets {
             ///
             /// An item that cannot be decoded is an `Err`, and does not end it.
             pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + '_ {
-                let mut is_over = false;
-                std::iter::from_fn(move || {
-                    if is_over {
-                        return None;
-                    }
-                    match self.get() {
-                        Err(GetError::Closed | GetError::Disconnected) => {
-                            is_over = true;
-                            None
-                        }
-                        // The same would come for ever.
-                        result @ Err(GetError::Corrupted(_)) => {
-                            is_over = true;
-                            Some(result)
-                        }
-                        result => Some(result),
-                    }
-                })
+                until_the_end(|| self.get())
             }
         }
     };

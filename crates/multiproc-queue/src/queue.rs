@@ -7,7 +7,6 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::Source;
-use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,8 +16,8 @@ use crate::error::{
     GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
-use crate::inner::{GetFailure, Inner, Wait};
-use crate::methods::{common, gets, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::inner::{Inner, Wait};
+use crate::methods::{common, gets, puts, ready_to_get, until_the_end};
 
 /// How a queue ends; see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -104,7 +104,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             let Some(consumed) = dead else { continue };
             match state.kind() {
                 Kind::Dead => {
-                    _ = self.change(slot, state, State::new(DEAD, None, state.deliveries()))
+                    _ = self.change(slot, state, State::new(DEAD, None, state.deliveries()));
                 }
                 Kind::Returning => any |= self.bring_back(slot, state, state.deliveries(), due),
                 // Its owner is dead, so the number is what it will stay; the commit came after it, or

@@ -13,7 +13,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use multiproc_shm::Deadline;
@@ -67,12 +67,30 @@ pub struct Inner<T> {
     items: PhantomData<fn(T) -> T>,
 }
 
-/// When an operation gives up.
+/// How long an operation waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wait {
-    /// At once, if there is nothing to do.
+    /// Not at all, if there is nothing to do.
     Now,
     Deadline(Deadline),
+}
+
+impl Wait {
+    pub(crate) const FOREVER: Self = Self::Deadline(Deadline::NEVER);
+
+    pub(crate) fn for_at_most(timeout: Duration) -> Self {
+        Self::Deadline(Deadline::after(timeout))
+    }
+
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self::Deadline(Deadline::at(deadline))
+    }
+}
+
+/// For an operation that waits without a deadline and has not been told why it failed.
+#[cold]
+pub(crate) fn only_a_deadline_gives_up() -> ! {
+    unreachable!("only a deadline gives up")
 }
 
 impl<T> Inner<T> {

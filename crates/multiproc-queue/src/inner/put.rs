@@ -7,11 +7,11 @@ use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 use serde::Serialize;
 
-use super::{BATCH, BATCH_BYTES, Inner, PATIENCE, Wait};
+use super::{BATCH, BATCH_BYTES, Inner, PATIENCE, Wait, only_a_deadline_gives_up};
 use crate::engine::error::EngineError;
 use crate::engine::frame;
 use crate::engine::put::{Items, Outgoing, Put};
-use crate::error::{Corrupted, OsError, Reason};
+use crate::error::{Corrupted, OsError, PutError, PutTimeoutError, Reason, TryPutError};
 use crate::fd_lane::{MAX_DESCRIPTORS, OutgoingFds};
 use crate::memory::LARGEST_TASK;
 use crate::scratch::ScratchBuffer;
@@ -48,6 +48,37 @@ impl From<EngineError> for PutFailure {
             EngineError::TooManyTasks => unreachable!("putting makes no tasks"),
             EngineError::Corrupted(what) => Reason::Corrupted(Corrupted { what }),
         })
+    }
+}
+
+impl<T> From<(T, PutFailure)> for PutError<T> {
+    #[cold]
+    fn from((item, failure): (T, PutFailure)) -> Self {
+        match failure {
+            PutFailure::For(reason) => Self::new(item, *reason),
+            PutFailure::NotNow | PutFailure::Stalled => only_a_deadline_gives_up(),
+        }
+    }
+}
+
+impl<T> From<(T, PutFailure)> for TryPutError<T> {
+    #[cold]
+    fn from((item, failure): (T, PutFailure)) -> Self {
+        match failure {
+            PutFailure::For(reason) => Self::new(item, *reason),
+            PutFailure::NotNow => Self::Full(item),
+            PutFailure::Stalled => Self::Stalled(item),
+        }
+    }
+}
+
+impl<T> From<(T, PutFailure)> for PutTimeoutError<T> {
+    #[cold]
+    fn from((item, failure): (T, PutFailure)) -> Self {
+        match failure {
+            PutFailure::For(reason) => Self::new(item, *reason),
+            PutFailure::NotNow | PutFailure::Stalled => Self::Timeout(item),
+        }
     }
 }
 

@@ -71,11 +71,7 @@ impl<T> Inner<T> {
     /// The caller has counted the reference that the task keeps: an atomic instruction just behind
     /// the queue's lock would wait for all that was written under it.
     #[inline]
-    pub(crate) fn get_task<E>(
-        self: Arc<Self>,
-        until: Wait,
-        missed: impl FnOnce(GetFailure) -> E,
-    ) -> Result<Task<T>, E>
+    pub(crate) fn get_task<E: From<GetFailure>>(self: Arc<Self>, wait: Wait) -> Result<Task<T>, E>
     where
         T: DeserializeOwned,
     {
@@ -84,16 +80,16 @@ impl<T> Inner<T> {
         let mut lane = IncomingFds { end, descriptors: Vec::new() };
         let thread = this_thread();
         let mut getting = Getting::new(thread, &mut buffer, &mut lane);
-        let result = self.get_task_bytes(&mut getting, until);
+        let result = self.get_task_bytes(&mut getting, wait);
         let Some(task) = getting.task else {
             self.discard(MOMENT);
-            return Err(missed(result.err().unwrap_or(GetFailure::NotNow)));
+            return Err(result.err().unwrap_or(GetFailure::NotNow).into());
         };
         match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task::new(self, item, task)),
             Err(error) => {
                 self.work().dead_letter(task.slot);
-                Err(missed(error.into()))
+                Err(GetFailure::from(error).into())
             }
         }
     }
