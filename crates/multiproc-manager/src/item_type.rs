@@ -1,6 +1,7 @@
-//! An item type, as managers compare them: its name, and a hash of its shape.
+//! The item type of a queue: its name, and a hash of its schema.
 //!
-//! A type without a shape (one that contains itself or a handle, for example) is compared by its name alone.
+//! Types without a schema (that contain themselves or a handle, for example) are compared by name
+//! alone.
 
 use std::any::type_name;
 
@@ -8,10 +9,10 @@ use multiproc_message::{SchemaHash, shape_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A longer name is cut, and ends in a hash of the whole.
+/// A longer name is truncated, and ends in a hash of the whole.
 const LONGEST_NAME: usize = 1024;
 
-/// An item type, as managers compare them.
+/// An item type, in the form that managers compare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ItemType {
     pub(crate) name: String,
@@ -23,7 +24,7 @@ impl ItemType {
         Self { name: short(type_name::<T>()), shape: shape_of::<T>() }
     }
 
-    /// Whether it may be what a manager keeps: others are shown it.
+    /// Returns `true` if the manager may store it and show it to other clients.
     pub(crate) fn is_valid(&self) -> bool {
         self.name.len() <= LONGEST_NAME && !self.name.chars().any(char::is_control)
     }

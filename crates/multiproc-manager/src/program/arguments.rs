@@ -28,14 +28,14 @@ pub(super) enum Command {
     Watch { json: bool },
 }
 
-/// What can be set about a manager.
+/// A setting of a manager.
 pub(super) enum Setting {
     User(u32),
     Clients(u32),
     Objects(usize),
 }
 
-/// The command and the address; `None` if the usage is to be printed.
+/// Returns the command and the address, or `None` if the usage is to be printed.
 pub(super) fn parse(arguments: Vec<OsString>) -> Result<Option<(Command, Address)>, String> {
     if arguments == ["help"] {
         return Ok(None);
