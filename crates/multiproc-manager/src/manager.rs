@@ -122,7 +122,7 @@ impl Manager {
     ///
     /// let manager = Manager::start()?;
     /// let printer = manager.lock("printer")?;
-    /// let guard = printer.lock()?;
+    /// let guard = printer.lock().expect("no holder has died");
     /// drop(guard);
     /// # Ok(())
     /// # }
@@ -345,7 +345,7 @@ impl Manager {
     /// let event = manager.event("ready")?;
     /// manager.shutdown()?;
     /// assert!(manager.list().unwrap_err().is_manager_gone());
-    /// event.set()?; // objects stay usable
+    /// event.set(); // objects stay usable
     /// # Ok(())
     /// # }
     /// ```
