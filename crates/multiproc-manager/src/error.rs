@@ -23,21 +23,21 @@ pub enum ManagerError {
     /// No manager listens at the address: it has ended, was killed, or never started. Objects that
     /// were opened before stay usable.
     #[error(
-        "no manager listens at the address; check the address, or start another one there \
-         (`multiproc-manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
+        "no manager listens at the address; check the address, or start a manager there \
+         (`multiproc manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
     )]
     ManagerGone,
     /// The manager did not answer within 10 seconds. It may be stopped.
     #[error(
-        "the manager did not answer for 10 s; it may be stopped (SIGSTOP, a debugger): let it go on, \
-         or start another one"
+        "the manager did not answer within 10 s; it may be stopped (SIGSTOP, a debugger): resume it, or \
+         start another one"
     )]
     NoAnswer,
     /// The manager belongs to another user. Either the manager refused this process, or this
     /// process refused the manager.
     #[error(
-        "the manager runs as user {manager} and this process as user {user}: a manager serves its \
-         own user, and is trusted by it, unless both sides allow the other one \
+        "the manager runs as user {manager} and this process as user {user}; each side accepts only its \
+         own user, and a client also a manager of root, unless it allows the other one \
          (`Manager::builder().allow_user(..)`)"
     )]
     NotAllowed {
@@ -48,8 +48,8 @@ pub enum ManagerError {
     },
     /// The manager uses another version of the protocol.
     #[error(
-        "the manager speaks version {theirs} of the protocol, and this program version {ours}; build \
-         both with the same version of multiproc"
+        "the manager uses version {theirs} of the protocol, and this program version {ours}; build both \
+         with the same version of multiproc"
     )]
     Version {
         /// The version of this process.
@@ -59,25 +59,25 @@ pub enum ManagerError {
     },
     /// The process that listens at the address is not a manager.
     #[error(
-        "expected a manager at the address (protocol version {VERSION}), got somebody who answers \
-         with something else; see that the address is that of a manager"
+        "the process that listens at the address is not a manager (expected protocol version \
+         {VERSION}); check the address"
     )]
     NotAManager,
     /// The manager has reached its limit of clients, which is this number.
     #[error(
-        "the manager has {0} clients, which is its limit (`Manager::builder().max_clients(..)`); drop \
-         handles that are not used, or raise it"
+        "the manager has reached its limit of {0} clients; drop unused handles, or raise the limit \
+         (`Manager::builder().max_clients(..)`)"
     )]
     TooManyClients(u32),
     /// The manager has reached its limit of objects, which is this number.
     #[error(
-        "the manager has {0} objects, which is its limit (`Manager::builder().max_objects(..)`); \
-         remove some, or raise it"
+        "the manager has reached its limit of {0} objects; remove some, or raise the limit \
+         (`Manager::builder().max_objects(..)`)"
     )]
     TooManyObjects(usize),
     /// The name is not valid.
     #[error(
-        "expected a name of 1 to 255 printable bytes for an object, got {}: {reason}",
+        "the name {} is not valid: {reason}; a name has 1 to 255 printable bytes",
         beginning(name)
     )]
     InvalidName {
@@ -87,11 +87,11 @@ pub enum ManagerError {
         reason: String,
     },
     /// There is no object of this name.
-    #[error("the manager has nothing that is named {0:?}; `list` says what it has")]
+    #[error("the manager has no object named {0:?}; `list` returns all names")]
     NoSuchName(String),
     /// The object of this name has another kind.
     #[error(
-        "expected {name:?} to be a {asked}, and it is a {is}; use another name, or remove that one \
+        "expected {name:?} to be a {asked}, but it is a {is}; use another name, or remove this one \
          first"
     )]
     KindMismatch {
@@ -104,10 +104,7 @@ pub enum ManagerError {
     },
     /// The queue of this name has items of another type, or of a type of the same name with another
     /// schema.
-    #[error(
-        "expected the items of {name:?} to be `{asked}`, and they are {}",
-        other_type(asked, is)
-    )]
+    #[error("expected the items of {name:?} to be `{asked}`, but {}", other_type(asked, is))]
     TypeMismatch {
         /// The name of the queue.
         name: String,
@@ -118,7 +115,7 @@ pub enum ManagerError {
     },
     /// The object of this name was created with another number: capacity, permits, parties.
     #[error(
-        "expected the {kind} {name:?} to have {}, and it has {}; ask for that, or use another name",
+        "expected the {kind} {name:?} to have {}, but it has {}; request the same, or use another name",
         Number(*kind, *asked),
         Number(*kind, *is)
     )]
@@ -141,16 +138,16 @@ pub enum ManagerError {
         reason: String,
     },
     /// Another process already listens at the address.
-    #[error("somebody listens at {0} already: connect to it, or choose another address")]
+    #[error("another process already listens at {0}; connect to it, or choose another address")]
     AddressInUse(Address),
     /// The process of the manager was not started.
     #[error("the manager was not started: {0}")]
     Spawn(#[source] SpawnError),
     /// The process of the manager ended before it could serve.
-    #[error("the manager's process ended before it could serve: {0}")]
+    #[error("the process of the manager ended before it could serve: {0}")]
     Died(ExitStatus),
     /// A system call failed.
-    #[error("the manager cannot be reached: {0}")]
+    #[error("cannot connect to an address, or listen there: {0}")]
     Io(#[source] io::Error),
 }
 
@@ -203,17 +200,17 @@ fn beginning(name: &str) -> String {
 
 fn other_type(asked: &str, is: &str) -> String {
     if asked == is {
-        "of a type of that name with other fields or variants; build both programs from the same \
+        "their type of the same name has other fields or variants; build both programs from the same \
          source"
             .to_owned()
     } else {
-        format!("`{is}`; use another name, or remove that one first")
+        format!("they are `{is}`; use another name, or remove this one first")
     }
 }
 
 fn what_failed(name: Option<&str>) -> String {
     name.map_or_else(
-        || "the object could not be made".to_owned(),
-        |name| format!("{name:?} could not be opened"),
+        || "cannot create the object".to_owned(),
+        |name| format!("cannot open {name:?}"),
     )
 }

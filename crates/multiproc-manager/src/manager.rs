@@ -397,7 +397,7 @@ impl Manager {
         let name = named();
         Err(match refusal {
             Refusal::InvalidName => {
-                let reason = "the manager refuses it".to_owned();
+                let reason = "the manager has refused it".to_owned();
                 ManagerError::InvalidName { name, reason }
             }
             Refusal::NoSuchName => ManagerError::NoSuchName(name),

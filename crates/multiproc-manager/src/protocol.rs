@@ -121,7 +121,7 @@ pub(crate) fn reason_against(name: &str) -> Option<String> {
         return Some("it is empty".to_owned());
     }
     if name.len() > LONGEST_NAME {
-        return Some(format!("it has {} bytes, and may have {LONGEST_NAME}", name.len()));
+        return Some(format!("it has {} bytes", name.len()));
     }
     // Characters that are printed as themselves. (Quotes and backslashes are escaped for another
     // reason.)
@@ -129,7 +129,7 @@ pub(crate) fn reason_against(name: &str) -> Option<String> {
         let plain = text.replace(['"', '\'', '\\'], "_");
         plain.escape_debug().eq(plain.chars())
     };
-    (!is_printable(name)).then(|| "it has characters that cannot be printed".to_owned())
+    (!is_printable(name)).then(|| "it has unprintable characters".to_owned())
 }
 
 #[cfg(test)]

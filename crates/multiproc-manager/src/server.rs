@@ -311,7 +311,8 @@ impl Server {
             }
             // For example, there are no descriptors for the handles in it. Nothing was sent.
             Err(error) => {
-                let refusal = Refusal::Failed(format!("the manager cannot send it: {error}"));
+                let refusal =
+                    Refusal::Failed(format!("the manager cannot send the object: {error}"));
                 connection.try_send(Reply::Refused(refusal)).map_err(|_| Drop)
             }
         }

@@ -165,26 +165,25 @@ fn another_kind_type_or_capacity_is_an_error_that_says_both() {
     let other = Manager::connect(manager.address()).unwrap();
 
     let error = other.queue::<(u8, String)>("jobs", 2).unwrap_err();
-    assert!(matches!(error, ManagerError::TypeMismatch { .. }) && error.is_mismatch());
-    let text = error.to_string();
-    assert!(text.contains("(u8, alloc::string::String)") && text.contains("one::Item"), "{text}");
+    assert!(error.is_mismatch());
+    let ManagerError::TypeMismatch { asked, is, .. } = error else { panic!("{error}") };
+    assert_eq!(asked, "(u8, alloc::string::String)");
+    assert!(is.ends_with("one::Item"), "{is}");
 
     let error = other.queue::<one::Item>("jobs", 3).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("the capacity 3") && text.contains("the capacity 2"), "{text}");
+    assert!(matches!(error, ManagerError::CapacityMismatch { asked: Some(3), is: Some(2), .. }));
     let error = other.queue::<one::Item>("jobs", None).unwrap_err();
     assert!(matches!(error, ManagerError::CapacityMismatch { asked: None, is: Some(2), .. }));
 
     let error = other.joinable_queue::<one::Item>("jobs", 2).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("to be a joinable queue") && text.contains("is a queue"), "{text}");
-    assert!(matches!(error, ManagerError::KindMismatch { is: ObjectKind::Queue, .. }));
+    let ManagerError::KindMismatch { asked, is, .. } = error else { panic!("{error}") };
+    assert_eq!((asked, is), (ObjectKind::JoinableQueue, ObjectKind::Queue));
 
     manager.semaphore("s", 1).unwrap();
-    let text = other.semaphore("s", 2).unwrap_err().to_string();
-    assert!(text.contains("the initial value 2") && text.contains("value 1"), "{text}");
+    let error = other.semaphore("s", 2).unwrap_err();
+    assert!(matches!(error, ManagerError::CapacityMismatch { asked: Some(2), is: Some(1), .. }));
     manager.barrier("b", 1).unwrap();
-    assert!(other.barrier("b", 2).unwrap_err().to_string().contains("2 parties"));
+    assert!(other.barrier("b", 2).unwrap_err().is_mismatch());
     assert!(other.lock("b").unwrap_err().is_mismatch());
     // Nothing of it has changed anything.
     other.queue::<one::Item>("jobs", 2).unwrap().put(one::Item { id: 1 }).unwrap();
@@ -210,7 +209,6 @@ fn a_type_of_the_same_name_and_another_shape_is_another_one() {
     let error = version!(id: u32, text: String,).unwrap_err();
     let ManagerError::TypeMismatch { asked, is, .. } = &error else { panic!("{error}") };
     assert_eq!(asked, is);
-    assert!(error.to_string().contains("other fields or variants"));
 }
 
 #[test]
@@ -223,7 +221,7 @@ fn without_a_name_it_is_another_one_each_time() {
     let child = Process::spawn(|queue: Queue<u32>| queue.get().unwrap(), queue).unwrap();
     assert_eq!(child.join().unwrap(), 1);
     let error = manager.barrier(None, 0).unwrap_err();
-    assert!(error.to_string().contains("between 1 and"), "{error}");
+    assert!(matches!(error, ManagerError::Failed { name: None, .. }), "{error}");
 }
 
 #[test]
@@ -241,7 +239,7 @@ fn names_that_cannot_be_one() {
     assert_eq!(manager.list().unwrap()[0].name, longest);
     // And by who does not ask the library: the request is refused, the client lives.
     let error = manager.queue::<u8>("jobs", 0).unwrap_err();
-    assert!(error.to_string().contains("between 1 and"), "{error}");
+    assert!(matches!(error, ManagerError::Failed { name: Some(_), .. }), "{error}");
 }
 
 #[test]
@@ -367,11 +365,9 @@ fn a_killed_manager_leaves_its_clients_working() {
         manager.shutdown().unwrap_err(),
     ] {
         assert!(error.is_manager_gone(), "{error}");
-        assert!(error.to_string().contains("start another one"), "{error}");
     }
     let error = Manager::connect(&path).unwrap_err();
     assert!(error.is_manager_gone(), "{error}");
-    assert!(error.to_string().contains("no manager listens"), "{error}");
     // Without a name, nobody is asked.
     manager.queue::<u8>(None, 1).unwrap();
 
@@ -491,7 +487,7 @@ fn addresses_that_cannot_be_had() {
     let file = folder.path("file");
     fs::write(&file, "precious").unwrap();
     let error = Manager::builder().address(&file).start().unwrap_err();
-    assert!(error.to_string().contains("no socket"), "{error}");
+    assert!(matches!(error, ManagerError::Io(_)), "{error}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     assert!(Manager::connect(&file).unwrap_err().is_manager_gone());
 
@@ -499,7 +495,6 @@ fn addresses_that_cannot_be_had() {
     let manager = Manager::builder().address(&path).start().unwrap();
     let error = Manager::builder().address(&path).start().unwrap_err();
     assert!(matches!(error, ManagerError::AddressInUse(_)), "{error}");
-    assert!(error.to_string().contains("socket already"), "{error}");
     assert!(manager.list().is_ok());
     drop(manager);
     assert!(Manager::connect(&path).unwrap_err().is_manager_gone());

@@ -31,9 +31,9 @@ pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
             Err(io::Error::new(
                 error.kind(),
                 format!(
-                    "expected a pidfd from pidfd_open(2), got: {error}; a seccomp filter refuses the \
-                     call, as those of old container runtimes do, or the kernel is older than 5.10: \
-                     allow the call in the filter, or update the runtime or the kernel"
+                    "pidfd_open(2) failed: {error}; a seccomp filter refuses the call, as those of old \
+                     container runtimes do, or the kernel is older than 5.10: allow the call in the \
+                     filter, or update the runtime or the kernel"
                 ),
             ))
         }

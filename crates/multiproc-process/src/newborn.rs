@@ -78,8 +78,8 @@ impl Newborn {
         // it must exit, because `main` would start another process.
         if is_privileged() {
             refuse(
-                "the program gives more rights than its user has (set-user-ID, set-group-ID or file \
-                 capabilities), so whoever started it cannot be trusted",
+                "the program has more privileges than the user who started it (set-user-ID, \
+                 set-group-ID or file capabilities), so it does not trust its environment",
             );
         }
         if socket != Some(mark.socket) {

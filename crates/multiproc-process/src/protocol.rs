@@ -153,7 +153,10 @@ impl Outcome {
     }
 
     pub(crate) fn arguments_lost<A>(reason: &str) -> Self {
-        Self::ArgumentsLost(format!("`{}`: {reason}", type_name::<A>()))
+        Self::ArgumentsLost(format!(
+            "cannot decode the arguments as `{}`: {reason}",
+            type_name::<A>()
+        ))
     }
 }
 

@@ -126,7 +126,7 @@ fn a_descriptor_that_cannot_be_kept_is_an_error() {
     let error = builder().keep_descriptor(&kept).spawn(|()| (), ()).unwrap_err();
     let SpawnError::Io(error) = error else { panic!("{error}") };
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains(&format!("got {}", file.as_raw_fd())), "{error}");
+    assert!(error.to_string().contains(&format!("descriptor {}:", file.as_raw_fd())), "{error}");
 }
 
 /// Standard input is never the parent's, and the others are what the parent wants.

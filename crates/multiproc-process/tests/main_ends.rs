@@ -175,7 +175,7 @@ fn init_may_not_be_called_twice() {
     let output = Command::new(example("programs")).arg("inits_twice").output().unwrap();
     assert_eq!(output.status.code(), Some(101));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("init() was called a second time"), "{text}");
+    assert!(text.contains("init() was called twice"), "{text}");
     assert!(text.contains("tests/programs/program.rs:"), "the place of the second call: {text}");
 }
 

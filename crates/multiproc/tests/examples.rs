@@ -442,11 +442,8 @@ fn digest_outlives_its_workers() {
         assert_eq!((code, digests, lost, again), (Some(1), 2, 3, 2), "{err}");
         let mut expected = String::new();
         for pid in killed {
-            writeln!(
-                expected,
-                "digest: worker {pid}: the process gave no result: it was killed by SIGKILL (9)"
-            )
-            .unwrap();
+            writeln!(expected, "digest: worker {pid}: the process was killed by SIGKILL (9)")
+                .unwrap();
         }
         expected += "digest: 2: 3 workers have not outlived it\n";
         // With two workers, a second one may be dead before the first one has been noticed.
