@@ -63,9 +63,8 @@ pub(crate) const END: Duration = Duration::from_secs(1);
 ///
 /// Item types are compared by their name and by their schema: the fields and variants and their
 /// kinds. So a program that was built from an older version of the same source is refused. Types
-/// that contain themselves, that hold handles, or whose `Deserialize` asks for any type have no
-/// schema and are compared by name alone. Programs built from different sources can share the types
-/// of a library, or those of std: `(String, u32)`.
+/// whose `Deserialize` asks for any type have no schema and are compared by name alone. Programs
+/// built from different sources can share the types of a library, or those of std: `(String, u32)`.
 ///
 /// `None` in place of a name creates an object without a name, in this process and without the
 /// manager. It can be passed on like any handle, and exists until its last handle is dropped.

@@ -371,7 +371,7 @@ impl Server {
         }
         let object =
             Object::make(Some(&name), &spec).map_err(|error| Refusal::Failed(error.to_string()))?;
-        object.stand_aside();
+        object.observe();
         let id = self.next_object;
         self.next_object += 1;
         self.names.insert(name.clone(), id);

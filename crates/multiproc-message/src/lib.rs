@@ -27,7 +27,6 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("multiproc runs on Linux only: it is built on memfd, pidfd, futex and OFD locks");
 
-mod asks;
 mod bytes;
 mod descriptor;
 mod error;
@@ -39,7 +38,6 @@ mod native;
 mod postcard;
 mod schema;
 
-pub use asks::check_type;
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
 pub use error::{DecodeError, EncodeError};
@@ -47,4 +45,4 @@ pub use format::{Format, decode, decode_as, encode, encode_unsent};
 pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;
-pub use schema::{Hash as SchemaHash, shape_of};
+pub use schema::{Hash as SchemaHash, check_type, shape_of};

@@ -67,6 +67,11 @@
 //!
 //! Nor can a value have more than 256 levels of structs, options, sequences and so on in one another.
 //!
+//! If other code in the process closes the descriptor of a connection (a C library's close_range(2), for
+//! example), operations on it fail, and dropping it closes nothing else. But a message is not preceded by a
+//! check, which would take a system call: when another file has got the number, it may be written to or
+//! read from.
+//!
 //! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue
 //! is for, see `multiproc-queue`), no async.
 
@@ -75,6 +80,7 @@
 #[cfg(multiproc_faults)]
 pub mod syscall_script;
 
+#[cfg(feature = "listener")]
 mod address;
 mod connection;
 mod error;
@@ -82,6 +88,7 @@ mod frame;
 mod frame_reader;
 mod frame_writer;
 mod iter;
+#[cfg(feature = "listener")]
 mod listener;
 mod pipe;
 mod shared_bytes;
@@ -92,6 +99,7 @@ mod syscalls;
 mod transfer;
 mod wait;
 
+#[cfg(feature = "listener")]
 pub use address::Address;
 pub use connection::{Connection, Receiver, Sender};
 pub use error::{
@@ -99,7 +107,10 @@ pub use error::{
     TrySendError,
 };
 pub use iter::{IntoIter, Iter};
-pub use listener::{Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout};
+#[cfg(feature = "listener")]
+pub use listener::{
+    AllowedUsers, Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout,
+};
 /// Values that carry descriptors, for those who build on this crate.
 pub use multiproc_message as message;
 #[cfg(feature = "json")]

@@ -20,7 +20,7 @@ use crate::above_stdio;
 
 /// A descriptor, and the device and inode of its file.
 pub struct CheckedFd {
-    /// Taken when it is dropped, and not before.
+    /// Taken at the end, and not before.
     descriptor: Option<OwnedFd>,
     identity: (u64, u64),
 }
@@ -38,6 +38,21 @@ impl CheckedFd {
         Ok(Self { descriptor: Some(descriptor), identity: (stat.st_dev, stat.st_ino) })
     }
 
+    /// Keeps the identity that the file has now, and the number of the descriptor. A descriptor whose
+    /// identity cannot be read is taken for closed.
+    #[must_use]
+    pub fn adopt(descriptor: OwnedFd) -> Self {
+        // No file has the device 0.
+        let identity = fstat(&descriptor).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino));
+        Self { descriptor: Some(descriptor), identity }
+    }
+
+    /// Returns the descriptor as it is.
+    #[must_use]
+    pub fn into_inner(mut self) -> OwnedFd {
+        self.descriptor.take().unwrap_or_else(|| unreachable!("taken only at the end"))
+    }
+
     /// The descriptor, if it is still that of the file.
     ///
     /// # Errors
@@ -48,9 +63,10 @@ impl CheckedFd {
     }
 
     /// The descriptor as it is, for a call whose answer is checked afterwards.
+    #[inline]
     #[must_use]
     pub fn unchecked(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_ref().map_or_else(|| unreachable!("taken only by drop"), AsFd::as_fd)
+        self.descriptor.as_ref().map_or_else(|| unreachable!("taken only at the end"), AsFd::as_fd)
     }
 
     /// Whether the descriptor is still that of the file.
@@ -94,7 +110,8 @@ impl CheckedFd {
 /// Closes the descriptor, unless the number is somebody else's by now.
 impl Drop for CheckedFd {
     fn drop(&mut self) {
-        if !self.is_intact()
+        if self.descriptor.is_some()
+            && !self.is_intact()
             && let Some(not_ours) = self.descriptor.take()
         {
             let _ = not_ours.into_raw_fd();

@@ -1,0 +1,98 @@
+//! Who is at the other end, and who may be.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::{Deserialize, Serialize};
+
+use crate::connection::Connection;
+
+/// Who is at the other end of a connection, as the kernel knows it: see [`Connection::peer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// The process id. It may be another process's by now. 0: this process cannot see that one (it is
+    /// in another pid namespace).
+    pub pid: u32,
+    /// The effective user id.
+    pub uid: u32,
+    /// The effective group id.
+    pub gid: u32,
+}
+
+impl Credentials {
+    pub(super) fn of(socket: &impl AsFd) -> io::Result<Self> {
+        let peer = getsockopt(&socket.as_fd(), PeerCredentials)?;
+        let pid = u32::try_from(peer.pid()).unwrap_or(0);
+        Ok(Self { pid, uid: peer.uid(), gid: peer.gid() })
+    }
+}
+
+impl<S, R> Connection<S, R> {
+    /// Who was at the other end when the connection was made: the process that called
+    /// [`connect`], or that bound the [`Listener`]; with [`duplex`](crate::duplex) the one that called
+    /// that.
+    ///
+    /// The end may have moved to another process since.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (left, _right) = multiproc_pipe::duplex::<u8, u8>()?;
+    /// assert_eq!(left.peer()?.pid, std::process::id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the connection was made of a descriptor that is no socket.
+    pub fn peer(&self) -> io::Result<Credentials> {
+        self.stream.check()?;
+        Credentials::of(&self.stream)
+    }
+}
+
+/// The users whose processes may be at the other end of a connection.
+///
+/// Of a [`Listener`](crate::Listener), the processes that may connect: see
+/// [`ListenerBuilder::allow`](crate::ListenerBuilder::allow).
+///
+/// ```
+/// use multiproc_pipe::AllowedUsers;
+///
+/// let mut allowed = AllowedUsers::only_this_one();
+/// allowed.add(1000);
+/// assert!(allowed.includes(1000));
+/// assert!(AllowedUsers::Everyone.includes(1001));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllowedUsers {
+    /// The users with these effective user ids.
+    Users(Vec<u32>),
+    /// Every user.
+    Everyone,
+}
+
+impl AllowedUsers {
+    /// Returns the effective user of this process, and no other.
+    #[must_use]
+    pub fn only_this_one() -> Self {
+        Self::Users(vec![rustix::process::geteuid().as_raw()])
+    }
+
+    /// Adds a user.
+    pub fn add(&mut self, uid: u32) {
+        if let Self::Users(users) = self {
+            users.push(uid);
+        }
+    }
+
+    /// Returns whether a user is among them.
+    #[must_use]
+    pub fn includes(&self, uid: u32) -> bool {
+        match self {
+            Self::Users(users) => users.contains(&uid),
+            Self::Everyone => true,
+        }
+    }
+}
