@@ -5,10 +5,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use multiproc_pipe::{Address, Listener};
+use multiproc_pipe::{Address, AllowedUsers, Listener};
 use multiproc_process::Process;
 
-use crate::client::{Link, PATIENCE, Peers};
+use crate::client::{Link, PATIENCE};
 use crate::error::ManagerError;
 use crate::manager::{END, Manager};
 use crate::server::{self, Ends, Limits};
@@ -33,7 +33,7 @@ const START: Duration = Duration::from_secs(60);
 #[must_use = "it does nothing until `start`, `connect` or `serve` is called"]
 pub struct ManagerBuilder {
     address: Option<Address>,
-    peers: Peers,
+    allowed: AllowedUsers,
     limits: Limits,
 }
 
@@ -41,7 +41,7 @@ impl ManagerBuilder {
     pub(crate) fn new() -> Self {
         Self {
             address: None,
-            peers: Peers::Users(Vec::new()),
+            allowed: AllowedUsers::only_this_one(),
             limits: Limits { objects: 1024, clients: 4096 },
         }
     }
@@ -62,15 +62,13 @@ impl ManagerBuilder {
     #[doc(alias = "SO_PEERCRED")]
     #[doc(alias = "authkey")]
     pub fn allow_user(mut self, uid: u32) -> Self {
-        if let Peers::Users(users) = &mut self.peers {
-            users.push(uid);
-        }
+        self.allowed.add(uid);
         self
     }
 
     /// Allows all users who can reach the address.
     pub fn allow_everyone(mut self) -> Self {
-        self.peers = Peers::Everyone;
+        self.allowed = AllowedUsers::Everyone;
         self
     }
 
@@ -122,8 +120,8 @@ impl ManagerBuilder {
             ManagerError::Spawn(error)
         })?;
         // Only the child holds the listener now. If the child dies, this returns an error.
-        match Link::connect(&address, &self.peers, START) {
-            Ok(link) => Ok(Manager::over(address, self.peers, Some(link), Some(process))),
+        match Link::connect(&address, &self.allowed, START) {
+            Ok(link) => Ok(Manager::over(address, self.allowed, Some(link), Some(process))),
             Err(error) => {
                 let died = process.wait_timeout(END);
                 let _ = process.kill();
@@ -142,8 +140,8 @@ impl ManagerBuilder {
     /// [`address`](Self::address) was set.
     pub fn connect(self) -> Result<Manager, ManagerError> {
         let address = self.address.ok_or(ManagerError::ManagerGone)?;
-        let link = Link::connect(&address, &self.peers, PATIENCE)?;
-        Ok(Manager::over(address, self.peers, Some(link), None))
+        let link = Link::connect(&address, &self.allowed, PATIENCE)?;
+        Ok(Manager::over(address, self.allowed, Some(link), None))
     }
 
     /// Listens at the address and serves in the calling thread, until a client [shuts it
@@ -175,12 +173,7 @@ impl ManagerBuilder {
     }
 
     fn listen(&self, address: &Address) -> Result<Listener, ManagerError> {
-        let builder = match &self.peers {
-            Peers::Everyone => Listener::builder().allow_everyone(),
-            Peers::Users(users) => {
-                users.iter().fold(Listener::builder(), |builder, &user| builder.allow_user(user))
-            }
-        };
+        let builder = Listener::builder().allow(self.allowed.clone());
         builder.bind(address).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => ManagerError::AddressInUse(address.clone()),
             _ => ManagerError::Io(error),

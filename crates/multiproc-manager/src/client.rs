@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::{Address, Connection, RecvTimeoutError, SendTimeoutError, connect_timeout};
+use multiproc_pipe::{
+    Address, AllowedUsers, Connection, RecvTimeoutError, SendTimeoutError, connect_timeout,
+};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::error::ManagerError;
 use crate::protocol::{self, Request, VERSION, Verdict};
@@ -12,34 +13,13 @@ use crate::protocol::{self, Request, VERSION, Verdict};
 /// How long a client waits for an answer. A manager needs microseconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The users whose processes may be at the other end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Peers {
-    /// This user, and these other users.
-    Users(Vec<u32>),
-    Everyone,
-}
-
-impl Peers {
-    /// Returns `true` if a manager of this user is trusted. A manager of root always is: root can
-    /// do anything to this process anyway.
-    fn include_manager(&self, manager: u32, user: u32) -> bool {
-        manager == user
-            || manager == 0
-            || match self {
-                Self::Users(users) => users.contains(&manager),
-                Self::Everyone => true,
-            }
-    }
-}
-
 /// A connection to a manager that has accepted this client.
 pub(crate) struct Link(Connection<Request, ()>);
 
 impl Link {
     pub(crate) fn connect(
         address: &Address,
-        peers: &Peers,
+        allowed: &AllowedUsers,
         patience: Duration,
     ) -> Result<Self, ManagerError> {
         let user = rustix::process::geteuid().as_raw();
@@ -47,7 +27,8 @@ impl Link {
             .map_err(|error| ManagerError::at(address, error))?;
         // The user reported by the kernel: any process can listen at an address.
         let manager = connection.peer().map_err(ManagerError::Io)?.uid;
-        if !peers.include_manager(manager, user) {
+        // A manager of root is always trusted: root can do anything to this process anyway.
+        if manager != user && manager != 0 && !allowed.includes(manager) {
             return Err(ManagerError::NotAllowed { manager, user });
         }
         // If it fails, the answer states the reason. It may have been sent before the greeting.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use multiproc_pipe::Address;
+use multiproc_pipe::{Address, AllowedUsers};
 use multiproc_process::{Child, Process};
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore};
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::{ManagerBuilder, sweep};
-use crate::client::{Link, PATIENCE, Peers};
+use crate::client::{Link, PATIENCE};
 use crate::error::ManagerError;
 use crate::item_type::ItemType;
 use crate::name::Name;
@@ -100,7 +100,7 @@ pub struct Manager {
 
 struct Handle {
     address: Address,
-    peers: Peers,
+    allowed: AllowedUsers,
     /// `None` if not connected.
     link: Mutex<Option<Link>>,
     /// The process of the manager, if it is a child of this process.
@@ -169,11 +169,11 @@ impl Manager {
 
     pub(crate) fn over(
         address: Address,
-        peers: Peers,
+        allowed: AllowedUsers,
         link: Option<Link>,
         process: Option<Process>,
     ) -> Self {
-        Self { this: Arc::new(Handle { address, peers, link: Mutex::new(link), process }) }
+        Self { this: Arc::new(Handle { address, allowed, link: Mutex::new(link), process }) }
     }
 
     /// Returns the address of the manager.
@@ -421,11 +421,11 @@ impl Manager {
         request: Request,
         patience: Duration,
     ) -> Result<Reply<T>, ManagerError> {
-        let Handle { address, peers, .. } = &*self.this;
+        let Handle { address, allowed, .. } = &*self.this;
         let mut place = self.link();
         let link = match place.take() {
             Some(link) => link,
-            None => Link::connect(address, peers, patience)?,
+            None => Link::connect(address, allowed, patience)?,
         };
         let (link, reply) = link.ask(request, patience);
         *place = link;
@@ -516,20 +516,20 @@ impl fmt::Debug for Manager {
 #[derive(Serialize, Deserialize)]
 struct Wire {
     address: Address,
-    peers: Peers,
+    allowed: AllowedUsers,
 }
 
 impl Serialize for Manager {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let path = self.address().as_path().and_then(|path| std::path::absolute(path).ok());
         let address = path.map_or_else(|| self.address().clone(), Address::path);
-        Wire { address, peers: self.this.peers.clone() }.serialize(serializer)
+        Wire { address, allowed: self.this.allowed.clone() }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Manager {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Wire { address, peers } = Wire::deserialize(deserializer)?;
-        Ok(Self::over(address, peers, None, None))
+        let Wire { address, allowed } = Wire::deserialize(deserializer)?;
+        Ok(Self::over(address, allowed, None, None))
     }
 }
