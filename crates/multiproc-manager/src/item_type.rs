@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_without_a_shape_has_its_name() {
+    fn type_without_a_schema_has_its_name() {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Untagged {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_is_cut_and_stays_itself() {
+    fn long_name_is_truncated_and_stays_unique() {
         let (one, other) = ("x".repeat(1 << 16), "x".repeat((1 << 16) + 1));
         assert!(short(&one).len() <= LONGEST_NAME);
         assert_ne!(short(&one), short(&other));

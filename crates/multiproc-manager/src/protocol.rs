@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greetings_go_there_and_back() {
+    fn hellos_are_parsed_as_they_were_written() {
         assert_eq!(version_of(&greeting(7)), Some(7));
         for bytes in [&b""[..], b"mp-mngr\0", b"GET / HTTP/1", &[0; 4096]] {
             assert_eq!(version_of(bytes), None);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_for_people() {
+    fn names_must_be_printable() {
         for name in ["jobs", "a b", "Aufträge", "名前", "it's \"q\" \\", "a/b.c", &"x".repeat(255)]
         {
             assert_eq!(reason_against(name), None, "{name}");
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_request_fits() {
+    fn longest_request_fits() {
         use crate::item_type::ItemType;
         let mut item = ItemType::of::<u64>();
         item.name = "x".repeat(1024);

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_taken_when_it_is_whole() {
+    fn frame_is_taken_when_complete() {
         let bytes = [frame(3, 0, b"abc"), frame(0, 0, b""), b"\x01".to_vec()].concat();
         for cut in 0..HEADER + 3 {
             let mut part = &bytes[..cut];
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_or_has_descriptors_is_refused_at_its_header() {
+    fn long_frames_and_descriptors_are_refused_at_the_header() {
         let long = LONGEST_REQUEST as u64;
         assert!(next_frame(&mut &frame(long, 0, b"")[..]).is_ok());
         for header in [frame(long + 1, 0, b""), frame(u64::MAX, 0, b""), frame(1, 1, b"")] {

@@ -21,7 +21,7 @@ fn close_standard(numbers: &[RawFd]) {
 }
 
 #[test]
-fn a_manager_works_with_closed_standard_descriptors_and_takes_none_of_them() {
+fn manager_with_closed_standard_streams_works() {
     let _dog = watchdog();
     let test = |()| {
         close_standard(&[0, 1, 2]);

@@ -85,7 +85,7 @@ fn assert_dropped(mut client: UnixStream) {
 }
 
 #[test]
-fn the_first_makes_it_and_the_others_open_it() {
+fn first_client_creates_and_others_open() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let (jobs, done) = (manager.queue("jobs", 2).unwrap(), manager.event("done").unwrap());
@@ -107,7 +107,7 @@ fn the_first_makes_it_and_the_others_open_it() {
 }
 
 #[test]
-fn every_kind_is_there() {
+fn every_kind_can_be_opened() {
     let _dog = watchdog();
     let (manager, other) = {
         let manager = Manager::start().unwrap();
@@ -152,7 +152,7 @@ fn every_kind_is_there() {
 }
 
 #[test]
-fn another_kind_type_or_capacity_is_an_error_that_says_both() {
+fn other_kind_type_or_capacity_is_a_mismatch() {
     mod one {
         #[derive(serde::Serialize, serde::Deserialize)]
         pub(crate) struct Item {
@@ -192,7 +192,7 @@ fn another_kind_type_or_capacity_is_an_error_that_says_both() {
 
 /// Two versions of one type, as two programs may have them: their names are the same.
 #[test]
-fn a_type_of_the_same_name_and_another_shape_is_another_one() {
+fn type_of_the_same_name_and_another_schema_is_a_mismatch() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     macro_rules! version {
@@ -212,7 +212,7 @@ fn a_type_of_the_same_name_and_another_shape_is_another_one() {
 }
 
 #[test]
-fn without_a_name_it_is_another_one_each_time() {
+fn nameless_objects_are_separate() {
     let manager = Manager::start().unwrap();
     let queue: Queue<u32> = manager.queue(None, 2).unwrap();
     queue.put(1).unwrap();
@@ -225,7 +225,7 @@ fn without_a_name_it_is_another_one_each_time() {
 }
 
 #[test]
-fn names_that_cannot_be_one() {
+fn invalid_names_are_refused() {
     let manager = Manager::start().unwrap();
     for name in ["", "a\nb", "\u{1b}[2J", "zero\0", &"x".repeat(10 << 10)] {
         let error = manager.queue::<u8>(name, 1).unwrap_err();
@@ -243,7 +243,7 @@ fn names_that_cannot_be_one() {
 }
 
 #[test]
-fn what_is_removed_works_on() {
+fn removed_object_stays_usable() {
     let manager = Manager::start().unwrap();
     let old = manager.queue::<u8>("jobs", 2).unwrap();
     manager.remove("jobs").unwrap();
@@ -255,7 +255,7 @@ fn what_is_removed_works_on() {
 }
 
 #[test]
-fn the_list_says_who_has_it_open_and_who_waits() {
+fn list_counts_members_and_shows_waiters() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u8>("jobs", 2).unwrap();
@@ -301,7 +301,7 @@ fn the_list_says_who_has_it_open_and_who_waits() {
 }
 
 #[test]
-fn a_long_list_comes_whole_and_limits_hold() {
+fn long_list_is_complete_and_limits_hold() {
     let manager = Manager::builder().max_objects(200).start().unwrap();
     let locks: Vec<_> = (0..200).map(|n| manager.event(&*format!("event {n}")).unwrap()).collect();
     let error = manager.lock("one more").unwrap_err();
@@ -316,7 +316,7 @@ fn a_long_list_comes_whole_and_limits_hold() {
 }
 
 #[test]
-fn a_killed_manager_leaves_its_clients_working() {
+fn killed_manager_leaves_objects_usable() {
     let _dog = watchdog();
     let folder = Folder::new();
     let path = folder.path("socket");
@@ -384,7 +384,7 @@ fn a_killed_manager_leaves_its_clients_working() {
 }
 
 #[test]
-fn a_manager_killed_at_any_time_is_gone_for_who_asks() {
+fn manager_killed_at_any_time_is_reported_gone() {
     let _dog = watchdog();
     for round in 0..20 {
         let manager = Manager::start().unwrap();
@@ -412,7 +412,7 @@ fn a_manager_killed_at_any_time_is_gone_for_who_asks() {
 }
 
 #[test]
-fn it_ends_with_who_started_it_and_not_with_clients() {
+fn manager_ends_with_its_starter_and_not_with_clients() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let process = process_of(&manager);
@@ -430,7 +430,7 @@ fn it_ends_with_who_started_it_and_not_with_clients() {
 }
 
 #[test]
-fn it_ends_when_its_parent_is_killed() {
+fn manager_ends_when_its_parent_is_killed() {
     let _dog = watchdog();
     let folder = Folder::new();
     let path = folder.path("socket");
@@ -462,7 +462,7 @@ fn is_zombie(pid: u32) -> bool {
 }
 
 #[test]
-fn shutdown_is_for_everybody() {
+fn shutdown_ends_the_manager_for_all_clients() {
     let _dog = watchdog();
     let folder = Folder::new();
     let path = folder.path("socket");
@@ -481,7 +481,7 @@ fn shutdown_is_for_everybody() {
 }
 
 #[test]
-fn addresses_that_cannot_be_had() {
+fn unusable_addresses_are_errors() {
     let _dog = watchdog();
     let folder = Folder::new();
     let file = folder.path("file");
@@ -537,7 +537,7 @@ fn as_another_user(address: &Address) -> Option<String> {
 }
 
 #[test]
-fn another_user_is_turned_away() {
+fn client_of_another_user_is_refused() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let Some(error) = as_another_user(manager.address()) else { return };
@@ -556,7 +556,7 @@ fn another_user_is_turned_away() {
 
 /// A manager of another user's is not trusted: who knows what it hands out.
 #[test]
-fn a_manager_of_another_user_is_not_asked() {
+fn manager_of_another_user_is_not_trusted() {
     let _dog = watchdog();
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can be another user");
@@ -580,7 +580,7 @@ fn a_manager_of_another_user_is_not_asked() {
 }
 
 #[test]
-fn another_version_is_told_so() {
+fn other_protocol_version_is_reported() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let mut client = bare(&manager);
@@ -602,7 +602,7 @@ fn another_version_is_told_so() {
 }
 
 #[test]
-fn who_is_no_manager_is_an_error() {
+fn other_server_is_not_a_manager() {
     let _dog = watchdog();
     let address = format!("@multiproc-test-other-{}", process::id());
     let listener = Listener::bind(&address).unwrap();
@@ -645,7 +645,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn hostile_clients_harm_nobody() {
+fn hostile_clients_affect_no_other_client() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u64>("jobs", 4).unwrap();
@@ -679,7 +679,7 @@ fn hostile_clients_harm_nobody() {
 
 /// Each of the things that a client may do halfway; the others are served meanwhile.
 #[test]
-fn slow_and_silent_clients_hold_up_nobody_and_are_dropped() {
+fn slow_and_silent_clients_are_dropped() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let silent = bare(&manager);
@@ -714,7 +714,7 @@ fn slow_and_silent_clients_hold_up_nobody_and_are_dropped() {
 }
 
 #[test]
-fn a_client_killed_in_the_middle_harms_nobody() {
+fn client_killed_during_a_request_affects_no_other_client() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u32>("jobs", 1).unwrap();
@@ -743,7 +743,7 @@ fn a_client_killed_in_the_middle_harms_nobody() {
 }
 
 #[test]
-fn a_thousand_clients_at_once() {
+fn thousand_clients_at_once() {
     alone(|()| {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
@@ -768,7 +768,7 @@ fn a_thousand_clients_at_once() {
 }
 
 #[test]
-fn one_client_too_many_is_told_so() {
+fn client_over_the_limit_is_refused() {
     let _dog = watchdog();
     let manager = Manager::builder().max_clients(2).start().unwrap();
     let other = Manager::connect(manager.address()).unwrap();
@@ -781,7 +781,7 @@ fn one_client_too_many_is_told_so() {
 }
 
 #[test]
-fn a_stopped_manager_is_no_hang() {
+fn stopped_manager_times_out() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u8>("jobs", 1).unwrap();
@@ -805,7 +805,7 @@ fn a_stopped_manager_is_no_hang() {
 }
 
 #[test]
-fn an_idle_manager_takes_no_cpu() {
+fn idle_manager_uses_no_cpu() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u8>("jobs", 1).unwrap();
@@ -837,7 +837,7 @@ fn an_idle_manager_takes_no_cpu() {
 }
 
 #[test]
-fn nothing_stays_of_a_manager() {
+fn ended_manager_leaves_nothing_behind() {
     alone(|()| {
         let folder = Folder::new();
         let round = || {
@@ -860,7 +860,7 @@ fn nothing_stays_of_a_manager() {
 }
 
 #[test]
-fn nothing_stays_in_the_manager() {
+fn removed_objects_and_clients_leave_nothing_in_the_manager() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let pid = process_of(&manager).pid();
@@ -881,7 +881,7 @@ fn nothing_stays_in_the_manager() {
 
 /// Threads of one process take turns on one connection.
 #[test]
-fn a_handle_is_for_many_threads() {
+fn handle_can_be_used_by_many_threads() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     thread::scope(|scope| {
@@ -900,7 +900,7 @@ fn a_handle_is_for_many_threads() {
 
 /// `connect` of the layer below, for one who looks at what is said.
 #[test]
-fn a_request_of_another_program_is_checked_by_the_manager() {
+fn requests_of_other_programs_are_checked() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
     let client: Connection<(), ()> = connect(manager.address()).unwrap();

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_function_runs_in_a_process() {
+    fn private_function_runs_in_a_process() {
         assert_eq!(Process::spawn(private, 1).unwrap().join().unwrap(), 2);
     }
 }

@@ -48,7 +48,7 @@ thread_local! {
 /// Whether the thread-local was used before those of the library, or after them, decides the order in
 /// which they are destroyed.
 #[test]
-fn a_process_can_be_started_by_the_destructor_of_a_thread_local() {
+fn thread_local_destructor_can_start_a_process() {
     let _dog = watchdog();
     for is_first in [true, false] {
         let (results, send) = simplex().unwrap();
@@ -73,7 +73,7 @@ extern "C" fn starts() {
 }
 
 #[test]
-fn a_process_can_be_started_by_an_exit_handler() {
+fn exit_handler_can_start_a_process() {
     let _dog = watchdog();
     let (results, send) = simplex().unwrap();
     let register = |send: Sender<u32>| {
@@ -89,7 +89,7 @@ fn a_process_can_be_started_by_an_exit_handler() {
 
 /// A copy of a child, made by a bare fork in its function, is not the child.
 #[test]
-fn the_result_of_a_copy_is_not_the_result_of_the_child() {
+fn forked_copy_of_a_child_sends_no_result() {
     let _dog = watchdog();
     for panics in [false, true] {
         let work = |panics: bool| {
@@ -122,7 +122,7 @@ extern "C" fn exits() {
 
 /// The result was sent, and that the process failed afterwards is not hidden by it.
 #[test]
-fn join_reports_an_end_after_the_result() {
+fn failure_after_the_result_is_reported_by_join() {
     let _dog = watchdog();
     let join = |which| {
         let end_by = |which: u32| -> String {

@@ -21,7 +21,7 @@ fn variable(name: String) -> Option<String> {
 }
 
 #[test]
-fn the_environment_is_the_parents_and_what_is_set() {
+fn environment_is_inherited_and_changed() {
     let _dog = watchdog();
     let get = |builder: multiproc_process::Builder, name: &str| {
         builder.spawn(variable, name.to_owned()).unwrap().join().unwrap()
@@ -45,7 +45,7 @@ fn the_environment_is_the_parents_and_what_is_set() {
 }
 
 #[test]
-fn the_directory_is_the_parents_or_what_is_set() {
+fn directory_is_inherited_or_set() {
     let _dog = watchdog();
     let here = |()| env::current_dir().unwrap();
     let child = Process::spawn(here, ()).unwrap();
@@ -67,7 +67,7 @@ fn speaks(_: ()) {
 }
 
 #[test]
-fn output_goes_where_it_is_sent() {
+fn output_goes_to_the_given_stdio() {
     alone(|()| {
         let before = Census::take();
         let builder = || Process::builder().stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -116,7 +116,7 @@ fn tempfile() -> File {
 
 /// The end of a child's output comes with the child's end, although siblings live.
 #[test]
-fn siblings_do_not_hold_each_others_output() {
+fn pipe_of_a_child_is_not_held_by_siblings() {
     let _dog = watchdog();
     let start = || {
         let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -139,7 +139,7 @@ fn command_name(pid: u32) -> String {
 }
 
 #[test]
-fn a_process_knows_its_name_and_ps_does() {
+fn process_name_is_visible_to_itself_and_ps() {
     let _dog = watchdog();
     assert_eq!((current_process().name(), current_process().is_daemon()), ("MainProcess", false));
     assert_eq!(current_process().pid(), std::process::id());
@@ -176,7 +176,7 @@ fn a_process_knows_its_name_and_ps_does() {
 }
 
 #[test]
-fn a_panic_is_printed_with_the_name_of_the_process() {
+fn panic_is_printed_with_the_process_name() {
     let _dog = watchdog();
     let fail = |()| -> () { panic!("no more ink") };
     let mut child =
@@ -196,7 +196,7 @@ fn a_panic_is_printed_with_the_name_of_the_process() {
 }
 
 #[test]
-fn a_child_knows_its_parent() {
+fn child_knows_its_parent() {
     let _dog = watchdog();
     assert!(parent_process().is_none(), "nobody of us has started the test program");
     let look = |()| {
@@ -218,7 +218,7 @@ fn a_child_knows_its_parent() {
 }
 
 #[test]
-fn a_child_sees_the_death_of_its_parent() {
+fn killed_parent_is_seen_by_its_child() {
     let _dog = watchdog();
     // The grandchild is no daemon: it lives on, and tells what it has seen.
     let watch = |tell: Connection<bool, ()>| {
@@ -247,7 +247,7 @@ fn a_child_sees_the_death_of_its_parent() {
 }
 
 #[test]
-fn cpu_count_is_what_this_process_may_use() {
+fn cpu_count_follows_the_affinity_mask() {
     alone(|()| {
         let all = sched_getaffinity(None).unwrap();
         assert!((1..=all.count() as usize).contains(&cpu_count()));
@@ -264,7 +264,7 @@ fn cpu_count_is_what_this_process_may_use() {
 
 /// In a cgroup whose quota is one CPU's time.
 #[test]
-fn cpu_count_is_what_the_cgroup_gives_time_for() {
+fn cpu_count_follows_the_cgroup_quota() {
     alone(|()| {
         let before = cpu_count();
         let Some(group) = Group::with_one_cpu() else {

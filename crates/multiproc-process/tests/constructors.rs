@@ -82,7 +82,7 @@ static OPENS_FILE: extern "C" fn() = {
 
 /// A child closes what it has inherited, and not what it has opened itself.
 #[test]
-fn descriptors_that_a_constructor_opens_stay_open() {
+fn descriptors_opened_by_constructors_stay_open() {
     let _dog = watchdog();
     let look = |()| {
         let number = OPENED.load(Ordering::Relaxed);
@@ -106,7 +106,7 @@ extern "C" fn says_goodbye() {
 }
 
 #[test]
-fn constructors_have_run_once_when_a_child_runs_its_function() {
+fn constructors_run_once_before_the_function() {
     let _dog = watchdog();
     let all = 0b11111;
     assert_eq!(READY.load(Ordering::Relaxed), all, "in the test program itself");
@@ -119,7 +119,7 @@ fn constructors_have_run_once_when_a_child_runs_its_function() {
 
 /// This is how coverage is written.
 #[test]
-fn exit_handlers_of_a_child_are_called() {
+fn exit_handlers_run_in_a_child() {
     let _dog = watchdog();
     let register = |panics: bool| {
         // SAFETY: the handler may be called at any time.

@@ -41,7 +41,7 @@ fn is_of_library(link: &std::path::Path) -> bool {
 }
 
 #[test]
-fn a_child_has_none_that_its_parent_left_open() {
+fn child_closes_descriptors_without_close_on_exec() {
     alone(|()| {
         let _files: Vec<File> =
             (0..5).map(|_| without_close_on_exec(File::open("/dev/zero").unwrap())).collect();
@@ -60,7 +60,7 @@ fn a_child_has_none_that_its_parent_left_open() {
 
 /// A server that stops can start again although a worker of it lives, however young that is.
 #[test]
-fn a_child_does_not_keep_an_address_in_use() {
+fn child_does_not_keep_an_address_in_use() {
     alone(|()| {
         let wait = |end: Connection<(), ()>| drop(end.recv());
         for _ in 0..20 {
@@ -78,7 +78,7 @@ fn a_child_does_not_keep_an_address_in_use() {
 
 /// So many that a parent does not look at each of them.
 #[test]
-fn a_child_has_none_of_very_many_either() {
+fn child_closes_many_descriptors() {
     alone(|()| {
         let zero = File::open("/dev/zero").unwrap();
         let _with: Vec<File> = (0..300).map(|_| zero.try_clone().unwrap()).collect();
@@ -94,7 +94,7 @@ fn a_child_has_none_of_very_many_either() {
 }
 
 #[test]
-fn a_descriptor_that_is_kept_has_its_number_and_passes_on() {
+fn kept_descriptor_keeps_its_number_in_children_and_grandchildren() {
     alone(|()| {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = without_close_on_exec(writer);
@@ -118,7 +118,7 @@ fn a_descriptor_that_is_kept_has_its_number_and_passes_on() {
 }
 
 #[test]
-fn a_descriptor_that_cannot_be_kept_is_an_error() {
+fn keeping_a_close_on_exec_descriptor_is_an_error() {
     let _dog = watchdog();
     let file = File::open("/dev/null").unwrap();
     let kept = without_close_on_exec(file.try_clone().unwrap());
@@ -131,7 +131,7 @@ fn a_descriptor_that_cannot_be_kept_is_an_error() {
 
 /// Standard input is never the parent's, and the others are what the parent wants.
 #[test]
-fn standard_descriptors_stay_open() {
+fn standard_streams_are_open_in_a_child() {
     let _dog = watchdog();
     let links = |()| {
         println!("out");
@@ -155,7 +155,7 @@ fn close_standard(numbers: &[RawFd]) {
 
 /// Every way to close them, with pipes and files in place of a child's.
 #[test]
-fn spawn_works_with_closed_standard_descriptors_and_takes_none_of_them() {
+fn spawn_with_closed_standard_streams_works() {
     let _dog = watchdog();
     for closed in [&[0][..], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]] {
         let test = |closed: Vec<RawFd>| {

@@ -47,7 +47,7 @@ fn doomed(point: &str, bytes: usize) {
 }
 
 #[test]
-fn faults_a_child_dies_at_each_point() {
+fn faults_killed_child_is_reported_at_each_point() {
     alone(|()| {
         for point in CHILD_POINTS {
             doomed(point, 10);
@@ -66,7 +66,7 @@ fn faults_a_child_dies_at_each_point() {
 
 /// A child whose parent dies before it was told what to do has nothing to do, and ends.
 #[test]
-fn faults_a_parent_dies_at_each_point() {
+fn faults_killed_parent_leaves_no_child_at_each_point() {
     let _dog = watchdog();
     for &point in SPAWN_POINTS {
         let start = |()| drop(Process::spawn(|()| print!("it has run"), ()));

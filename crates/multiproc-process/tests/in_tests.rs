@@ -16,7 +16,7 @@ fn again(test: &str, options: &[&str]) -> Output {
 }
 
 #[test]
-fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
+fn output_of_a_child_is_shown_and_no_test_runs_twice() {
     let _dog = watchdog();
     if env::var_os("INNER").is_some() {
         println!("the test itself is captured");
@@ -30,7 +30,7 @@ fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
         }
         return;
     }
-    let test = "what_a_child_prints_is_shown_and_no_test_runs_twice";
+    let test = "output_of_a_child_is_shown_and_no_test_runs_twice";
     // As `cargo test` runs it, and as `cargo nextest run` does.
     for (options, captures) in [(&[][..], true), (&["--nocapture"], false)] {
         let output = again(test, options);
@@ -46,13 +46,13 @@ fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
 }
 
 #[test]
-fn a_test_fails_with_the_panic_of_its_child() {
+fn panic_of_a_child_fails_its_test() {
     let _dog = watchdog();
     if env::var_os("INNER").is_some() {
         Process::spawn(|()| -> () { panic!("no luck") }, ()).unwrap().join().unwrap();
         return;
     }
-    let output = again("a_test_fails_with_the_panic_of_its_child", &[]);
+    let output = again("panic_of_a_child_fails_its_test", &[]);
     assert_eq!(output.status.code(), Some(101));
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(out.contains("no luck") && out.contains("1 failed"), "{out}");
@@ -60,7 +60,7 @@ fn a_test_fails_with_the_panic_of_its_child() {
 
 /// A program that is started by the loader's call, before std has set up, finds all that it expects.
 #[test]
-fn a_child_is_a_program_like_any_other() {
+fn child_in_a_test_program_behaves_like_a_program() {
     let _dog = watchdog();
     let look = |()| {
         assert_eq!(std::thread::current().name(), Some("main"));

@@ -83,7 +83,7 @@ fn let_go_on(pid: u32) {
 }
 
 #[test]
-fn the_guard_ends_daemons_and_waits_for_others() {
+fn guard_ends_daemons_and_waits_for_others() {
     let _dog = watchdog();
     let mut program = Program::start("ends");
     program.daemons_end();
@@ -93,7 +93,7 @@ fn the_guard_ends_daemons_and_waits_for_others() {
 }
 
 #[test]
-fn the_guard_does_the_same_when_main_panics() {
+fn guard_ends_daemons_when_main_panics() {
     let _dog = watchdog();
     let mut program = Program::start("panics");
     program.daemons_end();
@@ -104,7 +104,7 @@ fn the_guard_does_the_same_when_main_panics() {
 
 /// Without its guard, or killed, a program leaves its daemons to themselves: they end.
 #[test]
-fn daemons_end_however_their_parent_ends() {
+fn daemons_end_after_any_end_of_their_parent() {
     let _dog = watchdog();
     for (name, signal) in [
         ("exits", None),
@@ -131,7 +131,7 @@ fn daemons_end_however_their_parent_ends() {
 }
 
 #[test]
-fn daemons_end_when_their_parent_becomes_another_program() {
+fn daemons_end_when_their_parent_executes_another_program() {
     let _dog = watchdog();
     let mut program = Program::start("executes");
     let_go_on(program.daemons[1]);
@@ -144,7 +144,7 @@ fn daemons_end_when_their_parent_becomes_another_program() {
 
 /// A copy of the parent, made by a bare fork, holds all that the parent held.
 #[test]
-fn daemons_end_although_somebody_else_holds_their_lifeline() {
+fn daemons_end_while_a_forked_copy_holds_their_lifeline() {
     let _dog = watchdog();
     let mut program = Program::start("forks");
     let copy = program.pid();
@@ -161,7 +161,7 @@ fn daemons_end_although_somebody_else_holds_their_lifeline() {
 
 /// What a program has started stays its own when a copy of it ends.
 #[test]
-fn a_copy_of_a_program_leaves_the_children_of_the_original_alone() {
+fn forked_copy_leaves_the_children_of_the_original_alone() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("is_copied").output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -170,7 +170,7 @@ fn a_copy_of_a_program_leaves_the_children_of_the_original_alone() {
 }
 
 #[test]
-fn init_may_not_be_called_twice() {
+fn second_init_panics() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("inits_twice").output().unwrap();
     assert_eq!(output.status.code(), Some(101));
@@ -180,7 +180,7 @@ fn init_may_not_be_called_twice() {
 }
 
 #[test]
-fn a_child_has_the_command_line_of_its_parent() {
+fn child_has_the_command_line_of_its_parent() {
     let _dog = watchdog();
     let odd = OsString::from_vec(b"\xff\xfe odd".to_vec());
     let mut command = Command::new(example("programs"));
@@ -196,7 +196,7 @@ fn a_child_has_the_command_line_of_its_parent() {
 }
 
 #[test]
-fn a_child_is_called_by_its_name() {
+fn child_is_named_in_ps() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("names").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "Process-1\na long name ind\n");

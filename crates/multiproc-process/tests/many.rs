@@ -13,7 +13,7 @@ use multiproc_testkit::{Census, alone, until, watchdog};
 multiproc_process::enable_in_tests!();
 
 #[test]
-fn two_hundred_at_once() {
+fn two_hundred_children_at_once() {
     alone(|()| {
         let before = Census::take();
         let waits = |(n, end): (u32, Connection<(), ()>)| {
@@ -38,7 +38,7 @@ fn two_hundred_at_once() {
 }
 
 #[test]
-fn two_thousand_one_after_the_other() {
+fn two_thousand_children_in_sequence() {
     alone(|()| {
         let before = Census::take();
         for n in 0..1000u32 {
@@ -52,7 +52,7 @@ fn two_thousand_one_after_the_other() {
 }
 
 #[test]
-fn threads_start_them_side_by_side() {
+fn threads_spawn_concurrently() {
     alone(|()| {
         let before = Census::take();
         let start = |thread: u32| {
@@ -73,7 +73,7 @@ fn threads_start_them_side_by_side() {
 
 /// However many siblings there were before, each has what it was given.
 #[test]
-fn living_children_have_equal_numbers_of_descriptors() {
+fn siblings_have_equal_numbers_of_descriptors() {
     let _dog = watchdog();
     for daemon in [false, true] {
         let children: Vec<_> = (0..5)

@@ -49,7 +49,7 @@ fn lines(output: &Output) -> Vec<&str> {
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
-fn spawn_in_a_privileged_program_is_refused() {
+fn privileged_program_cannot_spawn() {
     let _dog = watchdog();
     let _alone = ALONE.lock();
     for give in [set_user_id, set_capability] {
@@ -65,7 +65,7 @@ fn spawn_in_a_privileged_program_is_refused() {
 
 /// The parent has no privileges that its own caller lacks. Its child has some that the parent lacks.
 #[test]
-fn a_child_that_gains_privileges_exits_before_main() {
+fn child_that_gains_privileges_exits_before_main() {
     let _dog = watchdog();
     let _alone = ALONE.lock();
     for give in [set_user_id, set_capability] {

@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Unreadable {
 }
 
 #[test]
-fn what_cannot_be_received_is_said_by_type() {
+fn decode_errors_name_the_type() {
     let _dog = watchdog();
     let child = Process::spawn(|_: Unreadable| (), Unreadable).unwrap();
     let error = child.join().unwrap_err();
@@ -55,7 +55,7 @@ impl Serialize for Explosive {
 }
 
 #[test]
-fn a_result_that_panics_while_it_is_sent_is_a_panic() {
+fn panic_in_serialize_of_the_result_is_reported() {
     let _dog = watchdog();
     let Err(error) = Process::spawn(|()| Explosive, ()).unwrap().join() else { panic!() };
     let JoinError::Panicked { message, .. } = error else { panic!("{error}") };
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Checked {
 }
 
 #[test]
-fn arguments_that_panic_while_they_are_received_are_a_panic() {
+fn panic_in_deserialize_of_the_arguments_is_reported() {
     let _dog = watchdog();
     let child = Process::spawn(|checked: Checked| checked.0, Checked(11)).unwrap();
     assert_eq!(child.wait().code(), Some(101));
@@ -95,7 +95,7 @@ impl Drop for Payload {
 }
 
 #[test]
-fn a_panic_whose_payload_panics_is_reported() {
+fn panic_whose_payload_panics_is_reported() {
     let _dog = watchdog();
     let child = Process::spawn(|()| -> () { std::panic::panic_any(Payload) }, ()).unwrap();
     assert_eq!(child.wait().code(), Some(101));
@@ -107,7 +107,7 @@ fn a_panic_whose_payload_panics_is_reported() {
 
 /// As another user: root may start as many processes as it likes.
 #[test]
-fn without_processes_nothing_is_started_and_later_spawns_work() {
+fn spawn_at_the_process_limit_fails_and_works_later() {
     const NOBODY: u32 = 65_534;
     let _dog = watchdog();
     if env::var_os("INNER").is_none() {
@@ -172,7 +172,7 @@ fn without_processes_nothing_is_started_and_later_spawns_work() {
 
 /// A copy of this test program takes its own file away, and starts processes all the same.
 #[test]
-fn the_executable_may_be_removed_or_replaced() {
+fn removed_or_replaced_executable_still_spawns() {
     let me = env::current_exe().unwrap();
     if let Some(how) = env::var_os("INNER") {
         let _dog = watchdog();
@@ -197,7 +197,7 @@ fn the_executable_may_be_removed_or_replaced() {
             let copy = folder.join("copy");
             fs::copy(&me, &copy).unwrap();
             let mut command = Command::new(&copy);
-            command.args(["--exact", "the_executable_may_be_removed_or_replaced"]);
+            command.args(["--exact", "removed_or_replaced_executable_still_spawns"]);
             let output = command.env("INNER", how).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && text.contains("1 passed"), "{how}: {output:?}");
@@ -209,7 +209,7 @@ fn the_executable_may_be_removed_or_replaced() {
 
 /// A library says that it cannot: what it would start anew is the program that has loaded it.
 #[test]
-fn a_library_cannot_start_processes() {
+fn loaded_library_cannot_spawn() {
     alone(|()| {
         let path = example("programs").with_file_name("liblibrary.so");
         assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
@@ -227,7 +227,7 @@ fn a_library_cannot_start_processes() {
 
 /// Then `/proc/self/exe` is the loader.
 #[test]
-fn a_program_that_was_started_through_the_loader_cannot_either() {
+fn program_started_through_the_loader_cannot_spawn() {
     let _dog = watchdog();
     let Some(loader) = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"]
         .into_iter()
@@ -243,7 +243,7 @@ fn a_program_that_was_started_through_the_loader_cannot_either() {
 }
 
 #[test]
-fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
+fn threads_before_init_exit_the_child_with_a_message() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("starts_threads").output().unwrap();
     assert!(output.status.success(), "the parent goes on: {output:?}");
@@ -254,7 +254,7 @@ fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
 
 /// Those were there before `main`, in the parent as well.
 #[test]
-fn threads_of_a_library_that_is_loaded_do_not_matter() {
+fn threads_of_loaded_libraries_are_accepted() {
     let _dog = watchdog();
     let library = example("programs").with_file_name("liblibrary.so");
     let mut command = Command::new(example("programs"));
@@ -266,7 +266,7 @@ fn threads_of_a_library_that_is_loaded_do_not_matter() {
 
 /// As in a container whose runtime does not know the call.
 #[test]
-fn without_pidfd_open_the_error_names_it() {
+fn missing_pidfd_open_is_named_in_the_error() {
     for error in [libc::EPERM, libc::ENOSYS] {
         let test = |error: i32| {
             let before = Census::take();
@@ -282,7 +282,7 @@ fn without_pidfd_open_the_error_names_it() {
 
 /// The causes of a queue that cannot be made are told apart.
 #[test]
-fn a_queue_without_descriptors_does_not_lack_address_space() {
+fn queue_errors_name_the_missing_resource() {
     alone(|()| {
         let make = || Queue::<u32>::bounded(1).unwrap_err().to_string();
         let limits = getrlimit(Resource::Nofile);
@@ -322,7 +322,7 @@ fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
 /// Children with a marker of their own: those that they start by other means do not take themselves
 /// for children of this library.
 #[test]
-fn a_marker_is_not_passed_on() {
+fn marker_is_not_inherited_by_other_programs() {
     let _dog = watchdog();
     let run = |()| {
         let output = Command::new(example("programs")).arg("names").output().unwrap();

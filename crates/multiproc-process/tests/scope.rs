@@ -34,7 +34,7 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
 }
 
 #[test]
-fn a_scope_ends_after_all_its_processes() {
+fn scope_ends_after_all_its_processes() {
     alone(|()| {
         let before = Census::take();
         let queue = Queue::bounded(10).unwrap();
@@ -65,7 +65,7 @@ fn a_scope_ends_after_all_its_processes() {
 }
 
 #[test]
-fn a_scope_waits_for_those_that_take_their_time() {
+fn scope_waits_for_slow_processes() {
     alone(|()| {
         let (ours, theirs) = duplex::<(), ()>().unwrap();
         let (tell, told) = std::sync::mpsc::channel();
@@ -82,7 +82,7 @@ fn a_scope_waits_for_those_that_take_their_time() {
 }
 
 #[test]
-fn a_panic_ends_the_processes_of_the_scope() {
+fn panic_terminates_the_processes_of_the_scope() {
     alone(|()| {
         let (other, _other_end) = scope(|_| {
             let (ours, theirs) = duplex().unwrap();
@@ -112,7 +112,7 @@ fn a_panic_ends_the_processes_of_the_scope() {
 }
 
 #[test]
-fn a_failure_that_nobody_could_notice_is_a_panic() {
+fn unnoticed_failure_panics_the_scope() {
     let _dog = watchdog();
     let fail = |()| -> () { std::process::exit(3) };
     let failing = |notice: fn(Process)| {
@@ -139,7 +139,7 @@ fn a_failure_that_nobody_could_notice_is_a_panic() {
 }
 
 #[test]
-fn a_join_that_takes_too_long_gives_the_process_back() {
+fn join_timeout_returns_the_process() {
     let _dog = watchdog();
     let (ours, theirs) = duplex::<u32, ()>().unwrap();
     let child = Process::spawn(|end: Connection<(), u32>| end.recv().unwrap(), theirs).unwrap();
@@ -162,7 +162,7 @@ fn a_join_that_takes_too_long_gives_the_process_back() {
 }
 
 #[test]
-fn a_backtrace_comes_if_it_is_switched_on() {
+fn backtrace_is_sent_if_enabled() {
     let _dog = watchdog();
     #[inline(never)]
     fn a_name_to_look_for() {
@@ -184,7 +184,7 @@ fn a_backtrace_comes_if_it_is_switched_on() {
 
 /// It cannot unwind into C, so it ends the process, and its message comes all the same.
 #[test]
-fn a_panic_that_cannot_unwind_comes_with_its_message() {
+fn panic_that_cannot_unwind_is_reported_with_its_message() {
     let _dog = watchdog();
     extern "C" fn called_by_c() {
         panic!("far from home");
@@ -214,7 +214,7 @@ fn a_panic_that_cannot_unwind_comes_with_its_message() {
 
 /// With a hook of its own, or without any, a panic still comes with its message.
 #[test]
-fn a_panic_comes_whatever_hook_there_is() {
+fn panic_is_reported_with_any_hook() {
     let _dog = watchdog();
     let own_hook = |()| -> () {
         std::panic::set_hook(Box::new(|_| {}));

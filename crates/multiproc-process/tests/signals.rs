@@ -49,7 +49,7 @@ fn takes_sigterm(ready: Sender<()>) -> u8 {
 }
 
 #[test]
-fn a_child_can_take_a_signal_with_signalfd() {
+fn child_can_receive_a_signal_with_signalfd() {
     let _dog = watchdog();
     for daemon in [false, true] {
         let (is_ready, ready) = simplex().unwrap();
@@ -70,7 +70,7 @@ extern "C" fn needs_much_stack(_: i32) {
 
 /// The function's thread has the signal blocked when it comes: no other thread handles it.
 #[test]
-fn a_signal_handler_runs_on_no_thread_of_the_library() {
+fn signal_handlers_do_not_run_on_library_threads() {
     let _dog = watchdog();
     let handles = |(ready, go_on): (Sender<()>, multiproc_pipe::Receiver<()>)| {
         let handler = needs_much_stack as extern "C" fn(i32);
@@ -108,7 +108,7 @@ fn only_the_function_has_signals<'a>(lines: impl Iterator<Item = &'a str>) {
 }
 
 #[test]
-fn threads_of_the_library_block_all_signals_and_the_function_none() {
+fn library_threads_block_all_signals() {
     let _dog = watchdog();
     // Of a thread that blocks signals itself.
     change_mask(libc::SIG_BLOCK, &[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1]);
@@ -123,7 +123,7 @@ fn threads_of_the_library_block_all_signals_and_the_function_none() {
 }
 
 #[test]
-fn a_child_of_a_thread_that_blocks_sigterm_can_be_terminated() {
+fn child_of_a_thread_that_blocks_sigterm_can_be_terminated() {
     let _dog = watchdog();
     change_mask(libc::SIG_BLOCK, &[libc::SIGTERM]);
     let wait = |end: Connection<(), ()>| {

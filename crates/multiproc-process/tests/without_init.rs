@@ -4,7 +4,7 @@
 use multiproc_process::{Process, SpawnError, active_children};
 
 #[test]
-fn spawn_says_what_is_missing() {
+fn spawn_without_init_is_an_error() {
     let error = Process::spawn(|()| (), ()).unwrap_err();
     assert!(matches!(error, SpawnError::NotInitialized));
     assert!(active_children().is_empty());

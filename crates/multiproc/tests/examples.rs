@@ -272,7 +272,7 @@ fn take_whole_summary(err: &mut String) -> (u64, u64, u64, u64) {
 }
 
 #[test]
-fn digest_walks_folders_and_prints_as_b3sum() {
+fn digest_searches_folders_and_prints_as_b3sum() {
     let here = Folder::new();
     here.folder("data");
     here.folder("data/a");
@@ -306,7 +306,7 @@ fn digest_walks_folders_and_prints_as_b3sum() {
 }
 
 #[test]
-fn digest_takes_more_files_than_the_queues() {
+fn digest_handles_more_files_than_the_queues_hold() {
     let here = Folder::new();
     here.folder("data");
     // More than both queues hold, in number and in bytes.
@@ -329,7 +329,7 @@ fn digest_takes_more_files_than_the_queues() {
 }
 
 #[test]
-fn digest_takes_what_it_is_given() {
+fn digest_accepts_links_duplicates_and_option_like_names() {
     let here = Folder::new();
     let b = here.file("b", b"b");
     let option = here.file("--workers", b"option");
@@ -342,7 +342,7 @@ fn digest_takes_what_it_is_given() {
 }
 
 #[test]
-fn digest_says_what_it_cannot_read_and_does_the_rest() {
+fn digest_reports_unreadable_files_and_does_the_rest() {
     let here = Folder::new();
     let (first, last) = (here.file("first", b"first"), here.file("last", b"last"));
     mknodat(CWD, here.0.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -360,7 +360,7 @@ fn digest_says_what_it_cannot_read_and_does_the_rest() {
 }
 
 #[test]
-fn digest_says_what_it_may_not_read() {
+fn digest_reports_forbidden_files() {
     let here = Folder::new();
     let last = here.file("last", b"last");
     here.file("forbidden", b"forbidden");
@@ -398,7 +398,7 @@ fn digest_refuses_other_arguments() {
 }
 
 #[test]
-fn digest_ends_quietly_when_nobody_reads() {
+fn digest_ends_quietly_when_its_output_is_closed() {
     let here = Folder::new();
     here.file("a", b"a");
     let (reader, writer) = io::pipe().unwrap();
@@ -410,7 +410,7 @@ fn digest_ends_quietly_when_nobody_reads() {
 /// A hole of a tebibyte takes no room, and minutes to read: whoever reads it can be found, and be
 /// killed while it does.
 #[test]
-fn digest_outlives_its_workers() {
+fn digest_survives_killed_workers() {
     for workers in ["1", "2"] {
         let here = Folder::new();
         let first = here.file("1", b"first") + "1\n";
@@ -458,7 +458,7 @@ fn digest_outlives_its_workers() {
 
 /// Holes, twice as long in each round: at last a run takes long enough for some deaths.
 #[test]
-fn digest_kills_its_workers_and_prints_the_same() {
+fn digest_with_kill_prints_the_same() {
     let _dog = watchdog();
     let here = Folder::new();
     here.folder("data");

@@ -78,7 +78,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn wrong_arguments_are_told_so() {
+fn wrong_arguments_print_the_usage() {
     for (args, said) in [
         (&["serve"][..], "expected a command and an address"),
         (&["list", "@a", "@b"], "got 3 words"),
@@ -100,7 +100,7 @@ fn wrong_arguments_are_told_so() {
 }
 
 #[test]
-fn where_nobody_listens_is_an_error() {
+fn missing_manager_is_an_error() {
     for command in ["list", "watch"] {
         let (code, out, err) = run(&[command, &address()]);
         assert_eq!((code, &*out), (Some(1), ""));
@@ -116,7 +116,7 @@ fn where_nobody_listens_is_an_error() {
 }
 
 #[test]
-fn it_ends_in_order_by_signals_and_by_shutdown() {
+fn server_ends_in_order_by_signals_and_shutdown() {
     let folder = env::temp_dir().join(format!("multiproc-program-{}", process::id()));
     fs::create_dir(&folder).unwrap();
     let path = folder.join("socket");
@@ -147,7 +147,7 @@ fn it_ends_in_order_by_signals_and_by_shutdown() {
 }
 
 #[test]
-fn its_limits_can_be_set() {
+fn limits_can_be_set() {
     let address = address();
     let mut server = Running::start(program().args([
         "serve",
@@ -225,7 +225,7 @@ fn without_descriptors_clients_wait() {
 }
 
 #[test]
-fn list_shows_what_there_is() {
+fn list_prints_the_objects() {
     let address = address();
     let _server = serve(&address);
     assert_eq!(run(&["list", &address, "--json"]), (Some(0), String::new(), String::new()));
@@ -261,7 +261,7 @@ fn list_shows_what_there_is() {
 }
 
 #[test]
-fn watch_shows_it_every_second() {
+fn watch_prints_every_second() {
     let address = address();
     let server = serve(&address);
     let manager = Manager::connect(&*address).unwrap();
