@@ -109,7 +109,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
     let code = ptr::with_exposed_provenance::<()>(anchor().wrapping_add(entry));
     // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same
     // executable (`entry_of`), and the socket is the one it created for this process
-    // (`Newborn::look`).
+    // (`Newborn::detect`).
     let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
     let outcome = entry(args);
 

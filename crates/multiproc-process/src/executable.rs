@@ -21,7 +21,7 @@ struct Executable {
 
 impl Executable {
     fn find() -> Self {
-        extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, found: *mut c_void) -> c_int {
+        extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, found: *mut c_void) -> c_int {
             // SAFETY: the loader passes a valid pointer, which lives as long as this call.
             let info = unsafe { &*info };
             // SAFETY: the loader passes the pointer from below, and no other reference to its
@@ -47,8 +47,8 @@ impl Executable {
         }
 
         let mut found = Self { base: 0, segments: Vec::new(), is_run_by_kernel: false };
-        // SAFETY: `look` has the type that is called, and expects this pointer.
-        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+        // SAFETY: `visit` has the type that is called, and expects this pointer.
+        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
         found
     }
 

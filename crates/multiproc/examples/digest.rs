@@ -277,7 +277,7 @@ impl Pool {
             }
             if Instant::now() >= next_look {
                 next_look = Instant::now() + PATIENCE;
-                self.look()?;
+                self.check_workers()?;
                 for letter in self.tasks.dead_letters()? {
                     if let Some((number, _)) = letter.take() {
                         missing.remove(&number);
@@ -289,7 +289,7 @@ impl Pool {
     }
 
     /// Replaces dead workers, and kills one if it is time to.
-    fn look(&mut self) -> Result<(), Box<dyn Error>> {
+    fn check_workers(&mut self) -> Result<(), Box<dyn Error>> {
         for place in 0..self.workers.len() {
             if !self.workers[place].is_alive() {
                 let dead = self.replace(place)?;
