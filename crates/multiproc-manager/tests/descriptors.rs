@@ -1,4 +1,4 @@
-//! Which descriptors the process of a manager has.
+//! The descriptors of a manager's process.
 
 // Closes standard descriptors.
 #![allow(unsafe_code)]
@@ -12,10 +12,10 @@ use multiproc_testkit::watchdog;
 
 multiproc_process::enable_in_tests!();
 
-/// Closes some of the standard descriptors of this process, for good.
+/// Closes some of the standard descriptors of this process.
 fn close_standard(numbers: &[RawFd]) {
     for &number in numbers {
-        // SAFETY: nothing in this process needs it. (What would print panics, or fails.)
+        // SAFETY: no code in this process needs them. (Printing would panic or fail.)
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }

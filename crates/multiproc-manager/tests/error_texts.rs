@@ -1,4 +1,4 @@
-//! The words of the errors, each at one place.
+//! The texts of the errors. Other tests assert variants.
 
 use std::error::Error;
 use std::io;
@@ -117,7 +117,7 @@ fn manager_error_texts() {
         assert_eq!(error.to_string(), text);
         assert!(error.source().is_none());
     }
-    // The version of the protocol is part of it.
+    // The text contains the version of the protocol.
     let text = ManagerError::NotAManager.to_string();
     let start =
         "the process that listens at the address is not a manager (expected protocol version ";

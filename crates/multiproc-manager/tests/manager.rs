@@ -1,4 +1,4 @@
-//! The manager: names, mismatches, deaths, and clients that are no good.
+//! The manager: names, mismatches, deaths, and hostile clients.
 
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 multiproc_process::enable_in_tests!();
 
-/// A folder of this test program's own, removed with it.
+/// A folder of this test program, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -50,7 +50,7 @@ fn process_of(manager: &Manager) -> Child {
     process
 }
 
-/// A bare client of a manager with an abstract name.
+/// Returns an unauthenticated client of a manager with an abstract name.
 fn bare(manager: &Manager) -> UnixStream {
     let name = manager.address().to_string();
     let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
@@ -61,15 +61,15 @@ fn frame(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u64).to_le_bytes()[..], &[0; 4], body].concat()
 }
 
-/// Of the protocol between a manager and its clients.
+/// The version of the protocol between a manager and its clients.
 const VERSION: u32 = 2;
 
-/// What a client begins with.
+/// Returns the first message of a client.
 fn greeting(version: u32) -> Vec<u8> {
     frame(&[&b"mp-mngr\0"[..], &version.to_le_bytes()].concat())
 }
 
-/// A bare client that was let in.
+/// Returns a bare client that was accepted.
 fn welcome(manager: &Manager) -> UnixStream {
     let mut client = bare(manager);
     client.write_all(&greeting(VERSION)).unwrap();
@@ -77,10 +77,10 @@ fn welcome(manager: &Manager) -> UnixStream {
     client
 }
 
-/// That the manager hangs up.
+/// Asserts that the manager closes the connection.
 fn assert_dropped(mut client: UnixStream) {
     let mut rest = Vec::new();
-    // What it had not read makes it a reset.
+    // Unread data makes it a reset.
     let _ = client.read_to_end(&mut rest);
 }
 
@@ -185,12 +185,12 @@ fn other_kind_type_or_capacity_is_a_mismatch() {
     manager.barrier("b", 1).unwrap();
     assert!(other.barrier("b", 2).unwrap_err().is_mismatch());
     assert!(other.lock("b").unwrap_err().is_mismatch());
-    // Nothing of it has changed anything.
+    // The failed requests have changed nothing.
     other.queue::<one::Item>("jobs", 2).unwrap().put(one::Item { id: 1 }).unwrap();
     assert_eq!(manager.queue::<one::Item>("jobs", 2).unwrap().get().unwrap().id, 1);
 }
 
-/// Two versions of one type, as two programs may have them: their names are the same.
+/// Two versions of one type, as two programs may have them. Their names are the same.
 #[test]
 fn type_of_the_same_name_and_another_schema_is_a_mismatch() {
     let _dog = watchdog();
@@ -237,7 +237,7 @@ fn invalid_names_are_refused() {
     manager.lock(&longest).unwrap();
     manager.lock(String::from("a b/c\"d\"")).unwrap();
     assert_eq!(manager.list().unwrap()[0].name, longest);
-    // And by who does not ask the library: the request is refused, the client lives.
+    // And by a client without the library: the request is refused, the client lives.
     let error = manager.queue::<u8>("jobs", 0).unwrap_err();
     assert!(matches!(error, ManagerError::Failed { name: Some(_), .. }), "{error}");
 }
@@ -283,7 +283,7 @@ fn list_counts_members_and_shows_waiters() {
     assert_eq!((info("jobs").members, info("jobs").put, info("jobs").got), (1, 1, 1));
     assert_eq!(info("lock").holder, None);
 
-    // Who was killed is no member.
+    // A killed process is not a member.
     let killed = Process::spawn(
         |(manager, ready): (Manager, Queue<()>)| {
             let _jobs = manager.queue::<u8>("jobs", 2).unwrap();
@@ -306,7 +306,7 @@ fn long_list_is_complete_and_limits_hold() {
     let locks: Vec<_> = (0..200).map(|n| manager.event(&*format!("event {n}")).unwrap()).collect();
     let error = manager.lock("one more").unwrap_err();
     assert!(matches!(error, ManagerError::TooManyObjects(200)), "{error}");
-    // What is there can be opened.
+    // Existing objects can be opened.
     manager.event("event 7").unwrap();
     let list = manager.list().unwrap();
     assert_eq!(list.len(), locks.len());
@@ -352,8 +352,8 @@ fn killed_manager_leaves_objects_usable() {
         assert_eq!(results.get().unwrap(), job * 2);
         drop(lock.lock().unwrap());
     }
-    // One that keeps things for others is no party, and its death breaks nothing. (Who sleeps has
-    // looked for deaths before.)
+    // An observer is not a party of a barrier, and its death breaks nothing. (A sleeping waiter has
+    // checked for deaths before.)
     until(|| barrier.waiting() == 1 && is_asleep(worker.pid()) || !worker.is_alive());
     barrier.wait().unwrap();
     assert!(worker.join().unwrap());
@@ -368,15 +368,16 @@ fn killed_manager_leaves_objects_usable() {
     }
     let error = Manager::connect(&path).unwrap_err();
     assert!(error.is_manager_gone(), "{error}");
-    // Without a name, nobody is asked.
+    // Without a name, the manager is not involved.
     manager.queue::<u8>(None, 1).unwrap();
 
-    // What it left at the path keeps nobody from starting there; and the old handle finds that one.
+    // The file that it left does not keep another manager from starting, and the old handle finds
+    // that one.
     assert!(path.exists());
     let next = Manager::builder().address(&path).start().unwrap();
     next.queue::<u8>("jobs", 1).unwrap();
     assert_eq!(manager.list().unwrap().len(), 1);
-    // Which the end of the old one leaves alone.
+    // The end of the old one does not affect it.
     drop(manager);
     assert_eq!(next.list().unwrap().len(), 1);
     drop(next);
@@ -499,7 +500,7 @@ fn unusable_addresses_are_errors() {
     drop(manager);
     assert!(Manager::connect(&path).unwrap_err().is_manager_gone());
 
-    // What a killed one has left: a socket where nobody listens.
+    // What a killed manager leaves: a socket without a listener.
     drop(UnixListener::bind(&path).unwrap());
     assert!(Manager::connect(&path).unwrap_err().is_manager_gone());
     drop(Manager::builder().address(&path).start().unwrap());
@@ -514,14 +515,14 @@ fn unusable_addresses_are_errors() {
 
 const NOBODY: u32 = 65_534;
 
-/// Makes the thread that calls it one of another user.
+/// Makes the calling thread one of another user.
 fn become_another_user() {
     let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     set_thread_res_gid(gid, gid, gid).unwrap();
     set_thread_res_uid(uid, uid, uid).unwrap();
 }
 
-/// Runs in a process of another user: connects, and says what came of it.
+/// Connects in a process of another user. Returns the error, or an empty string.
 fn as_another_user(address: &Address) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can be another user");
@@ -554,7 +555,7 @@ fn client_of_another_user_is_refused() {
     assert!(error.to_lowercase().contains("permission denied"), "{error}");
 }
 
-/// A manager of another user's is not trusted: who knows what it hands out.
+/// A client does not trust a manager of another user.
 #[test]
 fn manager_of_another_user_is_not_trusted() {
     let _dog = watchdog();
@@ -587,10 +588,10 @@ fn other_protocol_version_is_reported() {
     client.write_all(&greeting(99)).unwrap();
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
-    // Its version, and that this is the reason.
+    // Its version, and the reason.
     assert_eq!(answer, frame(b"mp-mngr\0\x02\0\0\0\x01\0\0\0\0\0\0\0"));
 
-    // And the other way round: a manager of another version, whatever else it says.
+    // The other way round: a manager of another version, whatever else it sends.
     let address = format!("@multiproc-test-version-{}", process::id());
     let listener = Listener::bind(&address).unwrap();
     let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
@@ -618,7 +619,7 @@ fn other_server_is_not_a_manager() {
         let is_right = matches!(error, ManagerError::NotAManager | ManagerError::ManagerGone);
         assert!(is_right, "{error:?}");
     }
-    // One that says welcome, and then nonsense.
+    // One that accepts the client, and then sends invalid data.
     let connects = thread::spawn({
         let address = address.clone();
         move || Manager::connect(&*address).unwrap().list().unwrap_err()
@@ -632,7 +633,7 @@ fn other_server_is_not_a_manager() {
     assert!(matches!(error, ManagerError::Failed { .. }), "{error:?}");
 }
 
-/// Bytes that look like anything, from a seed.
+/// Pseudo-random bytes from a seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -650,7 +651,7 @@ fn hostile_clients_affect_no_other_client() {
     let manager = Manager::start().unwrap();
     let jobs = manager.queue::<u64>("jobs", 4).unwrap();
     for (seed, length) in (0..300).zip((0..).map(|n| 1 + n * 37 % 6000)) {
-        // Before and after it was let in: bare noise, and noise in a frame.
+        // Before and after it was accepted: bare noise, and noise in a frame.
         let mut client = if seed % 2 == 0 { bare(&manager) } else { welcome(&manager) };
         let bytes = noise(seed, length);
         let bytes = if seed % 3 == 0 { frame(&bytes[..bytes.len().min(4096)]) } else { bytes };
@@ -661,7 +662,7 @@ fn hostile_clients_affect_no_other_client() {
         }
         assert_eq!(manager.queue::<u64>("jobs", 4).unwrap().len(), 0);
     }
-    // A length that nobody has memory for; descriptors that do not come.
+    // A length that exceeds all memory; descriptors that do not arrive.
     for header in
         [[0xff; 12], [0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0]]
     {
@@ -677,7 +678,7 @@ fn hostile_clients_affect_no_other_client() {
     assert!(peak < 200_000, "{peak} KiB");
 }
 
-/// Each of the things that a client may do halfway; the others are served meanwhile.
+/// Each thing that a client may do halfway. Other clients are served meanwhile.
 #[test]
 fn slow_and_silent_clients_are_dropped() {
     let _dog = watchdog();
@@ -689,7 +690,7 @@ fn slow_and_silent_clients_are_dropped() {
     half_request.write_all(&frame(&[0; 100])[..40]).unwrap();
     let idle = welcome(&manager);
     let start = Instant::now();
-    // Does not read its answers: of a long list, over and over.
+    // It does not read its answers, which are long lists.
     for n in 0..64 {
         manager.event(&*format!("event {n}")).unwrap();
     }
@@ -704,7 +705,7 @@ fn slow_and_silent_clients_are_dropped() {
         assert_dropped(client);
     }
     assert!(start.elapsed() >= Duration::from_secs(4));
-    // One that has said who it is may be silent as long as it likes.
+    // A client that was accepted may be idle.
     idle.set_nonblocking(true).unwrap();
     let error = (&idle).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
@@ -756,7 +757,7 @@ fn thousand_clients_at_once() {
         let clients: Vec<_> =
             (0..1000).map(|_| Manager::connect(manager.address()).unwrap()).collect();
         let jobs = manager.queue::<usize>("jobs", 1000).unwrap();
-        // All of them, and in any order.
+        // All of them, in reverse order.
         for (number, client) in clients.iter().enumerate().rev() {
             client.queue::<usize>("jobs", 1000).unwrap().put(number).unwrap();
         }
@@ -812,7 +813,8 @@ fn idle_manager_uses_no_cpu() {
     let clients: Vec<_> = (0..10).map(|_| Manager::connect(manager.address()).unwrap()).collect();
     let pid = process_of(&manager).pid();
     until(|| is_asleep(pid));
-    // Clock ticks in user and kernel mode, and how often it gave the CPU away: how often it woke.
+    // Clock ticks in user and kernel mode, and the number of voluntary context switches, which is
+    // how often it woke.
     let used = || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
@@ -821,13 +823,13 @@ fn idle_manager_uses_no_cpu() {
         let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
         (ticks, line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap())
     };
-    // The deadlines of those who connected pass meanwhile, once.
+    // The deadlines of the new connections pass meanwhile, once.
     let before = used();
     thread::sleep(Duration::from_secs(1));
     let after = used();
     assert!(after.0 <= before.0 + 1, "{before:?} {after:?}");
     assert!(after.1 <= before.1 + 2, "{before:?} {after:?}");
-    // Nor does work with what it has handed out concern it.
+    // Work with its objects does not involve it.
     for _ in 0..10_000 {
         jobs.put(1).unwrap();
         jobs.get().unwrap();
@@ -898,7 +900,7 @@ fn handle_can_be_used_by_many_threads() {
     });
 }
 
-/// `connect` of the layer below, for one who looks at what is said.
+/// A connection of the layer below, to see the bytes.
 #[test]
 fn requests_of_other_programs_are_checked() {
     let _dog = watchdog();
@@ -909,7 +911,7 @@ fn requests_of_other_programs_are_checked() {
     // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
     client.send_bytes(b"\0\x04Open\x01\n\x02\x04Lock\0\0").unwrap();
     assert_eq!(client.recv_bytes().unwrap(), b"\x03\x07Refused\0\x0bInvalidName");
-    // A lock of a name that can be one is opened.
+    // A lock with a valid name is opened.
     client.send_bytes(b"\0\x04Open\x01x\x02\x04Lock\0\0").unwrap();
     assert_eq!(client.recv_bytes().unwrap()[0], 0);
     assert_eq!(manager.list().unwrap()[0].name, "x");

@@ -1,4 +1,4 @@
-//! A program that has neither `init` nor `enable_in_tests!`.
+//! A program with neither `init` nor `enable_in_tests!`.
 
 use multiproc_manager::{Manager, ManagerError};
 use multiproc_process::SpawnError;

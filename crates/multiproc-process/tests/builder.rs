@@ -1,4 +1,4 @@
-//! What can be set about a process, and what it knows about itself and its parent.
+//! The settings of a process, and what it knows about itself and its parent.
 
 use std::env;
 use std::fs::{self, File};
@@ -31,12 +31,12 @@ fn environment_is_inherited_and_changed() {
     assert_eq!(get(Process::builder().env("A", "1"), "A").unwrap(), "1");
     assert_eq!(get(Process::builder().envs([("A", "1"), ("B", "2")]), "B").unwrap(), "2");
     assert_eq!(get(Process::builder().env_remove("PATH"), "PATH"), None);
-    // Even so it starts, and has nothing else.
+    // It starts with an empty environment.
     let all = |()| env::vars().collect::<Vec<_>>();
     let cleared =
         Process::builder().env("A", "1").env_clear().env("B", "2").spawn(all, ()).unwrap();
     assert_eq!(cleared.join().unwrap(), [("B".to_owned(), "2".to_owned())]);
-    // The mark of a child is not to be had.
+    // The marker of a child cannot be set.
     let set = Process::builder().env("MULTIPROC_CHILD", "1");
     assert_eq!(get(set, "MULTIPROC_CHILD"), None);
 
@@ -89,7 +89,7 @@ fn output_goes_to_the_given_stdio() {
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "out\nerr\nnot flushed by a line end");
 
-        // Nowhere; and the null device is no file that grows.
+        // Discarded; and the null device is not a file that grows.
         let child = Process::builder().stdout(Stdio::null()).stderr(Stdio::null());
         let look = |()| {
             println!("nobody sees it");
@@ -99,7 +99,7 @@ fn output_goes_to_the_given_stdio() {
         assert!(child.take_stdout().is_none());
         assert_eq!(child.join().unwrap(), PathBuf::from("/dev/null"));
 
-        // Nobody reads: writing is an error, as everywhere in Rust, and not the end by SIGPIPE.
+        // Without a reader, a write is an error, as everywhere in Rust, and not the end by SIGPIPE.
         let write = |()| std::io::stdout().write_all(&[b'x'; 1 << 20]).unwrap_err().to_string();
         let mut child = Process::builder().stdout(Stdio::piped()).spawn(write, ()).unwrap();
         drop(child.take_stdout());
@@ -114,7 +114,7 @@ fn tempfile() -> File {
     rustix::fs::memfd_create("multiproc-test", flags).unwrap().into()
 }
 
-/// The end of a child's output comes with the child's end, although siblings live.
+/// The output of a child ends when the child ends, although siblings live.
 #[test]
 fn pipe_of_a_child_is_not_held_by_siblings() {
     let _dog = watchdog();
@@ -161,7 +161,7 @@ fn process_name_is_visible_to_itself_and_ps() {
     ours.send(()).unwrap();
     assert_eq!(child.join().unwrap().as_deref(), Some("main"));
 
-    // Without a name, it has that of its place in the family.
+    // The default name shows the position in the family.
     let tell = |()| {
         let child = Process::spawn(
             |()| (command_name(std::process::id()), current_process().name().to_owned()),
@@ -188,7 +188,7 @@ fn panic_is_printed_with_the_process_name() {
     assert!(text.contains("tests/builder.rs:"), "{text}");
     child.join().unwrap_err();
 
-    // Nobody reads it: that does not change how the process ends.
+    // A closed pipe does not change how the process ends.
     let mut child = Process::builder().stderr(Stdio::piped()).spawn(fail, ()).unwrap();
     drop(child.take_stderr());
     let error = child.join().unwrap_err();
@@ -220,7 +220,7 @@ fn child_knows_its_parent() {
 #[test]
 fn killed_parent_is_seen_by_its_child() {
     let _dog = watchdog();
-    // The grandchild is no daemon: it lives on, and tells what it has seen.
+    // The grandchild is not a daemon: it lives on, and reports what it has seen.
     let watch = |tell: Connection<bool, ()>| {
         let parent = parent_process().unwrap();
         tell.send(parent.is_alive()).unwrap();
@@ -231,7 +231,7 @@ fn killed_parent_is_seen_by_its_child() {
     };
     let (ours, theirs) = duplex::<(), bool>().unwrap();
     let start = move |theirs: Connection<bool, ()>| -> () {
-        // From a thread that has ended long before its process does.
+        // From a thread that ends long before its process does.
         let start = move || drop(Process::spawn(watch, theirs).unwrap());
         std::thread::spawn(start).join().unwrap();
         loop {
@@ -256,13 +256,13 @@ fn cpu_count_follows_the_affinity_mask() {
         one.set(first);
         sched_setaffinity(None, &one).unwrap();
         assert_eq!(cpu_count(), 1);
-        // A child has the parent's.
+        // A child has the affinity mask of its parent.
         let child = Process::spawn(|()| cpu_count(), ()).unwrap();
         assert_eq!(child.join().unwrap(), 1);
     });
 }
 
-/// In a cgroup whose quota is one CPU's time.
+/// In a cgroup whose quota is the time of one CPU.
 #[test]
 fn cpu_count_follows_the_cgroup_quota() {
     alone(|()| {
@@ -281,7 +281,7 @@ fn cpu_count_follows_the_cgroup_quota() {
     });
 }
 
-/// A cgroup that this process is in. It goes back, and removes it.
+/// A cgroup that this process has entered. Dropping it leaves and removes it.
 struct Group {
     parent: PathBuf,
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! The words of the errors, each at one place.
+//! The texts of the errors. Other tests assert variants.
 
 use std::error::Error;
 use std::io;
@@ -42,7 +42,7 @@ fn spawn_error_texts() {
 
 #[test]
 fn spawn_error_has_the_encode_error_as_its_source() {
-    // Names a variant in place of the number that Rust gives to it: not to be decoded.
+    // Its `Serialize` always fails.
     let error = Process::spawn(|_: Unencodable| (), Unencodable).unwrap_err();
     let SpawnError::Encode(source) = &error else { panic!("{error}") };
     assert_eq!(error.to_string(), format!("cannot start a process: {source}"));

@@ -1,4 +1,4 @@
-//! What becomes of the children when `main` ends, by whatever cause.
+//! What happens to the children when `main` ends.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Lines, Read};
@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 /// One of the programs in `tests/programs`, which has started one child of each kind.
 struct Program {
     process: Child,
-    /// Its child that is no daemon ends when this is closed.
+    /// The child that is not a daemon ends when this is closed.
     input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
-    /// A plain one, a stopped one, one that has a daemon of its own, and that one.
+    /// An ordinary one, a stopped one, one that has a daemon of its own, and that daemon.
     daemons: [u32; 4],
     other: u32,
 }
@@ -42,7 +42,7 @@ impl Program {
         self.line().parse().unwrap()
     }
 
-    /// All daemons end, although the other one goes on.
+    /// Waits for all daemons to end while the other child lives.
     fn daemons_end(&self) {
         for pid in self.daemons {
             until(|| !is_running(pid));
@@ -50,7 +50,7 @@ impl Program {
         assert!(is_running(self.other), "it is no daemon");
     }
 
-    /// The other one ends when it wants to.
+    /// Ends the other child.
     fn other_ends(&mut self) {
         self.input = None;
         assert_eq!(self.line(), "the other one has ended by itself");
@@ -59,7 +59,7 @@ impl Program {
     }
 }
 
-/// Nothing of a test that has failed stays.
+/// Kills what a failed test has left.
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -77,7 +77,7 @@ fn kill(pid: u32) {
     }
 }
 
-/// One that is stopped cannot end; it does when it goes on.
+/// Continues a stopped process, which then ends.
 fn let_go_on(pid: u32) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::CONT).unwrap();
 }
@@ -102,7 +102,7 @@ fn guard_ends_daemons_when_main_panics() {
     assert_eq!(program.process.wait().unwrap().code(), Some(101));
 }
 
-/// Without its guard, or killed, a program leaves its daemons to themselves: they end.
+/// A program that ends without its guard, or is killed, leaves its daemons, and they end.
 #[test]
 fn daemons_end_after_any_end_of_their_parent() {
     let _dog = watchdog();
@@ -113,7 +113,7 @@ fn daemons_end_after_any_end_of_their_parent() {
         ("runs", Some(Signal::ABORT)),
     ] {
         let mut program = Program::start(name);
-        // It does not end while it is stopped, as no thread of it runs.
+        // A stopped process does not end, because none of its threads runs.
         let_go_on(program.daemons[1]);
         until(|| !is_running(program.daemons[1]));
         if let Some(signal) = signal {
@@ -124,7 +124,7 @@ fn daemons_end_after_any_end_of_their_parent() {
         let end = Instant::now();
         assert_eq!(status.code().is_some(), signal.is_none(), "{status}");
         program.daemons_end();
-        // Two generations, a second each at most.
+        // Two generations, at most one second each.
         assert!(end.elapsed() < Duration::from_secs(2), "{name}: {:?}", end.elapsed());
         program.other_ends();
     }
@@ -142,7 +142,7 @@ fn daemons_end_when_their_parent_executes_another_program() {
     assert_eq!(program.process.try_wait().unwrap(), None, "it sleeps");
 }
 
-/// A copy of the parent, made by a bare fork, holds all that the parent held.
+/// A bare fork of the parent holds all descriptors of the parent.
 #[test]
 fn daemons_end_while_a_forked_copy_holds_their_lifeline() {
     let _dog = watchdog();
@@ -159,7 +159,7 @@ fn daemons_end_while_a_forked_copy_holds_their_lifeline() {
     kill(copy);
 }
 
-/// What a program has started stays its own when a copy of it ends.
+/// The children of a program are unaffected when a forked copy of it ends.
 #[test]
 fn forked_copy_leaves_the_children_of_the_original_alone() {
     let _dog = watchdog();

@@ -1,4 +1,4 @@
-//! Processes: what they give back, how they end, what is left of them.
+//! Processes: what they return, how they end, and what is left of them.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc_process::enable_in_tests!();
 
-/// Waits until it is told to go on, or its parent end is closed.
+/// Waits for a message, or for the end of the connection.
 fn waits(parent: Connection<(), ()>) {
     let _ = parent.send(());
     let _ = parent.recv();
 }
 
-/// A process that runs, and waits.
+/// Returns a process that waits.
 fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let child = Process::builder().daemon(daemon).spawn(waits, theirs).unwrap();
@@ -27,7 +27,7 @@ fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     (child, ours)
 }
 
-/// Waits until a process has ended, and does not collect it.
+/// Waits until a process has ended, without collecting it.
 fn wait_for_end(child: &Child) {
     assert_eq!(poll(&mut [PollFd::new(child, PollFlags::IN)], None).unwrap(), 1);
 }
@@ -46,7 +46,7 @@ fn arguments_and_result_are_sent() {
     assert_eq!(child.join().unwrap(), (u64::MAX, pid));
 }
 
-/// Whatever the result is: a handle does not hold it.
+/// The type of the result does not matter: a handle does not hold a result.
 #[test]
 fn handles_can_be_shared_between_threads() {
     fn check<T: Send + Sync + 'static>() {}
@@ -60,7 +60,7 @@ fn handles_can_be_shared_between_threads() {
 
 #[test]
 fn merged_functions_are_spawned_correctly() {
-    // The same machine code: their addresses may well be one.
+    // The same machine code: their addresses may be equal.
     fn one(n: u32) -> u32 {
         n + 1
     }
@@ -80,11 +80,11 @@ fn megabytes_are_sent_both_ways() {
         bytes
     };
     let child = Process::spawn(back, bytes.clone()).unwrap();
-    // The result does not fit into any buffer: waiting for the end must take it.
+    // The result does not fit into any buffer, so waiting must receive it.
     assert!(child.wait().success());
     assert!(child.join().unwrap().0.iter().eq(bytes.0.iter().rev()));
 
-    // Nobody wants the result: the child ends all the same.
+    // A child whose result is discarded ends as well.
     let child = Process::spawn(back, bytes).unwrap();
     let pid = child.pid();
     drop(child);
@@ -129,7 +129,7 @@ fn panic_is_reported_with_message_and_location() {
     assert!(location.contains("tests/process.rs:"), "{location}");
     assert!(error.to_string().contains("no more than 5"), "{error}");
 
-    // A panic that was caught is none.
+    // A panic that was caught is not reported.
     let child = Process::spawn(|()| std::panic::catch_unwind(|| panic!("caught")).is_err(), ());
     assert!(child.unwrap().join().unwrap());
 }
@@ -210,7 +210,7 @@ fn undecodable_type_starts_no_process() {
     });
 }
 
-/// Dies when it is sent, or when it is received, as it says.
+/// Kills its process while it is sent or received, as its fields demand.
 struct Deadly {
     when_sent: bool,
 }
@@ -248,7 +248,7 @@ fn child_killed_during_start_is_reported() {
     let Err(error) = child.join() else { panic!("it cannot have come") };
     assert_eq!(error, killed, "while it made a message of its result");
 
-    // While it sends: half of its result is there, and the other half will never come.
+    // While it sends: half of the result arrives, and the other half never does.
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let large = |parent: Connection<(), ()>| {
         parent.send(()).unwrap();
@@ -268,7 +268,7 @@ fn spawn_without_descriptors_fails_and_leaks_nothing() {
         let limits = getrlimit(Resource::Nofile);
         let before = Census::take();
         let (mut failed, mut started) = (0, 0);
-        // At each limit another step of the way is the one that fails.
+        // At each limit, another step of the start fails.
         for more in 0..20 {
             let current = Some(before.descriptors as u64 + more);
             let file = Descriptor::from(std::fs::File::open("/dev/null").unwrap());
@@ -278,7 +278,7 @@ fn spawn_without_descriptors_fails_and_leaks_nothing() {
             match result {
                 Ok(child) => {
                     started += 1;
-                    // The child has the low limit, too: it may lack what its parent did not.
+                    // The child has the low limit as well, and may fail where its parent did not.
                     let _ = child.join();
                 }
                 Err(error) => {
@@ -346,7 +346,7 @@ fn child_has_only_the_descriptors_of_its_arguments() {
             drop(given);
             (Census::take().descriptors, mark)
         };
-        // This process has the socket to its own parent, the file and the two ends more.
+        // This process has in addition the socket to its own parent, the file and the two ends.
         let mine = Census::take().descriptors;
         let (bare, mark) = Process::spawn(look, None).unwrap().join().unwrap();
         assert_eq!(bare, mine - 3);
@@ -368,7 +368,7 @@ fn siblings_do_not_hold_each_others_connections() {
         .map(|(child, _)| std::fs::read_dir(format!("/proc/{}/fd", child.pid())).unwrap().count())
         .collect();
     assert!(counts.iter().all(|&count| count == counts[0]), "{counts:?}");
-    // The first one's end of file comes although the others live.
+    // The first connection ends although the other children live.
     let (first, parent) = children.remove(0);
     first.kill().unwrap();
     assert!(parent.recv().unwrap_err().is_disconnected());
@@ -413,7 +413,7 @@ fn detached_child_leaves_no_zombie() {
         until(|| !is_known(pid));
         assert_eq!(same.exit_status().unwrap().signal(), Some(9), "its other handles know");
         drop(same);
-        // or had ended before, and nobody has asked.
+        // or had ended before.
         let (child, parent) = waiting(false);
         let pid = child.pid();
         drop(parent);
@@ -448,7 +448,7 @@ fn debug_shows_the_status_without_collecting_it() {
 #[test]
 fn only_daemons_end_with_their_parent() {
     let _dog = watchdog();
-    // A parent that starts one of each from a thread that ends, tells their pids, and is killed.
+    // The parent starts one of each from a thread that ends, sends their pids, and is killed.
     let (ours, theirs) = duplex::<(), (u32, u32)>().unwrap();
     let (keep_alive, at_end) = duplex::<(), ()>().unwrap();
     let parent = |(ours, at_end): (Connection<(u32, u32), ()>, Connection<(), ()>)| -> () {
@@ -499,7 +499,7 @@ fn status_collected_by_other_code_is_unknown() {
     alone(|()| {
         let (child, parent) = waiting(false);
         drop(parent);
-        // As a library would that waits for any child.
+        // A library might wait for any child like this.
         rustix::process::wait(rustix::process::WaitOptions::empty()).unwrap();
         assert!(!child.is_alive());
         assert_eq!(child.wait(), ExitStatus::Unknown);
@@ -542,12 +542,12 @@ fn marker_set_by_hand_is_ignored() {
     }
 }
 
-/// It would be the program once more, in place of a function.
+/// Running `main` instead of a function would start the program again and again.
 #[test]
 fn marker_of_another_process_exits_before_main() {
     let _dog = watchdog();
     let (child, parent) = waiting(false);
-    // As the child found it: what it has removed is still in its memory.
+    // As the child found it: a removed variable is still in its memory.
     let environment = std::fs::read(format!("/proc/{}/environ", child.pid())).unwrap();
     let mark = environment
         .split(|&byte| byte == 0)
@@ -580,7 +580,7 @@ fn process_can_be_polled() {
     child.join().unwrap();
 }
 
-/// A grandchild that somebody else has started lives on, with the child's output in its hands.
+/// A grandchild that was started by other means lives on, and holds the child's output.
 #[test]
 fn join_does_not_wait_for_grandchildren() {
     let _dog = watchdog();
@@ -604,7 +604,7 @@ fn join_returns_while_the_queue_has_items() {
     assert!((0..20).all(|_| queue.get().unwrap().0.len() == 10_000));
 }
 
-/// Whether there is a core dump depends on the machine; so std is asked how it is here.
+/// Whether there is a core dump depends on the machine, so std is asked.
 #[test]
 fn core_dump_is_reported_as_by_std() {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -1,6 +1,6 @@
-//! What is asked of the library that cannot be.
+//! Requests that the library must refuse, and failures of the system.
 
-// The loader's `dlopen`.
+// Calls the loader's `dlopen`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc_process::enable_in_tests!();
 
-/// Is nothing that can be received.
+/// Cannot be decoded.
 #[derive(Serialize)]
 struct Unreadable;
 
@@ -44,7 +44,7 @@ fn decode_errors_name_the_type() {
     assert!(error.to_string().contains("Unreadable"), "{error}");
 }
 
-/// What panics while it is sent.
+/// Panics while it is encoded.
 #[derive(Deserialize)]
 struct Explosive;
 
@@ -62,7 +62,7 @@ fn panic_in_serialize_of_the_result_is_reported() {
     assert_eq!(message, "it goes off");
 }
 
-/// What panics while it is received.
+/// Panics while it is decoded.
 #[derive(Serialize)]
 struct Checked(u32);
 
@@ -85,7 +85,7 @@ fn panic_in_deserialize_of_the_arguments_is_reported() {
     assert!(location.contains("tests/refused.rs:"), "{location}");
 }
 
-/// A payload of a panic that panics when it is dropped.
+/// A panic payload that panics when it is dropped.
 struct Payload;
 
 impl Drop for Payload {
@@ -105,7 +105,7 @@ fn panic_whose_payload_panics_is_reported() {
     assert!(location.contains("tests/refused.rs:"), "{location}");
 }
 
-/// As another user: root may start as many processes as it likes.
+/// As another user, because root has no limit of processes.
 #[test]
 fn spawn_at_the_process_limit_fails_and_works_later() {
     const NOBODY: u32 = 65_534;
@@ -115,7 +115,7 @@ fn spawn_at_the_process_limit_fails_and_works_later() {
             eprintln!("skipped: this process cannot become another user's");
             return;
         }
-        // Its folders need not be open to everybody.
+        // The folders of the program may be closed to other users.
         let mut command = Command::new("/proc/self/exe");
         command.args(["without_processes", "--nocapture"]).env("INNER", "1").uid(NOBODY);
         let output = command.output().unwrap();
@@ -137,8 +137,9 @@ fn spawn_at_the_process_limit_fails_and_works_later() {
             assert_eq!(Process::spawn(|()| 7, ()).unwrap().join().unwrap(), 7);
         }
 
-        // With a few more it starts, and then lacks a thread: the one it runs in, or the one that
-        // watches its parent. It says so, and runs nothing.
+        // With a slightly higher limit, the child starts but cannot start a thread: the one that
+        // runs the function, or the one that watches the parent. It prints the reason and runs
+        // nothing.
         let [mut refused, mut ended] = [0; 2];
         for current in 1.. {
             setrlimit(Resource::Nproc, Rlimit { current: Some(current), ..limits }).unwrap();
@@ -170,7 +171,7 @@ fn spawn_at_the_process_limit_fails_and_works_later() {
     });
 }
 
-/// A copy of this test program takes its own file away, and starts processes all the same.
+/// A copy of this test program removes its own file, and still starts processes.
 #[test]
 fn removed_or_replaced_executable_still_spawns() {
     let me = env::current_exe().unwrap();
@@ -187,8 +188,8 @@ fn removed_or_replaced_executable_still_spawns() {
         assert_eq!(Process::spawn(nested, 1).unwrap().join().unwrap(), 3);
         return;
     }
-    // Alone: a process that another test starts just then would hold the copy open for writing, for
-    // a moment, and a file that is open for writing cannot be run.
+    // Alone, because a process that another test starts would hold the copy open for writing for a
+    // moment, and such a file cannot be executed.
     alone(|()| {
         let me = env::current_exe().unwrap();
         let folder = env::temp_dir().join(format!("multiproc-refused-{}", std::process::id()));
@@ -207,7 +208,7 @@ fn removed_or_replaced_executable_still_spawns() {
     });
 }
 
-/// A library says that it cannot: what it would start anew is the program that has loaded it.
+/// A child would run the program that has loaded the library.
 #[test]
 fn loaded_library_cannot_spawn() {
     alone(|()| {
@@ -225,7 +226,7 @@ fn loaded_library_cannot_spawn() {
     });
 }
 
-/// Then `/proc/self/exe` is the loader.
+/// `/proc/self/exe` is the loader then.
 #[test]
 fn program_started_through_the_loader_cannot_spawn() {
     let _dog = watchdog();
@@ -252,7 +253,7 @@ fn threads_before_init_exit_the_child_with_a_message() {
     assert!(text.contains("call it first") && text.lines().count() == 1, "{text}");
 }
 
-/// Those were there before `main`, in the parent as well.
+/// They exist before `main`, in the parent as well.
 #[test]
 fn threads_of_loaded_libraries_are_accepted() {
     let _dog = watchdog();
@@ -264,7 +265,7 @@ fn threads_of_loaded_libraries_are_accepted() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Ok(2)\n");
 }
 
-/// As in a container whose runtime does not know the call.
+/// Some container runtimes do not know the call.
 #[test]
 fn missing_pidfd_open_is_named_in_the_error() {
     for error in [libc::EPERM, libc::ENOSYS] {
@@ -280,7 +281,7 @@ fn missing_pidfd_open_is_named_in_the_error() {
     }
 }
 
-/// The causes of a queue that cannot be made are told apart.
+/// The causes of a failed creation are distinguished.
 #[test]
 fn queue_errors_name_the_missing_resource() {
     alone(|()| {
@@ -315,12 +316,11 @@ fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
     // SAFETY: that is how the library declares it.
     let spawn: extern "C" fn(bool) -> *mut c_char = unsafe { std::mem::transmute(symbol) };
     let error = spawn(with_init);
-    // SAFETY: if not null, it is a string, which is left to us.
+    // SAFETY: if not null, it is a string that the caller owns.
     (!error.is_null()).then(|| unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
 }
 
-/// Children with a marker of their own: those that they start by other means do not take themselves
-/// for children of this library.
+/// A program that a child starts by other means does not take itself for a child of this library.
 #[test]
 fn marker_is_not_inherited_by_other_programs() {
     let _dog = watchdog();

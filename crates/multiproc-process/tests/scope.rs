@@ -1,4 +1,4 @@
-//! Processes in a scope, and joins that do not wait for ever.
+//! Processes in a scope, and joins with a timeout.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use rustix::process::{Signal, getpid, kill_process};
 
 multiproc_process::enable_in_tests!();
 
-/// Lives until its connection is closed.
+/// Waits until its connection is closed.
 fn waits(end: Connection<(), ()>) {
     let _ = end.send(());
     let _ = end.recv();
 }
 
-/// A process in a scope that runs, and waits.
+/// Returns a process in a scope that waits.
 fn waiting(scope: &Scope) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let child = scope.spawn(waits, theirs).unwrap();
@@ -40,7 +40,7 @@ fn scope_ends_after_all_its_processes() {
         let queue = Queue::bounded(10).unwrap();
         let sum = scope(|s| {
             for n in 0..5u32 {
-                // Nobody keeps the handle.
+                // The handle is dropped.
                 s.spawn(|(n, queue): (u32, Queue<u32>)| queue.put(n).unwrap(), (n, queue.clone()))
                     .unwrap();
             }
@@ -57,7 +57,7 @@ fn scope_ends_after_all_its_processes() {
         drop(queue);
         assert_eq!(Census::take(), before);
 
-        // A handle may leave the scope: its process has ended then.
+        // A handle may leave the scope. Its process has ended then.
         let left = scope(|s| s.spawn(|()| vec![1u8; 1 << 20], ()).unwrap());
         assert!(!left.is_alive());
         assert_eq!(left.join().unwrap().len(), 1 << 20);
@@ -95,7 +95,7 @@ fn panic_terminates_the_processes_of_the_scope() {
             scope(|s| {
                 let (waiting, end) = waiting(s);
                 pids.borrow_mut().push(waiting.pid());
-                // This one does not mind SIGTERM.
+                // A stopped process does not react to SIGTERM.
                 let stop = |()| kill_process(getpid(), Signal::STOP).unwrap();
                 pids.borrow_mut().push(s.spawn(stop, ()).unwrap().pid());
                 std::mem::forget(end);
@@ -131,7 +131,7 @@ fn unnoticed_failure_panics_the_scope() {
     failing(|child| assert_eq!(child.join().unwrap_err(), JoinError::Exited(3))).unwrap();
     failing(|child| assert_eq!(child.wait().code(), Some(3))).unwrap();
     failing(|child| until(|| child.exit_status().is_some())).unwrap();
-    // Wanted.
+    // Ended on purpose.
     scope(|s| {
         let (child, _end) = waiting(s);
         child.kill().unwrap();
@@ -182,7 +182,7 @@ fn backtrace_is_sent_if_enabled() {
     }
 }
 
-/// It cannot unwind into C, so it ends the process, and its message comes all the same.
+/// It cannot unwind into C, so it ends the process. Its message arrives nevertheless.
 #[test]
 fn panic_that_cannot_unwind_is_reported_with_its_message() {
     let _dog = watchdog();
@@ -212,7 +212,7 @@ fn panic_that_cannot_unwind_is_reported_with_its_message() {
     }
 }
 
-/// With a hook of its own, or without any, a panic still comes with its message.
+/// With a hook of its own, or without any.
 #[test]
 fn panic_is_reported_with_any_hook() {
     let _dog = watchdog();

@@ -40,7 +40,7 @@ fn takes_sigterm(ready: Sender<()>) -> u8 {
     let set = set_of(&[libc::SIGTERM]);
     // SAFETY: it reads the set.
     let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
-    // SAFETY: it is new, and nobody else's.
+    // SAFETY: it is new, and owned here alone.
     let mut signals = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     ready.send(()).unwrap();
     let mut information = [0; size_of::<libc::signalfd_siginfo>()];
@@ -68,7 +68,7 @@ extern "C" fn needs_much_stack(_: i32) {
     }
 }
 
-/// The function's thread has the signal blocked when it comes: no other thread handles it.
+/// The thread of the function has the signal blocked, and no other thread handles it.
 #[test]
 fn signal_handlers_do_not_run_on_library_threads() {
     let _dog = watchdog();
@@ -86,18 +86,20 @@ fn signal_handlers_do_not_run_on_library_threads() {
         let (wait, go_on) = simplex().unwrap();
         let child = Process::builder().daemon(daemon).spawn(handles, (ready, wait)).unwrap();
         is_ready.recv().unwrap();
-        // SAFETY: it has no preconditions; nobody has collected the child, so the number is its own.
+        // SAFETY: it has no preconditions. The child has not been collected, so the number is its
+        // own.
         unsafe { libc::kill(i32::try_from(child.pid()).unwrap(), libc::SIGUSR1) };
         go_on.send(()).unwrap();
         assert_eq!(child.join(), Ok(()), "daemon: {daemon}");
     }
 }
 
-/// Signals 1 to 31, without those that nobody can block, and the real-time signals that the C library
-/// leaves to programs.
+/// Signals 1 to 31 without those that cannot be blocked, and the real-time signals that the C
+/// library leaves to programs.
 const ALL: u64 = !(1 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
 
-/// Of the lines of `blocked_signals`: the thread that runs the function blocks none, the others all.
+/// Checks the lines of `blocked_signals`: the thread that runs the function blocks none, the others
+/// block all.
 fn only_the_function_has_signals<'a>(lines: impl Iterator<Item = &'a str>) {
     let sets: Vec<u64> = lines
         .map(|line| u64::from_str_radix(line.rsplit(' ').next().unwrap(), 16).unwrap())
@@ -110,7 +112,7 @@ fn only_the_function_has_signals<'a>(lines: impl Iterator<Item = &'a str>) {
 #[test]
 fn library_threads_block_all_signals() {
     let _dog = watchdog();
-    // Of a thread that blocks signals itself.
+    // From a thread that blocks signals.
     change_mask(libc::SIG_BLOCK, &[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1]);
     let child = Process::builder().daemon(true).spawn(|()| blocked_signals(), ()).unwrap();
     let lines = child.join().unwrap();

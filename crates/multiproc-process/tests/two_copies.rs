@@ -1,4 +1,4 @@
-//! Two copies of this library in one program, as if two of its dependencies asked for two versions.
+//! Two copies of this library in one program, as if two of its dependencies required two versions.
 
 use std::env;
 use std::process::Command;

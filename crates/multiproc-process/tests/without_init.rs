@@ -1,5 +1,4 @@
-//! A program that has neither `init` nor `enable_in_tests!`: it must not start itself again and
-//! again.
+//! A program with neither `init` nor `enable_in_tests!` must not start itself recursively.
 
 use multiproc_process::{Process, SpawnError, active_children};
 
