@@ -120,13 +120,13 @@ impl<T> Object<T> {
         match self {
             Self::Queue(it) => it.stand_aside(),
             Self::JoinableQueue(it) => it.stand_aside(),
-            Self::Lock(it) => it.stand_aside(),
-            Self::RLock(it) => it.stand_aside(),
-            Self::Semaphore(it) => it.stand_aside(),
-            Self::BoundedSemaphore(it) => it.stand_aside(),
-            Self::Condition(it) => it.stand_aside(),
-            Self::Event(it) => it.stand_aside(),
-            Self::Barrier(it) => it.stand_aside(),
+            Self::Lock(it) => it.observe(),
+            Self::RLock(it) => it.observe(),
+            Self::Semaphore(it) => it.observe(),
+            Self::BoundedSemaphore(it) => it.observe(),
+            Self::Condition(it) => it.observe(),
+            Self::Event(it) => it.observe(),
+            Self::Barrier(it) => it.observe(),
         }
     }
 

@@ -13,7 +13,7 @@ use std::{env, fs};
 
 use multiproc_process::{JoinError, Process, SpawnError, active_children};
 use multiproc_queue::Queue;
-use multiproc_testkit::{Census, alone, example, until, watchdog};
+use multiproc_testkit::{Census, alone, example, refuse_call, until, watchdog};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -262,30 +262,6 @@ fn threads_of_a_library_that_is_loaded_do_not_matter() {
     let output = command.arg("is_plain").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Ok(2)\n");
-}
-
-/// A seccomp filter: this error for a system call, and everything else as before.
-#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
-fn refuse_call(number: libc::c_long, error: libc::c_int) {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let number = u32::try_from(number).unwrap();
-    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(error).unwrap();
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = [
-        step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_EQUAL, 0, 1, number),
-        step(RETURN, 0, 0, refuse),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: asked for by seccomp(2), before the filter is set.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: a filter of four steps, which the kernel copies.
-    let result =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(result, 0);
 }
 
 /// As in a container whose runtime does not know the call.

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::JoinableQueueBuilder;
+use crate::dead_letter::DeadLetter;
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
@@ -22,7 +23,7 @@ use crate::inner::{Core, GetFailure, Wait};
 use crate::memory::TaskLimits;
 use crate::methods::{common, only_a_deadline_gives_up, puts, ready_to_get};
 use crate::queue::{Producer, Shutdown};
-use crate::task::{DeadLetter, Task};
+use crate::task::Task;
 
 /// A queue of work: what is got stays in shared memory until it is said to be done, and goes back if
 /// whoever got it dies.

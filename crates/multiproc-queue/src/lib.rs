@@ -72,6 +72,8 @@
 #[cfg(not(loom))]
 mod builder;
 #[cfg(not(loom))]
+mod dead_letter;
+#[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
 mod fd_lane;
@@ -90,6 +92,8 @@ mod queue;
 #[cfg(not(loom))]
 mod receipt;
 #[cfg(not(loom))]
+mod scratch;
+#[cfg(not(loom))]
 mod task;
 
 #[cfg_attr(loom, allow(dead_code))]
@@ -101,6 +105,7 @@ mod loom_tests;
 #[cfg(not(loom))]
 pub use {
     builder::{JoinableQueueBuilder, QueueBuilder},
+    dead_letter::{DeadLetter, DeathReason},
     error::{
         Corrupted, GetError, GetManyError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError,
         OsError, PutError, PutManyError, PutTimeoutError, TooManyTaskDone, TryGetError,
@@ -109,7 +114,7 @@ pub use {
     joinable::JoinableQueue,
     queue::{Consumer, Producer, Queue, Shutdown},
     receipt::Receipt,
-    task::{DeadLetter, DeathReason, FinishError, Puts, Task},
+    task::{FinishError, Puts, Task},
 };
 
 /// The points of `put` at which tests let a producer die, in order: one after each step.

@@ -26,7 +26,8 @@ use crate::engine::control::Control;
 use crate::engine::frame::size;
 use crate::engine::overflow::{BLOCK, Memory};
 use crate::engine::ring::Limits;
-use crate::engine::slots::{self, Class, Places, WORDS};
+use crate::engine::slot::WORDS;
+use crate::engine::slots::{self, Class, Places};
 use crate::fd_lane;
 
 /// The hot ring: small enough to stay in a core's cache. A power of two.

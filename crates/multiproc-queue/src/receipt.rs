@@ -1,12 +1,10 @@
-//! Tasks that are completed apart from their items: with a receipt each, or counted.
+//! Tasks that are completed apart from their items, with a receipt each.
 
 use std::fmt;
-use std::mem;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use multiproc_shm::members::{MemberId, Members};
-
-use crate::engine::slots::{Delivered, Slot};
+use crate::engine::slot::Slot;
+use crate::engine::slots::Delivered;
 use crate::inner::Core;
 use crate::task::Task;
 
@@ -84,72 +82,6 @@ impl fmt::Debug for Receipt {
             .field("id", &self.id())
             .field("attempt", &self.attempt())
             .finish_non_exhaustive()
-    }
-}
-
-/// The tasks that a process has detached without receipts, by any of its handles of a queue.
-///
-/// Nobody can tell which of them a call of `task_done` is about. So calls are counted, and the tasks
-/// are completed together once there was one for each: if the process dies before, all of them are
-/// delivered again.
-pub(crate) struct Detached {
-    /// Whose they are. A forked child has a copy of this, but is another member.
-    member: MemberId,
-    tasks: Mutex<Counted>,
-    /// Those of a child that was forked from this process: a lock of its own, since a thread that
-    /// the child does not have may have held the other one.
-    of_child: OnceLock<Box<Self>>,
-}
-
-#[derive(Default)]
-struct Counted {
-    slots: Vec<Slot>,
-    /// How many calls of `task_done` there were: fewer than there are slots.
-    done: usize,
-}
-
-impl Detached {
-    fn new(member: MemberId) -> Self {
-        Self { member, tasks: Mutex::default(), of_child: OnceLock::new() }
-    }
-
-    fn of(&self, member: MemberId) -> &Mutex<Counted> {
-        if self.member == member {
-            return &self.tasks;
-        }
-        self.of_child.get_or_init(|| Box::new(Self::new(member))).of(member)
-    }
-}
-
-impl<T> Core<T> {
-    fn with_detached<R>(&self, act: impl FnOnce(&mut Counted) -> R) -> R {
-        let region = &self.store.region;
-        let member = region.me();
-        let tasks = region.local(|| Detached::new(member)).of(member);
-        act(&mut tasks.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Detaches a task without a receipt.
-    pub(crate) fn detach(&self, slot: Slot) {
-        self.with_detached(|counted| {
-            if self.work().tasks().detach(slot) {
-                counted.slots.push(slot);
-            }
-        });
-    }
-
-    /// Counts a call of `task_done`. False: it is one too many.
-    pub(crate) fn detached_done(&self) -> bool {
-        let slots = self.with_detached(|counted| {
-            let left = counted.slots.len().checked_sub(counted.done + 1)?;
-            counted.done += 1;
-            Some(if left == 0 { mem::take(counted).slots } else { Vec::new() })
-        });
-        let Some(slots) = slots else { return false };
-        if !slots.is_empty() {
-            self.work().detached_done(&slots);
-        }
-        true
     }
 }
 

@@ -175,7 +175,7 @@ impl Inspect for Barrier {
         Inspection::of(&self.region, self.waiting() > 0)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }

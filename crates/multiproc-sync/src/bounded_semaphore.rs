@@ -97,20 +97,27 @@ impl BoundedSemaphore {
     }
 
     #[inline]
-    fn permits(&self) -> Permits<'_> {
+    fn raw(&self) -> Permits<'_> {
         Permits { control: &self.region.control().permits, words: self.region.words() }
     }
 
     /// How many permits there are in all.
     #[must_use]
-    pub fn permits_in_all(&self) -> usize {
+    pub fn permits(&self) -> usize {
         self.region.words().len()
+    }
+
+    /// The former name of [`permits`](Self::permits).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn permits_in_all(&self) -> usize {
+        self.permits()
     }
 
     /// How many permits are free at this moment, those of dead holders included.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.permits().available_after_deaths(&self.region)
+        self.raw().available_after_deaths(&self.region)
     }
 
     /// Takes a permit, waiting for one as long as it takes.
@@ -134,7 +141,7 @@ impl BoundedSemaphore {
     ///
     /// If there is none.
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
-        match self.permits().try_acquire(&self.region) {
+        match self.raw().try_acquire(&self.region) {
             Ok(index) => Ok(self.permit(index)),
             Err(Busy) => Err(TryAcquireError),
         }
@@ -165,7 +172,7 @@ impl BoundedSemaphore {
 
     #[inline]
     fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireTimeoutError> {
-        match self.permits().acquire(&self.region, deadline, RECHECK) {
+        match self.raw().acquire(&self.region, deadline, RECHECK) {
             Ok(index) => Ok(self.permit(index)),
             Err(Busy) => Err(AcquireTimeoutError),
         }
@@ -174,10 +181,10 @@ impl BoundedSemaphore {
 
 impl Inspect for BoundedSemaphore {
     fn inspect(&self) -> Inspection {
-        Inspection::of(&self.region, self.permits().control.waiters().has_sleepers())
+        Inspection::of(&self.region, self.raw().control.waiters().has_sleepers())
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -186,8 +193,8 @@ impl fmt::Debug for BoundedSemaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoundedSemaphore")
             .field("available", &self.available())
-            .field("permits", &self.permits_in_all())
-            .field("waited_for", &self.permits().control.waiters().has_sleepers())
+            .field("permits", &self.permits())
+            .field("waited_for", &self.raw().control.waiters().has_sleepers())
             .field("members", &self.region.members())
             .finish()
     }
@@ -215,7 +222,7 @@ impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.semaphore.region.membership().is(self.member) {
-            self.semaphore.permits().release(self.member, self.index);
+            self.semaphore.raw().release(self.member, self.index);
         }
     }
 }

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Acquired, Lock as RawLock};
+use crate::robust::{Robust, checked};
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, RECHECK, placed};
+use multiproc_shm::{RECHECK, placed};
 
 /// A lock between processes, and those who wait for something that happens under it.
 ///
@@ -85,8 +86,6 @@ impl Control for ConditionControl {
     }
 }
 
-type Locked<'a> = Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>>;
-
 impl Condition {
     /// A new condition, whose lock nobody holds.
     ///
@@ -98,84 +97,25 @@ impl Condition {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    fn raw_lock(&self) -> &RawLock {
-        &self.region.control().lock
+    #[inline]
+    fn robust(&self) -> Robust<'_, ConditionControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 
     fn raw(&self) -> &RawCondition {
         &self.region.control().condition
     }
 
-    /// Takes the lock, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed its descriptor, and the holder may be dead.
-    pub fn lock(&self) -> Result<ConditionGuard<'_>, Abandoned<ConditionGuard<'_>>> {
-        loop {
-            if let Ok(taken) = self.raw_lock().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
-                return self.guard(taken);
-            }
-            self.region.assert_connected();
-        }
-    }
+    lock_methods!(ConditionGuard<'_>);
 
-    /// Takes the lock if it is free (or its holder is dead), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<ConditionGuard<'_>, TryLockError<ConditionGuard<'_>>> {
-        match self.raw_lock().try_lock(&self.region) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        self.lock_until(Deadline::at(deadline))
-    }
-
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        match self.raw_lock().lock(&self.region, deadline, OWNER_RECHECK) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
-    }
-
-    fn guard(&self, taken: Acquired) -> Locked<'_> {
-        let held = Held::new(self.raw_lock(), taken, &self.region);
-        let guard = ConditionGuard { held, condition: self };
-        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+    #[inline]
+    fn acquire<'a, E: From<Abandoned<ConditionGuard<'a>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, ConditionControl>) -> Result<Acquired, E>,
+    ) -> Result<ConditionGuard<'a>, E> {
+        let held = Held::new(self.robust(), take(self.robust())?);
+        let is_abandoned = held.is_abandoned();
+        checked(ConditionGuard { held, condition: self }, is_abandoned)
     }
 
     /// Lets go of the lock, waits for a notification, and takes the lock again.
@@ -316,10 +256,10 @@ impl Condition {
 
 impl Inspect for Condition {
     fn inspect(&self) -> Inspection {
-        Inspection::of_lock(&self.region, self.raw_lock(), self.raw().waiting() > 0)
+        Inspection::of_lock(self.robust(), self.raw().waiting() > 0)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -327,7 +267,7 @@ impl Inspect for Condition {
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Condition");
-        debug_lock(&mut text, self.raw_lock(), &self.region);
+        debug_lock(&mut text, self.robust());
         text.field("waiting", &self.raw().waiting()).finish()
     }
 }

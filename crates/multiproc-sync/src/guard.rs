@@ -4,6 +4,7 @@ use std::fmt;
 use std::thread;
 
 use crate::raw::lock::{Acquired, Lock};
+use crate::robust::Robust;
 use multiproc_shm::members::Membership;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::region::{Control, Region};
@@ -55,8 +56,8 @@ pub(crate) struct Held<'a> {
 impl<'a> Held<'a> {
     /// The lock has just been taken.
     #[inline]
-    pub(crate) fn new<C: Control>(lock: &'a Lock, taken: Acquired, region: &'a Region<C>) -> Self {
-        Self { lock, taken, holder: Holder::new(region) }
+    pub(crate) fn new<C: Control>(robust: Robust<'a, C>, taken: Acquired) -> Self {
+        Self { lock: robust.lock, taken, holder: Holder::new(robust.region) }
     }
 
     #[inline]
@@ -89,8 +90,7 @@ impl Drop for Held<'_> {
 /// The state of a lock, for the `Debug` of what it is part of.
 pub(crate) fn debug_lock<C: Control>(
     text: &mut fmt::DebugStruct<'_, '_>,
-    lock: &Lock,
-    region: &Region<C>,
+    Robust { lock, region }: Robust<'_, C>,
 ) {
     match lock.owner() {
         Some(owner) => text

@@ -1,6 +1,6 @@
 //! What a manager shows of an object that it has handed out.
 
-use crate::raw::lock::Lock;
+use crate::robust::Robust;
 use multiproc_shm::region::{Control, Region};
 
 /// Who has an object open, and who waits for it.
@@ -19,7 +19,7 @@ impl Inspection {
         Self { members: region.live_members(), holder: None, waited_for }
     }
 
-    pub(crate) fn of_lock<C: Control>(region: &Region<C>, lock: &Lock, waits: bool) -> Self {
+    pub(crate) fn of_lock<C: Control>(Robust { lock, region }: Robust<'_, C>, waits: bool) -> Self {
         use multiproc_shm::members::Members;
         let holder = lock.owner().filter(|&owner| region.is_alive(owner));
         Self {
@@ -35,5 +35,5 @@ pub trait Inspect {
     fn inspect(&self) -> Inspection;
 
     /// See [`Region::stand_aside`].
-    fn stand_aside(&self);
+    fn observe(&self);
 }

@@ -78,6 +78,10 @@ pub mod fault;
 pub mod raw;
 
 #[cfg(not(loom))]
+mod array;
+#[cfg(not(loom))]
+mod atomic;
+#[cfg(not(loom))]
 mod barrier;
 #[cfg(not(loom))]
 mod bounded_semaphore;
@@ -94,13 +98,15 @@ mod inspect;
 #[cfg(not(loom))]
 mod lock;
 #[cfg(not(loom))]
+mod methods;
+#[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
 mod rlock;
 #[cfg(not(loom))]
-mod semaphore;
+mod robust;
 #[cfg(not(loom))]
-mod shared;
+mod semaphore;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -111,6 +117,8 @@ pub use multiproc_shm::{placed, region};
 
 #[cfg(not(loom))]
 pub use {
+    array::Shared,
+    atomic::Atomic,
     barrier::{Barrier, BarrierWaitResult},
     bounded_semaphore::{BoundedSemaphore, Permit},
     condition::{Condition, ConditionGuard, WaitTimeoutResult},
@@ -123,7 +131,6 @@ pub use {
     mutex::{Mutex, MutexGuard},
     rlock::{RLock, RLockGuard},
     semaphore::Semaphore,
-    shared::{Atomic, Shared},
 };
 
 #[cfg(not(loom))]

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
+use crate::robust::{Robust, checked};
+use multiproc_shm::placed;
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, placed};
 
 /// A lock between processes: one holds it at a time.
 ///
@@ -86,97 +87,30 @@ impl Lock {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    /// Takes the lock, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed the lock's descriptor, and the holder may be dead.
+    lock_methods!(LockGuard<'_>);
+
     #[inline]
-    pub fn lock(&self) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        loop {
-            // Without a deadline it ends with the lock taken.
-            if let Ok(taken) = self.take(Deadline::NEVER) {
-                return self.guard(taken);
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<LockGuard<'_>, TryLockError<LockGuard<'_>>> {
-        match self.raw().try_lock(&self.region) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout` (which bounds the whole call).
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
-        self.lock_until(Deadline::at(deadline))
-    }
-
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
-        match self.take(deadline) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
+    fn robust(&self) -> Robust<'_, LockControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 
     #[inline]
-    fn raw(&self) -> &RawLock {
-        &self.region.control().lock
-    }
-
-    #[inline]
-    fn take(&self, deadline: Deadline) -> Result<Acquired, Busy> {
-        self.raw().lock(&self.region, deadline, OWNER_RECHECK)
-    }
-
-    #[inline]
-    fn guard(&self, taken: Acquired) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        let guard = LockGuard { held: Held::new(self.raw(), taken, &self.region), lock: self };
-        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+    fn acquire<'a, E: From<Abandoned<LockGuard<'a>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, LockControl>) -> Result<Acquired, E>,
+    ) -> Result<LockGuard<'a>, E> {
+        let held = Held::new(self.robust(), take(self.robust())?);
+        let is_abandoned = held.is_abandoned();
+        checked(LockGuard { held, lock: self }, is_abandoned)
     }
 }
 
 impl Inspect for Lock {
     fn inspect(&self) -> Inspection {
-        Inspection::of_lock(&self.region, self.raw(), false)
+        Inspection::of_lock(self.robust(), false)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -184,7 +118,7 @@ impl Inspect for Lock {
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Lock");
-        debug_lock(&mut text, self.raw(), &self.region);
+        debug_lock(&mut text, self.robust());
         text.finish()
     }
 }

@@ -12,11 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
+use crate::robust::{Robust, checked};
+use multiproc_shm::placed;
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, placed};
 
 use multiproc_shm::failpoint;
 
@@ -82,82 +83,25 @@ impl<T: Pod> Mutex<T> {
         Ok(Self { region, value: PhantomData })
     }
 
-    fn raw(&self) -> &RawLock {
-        &self.region.control().lock
-    }
+    lock_methods!(MutexGuard<'_, T>);
 
-    /// Takes the lock, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed its descriptor, and the holder may be dead.
-    pub fn lock(&self) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
-        loop {
-            if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
-                return self.guard(taken);
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
-        match self.raw().try_lock(&self.region) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        self.lock_until(Deadline::at(deadline))
-    }
-
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        match self.raw().lock(&self.region, deadline, OWNER_RECHECK) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
-    }
-
-    fn guard(&self, taken: Acquired) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
+    #[inline]
+    fn acquire<'a, E: From<Abandoned<MutexGuard<'a, T>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, MutexControl>) -> Result<Acquired, E>,
+    ) -> Result<MutexGuard<'a, T>, E> {
+        let held = Held::new(self.robust(), take(self.robust())?);
+        let is_abandoned = held.is_abandoned();
         let mut value = T::zeroed();
         self.region.data().copy_to(0, bytes_of_mut(&mut value));
-        let held = Held::new(self.raw(), taken, &self.region);
-        let guard = MutexGuard { mutex: self, value, is_changed: false, held };
-        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+        checked(MutexGuard { mutex: self, value, is_changed: false, held }, is_abandoned)
+    }
+}
+
+impl<T> Mutex<T> {
+    #[inline]
+    fn robust(&self) -> Robust<'_, MutexControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 }
 
@@ -170,7 +114,7 @@ impl<T> Clone for Mutex<T> {
 impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Mutex");
-        debug_lock(&mut text, &self.region.control().lock, &self.region);
+        debug_lock(&mut text, self.robust());
         text.finish_non_exhaustive()
     }
 }

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
+use crate::robust::{Robust, checked};
 use multiproc_shm::members::Members;
+use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, placed};
 
 use multiproc_shm::failpoint;
 
@@ -104,83 +105,18 @@ impl RLock {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    /// Takes the lock, waiting for it as long as it takes, unless this thread has it already.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed its descriptor, and the holder may be dead.
+    lock_methods!(RLockGuard<'_>);
+
     #[inline]
-    pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
-        loop {
-            if let Ok(guard) =
-                self.take(|lock| lock.lock(&self.region, Deadline::NEVER, OWNER_RECHECK))
-            {
-                return guard;
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead, or this thread), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody else has it, else as
-    /// [`lock`](Self::lock).
-    #[inline]
-    pub fn try_lock(&self) -> Result<RLockGuard<'_>, TryLockError<RLockGuard<'_>>> {
-        match self.take(|lock| lock.try_lock(&self.region)) {
-            Ok(guard) => Ok(guard?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout`, unless this thread has it already.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody else had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most, unless this thread has it already.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        self.lock_until(Deadline::at(deadline))
+    fn robust(&self) -> Robust<'_, RLockControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 
     #[inline]
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        match self.take(|lock| lock.lock(&self.region, deadline, OWNER_RECHECK)) {
-            Ok(guard) => Ok(guard?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
-    }
-
-    #[inline]
-    fn take(
-        &self,
-        take_lock: impl FnOnce(&RawLock) -> Result<Acquired, Busy>,
-    ) -> Result<Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>>, Busy> {
+    fn acquire<'a, E: From<Abandoned<RLockGuard<'a>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, RLockControl>) -> Result<Acquired, E>,
+    ) -> Result<RLockGuard<'a>, E> {
         let RLockControl { lock, depth, thread } = self.region.control();
         let process = self.region.me();
         // The member, too: while the lock changes hands, the thread may be that of another process.
@@ -190,32 +126,32 @@ impl RLock {
             let deeper = depth.load(Ordering::Relaxed).saturating_add(1);
             depth.store(deeper, Ordering::Relaxed);
         } else {
-            take_lock(lock)?;
+            take(self.robust())?;
             failpoint::reached("rlock.taken");
             thread.store(me, Ordering::Relaxed);
             depth.store(1, Ordering::Relaxed);
         }
+        let is_abandoned = lock.is_abandoned();
         let holder = Holder::new(&self.region);
-        let guard = RLockGuard { lock: self, holder, this_thread: PhantomData };
-        Ok(if lock.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) })
+        checked(RLockGuard { lock: self, holder, this_thread: PhantomData }, is_abandoned)
     }
 }
 
 impl Inspect for RLock {
     fn inspect(&self) -> Inspection {
-        Inspection::of_lock(&self.region, &self.region.control().lock, false)
+        Inspection::of_lock(self.robust(), false)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
 
 impl fmt::Debug for RLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RLockControl { lock, depth, .. } = self.region.control();
+        let depth = &self.region.control().depth;
         let mut text = f.debug_struct("RLock");
-        debug_lock(&mut text, lock, &self.region);
+        debug_lock(&mut text, self.robust());
         text.field("depth", &depth.load(Ordering::Relaxed)).finish()
     }
 }

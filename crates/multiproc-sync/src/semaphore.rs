@@ -151,7 +151,7 @@ impl Inspect for Semaphore {
         Inspection::of(&self.region, self.raw().waiters().has_sleepers())
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }

@@ -255,17 +255,17 @@ fn bounded_sleeper(semaphore: &BoundedSemaphore, through: &Atomic, end: &Event) 
 #[test]
 fn permits_are_counted() {
     let semaphore = BoundedSemaphore::new(3).unwrap();
-    assert_eq!((semaphore.permits_in_all(), semaphore.available()), (3, 3));
+    assert_eq!((semaphore.permits(), semaphore.available()), (3, 3));
     let first = semaphore.acquire();
     let second = semaphore.try_acquire().unwrap();
     let third = semaphore.acquire_timeout(Duration::ZERO).unwrap();
-    assert_eq!((semaphore.permits_in_all(), semaphore.available()), (3, 0));
+    assert_eq!((semaphore.permits(), semaphore.available()), (3, 0));
     let text = semaphore.try_acquire().unwrap_err().to_string();
     assert_eq!(text, "the semaphore is taken");
     drop(second);
     let second = semaphore.acquire_deadline(Instant::now()).unwrap();
     drop((first, second, third));
-    assert_eq!((semaphore.permits_in_all(), semaphore.available()), (3, 3));
+    assert_eq!((semaphore.permits(), semaphore.available()), (3, 3));
 }
 
 #[test]

@@ -3,12 +3,16 @@
 //! A test with several processes is one `#[test]`; its children are processes of the same test
 //! program, started by `multiproc` itself. Processes hand over by messages, not by sleeps.
 
+mod seccomp;
+
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, fs, process, thread};
 
 use multiproc_process::{Process, active_children};
+
+pub use seccomp::refuse_call;
 
 /// Ends the test program, and its children, if a test takes longer than this: a hang is a failure,
 /// and must not look like a slow machine.

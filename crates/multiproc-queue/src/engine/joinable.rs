@@ -17,12 +17,16 @@ use multiproc_shm::event_count::{PAUSE, Poll};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{Backoff, Ordering};
 
+use super::allocation::Cursors;
 use super::error::EngineError;
 use super::frame::Header;
 use super::get::{Incoming, Sink};
+use super::letters::LetterEnd;
 use super::overflow::Memory;
+use super::redelivery::Batch;
 use super::ring::Ring;
-use super::slots::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
+use super::slot::Slot;
+use super::slots::{Delivered, Places, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {

@@ -12,10 +12,12 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, explore};
 
 use super::{DOOMED, Member, NoLane, Shared, View};
 use crate::engine::joinable::{Getting, Hints, Work};
+use crate::engine::letters::LetterEnd;
 use crate::engine::overflow::Memory;
 use crate::engine::pacing::Pace;
 use crate::engine::ring::Ring;
-use crate::engine::slots::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
+use crate::engine::slot::{Slot, WORDS};
+use crate::engine::slots::{Class, Delivered, Places};
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };

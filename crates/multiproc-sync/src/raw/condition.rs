@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use multiproc_shm::Deadline;
 
+use super::is_owned;
 use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Futex, Ordering};
@@ -210,7 +211,7 @@ impl Condition {
         self.places.iter().find(|place| {
             let state = place.load(Ordering::Relaxed);
             is_notified(state)
-                && !owner(state).is_some_and(|owner| members.is_alive(owner))
+                && !is_owned(state & !NOTIFIED, members)
                 && change(place, state, members.me().bits() | NOTIFIED)
         })
     }

@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use multiproc_shm::Deadline;
 
-use super::Busy;
+use super::{Busy, is_of_slot, is_owned};
 use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Backoff, Futex, Ordering};
@@ -113,7 +113,7 @@ impl Lock {
         }
         loop {
             let state = self.word.load(Ordering::Relaxed);
-            if !is_free(state) && is_owner_alive(state, members) {
+            if !is_free(state) && is_owned(state & OWNER, members) {
                 return Err(Busy);
             }
             if let Some(taken) = self.take_over(state, members.me(), state & RESERVED) {
@@ -190,7 +190,7 @@ impl Lock {
                 backoff.snooze();
                 continue;
             }
-            if look_up && !is_free(state) && !is_owner_alive(state, members) {
+            if look_up && !is_free(state) && !is_owned(state & OWNER, members) {
                 if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }
@@ -273,7 +273,7 @@ impl Lock {
     /// Frees the lock if whoever had `slot` before has it: called before the slot gets a new user.
     pub fn release_slot(&self, slot: usize) {
         let mut state = self.word.load(Ordering::Relaxed);
-        while MemberId::from_bits(state & OWNER).is_some_and(|owner| owner.slot() == slot) {
+        while is_of_slot(state & OWNER, slot) {
             match self.word.compare_exchange(state, ABANDONED, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) if has_sleepers(state) => return self.wake(),
@@ -284,12 +284,14 @@ impl Lock {
     }
 
     /// Who has it at this moment; `None` is nobody.
+    #[inline]
     #[must_use]
     pub fn owner(&self) -> Option<MemberId> {
         MemberId::from_bits(self.word.load(Ordering::Relaxed) & OWNER)
     }
 
     /// Whether a holder died inside, and nobody has repaired since.
+    #[inline]
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         self.word.load(Ordering::Relaxed) & ABANDONED != 0
@@ -315,9 +317,4 @@ impl Lock {
     pub fn futex(&self) -> &Futex {
         &self.word
     }
-}
-
-/// An owner that is no member at all (the word was scribbled over) counts as dead.
-fn is_owner_alive(state: u32, members: &(impl Members + ?Sized)) -> bool {
-    MemberId::from_bits(state & OWNER).is_some_and(|owner| members.is_alive(owner))
 }

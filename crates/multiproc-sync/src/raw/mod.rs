@@ -12,3 +12,16 @@ pub mod permits;
 pub mod semaphore;
 
 pub use multiproc_shm::{Busy, members};
+
+use members::{MemberId, Members};
+
+/// Whether the bits of a word are those of a living member. An owner that is no member at all (the
+/// word was scribbled over) counts as dead.
+fn is_owned(bits: u32, members: &(impl Members + ?Sized)) -> bool {
+    MemberId::from_bits(bits).is_some_and(|owner| members.is_alive(owner))
+}
+
+/// Whether the bits of a word are those of a user of this slot.
+fn is_of_slot(bits: u32, slot: usize) -> bool {
+    MemberId::from_bits(bits).is_some_and(|owner| owner.slot() == slot)
+}

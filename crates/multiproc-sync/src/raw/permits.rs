@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use multiproc_shm::Deadline;
 
-use super::Busy;
+use super::{Busy, is_of_slot, is_owned};
 use multiproc_shm::event_count::{EventCount, Poll};
 use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
@@ -142,9 +142,8 @@ impl Permits<'_> {
     pub fn release_slot(&self, slot: usize) {
         for word in self.words {
             let owner = word.load(Ordering::Relaxed);
-            let is_its = MemberId::from_bits(owner).is_some_and(|owner| owner.slot() == slot);
             // If it has changed, somebody has taken it over just now.
-            if is_its && change(word, owner, FREE) {
+            if is_of_slot(owner, slot) && change(word, owner, FREE) {
                 self.notify();
             }
         }
@@ -157,11 +156,6 @@ impl PermitsControl {
     pub fn waiters(&self) -> &EventCount {
         &self.waiters
     }
-}
-
-/// An owner that is no member at all (the word was scribbled over) counts as dead.
-fn is_owned(word: u32, members: &impl Members) -> bool {
-    MemberId::from_bits(word).is_some_and(|owner| members.is_alive(owner))
 }
 
 fn change(word: &AtomicU32, from: u32, to: u32) -> bool {

@@ -1,0 +1,148 @@
+//! Getting: from frames in shared memory to values.
+
+use std::os::fd::OwnedFd;
+
+use multiproc_message::{self as message, DecodeError};
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Poll;
+use serde::de::DeserializeOwned;
+
+use super::{BATCH, BATCH_BYTES, Core, MOMENT, PATIENCE, Wait};
+use crate::engine::error::EngineError;
+use crate::engine::frame::Header;
+use crate::engine::get::Sink;
+use crate::error::{Corrupted, GetError, OsError};
+use crate::fd_lane::IncomingFds;
+use crate::scratch::ScratchBuffer;
+
+/// Why no item was got.
+pub(crate) enum GetFailure {
+    NotNow,
+    Stalled,
+    /// In a box, because it is large and seldom.
+    For(Box<GetError>),
+}
+
+impl From<GetError> for GetFailure {
+    #[cold]
+    fn from(error: GetError) -> Self {
+        Self::For(Box::new(error))
+    }
+}
+
+impl From<EngineError> for GetFailure {
+    #[cold]
+    fn from(error: EngineError) -> Self {
+        Self::from(match error {
+            EngineError::Stalled => return Self::Stalled,
+            EngineError::Closed => GetError::Closed,
+            EngineError::Disconnected => GetError::Disconnected,
+            EngineError::OutOfMemory => GetError::OutOfMemory,
+            EngineError::CutOff => GetError::Os(OsError::closed()),
+            EngineError::Os(code) => GetError::Os(OsError::from_code(code)),
+            EngineError::TooManyTasks => GetError::TooManyTasks,
+            EngineError::Corrupted(what) => GetError::Corrupted(Corrupted { what }),
+        })
+    }
+}
+
+impl<T> Core<T> {
+    /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
+    #[inline]
+    fn get_items(&self, sink: &mut impl Sink, until: Wait) -> Result<Vec<OwnedFd>, GetFailure> {
+        let ring = self.ring();
+        let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
+        let mut lane = IncomingFds { end, descriptors: Vec::new() };
+        let patience = || Deadline::after(PATIENCE);
+        let result = match until {
+            Wait::Now => match ring.try_get(sink, &mut lane, patience) {
+                Ok(0) => self.check_producers(&ring, Poll::CheckLiveness, patience).and(Ok(0)),
+                result => result,
+            },
+            Wait::Deadline(deadline) => {
+                let check = |poll| self.check_producers(&ring, poll, || deadline);
+                ring.get(sink, &mut lane, deadline, check)
+            }
+        };
+        if result == Err(EngineError::Closed) {
+            // There may still be packets in the lane that belong to no item.
+            self.drain_lane();
+            self.discard(MOMENT);
+        }
+        let count = result?;
+        if count > 0 { Ok(lane.descriptors) } else { Err(GetFailure::NotNow) }
+    }
+}
+
+impl<T: DeserializeOwned> Core<T> {
+    /// Gets the bytes of an item, and decodes them. (The error is made in place: to turn one kind of
+    /// result into another would move the item.)
+    #[inline]
+    pub(crate) fn get<E: From<DecodeError>>(
+        &self,
+        until: Wait,
+        missed: impl FnOnce(GetFailure) -> E,
+    ) -> Result<T, E> {
+        let mut buffer = ScratchBuffer::empty();
+        match self.get_items(&mut *buffer, until) {
+            Ok(descriptors) => message::decode_as(&buffer, descriptors),
+            Err(reason) => Err(missed(reason)),
+        }
+    }
+
+    /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
+    /// with the others.
+    pub(crate) fn get_batch(&self, max: usize, until: Wait) -> (Vec<T>, Result<(), GetFailure>) {
+        let mut items = Vec::new();
+        if max == 0 {
+            return (items, Ok(()));
+        }
+        let mut buffer = ScratchBuffer::empty();
+        let mut get = || {
+            let max = max.min(BATCH);
+            let mut batch = Batch { buffer: &mut buffer, ends: Vec::with_capacity(max), max };
+            let mut descriptors = self.get_items(&mut batch, until)?;
+            let Batch { buffer, ends, .. } = batch;
+            items.reserve_exact(ends.len());
+            let mut start = 0;
+            let mut failure = Ok(());
+            for end in ends {
+                let descriptors = std::mem::take(&mut descriptors);
+                match message::decode_as::<T, GetError>(&buffer[start..end], descriptors) {
+                    Ok(item) => items.push(item),
+                    Err(error) if failure.is_ok() => failure = Err(error.into()),
+                    Err(_) => {}
+                }
+                start = end;
+            }
+            failure
+        };
+        let result = get();
+        (items, result)
+    }
+}
+
+/// Several items, one after the other.
+struct Batch<'a> {
+    buffer: &'a mut Vec<u8>,
+    ends: Vec<usize>,
+    max: usize,
+}
+
+impl Sink for Batch<'_> {
+    #[inline]
+    fn takes_more(&self) -> bool {
+        self.ends.len() < self.max && self.buffer.len() < BATCH_BYTES
+    }
+
+    #[inline]
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        self.buffer
+    }
+
+    #[inline]
+    fn finish_item(&mut self, _: &Header) -> Result<(), EngineError> {
+        self.ends.push(self.buffer.len());
+        Ok(())
+    }
+}
