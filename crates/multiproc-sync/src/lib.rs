@@ -25,16 +25,16 @@
 //! owner is still alive. That detects a death at any instruction, and costs a waiter a few wake-ups
 //! per second.
 //!
-//! The kernel knows which processes are alive because each holds a file lock for as long as it lives.
-//! So there is no pid that could be reused, and no helper thread. Nothing has a name in the file
-//! system, so nothing is left behind when processes are killed. The kernel's robust futexes
+//! The kernel knows which processes are alive because each holds a file lock for as long as it
+//! lives. So there is no pid that could be reused, and no helper thread. Nothing has a name in the
+//! file system, so nothing is left behind when processes are killed. The kernel's robust futexes
 //! (get_robust_list(2)) are not used: each thread has one list of them, which belongs to libc.
 //!
 //! # Fairness
 //!
-//! Locks are not strictly fair. A newcomer may overtake sleeping waiters, but a waiter that has been
-//! overtaken for a millisecond is next. Semaphores are not fair. A process that is stopped (SIGSTOP)
-//! is not dead: it keeps its locks and permits.
+//! Locks are not strictly fair. A newcomer may overtake sleeping waiters, but a waiter that has
+//! been overtaken for a millisecond is next. Semaphores are not fair. A process that is stopped
+//! (SIGSTOP) is not dead: it keeps its locks and permits.
 //!
 //! # Panics under a guard
 //!
@@ -43,10 +43,10 @@
 //!
 //! # fork(2)
 //!
-//! A child made by fork(2) after handles exist is a member of its own: it excludes its parent, and the
-//! death of either is detected. What the parent holds stays the parent's; the copies of its guards
-//! have no effect in the child. A bare clone(2), which skips the handlers of pthread_atfork(3), is not
-//! supported.
+//! A child made by fork(2) after handles exist is a member of its own: it excludes its parent, and
+//! the death of either is detected. What the parent holds stays the parent's; the copies of its
+//! guards have no effect in the child. A bare clone(2), which skips the handlers of
+//! pthread_atfork(3), is not supported.
 //!
 //! # Closed descriptors
 //!
@@ -58,8 +58,8 @@
 //! # Building other primitives
 //!
 //! [`raw`] contains the algorithms, without handles. The regions that they are placed in, and the
-//! atomics and futexes that they are made of, come from `multiproc-shm`. Under `--cfg loom`, the latter
-//! are loom's models, and the handles are left out.
+//! atomics and futexes that they are made of, come from `multiproc-shm`. Under `--cfg loom`, the
+//! latter are loom's models, and the handles are left out.
 
 #[doc(hidden)]
 pub mod fault;
