@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::engine::letters::LetterEnd;
 use crate::engine::slots::Delivered;
 use crate::error::GetError;
-use crate::inner::{Core, GetFailure};
+use crate::inner::{GetFailure, Inner};
 use crate::scratch::ScratchBuffer;
 #[cfg(doc)]
 use crate::task::Task;
@@ -31,7 +31,7 @@ pub enum DeathReason {
 ///
 /// While this exists, nobody else sees it. Dropped, it is a dead letter as before.
 pub struct DeadLetter<T> {
-    core: Arc<Core<T>>,
+    inner: Arc<Inner<T>>,
     item: Option<T>,
     task: Delivered,
     reason: DeathReason,
@@ -44,8 +44,8 @@ const HELD: usize = 64 << 20;
 
 impl<T: DeserializeOwned> DeadLetter<T> {
     /// The first ones, from the oldest on, and not much more than [`HELD`] bytes of them.
-    pub(crate) fn first(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let work = core.work();
+    pub(crate) fn first(inner: &Arc<Inner<T>>) -> Result<Vec<Self>, GetError> {
+        let work = inner.work();
         let tasks = work.tasks();
         let mut letters = Vec::new();
         let mut total = 0;
@@ -54,12 +54,11 @@ impl<T: DeserializeOwned> DeadLetter<T> {
                 break;
             }
             let mut bytes = ScratchBuffer::empty();
-            let found = tasks.take_letter(slot, &mut bytes);
-            let found = found.map_err(GetFailure::from).map_err(as_get_error)?;
+            let found = tasks.take_letter(slot, &mut bytes).map_err(GetFailure::from)?;
             let Some((task, had_descriptors)) = found else { continue };
             // From here on, it is laid back whatever happens.
             let mut letter = Self {
-                core: Arc::clone(core),
+                inner: Arc::clone(inner),
                 item: None,
                 task,
                 reason: DeathReason::Attempts,
@@ -74,13 +73,6 @@ impl<T: DeserializeOwned> DeadLetter<T> {
             letters.push(letter);
         }
         Ok(letters)
-    }
-}
-
-fn as_get_error(missed: GetFailure) -> GetError {
-    match missed {
-        GetFailure::For(error) => *error,
-        GetFailure::NotNow | GetFailure::Stalled => unreachable!("nobody waits"),
     }
 }
 
@@ -106,7 +98,7 @@ impl<T> DeadLetter<T> {
     /// How often it was delivered.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Takes it out of the queue, for good.
@@ -119,14 +111,14 @@ impl<T> DeadLetter<T> {
     /// Delivers it again, at the end, as if it had never been delivered. It counts as unfinished
     /// again. (If its descriptors are lost, it cannot be decoded, and will be a dead letter again.)
     pub fn put_again(mut self) {
-        self.end = LetterEnd::Revive { due: self.core.work().end() };
+        self.end = LetterEnd::Revive { due: self.inner.work().end() };
     }
 }
 
 impl<T> Drop for DeadLetter<T> {
     fn drop(&mut self) {
-        self.core.work().end_letter(self.task.slot, self.end);
-        self.core.ring_doorbell();
+        self.inner.work().end_letter(self.task.slot, self.end);
+        self.inner.ring_doorbell();
     }
 }
 

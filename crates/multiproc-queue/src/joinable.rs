@@ -19,9 +19,9 @@ use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
-use crate::inner::{Core, GetFailure, Wait};
+use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
 use crate::memory::TaskLimits;
-use crate::methods::{common, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::methods::{common, puts, ready_to_get, until_the_end};
 use crate::queue::{Producer, Shutdown};
 use crate::task::Task;
 
@@ -77,7 +77,7 @@ use crate::task::Task;
 /// `get` beyond that is an error, `TooManyTasks`, and takes nothing. Dead letters count; so do tasks that
 /// were [detached](Task::detach), until all of their process are done.
 pub struct JoinableQueue<T> {
-    pub(crate) core: Arc<Core<T>>,
+    pub(crate) inner: Arc<Inner<T>>,
 }
 
 impl<T> JoinableQueue<T> {
@@ -111,13 +111,13 @@ impl<T> JoinableQueue<T> {
         max_bytes: usize,
         tasks: TaskLimits,
     ) -> io::Result<Self> {
-        Ok(Self { core: Arc::new(Core::create(name, capacity, max_bytes, Some(tasks))?) })
+        Ok(Self { inner: Arc::new(Inner::create(name, capacity, max_bytes, Some(tasks))?) })
     }
 
     /// A handle that can only put. (If this one was [closed](Self::close), it is closed, too.)
     #[must_use]
     pub fn producer(&self) -> Producer<T> {
-        Producer::over(self.core.handle(true, false))
+        Producer::over(self.inner.handle(true, false))
     }
 
     /// Counts one of the tasks that this process has [detached](Task::detach) as done. Once all of them
@@ -127,7 +127,7 @@ impl<T> JoinableQueue<T> {
     ///
     /// If it was called as often as there are detached tasks.
     pub fn task_done(&self) -> Result<(), TooManyTaskDone> {
-        if self.core.detached_done() { Ok(()) } else { Err(TooManyTaskDone) }
+        if self.inner.detached_done() { Ok(()) } else { Err(TooManyTaskDone) }
     }
 
     /// Waits until all tasks are done: those that were put before, and those that are put meanwhile.
@@ -140,7 +140,7 @@ impl<T> JoinableQueue<T> {
     ///
     /// If this thread has a task itself: it would wait for its own end.
     pub fn join(&self) -> Result<(), JoinTasksError> {
-        match self.core.join(Deadline::NEVER) {
+        match self.inner.join(Deadline::NEVER) {
             Ok(()) => Ok(()),
             Err(JoinTasksTimeoutError::InTask) => Err(JoinTasksError::InTask),
             Err(JoinTasksTimeoutError::Timeout) => only_a_deadline_gives_up(),
@@ -153,7 +153,7 @@ impl<T> JoinableQueue<T> {
     ///
     /// If some tasks are not done in time, or this thread has one itself.
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), JoinTasksTimeoutError> {
-        self.core.join(Deadline::after(timeout))
+        self.inner.join(Deadline::after(timeout))
     }
 
     /// As [`join`](Self::join), until `deadline` at most.
@@ -162,38 +162,38 @@ impl<T> JoinableQueue<T> {
     ///
     /// As [`join_timeout`](Self::join_timeout).
     pub fn join_deadline(&self, deadline: Instant) -> Result<(), JoinTasksTimeoutError> {
-        self.core.join(Deadline::at(deadline))
+        self.inner.join(Deadline::at(deadline))
     }
 
     /// How many tasks are not done, whether they wait or are in work: exact at one moment during the
     /// call. Dead letters do not count.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.core.unfinished()
+        self.inner.unfinished()
     }
 
     /// So often a task is delivered at most, before it becomes a dead letter.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
-        self.core.store.tasks.map_or(1, |tasks| tasks.max_attempts)
+        self.inner.store.tasks.map_or(1, |tasks| tasks.max_attempts)
     }
 
     /// How many deliveries so far were not the first one of their task.
     #[must_use]
     pub fn redelivered(&self) -> u64 {
-        self.core.redelivered()
+        self.inner.redelivered()
     }
 
     /// How many tasks have become dead letters so far, also if they are none any more.
     #[must_use]
     pub fn died(&self) -> u64 {
-        self.core.died()
+        self.inner.died()
     }
 
     /// How many dead letters there are now.
     #[must_use]
     pub fn dead_letters_len(&self) -> usize {
-        self.core.dead()
+        self.inner.dead()
     }
 }
 
@@ -204,11 +204,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
     pub fn get(&self) -> Result<Task<T>, GetError> {
-        let core = Arc::clone(&self.core);
-        core.get_task(Wait::Deadline(Deadline::NEVER), |missed| match missed {
-            GetFailure::For(error) => *error,
-            GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
-        })
+        Arc::clone(&self.inner).get_task(Wait::FOREVER)
     }
 
     /// Takes the next task if there is one, without waiting for it.
@@ -217,11 +213,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        Arc::clone(&self.core).get_task(Wait::Now, |missed| match missed {
-            GetFailure::For(error) => (*error).into(),
-            GetFailure::NotNow => TryGetError::Empty,
-            GetFailure::Stalled => TryGetError::Stalled,
-        })
+        Arc::clone(&self.inner).get_task(Wait::Now)
     }
 
     /// Takes the next task, waiting for it for at most `timeout`, which bounds the whole call.
@@ -230,7 +222,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<Task<T>, GetTimeoutError> {
-        self.get_until(Deadline::after(timeout))
+        Arc::clone(&self.inner).get_task(Wait::for_at_most(timeout))
     }
 
     /// Takes the next task, waiting for it until `deadline` at most.
@@ -239,14 +231,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`get_timeout`](Self::get_timeout).
     pub fn get_deadline(&self, deadline: Instant) -> Result<Task<T>, GetTimeoutError> {
-        self.get_until(Deadline::at(deadline))
-    }
-
-    fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        Arc::clone(&self.core).get_task(Wait::Deadline(deadline), |missed| match missed {
-            GetFailure::For(error) => (*error).into(),
-            GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
-        })
+        Arc::clone(&self.inner).get_task(Wait::until(deadline))
     }
 
     /// All tasks to come, waiting for each. It ends when the queue does: when `get` would say
@@ -254,18 +239,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// One that cannot be decoded is an `Err`, and does not end it.
     pub fn iter(&self) -> impl Iterator<Item = Result<Task<T>, GetError>> + '_ {
-        let mut is_over = false;
-        std::iter::from_fn(move || {
-            if is_over {
-                return None;
-            }
-            let result = self.get();
-            is_over = matches!(
-                result,
-                Err(GetError::Closed | GetError::Disconnected | GetError::Corrupted(_))
-            );
-            result.map_or_else(|error| is_news(error).map(Err), |task| Some(Ok(task)))
-        })
+        until_the_end(|| self.get())
     }
 
     /// The tasks that are not delivered any more, from the oldest on: to look at, to
@@ -296,12 +270,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// If the queue is corrupted.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        DeadLetter::first(&self.core)
+        DeadLetter::first(&self.inner)
     }
-}
-
-fn is_news(error: GetError) -> Option<GetError> {
-    Some(error).filter(|error| !error.is_closed() && !error.is_disconnected())
 }
 
 common!(JoinableQueue, "joinable queue", true, true, |_, gets, is_joinable| gets && is_joinable);

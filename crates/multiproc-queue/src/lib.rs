@@ -86,8 +86,6 @@ mod memory;
 #[cfg(not(loom))]
 mod methods;
 #[cfg(not(loom))]
-mod put;
-#[cfg(not(loom))]
 mod queue;
 #[cfg(not(loom))]
 mod receipt;

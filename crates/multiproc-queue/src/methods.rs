@@ -1,8 +1,23 @@
 //! What several kinds of handles can do alike, each with its documentation: macros, so that it is
 //! written once.
 
-pub(crate) fn only_a_deadline_gives_up() -> ! {
-    unreachable!("only a deadline gives up")
+use crate::error::GetError;
+
+/// Returns what `get` returns, until that is the end of the queue, or the same error would follow
+/// forever.
+pub(crate) fn until_the_end<T>(
+    get: impl Fn() -> Result<T, GetError>,
+) -> impl Iterator<Item = Result<T, GetError>> {
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let result = get();
+        let is_end = matches!(result, Err(GetError::Closed | GetError::Disconnected));
+        is_over = is_end || matches!(result, Err(GetError::Corrupted(_)));
+        Some(result).filter(|_| !is_end)
+    })
 }
 
 /// What every handle can do.
@@ -12,7 +27,7 @@ macro_rules! common {
             /// How many items there are: exact at one moment during the call, over all processes.
             #[must_use]
             pub fn len(&self) -> usize {
-                self.core.len()
+                self.inner.len()
             }
 
             /// Whether there are no items.
@@ -25,26 +40,26 @@ macro_rules! common {
             /// room for another one before that.)
             #[must_use]
             pub fn is_full(&self) -> bool {
-                self.capacity() == Some(self.core.items())
+                self.capacity() == Some(self.inner.items())
             }
 
             /// How many items the queue holds; `None`: as many as there is room for in
             /// [`max_bytes`](Self::max_bytes).
             #[must_use]
             pub fn capacity(&self) -> Option<usize> {
-                self.core.store.capacity
+                self.inner.store.capacity
             }
 
             /// How many bytes the queue's items take at most, and so how large one can be.
             #[must_use]
             pub fn max_bytes(&self) -> usize {
-                self.core.store.max_bytes
+                self.inner.store.max_bytes
             }
 
             /// The name that the queue was made with.
             #[must_use]
             pub fn name(&self) -> Option<&str> {
-                self.core.name()
+                self.inner.name()
             }
 
             /// Ends the queue for everybody: nobody puts any more. Everybody who waits is woken, in
@@ -67,13 +82,13 @@ macro_rules! common {
             /// - A process that was stopped (SIGSTOP) in the middle of a put or a get keeps the memory
             ///   from being released. The call waits for up to a second for such a process.
             pub fn shutdown(&self, how: Shutdown) {
-                self.core.shut_down(how == Shutdown::Drain);
+                self.inner.shut_down(how == Shutdown::Drain);
             }
 
             /// Whether the queue was [shut down](Self::shutdown).
             #[must_use]
             pub fn is_shut_down(&self) -> bool {
-                self.core.store.region.control().is_shut_down()
+                self.inner.store.region.control().is_shut_down()
             }
 
             /// For a manager: how many living processes have it open, but those that stand aside; whether
@@ -81,33 +96,33 @@ macro_rules! common {
             #[doc(hidden)]
             #[must_use]
             pub fn inspect(&self) -> (usize, (bool, bool), Option<(u64, u64)>) {
-                let ring = self.core.ring();
-                let members = self.core.store.region.live_members();
+                let ring = self.inner.ring();
+                let members = self.inner.store.region.live_members();
                 (members, ring.control.has_sleepers(), ring.counts())
             }
 
             /// For a manager, which keeps it for others: its death means nothing.
             #[doc(hidden)]
             pub fn stand_aside(&self) {
-                self.core.store.region.stand_aside();
+                self.inner.store.region.stand_aside();
             }
 
             /// Whether both are handles of the same queue.
             #[must_use]
             pub fn is_same(&self, other: &Self) -> bool {
-                self.core.store.region.is_same(&other.core.store.region)
+                self.inner.store.region.is_same(&other.inner.store.region)
             }
         }
 
         impl<T> Clone for $name<T> {
             fn clone(&self) -> Self {
-                Self { core: self.core.handle($puts, $gets).into() }
+                Self { inner: self.inner.handle($puts, $gets).into() }
             }
         }
 
         impl<T> fmt::Debug for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let ring = self.core.ring();
+                let ring = self.inner.ring();
                 let (consumers_wait, producers_wait) = ring.control.has_sleepers();
                 f.debug_struct(stringify!($name))
                     .field("name", &self.name())
@@ -115,7 +130,7 @@ macro_rules! common {
                     .field("capacity", &self.capacity())
                     .field("bytes", &ring.bytes())
                     .field("max_bytes", &self.max_bytes())
-                    .field("members", &self.core.store.region.members())
+                    .field("members", &self.inner.store.region.members())
                     .field("consumers_wait", &consumers_wait)
                     .field("producers_wait", &producers_wait)
                     .field("is_shut_down", &self.is_shut_down())
@@ -125,13 +140,13 @@ macro_rules! common {
 
         impl<T> Serialize for $name<T> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                self.core.serialize(serializer)
+                self.inner.serialize(serializer)
             }
         }
 
         impl<'de, T> Deserialize<'de> for $name<T> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Ok(Self { core: Core::deserialize(deserializer, $expected, $is_right)?.into() })
+                Ok(Self { inner: Inner::deserialize(deserializer, $expected, $is_right)?.into() })
             }
         }
     };
@@ -146,7 +161,7 @@ macro_rules! puts {
             /// Other handles, clones of this one among them, are as before. When the last one that
             /// can put is closed or dropped, consumers get what is left and then `Disconnected`.
             pub fn close(&self) {
-                self.core.close();
+                self.inner.close();
             }
         }
 
@@ -164,10 +179,7 @@ macro_rules! puts {
             /// [`Encode`](PutError::Encode) error.
             #[inline]
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put(item),
-                    Err(reason) => Err(PutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::FOREVER)
             }
 
             /// Puts an item if there is room, without waiting for it.
@@ -177,10 +189,7 @@ macro_rules! puts {
             /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
             #[inline]
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.try_put(item),
-                    Err(reason) => Err(TryPutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::Now)
             }
 
             /// Puts an item, waiting for room for at most `timeout`, which bounds the whole call.
@@ -194,10 +203,7 @@ macro_rules! puts {
                 item: T,
                 timeout: Duration,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put_timeout(item, timeout),
-                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::for_at_most(timeout))
             }
 
             /// Puts an item, waiting for room until `deadline` at most.
@@ -210,10 +216,7 @@ macro_rules! puts {
                 item: T,
                 deadline: Instant,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put_deadline(item, deadline),
-                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::until(deadline))
             }
 
             /// Puts all items of an iterator, in order, waiting for room as long as it takes.
@@ -233,17 +236,17 @@ macro_rules! puts {
                 &self,
                 items: impl IntoIterator<Item = T>,
             ) -> Result<(), PutManyError<T>> {
-                self.core.put_many_if(items, || self.core.check_type())
+                self.inner.put_many_checked(items)
             }
         }
 
         /// For types that are not known to implement `Deserialize`.
         impl<T> Deref for $name<T> {
-            type Target = Core<T>;
+            type Target = Inner<T>;
 
             #[inline]
-            fn deref(&self) -> &Core<T> {
-                &self.core
+            fn deref(&self) -> &Inner<T> {
+                &self.inner
             }
         }
     };
@@ -259,10 +262,7 @@ macro_rules! gets {
             ///
             /// See [`GetError`].
             pub fn get(&self) -> Result<T, GetError> {
-                self.core.get(Wait::Deadline(Deadline::NEVER), |missed| match missed {
-                    GetFailure::For(error) => *error,
-                    GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
-                })
+                self.inner.get(Wait::FOREVER)
             }
 
             /// Takes the next item if there is one, without waiting for it.
@@ -271,11 +271,7 @@ macro_rules! gets {
             ///
             /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                self.core.get(Wait::Now, |missed| match missed {
-                    GetFailure::For(error) => (*error).into(),
-                    GetFailure::NotNow => TryGetError::Empty,
-                    GetFailure::Stalled => TryGetError::Stalled,
-                })
+                self.inner.get(Wait::Now)
             }
 
             /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
@@ -285,7 +281,7 @@ macro_rules! gets {
             /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as
             /// [`get`](Self::get).
             pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
-                self.get_until(Deadline::after(timeout))
+                self.inner.get(Wait::for_at_most(timeout))
             }
 
             /// Takes the next item, waiting for it until `deadline` at most.
@@ -294,14 +290,7 @@ macro_rules! gets {
             ///
             /// As [`get_timeout`](Self::get_timeout).
             pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetTimeoutError> {
-                self.get_until(Deadline::at(deadline))
-            }
-
-            fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                self.core.get(Wait::Deadline(deadline), |missed| match missed {
-                    GetFailure::For(error) => (*error).into(),
-                    GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
-                })
+                self.inner.get(Wait::until(deadline))
             }
 
             /// Takes up to `max` items at once, waiting for the first one as long as it takes.
@@ -314,15 +303,7 @@ macro_rules! gets {
             ///
             /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, Wait::Deadline(Deadline::NEVER)) {
-                    (items, Ok(())) => Ok(items),
-                    (items, Err(GetFailure::For(error))) => {
-                        Err(GetManyError { items, error: *error })
-                    }
-                    (_, Err(GetFailure::NotNow | GetFailure::Stalled)) => {
-                        only_a_deadline_gives_up()
-                    }
-                }
+                self.inner.get_many(max, Wait::FOREVER)
             }
 
             /// Takes up to `max` items at once, as [`get_many`](Self::get_many), without waiting: none
@@ -332,7 +313,7 @@ macro_rules! gets {
             ///
             /// As [`get_many`](Self::get_many).
             pub fn try_get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Wait::Now)
+                self.inner.get_many(max, Wait::Now)
             }
 
             /// Takes up to `max` items at once, as [`get_many`](Self::get_many), waiting for the first
@@ -346,16 +327,7 @@ macro_rules! gets {
                 max: usize,
                 timeout: Duration,
             ) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Wait::Deadline(Deadline::after(timeout)))
-            }
-
-            fn get_many_until(&self, max: usize, until: Wait) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, until) {
-                    (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
-                    (items, Err(GetFailure::For(error))) => {
-                        Err(GetManyError { items, error: *error })
-                    }
-                }
+                self.inner.get_many(max, Wait::for_at_most(timeout))
             }
 
             /// All items to come, waiting for each. It ends when the queue does: when `get` would say
@@ -363,24 +335,7 @@ macro_rules! gets {
             ///
             /// An item that cannot be decoded is an `Err`, and does not end it.
             pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + '_ {
-                let mut is_over = false;
-                std::iter::from_fn(move || {
-                    if is_over {
-                        return None;
-                    }
-                    match self.get() {
-                        Err(GetError::Closed | GetError::Disconnected) => {
-                            is_over = true;
-                            None
-                        }
-                        // The same would come for ever.
-                        result @ Err(GetError::Corrupted(_)) => {
-                            is_over = true;
-                            Some(result)
-                        }
-                        result => Some(result),
-                    }
-                })
+                until_the_end(|| self.get())
             }
         }
     };
@@ -392,15 +347,15 @@ macro_rules! ready_to_get {
     ($name:ident) => {
         impl<T> Source for $name<T> {
             fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
-                self.core.watch_consumer(add);
+                self.inner.watch_consumer(add);
             }
 
             fn prepare(&self) -> io::Result<bool> {
-                self.core.prepare_to_get()
+                self.inner.prepare_to_get()
             }
 
             fn woken(&self) -> io::Result<bool> {
-                self.core.prepare_to_get()
+                self.inner.prepare_to_get()
             }
 
             /// The doorbell may be lost with a producer that is killed.

@@ -7,7 +7,6 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::Source;
-use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,8 +16,8 @@ use crate::error::{
     GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
-use crate::inner::{Core, GetFailure, Wait};
-use crate::methods::{common, gets, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::inner::{Inner, Wait};
+use crate::methods::{common, gets, puts, ready_to_get, until_the_end};
 
 /// How a queue ends; see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +58,7 @@ pub enum Shutdown {
 /// and drop the `Queue` itself. Or say when it is over: [`close`](Self::close) for this handle,
 /// [`shutdown`](Self::shutdown) for everybody.
 pub struct Queue<T> {
-    core: Core<T>,
+    inner: Inner<T>,
 }
 
 /// A handle of a [`Queue`] that can put and not get.
@@ -82,7 +81,7 @@ pub struct Queue<T> {
 /// # }
 /// ```
 pub struct Producer<T> {
-    core: Core<T>,
+    inner: Inner<T>,
 }
 
 /// A handle of a [`Queue`] that can get and not put.
@@ -95,7 +94,7 @@ pub struct Producer<T> {
 ///   producer waits for room or asks for the length, or within its next 1024 puts. From then on, every
 ///   producer gets `Disconnected` at its next put.
 pub struct Consumer<T> {
-    core: Core<T>,
+    inner: Inner<T>,
 }
 
 impl<T> Queue<T> {
@@ -142,25 +141,25 @@ impl<T> Queue<T> {
         capacity: Option<usize>,
         max_bytes: usize,
     ) -> io::Result<Self> {
-        Ok(Self { core: Core::create(name, capacity, max_bytes, None)? })
+        Ok(Self { inner: Inner::create(name, capacity, max_bytes, None)? })
     }
 
     /// A handle that can only put. (If this one was [closed](Self::close), it is closed, too.)
     #[must_use]
     pub fn producer(&self) -> Producer<T> {
-        Producer { core: self.core.handle(true, false) }
+        Producer { inner: self.inner.handle(true, false) }
     }
 
     /// A handle that can only get.
     #[must_use]
     pub fn consumer(&self) -> Consumer<T> {
-        Consumer { core: self.core.handle(false, true) }
+        Consumer { inner: self.inner.handle(false, true) }
     }
 }
 
 impl<T> Producer<T> {
-    pub(crate) fn over(core: Core<T>) -> Self {
-        Self { core }
+    pub(crate) fn over(inner: Inner<T>) -> Self {
+        Self { inner }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::slot::Slot;
 use crate::engine::slots::Delivered;
-use crate::inner::Core;
+use crate::inner::Inner;
 use crate::task::Task;
 
 /// Completes one task, from any thread of the process that got it: see [`Task::into_parts`].
@@ -30,9 +30,9 @@ trait Completes: Send + Sync {
     fn put_back(&self, slot: Slot);
 }
 
-impl<T> Completes for Core<T> {
+impl<T> Completes for Inner<T> {
     fn task_done(&self, slot: Slot) {
-        self.work().detached_done(&[slot]);
+        self.work().ack_detached(&[slot]);
     }
 
     fn put_back(&self, slot: Slot) {
@@ -42,7 +42,7 @@ impl<T> Completes for Core<T> {
 
 impl Receipt {
     /// The receipt of a task that was detached.
-    pub(crate) fn of<T: 'static>(queue: Arc<Core<T>>, task: Delivered) -> Self {
+    pub(crate) fn of<T: 'static>(queue: Arc<Inner<T>>, task: Delivered) -> Self {
         Self { queue, task, is_done: false }
     }
 
@@ -58,7 +58,7 @@ impl Receipt {
     /// Returns how often the task was delivered, this time included: 1 at first.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Returns the task's [`id`](Task::id).
@@ -112,8 +112,8 @@ impl<T: 'static> Task<T> {
     /// # }
     /// ```
     pub fn into_parts(self) -> (T, Receipt) {
-        let (core, item, task) = self.dismantle();
-        core.work().tasks().detach(task.slot);
-        (item, Receipt::of(core, task))
+        let (inner, item, task) = self.dismantle();
+        inner.work().tasks().detach(task.slot);
+        (item, Receipt::of(inner, task))
     }
 }

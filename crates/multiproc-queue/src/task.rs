@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::dead_letter::DeadLetter;
 use crate::engine::slots::Delivered;
 use crate::error::PutError;
-use crate::inner::Core;
+use crate::inner::Inner;
 use crate::joinable::JoinableQueue;
 use crate::queue::{Producer, Queue};
 
@@ -32,7 +32,7 @@ use crate::queue::{Producer, Queue};
 /// It belongs to the thread that got it, as the guard of a lock does. To pass the item on,
 /// take it [apart](Self::into_parts): the receipt goes along.
 pub struct Task<T> {
-    core: Arc<Core<T>>,
+    inner: Arc<Inner<T>>,
     /// Taken when it ends.
     item: Option<T>,
     task: Delivered,
@@ -41,14 +41,14 @@ pub struct Task<T> {
 
 impl<T> Task<T> {
     #[inline]
-    pub(crate) fn new(core: Arc<Core<T>>, item: T, task: Delivered) -> Self {
-        Self { core, item: Some(item), task, thread: PhantomData }
+    pub(crate) fn new(inner: Arc<Inner<T>>, item: T, task: Delivered) -> Self {
+        Self { inner, item: Some(item), task, thread: PhantomData }
     }
 
     /// The task is done. When this returns, it is never delivered again.
     #[inline]
     pub fn task_done(mut self) {
-        self.core.work().done(self.task.slot);
+        self.inner.work().ack(self.task.slot);
         self.item = None;
     }
 
@@ -89,15 +89,15 @@ impl<T> Task<T> {
     /// has no such limits: a [`Receipt`](crate::Receipt) completes one task at once.
     #[must_use]
     pub fn detach(self) -> T {
-        let (core, item, task) = self.dismantle();
-        core.detach(task.slot);
+        let (inner, item, task) = self.dismantle();
+        inner.detach(task.slot);
         item
     }
 
     /// The parts, of which the task's end is the caller's affair.
-    pub(crate) fn dismantle(mut self) -> (Arc<Core<T>>, T, Delivered) {
+    pub(crate) fn dismantle(mut self) -> (Arc<Inner<T>>, T, Delivered) {
         match self.item.take() {
-            Some(item) => (Arc::clone(&self.core), item, self.task),
+            Some(item) => (Arc::clone(&self.inner), item, self.task),
             None => unreachable!("taken only when it ends"),
         }
     }
@@ -105,7 +105,7 @@ impl<T> Task<T> {
     /// How often it was delivered, this time included: 1 at first.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Tells it from all other tasks of its queue, and is the same each time it is delivered.
@@ -133,7 +133,7 @@ impl<T> DerefMut for Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if self.item.take().is_some() {
-            self.core.put_task_back(self.task.slot);
+            self.inner.put_task_back(self.task.slot);
         }
     }
 }

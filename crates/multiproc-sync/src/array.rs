@@ -1,4 +1,4 @@
-//! A table of plain data in shared memory, without a lock.
+//! A table of plain values in shared memory, without a lock.
 
 use std::fmt;
 use std::io;
@@ -13,13 +13,19 @@ use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64};
 use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
 
-/// A table of values in shared memory, of fixed length: what Python calls `Array`, without its lock.
+/// A table of values in shared memory, of fixed length. Python calls it `Array`; this one has no
+/// lock.
 ///
-/// `T` is plain data: `bytemuck`'s `Pod`. Values are copied in and out. Whoever reads while another
-/// process writes the same place may get a mix of the old and the new bytes: guard the table with a
-/// [`Lock`](crate::Lock), or give each process places of its own.
+/// `T` is plain data: `bytemuck`'s `Pod`. Values are copied in and out. A process that reads a
+/// value while another one writes it may get a mix of old and new bytes. Protect the table with a
+/// [`Lock`](crate::Lock), or let each process write values of its own.
 ///
-/// A process that dies in the middle of a write leaves such a mix.
+/// # When a process dies
+///
+/// A process that dies within a write leaves a mix of old and new bytes in the values that it
+/// wrote.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Shared;
@@ -32,12 +38,13 @@ use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Array")]
 pub struct Shared<T> {
     region: Region<SharedControl>,
     values: PhantomData<T>,
 }
 
-/// It has data alone.
+/// The control block, which is empty: there is only data.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct SharedControl {
@@ -49,23 +56,23 @@ placed!(SharedControl { unused });
 impl Control for SharedControl {
     const KIND: u32 = u32::from_le_bytes(*b"DATA");
     const NAME: &'static str = "shared table";
-    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the value's size
+    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the size of `T`
 
-    /// Nobody owns anything of it.
+    /// Nothing of a table has an owner.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
 impl<T: Pod> Shared<T> {
-    /// A new table with these values, and this length for ever.
+    /// Creates a table with these values. Its length does not change.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     ///
     /// # Panics
     ///
-    /// If `T` has no bytes.
+    /// Panics if `T` has size 0.
     pub fn new(values: &[T]) -> io::Result<Self> {
         assert!(size_of::<T>() > 0, "there is nothing to share of a type without bytes");
         let region = Region::create(size_of_val(values), |_: &SharedControl| {})?;
@@ -74,23 +81,23 @@ impl<T: Pod> Shared<T> {
         Ok(table)
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.region.data().len() / size_of::<T>()
     }
 
-    /// Whether there are none.
+    /// Returns true if the table has no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The value at `index`.
+    /// Returns the value at `index`.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if `index` is out of bounds.
     #[must_use]
     pub fn get(&self, index: usize) -> T {
         let mut value = [T::zeroed()];
@@ -102,16 +109,24 @@ impl<T: Pod> Shared<T> {
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if `index` is out of bounds.
     pub fn set(&self, index: usize, value: T) {
         self.write(index, &[value]);
     }
 
-    /// Copies the values from `start` into `values`.
+    /// Copies values from the table, beginning at index `start`, into `values`.
     ///
     /// # Panics
     ///
-    /// If there are not so many.
+    /// Panics if the range is out of bounds.
+    ///
+    /// ```
+    /// let table = multiproc_sync::Shared::new(&[1u32, 2, 3, 4])?;
+    /// let mut middle = [0; 2];
+    /// table.read(1, &mut middle);
+    /// assert_eq!(middle, [2, 3]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn read(&self, start: usize, values: &mut [T]) {
         self.check(start, values.len());
         let bytes = cast_slice_mut(values);
@@ -122,11 +137,18 @@ impl<T: Pod> Shared<T> {
         }
     }
 
-    /// Copies `values` to `start` and behind.
+    /// Copies `values` into the table, beginning at index `start`.
     ///
     /// # Panics
     ///
-    /// If they do not fit.
+    /// Panics if the range is out of bounds.
+    ///
+    /// ```
+    /// let table = multiproc_sync::Shared::new(&[0u32; 4])?;
+    /// table.write(2, &[7, 8]);
+    /// assert_eq!(table.to_vec(), [0, 0, 7, 8]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn write(&self, start: usize, values: &[T]) {
         self.check(start, values.len());
         let bytes = cast_slice(values);
@@ -137,7 +159,7 @@ impl<T: Pod> Shared<T> {
         }
     }
 
-    /// A copy of all values.
+    /// Returns a copy of all values.
     #[must_use]
     pub fn to_vec(&self) -> Vec<T> {
         let mut values = vec![T::zeroed(); self.len()];
@@ -154,8 +176,8 @@ impl<T: Pod> Shared<T> {
     }
 }
 
-/// Copies out from byte `at`, one atomic after the other: threads of this process may be writing, and
-/// a plain copy would be a data race.
+/// Copies out from byte `at`, as one atomic load after the other: threads of this process may be
+/// writing, so a plain copy would be a data race.
 fn read_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &mut [u8]) {
     const { assert!(size_of::<A>() == size_of::<A::Value>()) };
     let words = &region.data_as::<A>()[at / size_of::<A>()..];
@@ -164,7 +186,7 @@ fn read_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &mut
     }
 }
 
-/// Copies in to byte `at`, likewise.
+/// Copies in to byte `at`, as one atomic store after the other.
 fn write_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &[u8]) {
     let words = &region.data_as::<A>()[at / size_of::<A>()..];
     for (chunk, word) in bytes.chunks_exact(size_of::<A>()).zip(words) {

@@ -1,4 +1,4 @@
-//! A number in shared memory, without a lock.
+//! An atomic number in shared memory.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,15 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 use multiproc_shm::region::{Control, Region};
 use serde::{Deserialize, Serialize};
 
-/// A number in shared memory that processes change without a lock: a counter, a flag, a ticket.
+/// An atomic 64-bit number in shared memory: a counter, a flag, a ticket.
 ///
-/// Each operation is one step: a process that dies has done it or not. All are sequentially
-/// consistent.
+/// All operations are sequentially consistent.
+///
+/// # When a process dies
+///
+/// Each operation is one atomic step, which a process that dies has made or not.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Atomic;
@@ -23,12 +28,15 @@ use serde::{Deserialize, Serialize};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "AtomicU64")]
+#[doc(alias = "Value")]
+#[doc(alias = "counter")]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Atomic {
     region: Region<AtomicControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct AtomicControl {
@@ -41,17 +49,17 @@ impl Control for AtomicControl {
     const KIND: u32 = u32::from_le_bytes(*b"ATOM");
     const NAME: &'static str = "atomic number";
 
-    /// Nobody owns anything of it.
+    /// Nothing of a number has an owner.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
 impl Atomic {
-    /// A new number.
+    /// Creates a number with this value.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new(value: u64) -> io::Result<Self> {
         let set_up = |control: &AtomicControl| control.number.store(value, Ordering::Relaxed);
         Ok(Self { region: Region::create(0, set_up)? })
@@ -61,39 +69,53 @@ impl Atomic {
         &self.region.control().number
     }
 
-    /// The number at this moment.
+    /// Returns the current value.
     #[must_use]
     pub fn load(&self) -> u64 {
         self.number().load(Ordering::SeqCst)
     }
 
-    /// Sets the number.
+    /// Sets the value.
     pub fn store(&self, value: u64) {
         self.number().store(value, Ordering::SeqCst);
     }
 
-    /// Sets the number, and gives the one before.
+    /// Sets the value, and returns the previous one.
     pub fn swap(&self, value: u64) -> u64 {
         self.number().swap(value, Ordering::SeqCst)
     }
 
-    /// Adds, wrapping around, and gives the number before.
-    #[allow(clippy::must_use_candidate)] // adding is something by itself
+    /// Adds to the value, wrapping around on overflow, and returns the previous one.
+    ///
+    /// ```
+    /// let tickets = multiproc_sync::Atomic::new(1)?;
+    /// assert_eq!(tickets.fetch_add(1), 1);
+    /// assert_eq!(tickets.fetch_add(1), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[allow(clippy::must_use_candidate)] // adding has an effect of its own
     pub fn fetch_add(&self, value: u64) -> u64 {
         self.number().fetch_add(value, Ordering::SeqCst)
     }
 
-    /// Subtracts, wrapping around, and gives the number before.
-    #[allow(clippy::must_use_candidate)] // subtracting is something by itself
+    /// Subtracts from the value, wrapping around on overflow, and returns the previous one.
+    #[allow(clippy::must_use_candidate)] // subtracting has an effect of its own
     pub fn fetch_sub(&self, value: u64) -> u64 {
         self.number().fetch_sub(value, Ordering::SeqCst)
     }
 
-    /// Sets the number to `new` if it is `current`, and gives the one before.
+    /// Sets the value to `new` if it is `current`, and returns the previous one.
     ///
     /// # Errors
     ///
-    /// If it was not `current`: the number that it was.
+    /// Returns the actual value if it was not `current`.
+    ///
+    /// ```
+    /// let state = multiproc_sync::Atomic::new(1)?;
+    /// assert_eq!(state.compare_exchange(1, 2), Ok(1));
+    /// assert_eq!(state.compare_exchange(1, 3), Err(2));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
         self.number().compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The public lock: the raw one, placed in a region.
+//! The handle of a lock: a raw lock, placed in a region.
 
 use std::fmt;
 use std::io;
@@ -17,24 +17,27 @@ use multiproc_shm::placed;
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 
-/// A lock between processes: one holds it at a time.
+/// A mutual exclusion lock between processes and threads, without data of its own.
 ///
-/// Clones, and what other processes receive, are the same lock. It guards no data of its own; what
-/// belongs to it is the program's agreement. A guard releases when it is dropped.
+/// Clones and received handles are the same lock. Dropping the guard releases it. Use a
+/// [`Mutex`](crate::Mutex) for a lock with the value that it protects.
 ///
 /// # When a process dies
 ///
-/// If the holder dies, or panics under the guard, the next `lock` returns [`Abandoned`], which carries
-/// the guard: at once if it comes later, within about 100 ms if it was waiting. A waiter that dies
-/// changes nothing. A holder that is merely stopped (SIGSTOP) keeps the lock.
+/// If the holder dies, or panics under the guard, the next acquirer gets [`Abandoned`], which
+/// contains the guard. A process that was already waiting gets it within about 100 ms. A waiter
+/// that dies has no effect. A holder that is stopped (SIGSTOP) is not dead, and keeps the lock.
 ///
 /// # Ordering and fairness
 ///
-/// What a holder wrote to shared memory before it unlocked is visible to the next one. A newcomer may
-/// overtake waiters that sleep; a waiter that has been overtaken for a millisecond is next.
+/// What a holder wrote to shared memory before it unlocked is visible to the next holder. A
+/// newcomer may overtake sleeping waiters, but a waiter that has been overtaken for a millisecond
+/// is next.
 ///
-/// The lock belongs to the process. Locking it twice in one process waits for the first guard, in
-/// another thread or for ever in the same one, as Python's `multiprocessing.Lock` does.
+/// The lock is not re-entrant: a thread that locks it twice waits for itself indefinitely, as with
+/// Python's `multiprocessing.Lock`. See [`RLock`](crate::RLock).
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Lock;
@@ -42,7 +45,7 @@ use multiproc_shm::region::{Control, Region};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let lock = Lock::new()?;
-/// let guard = lock.lock().expect("nobody died inside");
+/// let guard = lock.lock().expect("no holder died");
 /// let same = lock.clone();
 /// assert!(same.try_lock().unwrap_err().is_would_block());
 /// assert!(same.lock_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
@@ -51,12 +54,14 @@ use multiproc_shm::region::{Control, Region};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "robust mutex")]
+#[doc(alias = "EOWNERDEAD")]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Lock {
     region: Region<LockControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct LockControl {
@@ -77,17 +82,17 @@ impl Control for LockControl {
 }
 
 impl Lock {
-    /// A new lock, which nobody holds.
+    /// Creates a lock that is free.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new() -> io::Result<Self> {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    lock_methods!(LockGuard<'_>);
+    lock_methods!(LockGuard<'_>, "Lock::new()",);
 
     #[inline]
     fn robust(&self) -> Robust<'_, LockControl> {
@@ -123,7 +128,7 @@ impl fmt::Debug for Lock {
     }
 }
 
-/// The lock is held while this lives, and released when it is dropped.
+/// A guard of a [`Lock`], which is released when the guard is dropped.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct LockGuard<'a> {
     held: Held<'a>,

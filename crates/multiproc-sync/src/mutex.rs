@@ -1,4 +1,4 @@
-//! A lock with the data it guards.
+//! A lock with the value that it protects.
 
 use std::fmt;
 use std::io;
@@ -21,18 +21,22 @@ use multiproc_shm::region::{Control, Region};
 
 use multiproc_shm::failpoint;
 
-/// A value in shared memory, and the lock that guards it: what Python calls `Value`.
+/// A value in shared memory, and the lock that protects it. Python calls it `Value`.
 ///
-/// `T` is plain data: `bytemuck`'s `Pod`, which can be derived for structs without padding, pointers
-/// and invalid bit patterns. The guard has a copy of it; what was changed in there is written back
-/// when the guard is dropped. So other processes never see a value in the making.
+/// `T` is plain data: `bytemuck`'s `Pod`, which can be derived for structs without padding,
+/// pointers and invalid bit patterns. The guard contains a copy of the value, which is written back
+/// when the guard is dropped, if it was changed. So other processes never see a half-changed value.
 ///
 /// # When a process dies
 ///
-/// As with a [`Lock`](crate::Lock), the next one that locks gets [`Abandoned`], with the guard. The
-/// value is then as the last holder found it, unless it died while it wrote its own back (which
-/// takes about as long as a memcpy of the value): then it may be a mix of both. A panic under the guard
-/// counts as a death, and nothing is written back.
+/// As with a [`Lock`](crate::Lock), the next acquirer gets [`Abandoned`], which contains the guard.
+/// The value is then the one that the dead holder had found. Only if that process died within
+/// writing its value back (which takes about as long as a memcpy of it), the value may be a mix of
+/// both. A panic under the guard counts as a death, and nothing is written back.
+///
+/// Ordering and fairness are those of [`Lock`](crate::Lock).
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Mutex;
@@ -44,12 +48,15 @@ use multiproc_shm::failpoint;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Value")]
+#[doc(alias = "robust mutex")]
+#[doc(alias = "EOWNERDEAD")]
 pub struct Mutex<T> {
     region: Region<MutexControl>,
     value: PhantomData<T>,
 }
 
-/// What its members share, beside the bytes of the value.
+/// The control block; the value is the region's data.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct MutexControl {
@@ -63,7 +70,7 @@ placed!(MutexControl { lock });
 impl Control for MutexControl {
     const KIND: u32 = u32::from_le_bytes(*b"MUTX");
     const NAME: &'static str = "mutex";
-    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the value's size
+    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the size of `T`
 
     fn release_slot(&self, _: &[AtomicU32], slot: usize) {
         self.lock.release_slot(slot);
@@ -71,19 +78,19 @@ impl Control for MutexControl {
 }
 
 impl<T: Pod> Mutex<T> {
-    /// A new mutex, which nobody holds.
+    /// Creates a mutex that is free, with this value.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new(value: T) -> io::Result<Self> {
         let region = Region::create(size_of::<T>(), |_: &MutexControl| {})?;
         region.data().copy_in(0, bytes_of(&value));
         Ok(Self { region, value: PhantomData })
     }
 
-    lock_methods!(MutexGuard<'_, T>);
+    lock_methods!(MutexGuard<'_, T>, "Mutex::new(0u32)",);
 
     #[inline]
     fn acquire<'a, E: From<Abandoned<MutexGuard<'a, T>>>>(
@@ -138,14 +145,16 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
     }
 }
 
-/// A [`Mutex`] is held while this lives. It dereferences to a copy of the value, which is written
-/// back when it is dropped, if it was changed.
+/// A guard of a [`Mutex`], which is released when the guard is dropped.
+///
+/// It dereferences to a copy of the value. Dropping the guard writes the copy back, if it was
+/// borrowed mutably.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T: Pod> {
     mutex: &'a Mutex<T>,
     value: T,
     is_changed: bool,
-    /// Dropped last: the value is back before the lock is free.
+    /// Dropped last: the value is written back before the lock is released.
     held: Held<'a>,
 }
 

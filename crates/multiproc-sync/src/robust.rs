@@ -1,4 +1,4 @@
-//! Taking a lock whose holder may be dead: what all locks of this crate have in common.
+//! Acquiring a lock whose holder may be dead: what all locks of this crate have in common.
 
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{Deadline, OWNER_RECHECK};
@@ -7,7 +7,7 @@ use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::raw::Busy;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 
-/// The lock of a handle, and the region that knows whether its holder is alive.
+/// The lock of a handle, and the region that tells whether its holder is alive.
 pub(crate) struct Robust<'a, C> {
     pub(crate) lock: &'a RawLock,
     pub(crate) region: &'a Region<C>,
@@ -23,15 +23,15 @@ impl<C> Clone for Robust<'_, C> {
 impl<C> Copy for Robust<'_, C> {}
 
 impl<C: Control> Robust<'_, C> {
-    /// Takes the lock, waiting for it as long as it takes.
+    /// Acquires the lock, and waits for it indefinitely.
     ///
     /// # Panics
     ///
-    /// If the region's descriptor was closed by other code, and the holder may be dead.
+    /// Panics if other code has closed the region's descriptor and the holder may be dead.
     #[inline]
     pub(crate) fn lock(self) -> Acquired {
         loop {
-            // Without a deadline it ends with the lock taken.
+            // Without a deadline, only a closed descriptor is an error.
             if let Ok(acquired) = self.lock.lock(self.region, Deadline::NEVER, OWNER_RECHECK) {
                 return acquired;
             }
@@ -39,13 +39,13 @@ impl<C: Control> Robust<'_, C> {
         }
     }
 
-    /// Takes the lock if it is free, or its holder is dead.
+    /// Acquires the lock if it is free or its holder is dead.
     #[inline]
     pub(crate) fn try_lock<G>(self) -> Result<Acquired, TryLockError<G>> {
         self.lock.try_lock(self.region).map_err(|Busy| TryLockError::WouldBlock)
     }
 
-    /// Takes the lock, waiting until `deadline` at most.
+    /// Acquires the lock, and waits for it until `deadline` at most.
     #[inline]
     pub(crate) fn lock_until<G>(self, deadline: Deadline) -> Result<Acquired, LockTimeoutError<G>> {
         let acquired = self.lock.lock(self.region, deadline, OWNER_RECHECK);
@@ -53,7 +53,7 @@ impl<C: Control> Robust<'_, C> {
     }
 }
 
-/// The guard, or an error that carries it if a holder died.
+/// Returns the guard, or an error that contains it if a holder died.
 #[inline]
 pub(crate) fn checked<G, E: From<Abandoned<G>>>(guard: G, is_abandoned: bool) -> Result<G, E> {
     if is_abandoned { Err(Abandoned { guard }.into()) } else { Ok(guard) }
