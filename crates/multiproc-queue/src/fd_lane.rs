@@ -5,8 +5,8 @@
 //! when the last copy of the other is closed, however that came about, the lane is also how the end
 //! of all producers, or of all consumers, is noticed.
 //!
-//! A packet with tag 0 is the doorbell: it wakes those who wait for the queue with poll(2). It is rung
-//! only if somebody asked for it.
+//! A packet with tag 0 is the doorbell: it wakes those who wait for the queue with poll(2). It is
+//! rung only if somebody asked for it.
 //!
 //! [unix(7)]: https://man7.org/linux/man-pages/man7/unix.7.html
 
@@ -51,8 +51,8 @@ pub(crate) enum Role {
 
 /// One end, as this process has it. When it is closed, those who may wait for it in vain are woken.
 pub(crate) struct End {
-    /// Taken when it is dropped, and not before. Checked: what is received, discarded or shut down must
-    /// not be the program's, if other code has closed the descriptor.
+    /// Taken when it is dropped, and not before. Checked: what is received, discarded or shut down
+    /// must not be the program's, if other code has closed the descriptor.
     socket: Option<CheckedFd>,
     role: Role,
     region: Region<Control>,
@@ -75,8 +75,8 @@ impl End {
         if !is_packets {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "expected the descriptor lane of a multiproc queue, got a descriptor that is no \
-                 Unix socket for packets",
+                "expected the descriptor lane of a multiproc queue, got a descriptor that is not a \
+                 Unix SEQPACKET socket",
             ));
         }
         Self::new(socket, role, region)
@@ -121,8 +121,8 @@ impl End {
         self.poll_now().contains(PollFlags::IN)
     }
 
-    /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the lane as
-    /// fast as it is drained. If the doorbell was among them, it will be rung again.
+    /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the
+    /// lane as fast as it is drained. If the doorbell was among them, it will be rung again.
     pub(crate) fn drain(&self, deadline: Deadline) {
         self.region.control().ask_again(now());
         while !deadline.is_past() {
@@ -274,7 +274,8 @@ impl Incoming for IncomingFds<'_> {
             if is_packet && found != DOORBELL && is_newer {
                 return self.is_missing();
             }
-            // A doorbell, or what a dead producer left. (Nothing at all is the end of all producers.)
+            // A doorbell, or what a dead producer left. (Nothing at all is the end of all
+            // producers.)
             drop(control);
             if found == DOORBELL {
                 self.end.region.control().ask_again(now());

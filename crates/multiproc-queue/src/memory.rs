@@ -8,8 +8,8 @@
 //! | behind them, if it is joinable | the slots of tasks, 64 bytes each |
 //! | at the next page | their places, those of each size together: see [`CLASSES`] |
 //!
-//! All but the first page is touched only when it is needed. If a queue's items fit into the hot ring
-//! all together, it has no more than that.
+//! All but the first page is touched only when it is needed. If a queue's items fit into the hot
+//! ring all together, it has no more than that.
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -155,7 +155,7 @@ impl Store {
                 return error;
             }
             let text = format!(
-                "{error} (how much address space a queue needs follows from its `max_bytes`: {max_bytes})"
+                "{error} (the address space of a queue depends on its `max_bytes`: {max_bytes})"
             );
             io::Error::new(error.kind(), text)
         })?;
@@ -188,8 +188,8 @@ impl Store {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "expected a multiproc queue, got one that says it holds {capacity:?} items in \
-                     {max_bytes} bytes, in shared memory of {size} bytes"
+                    "expected a multiproc queue, got one of {capacity:?} items in {max_bytes} bytes, \
+                     in shared memory of {size} bytes"
                 ),
             ));
         }
