@@ -322,7 +322,7 @@ impl Places for Store {
 
     fn give_back(&self, class: usize, slots: Range<usize>) {
         let len = slots.len() * CLASSES[class].bytes;
-        // If the kernel should refuse, the memory stays taken: no more.
+        // If the kernel refuses, the memory stays in use, which is harmless.
         let _ = self.region.give_back(self.place(class, slots.start), len);
     }
 }
