@@ -163,6 +163,17 @@ impl Manager {
     }
 
     /// Returns a builder, which sets the address, the allowed users and the limits.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::builder().max_objects(10).start()?;
+    /// assert!(manager.process().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> ManagerBuilder {
         ManagerBuilder::new()
     }
@@ -177,6 +188,18 @@ impl Manager {
     }
 
     /// Returns the address of the manager.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let other = Manager::connect(manager.address())?;
+    /// assert_eq!(other.address(), manager.address());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.this.address
@@ -467,20 +490,99 @@ macro_rules! opens {
 
 opens! {
     /// Opens the [`Lock`] of this name. If there is none, creates one.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let printer = manager.lock("printer")?;
+    /// let guard = printer.lock().expect("no holder has died");
+    /// drop(guard);
+    /// # Ok(())
+    /// # }
+    /// ```
     lock Lock()
     /// Opens the [`RLock`] of this name. If there is none, creates one.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let tree = manager.rlock("tree")?;
+    /// let outer = tree.lock().expect("no holder has died");
+    /// let inner = tree.lock().expect("no holder has died");
+    /// drop((inner, outer));
+    /// # Ok(())
+    /// # }
+    /// ```
     rlock RLock()
     /// Opens the [`Semaphore`] of this name. If there is none, creates one with this value.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let ready = manager.semaphore("ready", 0)?;
+    /// ready.release(1)?;
+    /// ready.acquire();
+    /// # Ok(())
+    /// # }
+    /// ```
     semaphore Semaphore(value)
     /// Opens the [`BoundedSemaphore`] of this name. If there is none, creates one with this number
     /// of permits.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let slots = manager.bounded_semaphore("slots", 2)?;
+    /// let permit = slots.acquire();
+    /// assert_eq!(slots.available(), 1);
+    /// drop(permit);
+    /// # Ok(())
+    /// # }
+    /// ```
     bounded_semaphore BoundedSemaphore(permits)
     /// Opens the [`Event`] of this name. If there is none, creates one.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let started = manager.event("started")?;
+    /// started.set();
+    /// started.wait();
+    /// # Ok(())
+    /// # }
+    /// ```
     event Event()
     /// Opens the [`Condition`] of this name. If there is none, creates one.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let changed = manager.condition("changed")?;
+    /// let guard = changed.lock().expect("no holder has died");
+    /// changed.notify_all();
+    /// drop(guard);
+    /// # Ok(())
+    /// # }
+    /// ```
     condition Condition()
     /// Opens the [`Barrier`] of this name. If there is none, creates one for this number of
     /// parties.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = multiproc::Manager::start()?;
+    /// let barrier = manager.barrier("start", 1)?;
+    /// barrier.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     barrier Barrier(parties)
 }
 

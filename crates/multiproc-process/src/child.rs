@@ -144,6 +144,18 @@ impl Child {
 
     /// Returns the process ID. After the child has ended, the ID may belong to another process: use
     /// this handle to signal it and to wait for it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| std::process::id(), ())?;
+    /// let pid = worker.pid();
+    /// assert_eq!(worker.join()?, pid);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.this.pid.as_raw_pid().unsigned_abs()
@@ -421,6 +433,18 @@ impl Child {
     }
 
     /// Sends SIGINT, as Ctrl-C does. The child may handle it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.interrupt()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(2, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

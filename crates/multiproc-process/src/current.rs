@@ -80,6 +80,18 @@ pub fn current_process() -> CurrentProcess {
 }
 
 /// The calling process. Returned by [`current_process`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::current_process;
+///
+/// let current = current_process();
+/// println!("{} has the process ID {}", current.name(), current.pid());
+/// assert!(!current.is_daemon());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct CurrentProcess {
     identity: Option<&'static Identity>,
