@@ -12,7 +12,7 @@ use rustix::process::getpid;
 use rustix::thread::{gettid, set_name};
 use serde::{Deserialize, Serialize};
 
-use crate::child::{open_pidfd, wait_readable};
+use crate::pidfd::{open_pidfd, wait_readable};
 
 /// What the parent sends to a child about both processes.
 #[derive(Debug, Serialize, Deserialize)]
