@@ -117,7 +117,7 @@ fn spawn_at_the_process_limit_fails_and_works_later() {
         }
         // The folders of the program may be closed to other users.
         let mut command = Command::new("/proc/self/exe");
-        command.args(["without_processes", "--nocapture"]).env("INNER", "1").uid(NOBODY);
+        command.args(["spawn_at_the_process_limit", "--nocapture"]).env("INNER", "1").uid(NOBODY);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
