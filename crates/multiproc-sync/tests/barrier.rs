@@ -1,6 +1,7 @@
 //! The barrier between processes, and what happens when they die.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,8 +136,7 @@ fn the_last_one_leads() {
 #[test]
 fn there_are_between_one_and_the_most_parties() {
     for n in [0, Barrier::MAX + 1, u32::MAX] {
-        let text = Barrier::new(n).unwrap_err().to_string();
-        assert_eq!(text, format!("a barrier has between 1 and 65535 parties, not {n}"));
+        assert_eq!(Barrier::new(n).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     assert_eq!(Barrier::new(Barrier::MAX).unwrap().parties(), 65535);
 }
@@ -147,9 +147,8 @@ fn who_runs_out_of_time_breaks_it() {
     let barrier = Barrier::new(4).unwrap();
     let children = sleepers::<2>(&barrier);
     let start = Instant::now();
-    let text = barrier.wait_timeout(Duration::from_millis(30)).unwrap_err().to_string();
+    barrier.wait_timeout(Duration::from_millis(30)).unwrap_err();
     assert!(start.elapsed() >= Duration::from_millis(30));
-    assert!(text.contains("`reset`"), "{text}");
     assert_eq!(join(children), [None; 2]);
     assert!(barrier.is_broken());
     barrier.wait().unwrap_err();

@@ -80,7 +80,6 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
     let start = Instant::now();
     let abandoned = lock.lock().unwrap_err();
     assert!(start.elapsed() < RECOVERY);
-    assert!(abandoned.to_string().contains("`into_guard`"));
     let guard = abandoned.into_guard();
     assert!(lock.try_lock().unwrap_err().is_would_block(), "it is held now");
     drop(guard);

@@ -341,8 +341,7 @@ fn a_barrier_of_nobody_is_refused() {
     // Behind the state and the place to wait.
     scribbler.file.write_all_at(&0u32.to_le_bytes(), START + 16).unwrap();
     let child = Process::spawn(|barrier: Barrier| drop(barrier), barrier.clone()).unwrap();
-    let text = child.join().unwrap_err().to_string();
-    assert!(text.contains("between 1 and 65535 parties, not 0"), "{text}");
+    assert!(matches!(child.join(), Err(JoinError::ArgumentsLost(_))));
     assert!(barrier.wait().unwrap().is_leader());
 }
 

@@ -1,5 +1,6 @@
 //! The two semaphores between processes, and what happens when they die.
 
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,7 @@ fn the_value_goes_down_and_up() {
     semaphore.acquire();
     semaphore.try_acquire().unwrap();
     assert_eq!(semaphore.value(), 0);
-    let text = semaphore.try_acquire().unwrap_err().to_string();
-    assert_eq!(text, "the semaphore is taken");
+    semaphore.try_acquire().unwrap_err();
     semaphore.release(5).unwrap();
     assert_eq!(semaphore.value(), 5, "more than at the start");
     semaphore.acquire_timeout(Duration::ZERO).unwrap();
@@ -71,13 +71,11 @@ fn the_value_goes_down_and_up() {
 #[test]
 fn a_semaphore_counts_to_its_maximum() {
     const MAX: u32 = Semaphore::MAX;
-    let text = Semaphore::new(MAX + 1).unwrap_err().to_string();
-    assert_eq!(text, "a semaphore counts up to 2147483647, and not to 2147483648");
+    assert_eq!(Semaphore::new(MAX + 1).unwrap_err().kind(), ErrorKind::InvalidInput);
 
     let semaphore = Semaphore::new(MAX - 1).unwrap();
     for too_many in [2, 3, MAX, u32::MAX] {
-        let text = semaphore.release(too_many).unwrap_err().to_string();
-        assert!(text.contains("2147483647"), "{text}");
+        semaphore.release(too_many).unwrap_err();
         assert_eq!(semaphore.value(), MAX - 1);
     }
     semaphore.release(1).unwrap();
@@ -260,8 +258,7 @@ fn permits_are_counted() {
     let second = semaphore.try_acquire().unwrap();
     let third = semaphore.acquire_timeout(Duration::ZERO).unwrap();
     assert_eq!((semaphore.permits(), semaphore.available()), (3, 0));
-    let text = semaphore.try_acquire().unwrap_err().to_string();
-    assert_eq!(text, "the semaphore is taken");
+    semaphore.try_acquire().unwrap_err();
     drop(second);
     let second = semaphore.acquire_deadline(Instant::now()).unwrap();
     drop((first, second, third));
@@ -271,9 +268,7 @@ fn permits_are_counted() {
 #[test]
 fn there_are_between_one_and_the_most_permits() {
     for n in [0, BoundedSemaphore::MAX + 1, u32::MAX] {
-        let text = BoundedSemaphore::new(n).unwrap_err().to_string();
-        let expected = format!("a bounded semaphore has between 1 and 65536 permits, not {n}");
-        assert_eq!(text, expected);
+        assert_eq!(BoundedSemaphore::new(n).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     let semaphore = BoundedSemaphore::new(BoundedSemaphore::MAX).unwrap();
     let permit = semaphore.acquire();
