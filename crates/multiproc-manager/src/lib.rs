@@ -1,4 +1,4 @@
-//! The manager: named queues, locks and the rest, for programs that do not know each other.
+#![doc = include_str!("../README.md")]
 
 mod builder;
 mod client;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The name of an object of a manager: a string; or `None`, if it is to have none.
+/// The name of an object of a manager: a string, or `None` for an object without a name.
 pub trait Name: private::Name {}
 
 pub(crate) mod private {

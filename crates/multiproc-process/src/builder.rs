@@ -289,8 +289,7 @@ fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
-                "expected a descriptor to keep that is open without close-on-exec, got {number}, \
-                 which is closed when a program starts; pass it as an argument \
+                "cannot keep descriptor {number}: it has close-on-exec set; pass it as an argument \
                  (`multiproc::pipe::Descriptor`), or clear FD_CLOEXEC first"
             ),
         ));

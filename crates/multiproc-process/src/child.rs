@@ -31,9 +31,9 @@ pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
             Err(io::Error::new(
                 error.kind(),
                 format!(
-                    "expected a pidfd from pidfd_open(2), got: {error}; a seccomp filter refuses the \
-                     call, as those of old container runtimes do, or the kernel is older than 5.10: \
-                     allow the call in the filter, or update the runtime or the kernel"
+                    "pidfd_open(2) failed: {error}; a seccomp filter refuses the call, as those of old \
+                     container runtimes do, or the kernel is older than 5.10: allow the call in the \
+                     filter, or update the runtime or the kernel"
                 ),
             ))
         }
@@ -96,7 +96,7 @@ struct Inbox {
 
 impl Inbox {
     /// Receives what the child has sent, without waiting.
-    fn look(&mut self) {
+    fn receive_available(&mut self) {
         while !self.closed {
             match self.connection.try_recv() {
                 Ok(None) if !self.has_begun => {
@@ -226,7 +226,7 @@ impl Child {
 
     /// Collects the exit status and removes the child from the table, if it has ended.
     fn collect(&self) -> Option<ExitStatus> {
-        let status = self.look();
+        let status = self.collect_status();
         if status.is_some() {
             children().retain(|child| !Arc::ptr_eq(&child.this, &self.this));
         }
@@ -234,7 +234,7 @@ impl Child {
     }
 
     /// Collects the exit status, if the child has ended, but leaves it in the table.
-    pub(crate) fn look(&self) -> Option<ExitStatus> {
+    pub(crate) fn collect_status(&self) -> Option<ExitStatus> {
         let mut status = self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.is_none() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -334,7 +334,7 @@ impl Child {
             let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
             // It fails after a signal, or while memory is short. Either passes.
             let _ = poll(&mut { fds }[..watched], timeout.as_ref());
-            self.inbox().look();
+            self.inbox().receive_available();
             if deadline.is_past() {
                 return self.collect();
             }
@@ -351,7 +351,7 @@ impl Child {
         let mut inbox = self.inbox();
         let now = Deadline::after(Duration::ZERO);
         while !inbox.closed && wait_readable(&self.this.socket, now) {
-            inbox.look();
+            inbox.receive_available();
         }
         let lost = inbox.lost.take();
         inbox.outcome.take().ok_or(lost)
@@ -383,7 +383,7 @@ impl Child {
     pub(crate) fn wait_for_begin(&self) {
         loop {
             let mut inbox = self.inbox();
-            inbox.look();
+            inbox.receive_available();
             if inbox.has_begun || inbox.closed || self.has_ended() {
                 return;
             }
@@ -492,7 +492,7 @@ impl Source for Child {
     }
 
     fn woken(&self) -> io::Result<bool> {
-        self.inbox().look();
+        self.inbox().receive_available();
         Ok(self.has_ended())
     }
 }

@@ -207,7 +207,7 @@ impl<R: DeserializeOwned> Process<R> {
             (Ok(Outcome::Returned(result)), ExitStatus::Exited(0) | ExitStatus::Unknown) => {
                 result.decode().map_err(|reason| {
                     let name = std::any::type_name::<R>();
-                    JoinError::ResultLost(format!("what came is no `{name}`: {reason}"))
+                    JoinError::ResultLost(format!("cannot decode it as `{name}`: {reason}"))
                 })
             }
             (Ok(Outcome::Panicked(Panic { message, location, backtrace })), _) => {

@@ -1,4 +1,4 @@
-//! Tasks of a joinable queue that are not delivered any more.
+//! Dead letters: tasks of a joinable queue that are not delivered any more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,43 +9,61 @@ use serde::de::DeserializeOwned;
 use crate::engine::letters::LetterEnd;
 use crate::engine::slots::Delivered;
 use crate::error::GetError;
-use crate::inner::{Core, GetFailure};
+use crate::inner::{GetFailure, Inner};
 use crate::scratch::ScratchBuffer;
 #[cfg(doc)]
 use crate::task::Task;
 
-/// Why a task is not delivered any more.
+/// The reason why a task is not delivered any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeathReason {
-    /// It was delivered as often as the queue's `max_attempts` says.
+    /// It was delivered `max_attempts` times.
     Attempts,
-    /// It had descriptors, and they have gone with whoever got it.
+    /// It contained descriptors, which were lost with the process that got it.
     DescriptorsLost,
-    /// It is no value of the expected type.
+    /// Its bytes cannot be decoded as the expected type.
     Undecodable(DecodeError),
 }
 
-/// A task that is not delivered any more; see
+/// A task that is not delivered any more: see
 /// [`JoinableQueue::dead_letters`](crate::JoinableQueue::dead_letters).
 ///
-/// While this exists, nobody else sees it. Dropped, it is a dead letter as before.
+/// While this value exists, no other process sees the dead letter. When it is dropped, or its
+/// process is killed, the task is a dead letter as before.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_queue::{DeathReason, JoinableQueue};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let jobs = JoinableQueue::builder().max_attempts(1).build()?;
+/// jobs.put("render".to_owned())?;
+/// drop(jobs.get()?);
+/// let letter = jobs.dead_letters()?.pop().unwrap();
+/// assert_eq!((letter.attempts(), letter.reason()), (1, &DeathReason::Attempts));
+/// assert_eq!(letter.take(), Some("render".to_owned()));
+/// assert_eq!(jobs.dead_letters_len(), 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct DeadLetter<T> {
-    core: Arc<Core<T>>,
+    inner: Arc<Inner<T>>,
     item: Option<T>,
     task: Delivered,
     reason: DeathReason,
-    /// What becomes of it when it is dropped.
+    /// What happens to it when this is dropped.
     end: LetterEnd,
 }
 
-/// How many bytes of dead letters are enough for one call.
+/// The number of bytes of dead letters after which one call returns no more.
 const HELD: usize = 64 << 20;
 
 impl<T: DeserializeOwned> DeadLetter<T> {
-    /// The first ones, from the oldest on, and not much more than [`HELD`] bytes of them.
-    pub(crate) fn first(core: &Arc<Core<T>>) -> Result<Vec<Self>, GetError> {
-        let work = core.work();
+    /// Returns the oldest ones, of little more than [`HELD`] bytes together.
+    pub(crate) fn first(inner: &Arc<Inner<T>>) -> Result<Vec<Self>, GetError> {
+        let work = inner.work();
         let tasks = work.tasks();
         let mut letters = Vec::new();
         let mut total = 0;
@@ -54,12 +72,11 @@ impl<T: DeserializeOwned> DeadLetter<T> {
                 break;
             }
             let mut bytes = ScratchBuffer::empty();
-            let found = tasks.take_letter(slot, &mut bytes);
-            let found = found.map_err(GetFailure::from).map_err(as_get_error)?;
+            let found = tasks.take_letter(slot, &mut bytes).map_err(GetFailure::from)?;
             let Some((task, had_descriptors)) = found else { continue };
-            // From here on, it is laid back whatever happens.
+            // From here on, the drop returns it, whatever happens.
             let mut letter = Self {
-                core: Arc::clone(core),
+                inner: Arc::clone(inner),
                 item: None,
                 task,
                 reason: DeathReason::Attempts,
@@ -77,56 +94,51 @@ impl<T: DeserializeOwned> DeadLetter<T> {
     }
 }
 
-fn as_get_error(missed: GetFailure) -> GetError {
-    match missed {
-        GetFailure::For(error) => *error,
-        GetFailure::NotNow | GetFailure::Stalled => unreachable!("nobody waits"),
-    }
-}
-
 impl<T> DeadLetter<T> {
-    /// The item; `None`, if it cannot be decoded: see [`reason`](Self::reason).
+    /// Returns the item, or `None` if it cannot be decoded: see [`reason`](Self::reason).
     #[must_use]
     pub fn item(&self) -> Option<&T> {
         self.item.as_ref()
     }
 
-    /// Why it is not delivered any more.
+    /// Returns the reason why the task is not delivered any more.
     #[must_use]
     pub fn reason(&self) -> &DeathReason {
         &self.reason
     }
 
-    /// The task's [`id`](Task::id).
+    /// Returns the task's [`id`](Task::id).
     #[must_use]
     pub fn id(&self) -> u64 {
         self.task.number
     }
 
-    /// How often it was delivered.
+    /// Returns how often the task was delivered.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
-    /// Takes it out of the queue, for good.
-    #[must_use = "to throw it away, say `drop(letter.take())`"]
+    /// Removes the task from the queue for good, and returns its item.
+    #[must_use = "to discard the item, write `drop(letter.take())`"]
     pub fn take(mut self) -> Option<T> {
         self.end = LetterEnd::Discard;
         self.item.take()
     }
 
-    /// Delivers it again, at the end, as if it had never been delivered. It counts as unfinished
-    /// again. (If its descriptors are lost, it cannot be decoded, and will be a dead letter again.)
+    /// Delivers the task again, behind the queued tasks, as if it had never been delivered. It
+    /// counts as unfinished again.
+    ///
+    /// If its descriptors are lost, it cannot be decoded, and becomes a dead letter once more.
     pub fn put_again(mut self) {
-        self.end = LetterEnd::Revive { due: self.core.work().end() };
+        self.end = LetterEnd::Revive { due: self.inner.work().end() };
     }
 }
 
 impl<T> Drop for DeadLetter<T> {
     fn drop(&mut self) {
-        self.core.work().end_letter(self.task.slot, self.end);
-        self.core.ring_doorbell();
+        self.inner.work().end_letter(self.task.slot, self.end);
+        self.inner.ring_doorbell();
     }
 }
 

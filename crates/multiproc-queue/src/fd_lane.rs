@@ -40,7 +40,7 @@ const DOORBELL: u32 = 0;
 const TAG: usize = size_of::<u32>();
 
 /// More packets than a socket can hold: whoever finds so many is being fed.
-const ENOUGH: usize = 1 << 12;
+const MAX_STALE_PACKETS: usize = 1 << 12;
 
 /// Which end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl End {
     }
 
     /// What the kernel says about this end now; nothing, if the descriptor is not ours any more.
-    fn look(&self) -> PollFlags {
+    fn poll_now(&self) -> PollFlags {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::from_borrowed_fd(self.checked().unchecked(), PollFlags::IN)];
         match retry_on_intr(|| poll(&mut fds, Some(&now))) {
@@ -107,18 +107,18 @@ impl End {
 
     /// Whether nobody has the other end any more. Then nobody ever will again.
     pub(crate) fn is_hung_up(&self) -> bool {
-        self.look().contains(PollFlags::HUP)
+        self.poll_now().contains(PollFlags::HUP)
     }
 
     /// What it means that the other end does not take anything any more.
-    fn gone(&self) -> EngineError {
+    fn peer_gone(&self) -> EngineError {
         let is_shut_down = self.region.control().is_shut_down();
         if is_shut_down { EngineError::Closed } else { EngineError::Disconnected }
     }
 
     /// Whether a packet lies here.
     pub(crate) fn has_packets(&self) -> bool {
-        self.look().contains(PollFlags::IN)
+        self.poll_now().contains(PollFlags::IN)
     }
 
     /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the lane as
@@ -126,7 +126,7 @@ impl End {
     pub(crate) fn drain(&self, deadline: Deadline) {
         self.region.control().ask_again(now());
         while !deadline.is_past() {
-            match self.throw_away() {
+            match self.discard_packet() {
                 // The end, or a packet without bytes, which no member sends.
                 Ok(0) if self.is_hung_up() && !self.has_bytes() => return,
                 Ok(_) => {}
@@ -155,7 +155,7 @@ impl End {
     }
 
     /// Takes the next packet, and closes what came with it.
-    fn throw_away(&self) -> Result<usize, Errno> {
+    fn discard_packet(&self) -> Result<usize, Errno> {
         let mut byte = [0; 1];
         retry_on_intr(|| recv(self.socket()?, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
             .map(|(_, length)| length)
@@ -212,7 +212,7 @@ impl Outgoing for OutgoingFds<'_> {
             Err(Errno::AGAIN) => Ok(Put::NoBytes),
             Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
             Err(Errno::BADF) if !self.end.checked().is_intact() => Err(EngineError::CutOff),
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.peer_gone()),
             Err(error) => Err(EngineError::Os(error.raw_os_error())),
         }
     }
@@ -240,7 +240,7 @@ impl IncomingFds<'_> {
 impl Incoming for IncomingFds<'_> {
     fn copy(&mut self, tag: u32) -> Result<(), EngineError> {
         let socket = self.end.socket().map_err(|_| EngineError::CutOff)?;
-        for _ in 0..ENOUGH {
+        for _ in 0..MAX_STALE_PACKETS {
             let mut bytes = [0; TAG];
             let mut space =
                 [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -279,7 +279,7 @@ impl Incoming for IncomingFds<'_> {
             if found == DOORBELL {
                 self.end.region.control().ask_again(now());
             }
-            if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
+            if self.end.discard_packet().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
                 return self.is_missing();
             }
         }
@@ -292,7 +292,7 @@ impl Incoming for IncomingFds<'_> {
 
     fn remove(&mut self) {
         if !self.descriptors.is_empty() {
-            let _ = self.end.throw_away();
+            let _ = self.end.discard_packet();
         }
     }
 }

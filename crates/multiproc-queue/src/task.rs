@@ -1,4 +1,4 @@
-//! A task of a joinable queue, in the hands of the thread that got it.
+//! A task of a joinable queue, owned by the thread that got it.
 
 use std::error::Error;
 use std::fmt;
@@ -12,28 +12,47 @@ use serde::Serialize;
 use crate::dead_letter::DeadLetter;
 use crate::engine::slots::Delivered;
 use crate::error::PutError;
-use crate::inner::Core;
+use crate::inner::Inner;
 use crate::joinable::JoinableQueue;
 use crate::queue::{Producer, Queue};
 
-/// A task that was got from a [`JoinableQueue`](crate::JoinableQueue), with its item (by `Deref`).
+/// A task that was got from a [`JoinableQueue`](crate::JoinableQueue). It dereferences to its item.
 ///
 /// It stays in the queue's shared memory until it ends:
 ///
-/// - [`task_done`](Self::task_done) says that it is done;
-/// - dropped without that (on an early return, in a panic), it goes back, and is delivered again, at
-///   the end, with [`attempt`](Self::attempt) one higher;
-/// - if its process dies, it goes back within a second, in the same way.
+/// - [`task_done`](Self::task_done) completes it.
+/// - If it is dropped without that (on an early return, in a panic), it is put back. It is
+///   delivered again, behind the queued tasks, with an [`attempt`](Self::attempt) that is one
+///   higher.
+/// - If its process dies, it is put back within a second, in the same way.
 ///
-/// So what a task does may happen more than once, in part or wholly; its [`id`](Self::id) stays the
-/// same. After the queue's `max_attempts` it becomes a [`DeadLetter`]; so does one with descriptors
-/// (handles) at once, since they have gone with whoever got them.
+/// So the work of a task may be done more than once, in part or wholly. Its [`id`](Self::id) stays
+/// the same. After the queue's `max_attempts` deliveries it becomes a [`DeadLetter`]. A task with
+/// descriptors (handles) becomes one at once, since its descriptors are lost with the process that
+/// got it.
 ///
-/// It belongs to the thread that got it, as the guard of a lock does. To pass the item on,
-/// take it [apart](Self::into_parts): the receipt goes along.
+/// A task belongs to the thread that got it, like the guard of a lock. To move the item to another
+/// thread, separate the two with [`into_parts`](Self::into_parts): the receipt can be sent as well.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_queue::JoinableQueue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let jobs = JoinableQueue::unbounded()?;
+/// jobs.put(20)?;
+/// let mut task = jobs.get()?;
+/// *task += 1; // changes the item of this process, not what would be delivered again
+/// assert_eq!((*task, task.attempt()), (21, 1));
+/// task.task_done();
+/// assert_eq!(jobs.unfinished(), 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Task<T> {
-    core: Arc<Core<T>>,
-    /// Taken when it ends.
+    inner: Arc<Inner<T>>,
+    /// `None` once the task has ended.
     item: Option<T>,
     task: Delivered,
     thread: PhantomData<*const ()>,
@@ -41,32 +60,53 @@ pub struct Task<T> {
 
 impl<T> Task<T> {
     #[inline]
-    pub(crate) fn new(core: Arc<Core<T>>, item: T, task: Delivered) -> Self {
-        Self { core, item: Some(item), task, thread: PhantomData }
+    pub(crate) fn new(inner: Arc<Inner<T>>, item: T, task: Delivered) -> Self {
+        Self { inner, item: Some(item), task, thread: PhantomData }
     }
 
-    /// The task is done. When this returns, it is never delivered again.
+    /// Completes the task. When this returns, it is never delivered again.
+    #[doc(alias = "ack")]
     #[inline]
     pub fn task_done(mut self) {
-        self.core.work().done(self.task.slot);
+        self.inner.work().ack(self.task.slot);
         self.item = None;
     }
 
-    /// Puts the task back, to be delivered again, now and not when it is dropped.
+    /// Puts the task back, to be delivered again. Dropping it has the same effect.
+    #[doc(alias = "nack")]
+    #[doc(alias = "reject")]
     pub fn put_back(self) {}
 
-    /// Puts a result into another queue, and ends the task.
+    /// Puts a result into another queue, and then completes the task.
     ///
-    /// The result is put first. A process that is killed just between the two leaves a result *and*
-    /// a task that is delivered again; so whoever gets results may get two of one task, and can tell
-    /// by the task's [`id`](Self::id), if the value has it. The other way round, a result could be
-    /// lost, and both at once is not possible, since the two queues are in different memory.
+    /// A process that is killed between the two steps leaves the result *and* a task that is
+    /// delivered again. So a consumer of the results may get two results of one task. It can
+    /// recognise them by the task's [`id`](Self::id), if the value contains it. In the other order,
+    /// a result could be lost. Both steps at once are not possible, since the two queues are in
+    /// different memory.
     ///
     /// Unlike the `put` of a handle, this does not check whether values of the type can be got.
     ///
     /// # Errors
     ///
-    /// If the result cannot be put: with the task, which is not ended, and the value.
+    /// If the result cannot be put. The error contains the task, which has not ended, and the
+    /// value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::{JoinableQueue, Queue};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (jobs, results) = (JoinableQueue::unbounded()?, Queue::unbounded()?);
+    /// jobs.put(6)?;
+    /// let task = jobs.get()?;
+    /// let result = (task.id(), *task * 7);
+    /// task.finish_with(&results, result)?;
+    /// assert_eq!(results.get()?, (0, 42));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn finish_with<U>(self, results: &impl Puts<U>, value: U) -> Result<(), FinishError<T, U>> {
         match results.put(value) {
             Ok(()) => {
@@ -77,38 +117,40 @@ impl<T> Task<T> {
         }
     }
 
-    /// Takes the item out, and counts the task: the queue's
-    /// [`task_done`](crate::JoinableQueue::task_done) must be called once for it, in this process, on any
-    /// thread, with any handle.
+    /// Takes the item out, and leaves the task to be counted: the queue's
+    /// [`task_done`](crate::JoinableQueue::task_done) must be called once for it, in this process,
+    /// on any thread, with any handle.
     ///
-    /// A call does not say which task it is about, so it completes none on its own: the detached tasks of
-    /// a process are completed together, once there were as many calls as there are detached tasks. If
-    /// the process dies before (or drops its last handle of the queue), all of them are delivered
-    /// again. A process whose detached tasks always overlap never gets there: it keeps their slots, in
-    /// the end until getting fails with `TooManyTasks`, and `join` waits. [`into_parts`](Self::into_parts)
-    /// has no such limits: a [`Receipt`](crate::Receipt) completes one task at once.
+    /// Such a call does not name a task, so it completes none on its own. The detached tasks of a
+    /// process are completed together, once there were as many calls as there are detached tasks.
+    /// If the process dies before that (or drops its last handle of the queue), all of them are
+    /// delivered again. A process whose detached tasks always overlap never reaches that point. It
+    /// keeps their slots, until getting fails with `TooManyTasks`, and `join` waits.
+    /// [`into_parts`](Self::into_parts) has no such limits: a [`Receipt`](crate::Receipt) completes
+    /// one task at once.
     #[must_use]
     pub fn detach(self) -> T {
-        let (core, item, task) = self.dismantle();
-        core.detach(task.slot);
+        let (inner, item, task) = self.dismantle();
+        inner.detach(task.slot);
         item
     }
 
-    /// The parts, of which the task's end is the caller's affair.
-    pub(crate) fn dismantle(mut self) -> (Arc<Core<T>>, T, Delivered) {
+    /// Returns the parts. The caller must end the task.
+    pub(crate) fn dismantle(mut self) -> (Arc<Inner<T>>, T, Delivered) {
         match self.item.take() {
-            Some(item) => (Arc::clone(&self.core), item, self.task),
+            Some(item) => (Arc::clone(&self.inner), item, self.task),
             None => unreachable!("taken only when it ends"),
         }
     }
 
-    /// How often it was delivered, this time included: 1 at first.
+    /// Returns how often the task was delivered, including this time: 1 at first.
+    #[doc(alias = "delivery_count")]
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
-    /// Tells it from all other tasks of its queue, and is the same each time it is delivered.
+    /// Returns a number that identifies the task within its queue. It is the same at each delivery.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.task.number
@@ -123,7 +165,8 @@ impl<T> Deref for Task<T> {
     }
 }
 
-/// What is changed is this process's item: if the task goes back, it goes as it was put.
+/// Changes affect the item of this process. If the task is delivered again, its item is as it was
+/// put.
 impl<T> DerefMut for Task<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.item.as_mut().unwrap_or_else(|| unreachable!("taken only when it ends"))
@@ -133,7 +176,7 @@ impl<T> DerefMut for Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if self.item.take().is_some() {
-            self.core.put_task_back(self.task.slot);
+            self.inner.put_task_back(self.task.slot);
         }
     }
 }
@@ -148,13 +191,13 @@ impl<T: fmt::Debug> fmt::Debug for Task<T> {
     }
 }
 
-/// What results can be put into: see [`Task::finish_with`].
+/// The queues that a result can be put into: see [`Task::finish_with`].
 pub trait Puts<T> {
-    /// Puts an item, waiting for room as long as it takes.
+    /// Puts an item, and waits for room if necessary.
     ///
     /// # Errors
     ///
-    /// If it cannot be put.
+    /// If the item cannot be put.
     fn put(&self, item: T) -> Result<(), PutError<T>>;
 }
 
@@ -162,7 +205,7 @@ macro_rules! puts_results {
     ($($name:ident)*) => {$(
         impl<T: Serialize> Puts<T> for $name<T> {
             fn put(&self, item: T) -> Result<(), PutError<T>> {
-                // That of the shared part: `Deserialize`, which the handle's own asks for, is not known.
+                // Not the method of the handle: that requires `Deserialize`.
                 (**self).put(item)
             }
         }
@@ -171,11 +214,11 @@ macro_rules! puts_results {
 
 puts_results!(Queue Producer JoinableQueue);
 
-/// [`Task::finish_with`] could not put the result. The task has not ended.
+/// The error of [`Task::finish_with`]: the result was not put, and the task has not ended.
 pub struct FinishError<T, U> {
-    /// The task: drop it, and it goes back.
+    /// The task. If it is dropped, it is put back.
     pub task: Task<T>,
-    /// Why the result was not put, with the result.
+    /// The reason, with the result.
     pub error: PutError<U>,
 }
 

@@ -26,9 +26,9 @@ const WINDOW: usize = 64;
 
 /// Where a handle last took a slot, in each class. Hints.
 #[derive(Debug, Default)]
-pub(crate) struct Cursors([atomic::AtomicU32; CLASSES]);
+pub(crate) struct SlotHints([atomic::AtomicU32; CLASSES]);
 
-impl Cursors {
+impl SlotHints {
     #[inline]
     fn get(&self, class: usize) -> usize {
         self.0[class].load(atomic::Ordering::Relaxed) as usize
@@ -44,25 +44,25 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// Puts an item that is about to be got into a slot. Under the consumers' lock, before the
     /// commit.
     #[inline]
-    pub(crate) fn take(
+    pub(crate) fn allocate(
         &self,
         number: u64,
         bytes: &[u8],
         had_descriptors: bool,
         thread: u64,
-        cursors: &Cursors,
+        slot_hints: &SlotHints,
     ) -> Result<Delivered, EngineError> {
         let taking = &self.control.taking;
         if load_locked(&taking.number) >= number {
             self.free_untaken(number);
         }
-        let slot = self.find_free(bytes.len(), cursors)?;
+        let slot = self.find_free(bytes.len(), slot_hints)?;
         let words = self.words(slot);
-        let attempt = 1;
+        let deliveries = 1;
         taking.slot.store(self.index(slot) as u64 + 1, Ordering::Relaxed);
         taking.number.store(number, Ordering::Relaxed);
         words[NUMBER].store(NO_NUMBER, Ordering::Relaxed);
-        let held = State::new(HELD, Some(self.members.me()), attempt);
+        let held = State::new(HELD, Some(self.members.me()), deliveries);
         words[STATE].store(held.0, Ordering::Release);
         failpoint::reached("task.taken");
         if !self.members.fill(slot.class, slot.place, bytes) {
@@ -75,7 +75,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         failpoint::reached("task.filled");
         words[NUMBER].store(number, Ordering::Release);
         failpoint::reached("task.numbered");
-        Ok(Delivered { slot, number, attempt })
+        Ok(Delivered { slot, number, deliveries })
     }
 
     /// If the consumer before died with a slot, and before its commit, frees that slot. `number` is
@@ -94,15 +94,15 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// A free slot for so many bytes: the one taken last, whose lines are in the cache, or another.
     #[inline]
-    fn find_free(&self, length: usize, cursors: &Cursors) -> Result<Slot, EngineError> {
+    fn find_free(&self, length: usize, slot_hints: &SlotHints) -> Result<Slot, EngineError> {
         let fits = |class: &Class| class.bytes >= length;
         let smallest =
             self.members.classes().iter().position(fits).ok_or(EngineError::TooManyTasks)?;
-        let slot = Slot { class: smallest, place: cursors.get(smallest) };
+        let slot = Slot { class: smallest, place: slot_hints.get(smallest) };
         if slot.place < self.high(smallest) && self.is_free(slot) {
             return Ok(slot);
         }
-        self.find_other_free(smallest, cursors)
+        self.find_other_free(smallest, slot_hints)
     }
 
     #[inline]
@@ -114,31 +114,38 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// free. Of another one, a free slot among the next few, or one more: a search that ends at the
     /// first free slot would take longer with each task that is held.
     #[cold]
-    fn find_other_free(&self, smallest: usize, cursors: &Cursors) -> Result<Slot, EngineError> {
+    fn find_other_free(
+        &self,
+        smallest: usize,
+        slot_hints: &SlotHints,
+    ) -> Result<Slot, EngineError> {
         let classes = || self.members.classes().iter().enumerate().skip(smallest);
         for (class, &Class { slots, bytes }) in classes() {
             let high = self.high(class);
-            let (first, count) =
-                if bytes >= LARGE { (0, high) } else { (cursors.get(class) + 1, WINDOW.min(high)) };
+            let (first, count) = if bytes >= LARGE {
+                (0, high)
+            } else {
+                (slot_hints.get(class) + 1, WINDOW.min(high))
+            };
             let slot = |place| Slot { class, place };
             let mut places = (first..first + count).map(|place| slot(place % high));
             if let Some(free) = places.find(|&slot| self.is_free(slot)) {
-                cursors.set(free);
+                slot_hints.set(free);
                 return Ok(free);
             }
             if high < slots {
                 let higher = u32::try_from(high + 1).unwrap_or(u32::MAX);
                 self.control.highs[class].store(higher, Ordering::Release);
-                cursors.set(slot(high));
+                slot_hints.set(slot(high));
                 return Ok(slot(high));
             }
-            cursors.set(slot((first + count) % high.max(1)));
+            slot_hints.set(slot((first + count) % high.max(1)));
         }
         // All are in use, as far as was looked.
         for (class, _) in classes() {
             let mut places = (0..self.high(class)).map(|place| Slot { class, place });
             if let Some(free) = places.find(|&slot| self.is_free(slot)) {
-                cursors.set(free);
+                slot_hints.set(free);
                 return Ok(free);
             }
         }

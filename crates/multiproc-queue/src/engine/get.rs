@@ -100,14 +100,14 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(EngineError::Closed);
         }
         let (epoch, head) = consumers.current();
-        let mut tail = consumers.seen();
+        let mut tail = consumers.cached_peer();
         let has_item = |used: Used| used.items > 0;
         let mut used = self.used(head, tail).ok().filter(|&used| has_item(used));
         if used.is_none() {
             tail = producers.observe().ok_or(EngineError::Corrupted("the producers' epoch"))?;
             used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             self.gets.found(used.map_or(0, |used| used.items), self.limits.capacity);
-            consumers.see(tail);
+            consumers.cache_peer(tail);
             failpoint::reached("get.seen");
         }
         let Some(mut used) = used else {

@@ -17,7 +17,7 @@ use multiproc_shm::event_count::{PAUSE, Poll};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{Backoff, Ordering};
 
-use super::allocation::Cursors;
+use super::allocation::SlotHints;
 use super::error::EngineError;
 use super::frame::Header;
 use super::get::{Incoming, Sink};
@@ -42,7 +42,7 @@ pub(crate) struct Work<'a, M> {
 pub(crate) struct Hints {
     /// How often a task had come back, when last none was there.
     returned: atomic::AtomicU32,
-    cursors: Cursors,
+    slot_hints: SlotHints,
     /// A slot in which an unfinished task was last found.
     busy: atomic::AtomicU64,
     batch: Mutex<Batch>,
@@ -84,7 +84,7 @@ struct TaskSink<'a, M> {
     buffer: &'a mut Vec<u8>,
     tasks: Tasks<'a, M>,
     thread: u64,
-    cursors: &'a Cursors,
+    slot_hints: &'a SlotHints,
     task: &'a mut Option<Delivered>,
 }
 
@@ -103,7 +103,8 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
     fn finish_item(&mut self, header: &Header) -> Result<(), EngineError> {
         let had_descriptors = header.tag != 0;
         let (number, thread) = (header.number, self.thread);
-        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, self.cursors)?;
+        let task =
+            self.tasks.allocate(number, self.buffer, had_descriptors, thread, self.slot_hints)?;
         *self.task = Some(task);
         Ok(())
     }
@@ -134,26 +135,26 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     /// The task that this member works on is done.
     #[inline]
-    pub(crate) fn done(&self, slot: Slot) {
-        self.tasks().done(slot);
+    pub(crate) fn ack(&self, slot: Slot) {
+        self.tasks().ack(slot);
         self.ended();
     }
 
     /// Tasks that this member has detached are done.
-    pub(crate) fn detached_done(&self, slots: &[Slot]) {
-        slots.iter().for_each(|&slot| _ = self.tasks().detached_done(slot));
+    pub(crate) fn ack_detached(&self, slots: &[Slot]) {
+        slots.iter().for_each(|&slot| _ = self.tasks().ack_detached(slot));
         self.ended();
     }
 
     /// The task that this member works on goes back, to the end.
-    pub(crate) fn put_back(&self, slot: Slot) {
-        self.tasks().put_back(slot, self.end());
+    pub(crate) fn nack(&self, slot: Slot) {
+        self.tasks().nack(slot, self.end());
         self.came_back();
     }
 
     /// It cannot be decoded.
-    pub(crate) fn bury(&self, slot: Slot) {
-        self.tasks().bury(slot);
+    pub(crate) fn dead_letter(&self, slot: Slot) {
+        self.tasks().dead_letter(slot);
         self.ended();
     }
 
@@ -392,8 +393,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         Getting { thread, buffer, lane, task }: &mut Getting<'_>,
         deadline: Deadline,
     ) -> Result<(), EngineError> {
-        let (tasks, cursors) = (self.tasks(), &self.hints.cursors);
-        let mut sink = TaskSink { buffer, tasks, thread: *thread, cursors, task };
+        let (tasks, slot_hints) = (self.tasks(), &self.hints.slot_hints);
+        let mut sink = TaskSink { buffer, tasks, thread: *thread, slot_hints, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
         // The notification that woke this one may have been meant for that.
         if task.is_some() && self.may_have_returned() {
@@ -417,11 +418,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if poll == Poll::Retry && !self.may_have_returned() {
             return Ok(());
         }
-        self.look_for_returned(getting, is_any_due)
+        self.scan_returned(getting, is_any_due)
     }
 
     #[cold]
-    fn look_for_returned(
+    fn scan_returned(
         &self,
         getting: &mut Getting<'_>,
         is_any_due: bool,
@@ -447,7 +448,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             && self.ring.is_discarding()
         {
             // It may have been seized behind the back of one who joins, and has seen no task in work.
-            self.put_back(slot);
+            self.nack(slot);
             return Err(EngineError::Closed);
         }
         getting.task = task;

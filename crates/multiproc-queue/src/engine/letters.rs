@@ -20,9 +20,9 @@ pub(crate) enum LetterEnd {
 
 impl<M: Members + Places> Tasks<'_, M> {
     /// This member does not deliver the task again: it cannot be decoded.
-    pub(crate) fn bury(&self, slot: Slot) {
+    pub(crate) fn dead_letter(&self, slot: Slot) {
         let state = self.state(slot);
-        let dead = State::new(DEAD, None, state.attempt());
+        let dead = State::new(DEAD, None, state.deliveries());
         if state.is_of(self.members.me()) && self.change(slot, state, dead) {
             self.control.died.fetch_add(1, Ordering::Relaxed);
         }
@@ -44,7 +44,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         slot: Slot,
         bytes: &mut Vec<u8>,
     ) -> Result<Option<(Delivered, bool)>, EngineError> {
-        let letter = self.seize(slot, Kind::Dead, DEAD, bytes)?;
+        let letter = self.claim(slot, Kind::Dead, DEAD, bytes)?;
         let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
         Ok(letter.map(|task| (task, flags & HAD_DESCRIPTORS != 0)))
     }
@@ -57,7 +57,9 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
         match end {
             LetterEnd::Discard => self.change(slot, state, State::FREE),
-            LetterEnd::LayBack => self.change(slot, state, State::new(DEAD, None, state.attempt())),
+            LetterEnd::LayBack => {
+                self.change(slot, state, State::new(DEAD, None, state.deliveries()))
+            }
             LetterEnd::Revive { due } => self.bring_back(slot, state, 1, due),
         };
     }

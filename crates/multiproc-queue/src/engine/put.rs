@@ -89,7 +89,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(if is_shut_down { EngineError::Closed } else { EngineError::Disconnected });
         }
         let (epoch, tail) = producers.current();
-        let mut head = producers.seen();
+        let mut head = producers.cached_peer();
         let mut next = tail;
         let mut count = 0;
         let mut put = Put::Done;
@@ -195,7 +195,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         let is_full = matches!(place, Place::Full(_));
         let places = if is_full { 0 } else { self.limits.capacity.saturating_sub(used.items) };
         self.puts.found(places, self.limits.capacity);
-        producers.see(*head);
+        producers.cache_peer(*head);
         failpoint::reached("put.seen");
         Ok(place)
     }

@@ -58,13 +58,13 @@ impl Batch {
 impl<M: Members + Places> Tasks<'_, M> {
     /// Puts a task back, that this member does not finish. `due` is the number that the next item
     /// put will have: what is there now comes first.
-    pub(crate) fn put_back(&self, slot: Slot, due: u64) -> bool {
+    pub(crate) fn nack(&self, slot: Slot, due: u64) -> bool {
         let state = self.state(slot);
         if !state.is_of(self.members.me()) {
             return false;
         }
         self.words(slot)[THREAD].store(0, Ordering::Relaxed);
-        self.give_up(slot, state, due)
+        self.redeliver(slot, state, due)
     }
 
     /// Puts the tasks of dead members back. `consumed` reads the consumers' count. Whether there were
@@ -103,15 +103,17 @@ impl<M: Members + Places> Tasks<'_, M> {
             });
             let Some(consumed) = dead else { continue };
             match state.kind() {
-                Kind::Dead => _ = self.change(slot, state, State::new(DEAD, None, state.attempt())),
-                Kind::Returning => any |= self.bring_back(slot, state, state.attempt(), due),
+                Kind::Dead => {
+                    _ = self.change(slot, state, State::new(DEAD, None, state.deliveries()));
+                }
+                Kind::Returning => any |= self.bring_back(slot, state, state.deliveries(), due),
                 // Its owner is dead, so the number is what it will stay; the commit came after it, or
                 // never will.
                 _ => {
                     let number = self.number(slot);
                     failpoint::reached("task.reclaiming");
                     any |= match number < consumed {
-                        true => self.give_up(slot, state, due),
+                        true => self.redeliver(slot, state, due),
                         false => self.change(slot, state, State::FREE),
                     };
                 }
@@ -121,13 +123,13 @@ impl<M: Members + Places> Tasks<'_, M> {
     }
 
     /// To be delivered again; or, if that makes no sense any more, a dead letter.
-    fn give_up(&self, slot: Slot, state: State, due: u64) -> bool {
+    fn redeliver(&self, slot: Slot, state: State, due: u64) -> bool {
         let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
-        let attempt = state.attempt();
-        if flags & HAD_DESCRIPTORS == 0 && attempt < self.max_attempts {
-            return self.bring_back(slot, state, attempt.saturating_add(1), due);
+        let deliveries = state.deliveries();
+        if flags & HAD_DESCRIPTORS == 0 && deliveries < self.max_attempts {
+            return self.bring_back(slot, state, deliveries.saturating_add(1), due);
         }
-        let changed = self.change(slot, state, State::new(DEAD, None, attempt));
+        let changed = self.change(slot, state, State::new(DEAD, None, deliveries));
         failpoint::reached("task.given_up");
         if changed {
             self.control.died.fetch_add(1, Ordering::Relaxed);
@@ -136,8 +138,8 @@ impl<M: Members + Places> Tasks<'_, M> {
     }
 
     /// Makes a slot `Ready` by the steps of invariant 4. False: another member was quicker.
-    pub(super) fn bring_back(&self, slot: Slot, from: State, attempt: u32, due: u64) -> bool {
-        let returning = State::new(READY, Some(self.members.me()), attempt);
+    pub(super) fn bring_back(&self, slot: Slot, from: State, deliveries: u32, due: u64) -> bool {
+        let returning = State::new(READY, Some(self.members.me()), deliveries);
         if !self.change(slot, from, returning) {
             return false;
         }
@@ -145,7 +147,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.words(slot)[DUE].store(due, Ordering::Relaxed);
         self.control.returned.fetch_add(1, Ordering::AcqRel);
         fence_after_rmw();
-        let changed = self.change(slot, returning, State::new(READY, None, attempt));
+        let changed = self.change(slot, returning, State::new(READY, None, deliveries));
         failpoint::reached("task.given_up");
         changed
     }
@@ -170,7 +172,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             if self.back(next.slot) != Some(next) {
                 continue;
             }
-            if let Some(task) = self.seize(next.slot, Kind::Ready, HELD, bytes)? {
+            if let Some(task) = self.claim(next.slot, Kind::Ready, HELD, bytes)? {
                 self.words(task.slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
                 self.control.redelivered.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(task));
@@ -211,7 +213,7 @@ impl<M: Members + Places> Tasks<'_, M> {
 
     /// Makes a slot of nobody, of kind `from`, this member's own, and appends its bytes. `None`:
     /// somebody was quicker.
-    pub(super) fn seize(
+    pub(super) fn claim(
         &self,
         slot: Slot,
         from: Kind,
@@ -219,8 +221,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         bytes: &mut Vec<u8>,
     ) -> Result<Option<Delivered>, EngineError> {
         let state = self.state(slot);
-        let attempt = state.attempt();
-        let mine = State::new(to, Some(self.members.me()), attempt);
+        let deliveries = state.deliveries();
+        let mine = State::new(to, Some(self.members.me()), deliveries);
         let is_anybodys = from == Kind::Ready || state.owner().is_none();
         if state.kind() != from || !is_anybodys || !self.change(slot, state, mine) {
             return Ok(None);
@@ -230,10 +232,10 @@ impl<M: Members + Places> Tasks<'_, M> {
         let most = self.members.classes()[slot.class].bytes.min(self.longest);
         let Some(length) = length.ok().filter(|&length| length <= most) else {
             // Nobody can do anything with it. As a dead letter, it is in nobody's way.
-            self.change(slot, mine, State::new(DEAD, None, attempt));
+            self.change(slot, mine, State::new(DEAD, None, deliveries));
             return Err(EngineError::Corrupted("the length of a task"));
         };
         self.members.append_to(slot.class, slot.place, length, bytes);
-        Ok(Some(Delivered { slot, number: self.number(slot), attempt }))
+        Ok(Some(Delivered { slot, number: self.number(slot), deliveries }))
     }
 }

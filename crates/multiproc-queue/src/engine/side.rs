@@ -56,7 +56,7 @@ pub(crate) struct Side {
     pub(crate) lock: OwnerLock,
     /// What this side knows of the other one. Only a hint that saves looking: all three were true
     /// once, and since only grew.
-    seen: [AtomicU64; 3],
+    cached_peer: [AtomicU64; 3],
     committed: Line,
 }
 
@@ -64,19 +64,19 @@ pub(crate) struct Side {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct Line {
-    mark: Committed<3>,
+    cursor: Committed<3>,
 }
 
 #[cfg(not(loom))]
-placed!(Line { mark });
+placed!(Line { cursor });
 #[cfg(not(loom))]
-placed!(Side { lock, seen, committed });
+placed!(Side { lock, cached_peer, committed });
 
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<Side>() == 256 && size_of::<Committed<3>>() <= 64);
-    assert!(offset_of!(Side, lock) == 0 && offset_of!(Side, seen) == 8);
+    assert!(offset_of!(Side, lock) == 0 && offset_of!(Side, cached_peer) == 8);
     assert!(offset_of!(Side, committed) == 128);
 };
 
@@ -84,37 +84,40 @@ impl Side {
     /// The current mark. Under the lock.
     #[inline]
     pub(crate) fn current(&self) -> (Epoch, Cursor) {
-        let (epoch, words) = self.committed.mark.current();
+        let (epoch, words) = self.committed.cursor.current();
         (epoch, words.into())
     }
 
     /// Fills in the next mark; nobody takes it for true yet. Under the lock.
     #[inline]
     pub(crate) fn prepare(&self, epoch: Epoch, next: Cursor) {
-        self.committed.mark.prepare(epoch, next.words());
+        self.committed.cursor.prepare(epoch, next.words());
     }
 
     /// Makes the mark that was prepared the current one. Under the lock.
     #[inline]
     pub(crate) fn commit(&self, epoch: Epoch) {
-        self.committed.mark.commit(epoch);
+        self.committed.cursor.commit(epoch);
     }
 
     /// The current mark, for those who do not have the lock. `None`: it never kept still.
     #[inline]
     pub(crate) fn observe(&self) -> Option<Cursor> {
-        self.committed.mark.observe().map(Cursor::from)
+        self.committed.cursor.observe().map(Cursor::from)
     }
 
     /// What this side last saw of the other one. Under the lock.
     #[inline]
-    pub(crate) fn seen(&self) -> Cursor {
-        self.seen.each_ref().map(load_locked).into()
+    pub(crate) fn cached_peer(&self) -> Cursor {
+        self.cached_peer.each_ref().map(load_locked).into()
     }
 
     /// Keeps what it sees of the other one. Under the lock.
     #[inline]
-    pub(crate) fn see(&self, mark: Cursor) {
-        self.seen.iter().zip(mark.words()).for_each(|(word, n)| word.store(n, Ordering::Relaxed));
+    pub(crate) fn cache_peer(&self, cursor: Cursor) {
+        self.cached_peer
+            .iter()
+            .zip(cursor.words())
+            .for_each(|(word, n)| word.store(n, Ordering::Relaxed));
     }
 }

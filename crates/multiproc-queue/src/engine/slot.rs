@@ -83,9 +83,9 @@ impl State {
     pub(super) const FREE: Self = Self(0);
 
     #[inline]
-    pub(super) fn new(kind: u64, owner: Option<MemberId>, attempt: u32) -> Self {
+    pub(super) fn new(kind: u64, owner: Option<MemberId>, deliveries: u32) -> Self {
         let owner = owner.map_or(0, |owner| u64::from(owner.bits()));
-        Self(u64::from(attempt) << 32 | kind | owner)
+        Self(u64::from(deliveries) << 32 | kind | owner)
     }
 
     #[inline]
@@ -107,7 +107,7 @@ impl State {
     }
 
     #[inline]
-    pub(super) fn attempt(self) -> u32 {
+    pub(super) fn deliveries(self) -> u32 {
         u32::try_from(self.0 >> 32).unwrap_or(0)
     }
 

@@ -128,7 +128,7 @@ pub(crate) struct Tally {
 pub(crate) struct Delivered {
     pub(crate) slot: Slot,
     pub(crate) number: u64,
-    pub(crate) attempt: u32,
+    pub(crate) deliveries: u32,
 }
 
 /// The tasks of a queue, as a member sees them.
@@ -207,7 +207,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// the thread that has it: nobody else changes the task of a living member, so a store is
     /// enough. (An exchange would wait until all that was written before has left the processor.)
     #[inline]
-    pub(crate) fn done(&self, slot: Slot) -> bool {
+    pub(crate) fn ack(&self, slot: Slot) -> bool {
         let state = self.state(slot);
         if state.kind() != Kind::Held || !state.is_of(self.members.me()) {
             return false;
@@ -222,12 +222,12 @@ impl<M: Members + Places> Tasks<'_, M> {
     /// member's.
     pub(crate) fn detach(&self, slot: Slot) -> bool {
         let state = self.state(slot);
-        let detached = State::new(DETACHED, state.owner(), state.attempt());
+        let detached = State::new(DETACHED, state.owner(), state.deliveries());
         state.is_of(self.members.me()) && self.change(slot, state, detached)
     }
 
     /// The task that this member has detached is done. False: it was not this member's.
-    pub(crate) fn detached_done(&self, slot: Slot) -> bool {
+    pub(crate) fn ack_detached(&self, slot: Slot) -> bool {
         let state = self.state(slot);
         let is_mine = state.kind() == Kind::Detached && state.is_of(self.members.me());
         is_mine && self.change(slot, state, State::FREE)

@@ -38,13 +38,13 @@ impl<M: Members + Memory> Ring<'_, M> {
 
     /// How many items there are: a number that was true at one moment during the call.
     pub(crate) fn len(&self) -> u64 {
-        let (head, tail) = self.marks();
+        let (head, tail) = self.cursors();
         tail.count.saturating_sub(head.count).min(self.limits.capacity)
     }
 
     /// How many bytes they take, with their headers.
     pub(crate) fn bytes(&self) -> u64 {
-        let (head, tail) = self.marks();
+        let (head, tail) = self.cursors();
         self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
     }
 
@@ -54,7 +54,7 @@ impl<M: Members + Memory> Ring<'_, M> {
     }
 
     /// Both marks as they were at one moment during the call.
-    pub(super) fn marks(&self) -> (Cursor, Cursor) {
+    pub(super) fn cursors(&self) -> (Cursor, Cursor) {
         const NONE: Cursor = Cursor { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
         if self.is_discarding() {

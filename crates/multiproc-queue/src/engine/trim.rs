@@ -12,7 +12,7 @@ use super::side_lock::{Consumers, Producers, TRIM_PATIENCE};
 impl<M: Members + Memory> Ring<'_, M> {
     /// Gives memory back if the queue is empty. For those who have nothing else to do.
     pub(crate) fn trim_if_idle(&self) {
-        let (head, tail) = self.marks();
+        let (head, tail) = self.cursors();
         if head == tail {
             self.trim_if_time(head.overflow, tail.overflow);
         }

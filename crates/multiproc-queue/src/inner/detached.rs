@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use multiproc_shm::members::{MemberId, Members};
 
-use super::Core;
+use super::Inner;
 use crate::engine::slot::Slot;
 
 /// The tasks that a process has detached without receipts, by any of its handles of a queue.
@@ -42,7 +42,7 @@ impl Detached {
     }
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     fn with_detached<R>(&self, act: impl FnOnce(&mut Counted) -> R) -> R {
         let region = &self.store.region;
         let member = region.me();
@@ -68,7 +68,7 @@ impl<T> Core<T> {
         });
         let Some(slots) = slots else { return false };
         if !slots.is_empty() {
-            self.work().detached_done(&slots);
+            self.work().ack_detached(&slots);
         }
         true
     }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 
-use super::{Core, MOMENT, PATIENCE};
+use super::{Inner, MOMENT, PATIENCE};
 use crate::engine::error::EngineError;
 use crate::engine::ring::Ring;
 use crate::fd_lane;
 use crate::memory::Store;
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     /// Puts no more through this handle.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
@@ -72,11 +72,11 @@ impl<T> Core<T> {
     pub(super) fn check_consumers(&self, time: bool) -> Result<(), EngineError> {
         let closed = self.store.region.control().config.closed_consumers.load(Ordering::Relaxed);
         let is_same = closed == self.closed_consumers.load(Ordering::Relaxed);
-        if is_same && !time { Ok(()) } else { self.look_for_consumers(closed) }
+        if is_same && !time { Ok(()) } else { self.poll_consumers(closed) }
     }
 
     #[cold]
-    fn look_for_consumers(&self, closed: u32) -> Result<(), EngineError> {
+    fn poll_consumers(&self, closed: u32) -> Result<(), EngineError> {
         let is_hung_up =
             self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up());
         // In this order: a shutdown hangs the lane up as well, and may leave consumers something.
@@ -121,11 +121,11 @@ impl<T> Core<T> {
         }
         let closed = ring.control.config.closed_producers.load(Ordering::Relaxed);
         let is_same = closed == self.closed_producers.load(Ordering::Relaxed);
-        if is_same && poll == Poll::Retry { Ok(()) } else { self.look_for_producers(ring, closed) }
+        if is_same && poll == Poll::Retry { Ok(()) } else { self.poll_producers(ring, closed) }
     }
 
     #[cold]
-    fn look_for_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), EngineError> {
+    fn poll_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), EngineError> {
         let Some(end) = &self.consumer else { return Ok(()) };
         // Whoever has both ends is a producer. The look at the lane comes first: what was put before
         // its end is seen by the look at the length.

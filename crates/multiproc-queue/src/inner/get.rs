@@ -7,11 +7,11 @@ use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 use serde::de::DeserializeOwned;
 
-use super::{BATCH, BATCH_BYTES, Core, MOMENT, PATIENCE, Wait};
+use super::{BATCH, BATCH_BYTES, Inner, MOMENT, PATIENCE, Wait, only_a_deadline_gives_up};
 use crate::engine::error::EngineError;
 use crate::engine::frame::Header;
 use crate::engine::get::Sink;
-use crate::error::{Corrupted, GetError, OsError};
+use crate::error::{Corrupted, GetError, GetManyError, GetTimeoutError, OsError, TryGetError};
 use crate::fd_lane::IncomingFds;
 use crate::scratch::ScratchBuffer;
 
@@ -46,7 +46,38 @@ impl From<EngineError> for GetFailure {
     }
 }
 
-impl<T> Core<T> {
+impl From<GetFailure> for GetError {
+    #[cold]
+    fn from(failure: GetFailure) -> Self {
+        match failure {
+            GetFailure::For(error) => *error,
+            GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
+        }
+    }
+}
+
+impl From<GetFailure> for TryGetError {
+    #[cold]
+    fn from(failure: GetFailure) -> Self {
+        match failure {
+            GetFailure::For(error) => (*error).into(),
+            GetFailure::NotNow => Self::Empty,
+            GetFailure::Stalled => Self::Stalled,
+        }
+    }
+}
+
+impl From<GetFailure> for GetTimeoutError {
+    #[cold]
+    fn from(failure: GetFailure) -> Self {
+        match failure {
+            GetFailure::For(error) => (*error).into(),
+            GetFailure::NotNow | GetFailure::Stalled => Self::Timeout,
+        }
+    }
+}
+
+impl<T> Inner<T> {
     /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
     #[inline]
     fn get_items(&self, sink: &mut impl Sink, until: Wait) -> Result<Vec<OwnedFd>, GetFailure> {
@@ -74,25 +105,32 @@ impl<T> Core<T> {
     }
 }
 
-impl<T: DeserializeOwned> Core<T> {
+impl<T: DeserializeOwned> Inner<T> {
     /// Gets the bytes of an item, and decodes them. (The error is made in place: to turn one kind of
     /// result into another would move the item.)
     #[inline]
-    pub(crate) fn get<E: From<DecodeError>>(
-        &self,
-        until: Wait,
-        missed: impl FnOnce(GetFailure) -> E,
-    ) -> Result<T, E> {
+    pub(crate) fn get<E>(&self, wait: Wait) -> Result<T, E>
+    where
+        E: From<GetFailure> + From<DecodeError>,
+    {
         let mut buffer = ScratchBuffer::empty();
-        match self.get_items(&mut *buffer, until) {
+        match self.get_items(&mut *buffer, wait) {
             Ok(descriptors) => message::decode_as(&buffer, descriptors),
-            Err(reason) => Err(missed(reason)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Gets up to `max` items, waiting for the first one.
+    pub(crate) fn get_many(&self, max: usize, wait: Wait) -> Result<Vec<T>, GetManyError<T>> {
+        match self.get_batch(max, wait) {
+            (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
+            (items, Err(GetFailure::For(error))) => Err(GetManyError { items, error: *error }),
         }
     }
 
     /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
     /// with the others.
-    pub(crate) fn get_batch(&self, max: usize, until: Wait) -> (Vec<T>, Result<(), GetFailure>) {
+    fn get_batch(&self, max: usize, until: Wait) -> (Vec<T>, Result<(), GetFailure>) {
         let mut items = Vec::new();
         if max == 0 {
             return (items, Ok(()));

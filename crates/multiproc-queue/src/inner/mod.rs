@@ -5,6 +5,7 @@ mod detached;
 mod ends;
 mod get;
 mod put;
+mod put_value;
 mod tasks;
 mod wire;
 
@@ -12,7 +13,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use multiproc_shm::Deadline;
@@ -38,8 +39,8 @@ const BATCH: usize = 128;
 /// and about so many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// See the module's text. It is public because the handles dereference to it: see the module `put`.
-pub struct Core<T> {
+/// See the module's text. It is public because the handles dereference to it: see the module `put_value`.
+pub struct Inner<T> {
     pub(crate) store: Store,
     /// None: this handle does not put (any more).
     ///
@@ -66,15 +67,33 @@ pub struct Core<T> {
     items: PhantomData<fn(T) -> T>,
 }
 
-/// When an operation gives up.
+/// How long an operation waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wait {
-    /// At once, if there is nothing to do.
+    /// Not at all, if there is nothing to do.
     Now,
     Deadline(Deadline),
 }
 
-impl<T> Core<T> {
+impl Wait {
+    pub(crate) const FOREVER: Self = Self::Deadline(Deadline::NEVER);
+
+    pub(crate) fn for_at_most(timeout: Duration) -> Self {
+        Self::Deadline(Deadline::after(timeout))
+    }
+
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self::Deadline(Deadline::at(deadline))
+    }
+}
+
+/// For an operation that waits without a deadline and has not been told why it failed.
+#[cold]
+pub(crate) fn only_a_deadline_gives_up() -> ! {
+    unreachable!("only a deadline gives up")
+}
+
+impl<T> Inner<T> {
     pub(crate) fn create(
         name: Option<&str>,
         capacity: Option<usize>,
@@ -120,10 +139,10 @@ impl<T> Core<T> {
     }
 
     /// Another handle of the same queue; with the ends that are asked for, if this one has them.
-    pub(crate) fn handle<U>(&self, puts: bool, gets: bool) -> Core<U> {
+    pub(crate) fn handle<U>(&self, puts: bool, gets: bool) -> Inner<U> {
         let producer = self.producer_end().filter(|_| puts);
         let consumer = self.consumer.clone().filter(|_| gets);
-        Core::over(self.store.clone(), producer, consumer, self.name.clone())
+        Inner::over(self.store.clone(), producer, consumer, self.name.clone())
     }
 
     fn producer_end(&self) -> Option<Arc<End>> {

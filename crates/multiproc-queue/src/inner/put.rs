@@ -7,18 +7,18 @@ use multiproc_shm::Deadline;
 use multiproc_shm::event_count::Poll;
 use serde::Serialize;
 
-use super::{BATCH, BATCH_BYTES, Core, PATIENCE, Wait};
+use super::{BATCH, BATCH_BYTES, Inner, PATIENCE, Wait, only_a_deadline_gives_up};
 use crate::engine::error::EngineError;
 use crate::engine::frame;
 use crate::engine::put::{Items, Outgoing, Put};
-use crate::error::{Corrupted, OsError, Reason};
+use crate::error::{Corrupted, OsError, PutError, PutTimeoutError, Reason, TryPutError};
 use crate::fd_lane::{MAX_DESCRIPTORS, OutgoingFds};
 use crate::memory::LARGEST_TASK;
 use crate::scratch::ScratchBuffer;
 
 /// After so many puts, one looks whether any consumer is left. (Those who close are noticed at once;
 /// those who are killed, so.)
-const PUTS_A_LOOK: u32 = 1024;
+const PUTS_PER_CHECK: u32 = 1024;
 
 /// Why an item was not put.
 pub(crate) enum PutFailure {
@@ -51,7 +51,38 @@ impl From<EngineError> for PutFailure {
     }
 }
 
-impl<T> Core<T> {
+impl<T> From<(T, PutFailure)> for PutError<T> {
+    #[cold]
+    fn from((item, failure): (T, PutFailure)) -> Self {
+        match failure {
+            PutFailure::For(reason) => Self::new(item, *reason),
+            PutFailure::NotNow | PutFailure::Stalled => only_a_deadline_gives_up(),
+        }
+    }
+}
+
+impl<T> From<(T, PutFailure)> for TryPutError<T> {
+    #[cold]
+    fn from((item, failure): (T, PutFailure)) -> Self {
+        match failure {
+            PutFailure::For(reason) => Self::new(item, *reason),
+            PutFailure::NotNow => Self::Full(item),
+            PutFailure::Stalled => Self::Stalled(item),
+        }
+    }
+}
+
+impl<T> From<(T, PutFailure)> for PutTimeoutError<T> {
+    #[cold]
+    fn from((item, failure): (T, PutFailure)) -> Self {
+        match failure {
+            PutFailure::For(reason) => Self::new(item, *reason),
+            PutFailure::NotNow | PutFailure::Stalled => Self::Timeout(item),
+        }
+    }
+}
+
+impl<T> Inner<T> {
     /// Puts what is encoded, and says how many items.
     #[inline]
     fn put_items(
@@ -100,9 +131,9 @@ impl<T> Core<T> {
         }
         // A lost count does not matter.
         let before = self.puts.load(Ordering::Relaxed);
-        let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_A_LOOK));
+        let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_PER_CHECK));
         self.puts.store(puts, Ordering::Relaxed);
-        let is_time = puts / PUTS_A_LOOK != before / PUTS_A_LOOK;
+        let is_time = puts / PUTS_PER_CHECK != before / PUTS_PER_CHECK;
         self.check_consumers(is_time).map_err(|error| match error {
             EngineError::Closed => Reason::Closed,
             _ => Reason::Disconnected,
@@ -110,7 +141,7 @@ impl<T> Core<T> {
     }
 }
 
-impl<T: Serialize> Core<T> {
+impl<T: Serialize> Inner<T> {
     /// Encodes an item, and puts it.
     #[inline]
     pub(crate) fn put_item(&self, item: &T, until: Wait) -> Result<(), PutFailure> {

@@ -10,7 +10,7 @@ use multiproc_shm::RECHECK;
 use multiproc_shm::event_count::Poll;
 use serde::de::DeserializeOwned;
 
-use super::{Core, GetFailure, MOMENT, PATIENCE, Wait};
+use super::{GetFailure, Inner, MOMENT, PATIENCE, Wait};
 use crate::engine::joinable::{Getting, Work};
 use crate::engine::overflow::millis;
 use crate::engine::ring::Ring;
@@ -33,7 +33,7 @@ fn this_thread() -> u64 {
     THIS.get()
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     /// The queue's tasks, as this process sees them.
     #[inline]
     pub(crate) fn work(&self) -> Work<'_, Store> {
@@ -71,11 +71,7 @@ impl<T> Core<T> {
     /// The caller has counted the reference that the task keeps: an atomic instruction just behind
     /// the queue's lock would wait for all that was written under it.
     #[inline]
-    pub(crate) fn get_task<E>(
-        self: Arc<Self>,
-        until: Wait,
-        missed: impl FnOnce(GetFailure) -> E,
-    ) -> Result<Task<T>, E>
+    pub(crate) fn get_task<E: From<GetFailure>>(self: Arc<Self>, wait: Wait) -> Result<Task<T>, E>
     where
         T: DeserializeOwned,
     {
@@ -84,16 +80,16 @@ impl<T> Core<T> {
         let mut lane = IncomingFds { end, descriptors: Vec::new() };
         let thread = this_thread();
         let mut getting = Getting::new(thread, &mut buffer, &mut lane);
-        let result = self.get_task_bytes(&mut getting, until);
+        let result = self.get_task_bytes(&mut getting, wait);
         let Some(task) = getting.task else {
             self.discard(MOMENT);
-            return Err(missed(result.err().unwrap_or(GetFailure::NotNow)));
+            return Err(result.err().unwrap_or(GetFailure::NotNow).into());
         };
         match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
             Ok(item) => Ok(Task::new(self, item, task)),
             Err(error) => {
-                self.work().bury(task.slot);
-                Err(missed(error.into()))
+                self.work().dead_letter(task.slot);
+                Err(GetFailure::from(error).into())
             }
         }
     }
@@ -187,7 +183,7 @@ impl<T> Core<T> {
 
     /// This process does not finish a task, which goes back.
     pub(crate) fn put_task_back(&self, slot: Slot) {
-        self.work().put_back(slot);
+        self.work().nack(slot);
         self.ring_doorbell();
     }
 

@@ -7,7 +7,7 @@ use multiproc_message::Descriptor;
 use multiproc_shm::region::Region;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Core;
+use super::Inner;
 use crate::engine::control::Control;
 use crate::fd_lane::{End, Role};
 use crate::memory::Store;
@@ -21,7 +21,7 @@ struct Wire {
     name: Option<String>,
 }
 
-impl<T> Core<T> {
+impl<T> Inner<T> {
     pub(crate) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let copy = |end: Option<Arc<End>>| {
             let copy = end.map(|end| end.try_clone().map(Descriptor));
@@ -44,7 +44,7 @@ impl<T> Core<T> {
         is_right: fn(bool, bool, bool) -> bool,
     ) -> Result<Self, D::Error> {
         let Wire { region, producer, consumer, name } = Wire::deserialize(deserializer)?;
-        let core = || {
+        let inner = || {
             let store = Store::over(region)?;
             if !is_right(producer.is_some(), consumer.is_some(), store.tasks.is_some()) {
                 return Err(io::Error::new(
@@ -60,6 +60,6 @@ impl<T> Core<T> {
             let consumer = adopt(consumer, Role::Consumer)?;
             Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
         };
-        core().map_err(serde::de::Error::custom)
+        inner().map_err(serde::de::Error::custom)
     }
 }

@@ -157,11 +157,11 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     fn done(&self, task: Delivered) {
-        self.see(|work| work.done(task.slot));
+        self.see(|work| work.ack(task.slot));
     }
 
     fn put_back(&self, task: Delivered) {
-        self.see(|work| work.put_back(task.slot));
+        self.see(|work| work.nack(task.slot));
     }
 
     fn join(&self) {
@@ -180,7 +180,7 @@ impl<L: Members + Copy> Handle<L> {
     fn letter(&self) -> Slot {
         let (_, task) = self.get();
         self.see(|work| {
-            work.bury(task.slot);
+            work.dead_letter(task.slot);
             let letter = work.tasks().take_letter(task.slot, &mut Vec::new());
             letter.unwrap().unwrap().0.slot
         })
@@ -385,7 +385,7 @@ fn loom_join_waits_for_a_letter_put_again() {
                 worker.put_again(letter);
                 worker.done(last);
                 let (item, task) = worker.try_get(Poll::Retry).unwrap();
-                assert_eq!((item, task.attempt), (10, 1));
+                assert_eq!((item, task.deliveries), (10, 1));
                 done.store(true, Ordering::Relaxed);
                 worker.done(task);
             })
@@ -472,7 +472,7 @@ fn loom_what_comes_back_wakes_by_itself() {
         let other = thread::spawn(move || other.get());
         here.put_back(task);
         let (item, task) = other.join().unwrap();
-        assert_eq!((item, task.attempt), (10, 2));
+        assert_eq!((item, task.deliveries), (10, 2));
     });
 }
 
@@ -506,10 +506,10 @@ fn loom_done_or_back_but_not_both() {
         doomed.put(10);
         let (_, task) = doomed.get();
         assert!(doomed.see(|work| work.tasks().detach(task.slot)));
-        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done(task.slot)));
+        let ended = thread::spawn(move || doomed.see(|work| work.tasks().ack_detached(task.slot)));
         let here = handle(&jobs, Member(1));
         let came = here.try_get(Poll::CheckLiveness);
-        assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));
+        assert!(came.is_none_or(|(item, task)| (item, task.deliveries) == (10, 2)));
         let is_done = ended.join().unwrap();
         assert_eq!(is_done, came.is_none());
         assert_eq!(here.unfinished(), usize::from(!is_done));
@@ -579,7 +579,7 @@ fn loom_an_heir_of_a_worker() {
                 match heir.try_get(Poll::CheckLiveness) {
                     Some((item, task)) => {
                         assert_eq!(item, 10);
-                        done.push(task.attempt);
+                        done.push(task.deliveries);
                         heir.done(task);
                     }
                     None => thread::yield_now(),
@@ -619,7 +619,7 @@ fn loom_an_untaken_slot_is_no_task() {
             let other = handle(&jobs, Member(2));
             let other = thread::spawn(move || other.see(|work| work.reclaim(Deadline::NEVER)));
             let (item, task) = here.try_get(Poll::Retry).unwrap();
-            assert_eq!((item, task.attempt), (10, 1));
+            assert_eq!((item, task.deliveries), (10, 1));
             here.done(task);
             other.join().unwrap();
             assert_eq!(here.unfinished(), 0, "{point}");
@@ -666,7 +666,7 @@ fn loom_an_heir_of_one_who_reclaims() {
             assert_eq!(all.len(), 1, "{point}");
             // An attempt that nobody lived to make counts, if the task was taken.
             let attempt = if was_taken { 3 } else { 2 };
-            assert_eq!((all[0].0, all[0].1.attempt), (10, attempt), "{point}");
+            assert_eq!((all[0].0, all[0].1.deliveries), (10, attempt), "{point}");
             assert_eq!(here.unfinished(), 1);
         });
     }
@@ -689,7 +689,7 @@ fn loom_an_heir_of_one_who_gives_up() {
             let last = here.try_get(Poll::CheckLiveness);
             let all: Vec<_> = [mine, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
-            assert_eq!((all[0].0, all[0].1.attempt), (10, 2), "{point}");
+            assert_eq!((all[0].0, all[0].1.deliveries), (10, 2), "{point}");
         });
     }
 }
@@ -714,7 +714,7 @@ fn loom_an_heir_of_one_who_puts_a_letter_again() {
             let last = here.try_get(Poll::CheckLiveness).map(|(_, task)| task);
             let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
-            assert_eq!(all[0].attempt, 1, "{point}");
+            assert_eq!(all[0].deliveries, 1, "{point}");
         });
     }
 }

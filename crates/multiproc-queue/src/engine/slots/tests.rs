@@ -84,7 +84,7 @@ fn a_completion_looks_at_few_slots_while_a_thread_joins() {
     let tasks = take_all(&jobs);
     thread::scope(|scope| {
         let joiner = scope.spawn(|| jobs.join().unwrap());
-        let all_done = jobs.core.store.region.control().tasks.all_done();
+        let all_done = jobs.inner.store.region.control().tasks.all_done();
         let end = |tasks: Vec<Task<u32>>| {
             tasks.into_iter().for_each(|task| {
                 // It sleeps, or so it seems to whoever completes a task.
@@ -133,7 +133,7 @@ fn forged_slots_bound_what_each_call_looks_at() {
     let _dog = watchdog();
     for (n, forge) in forges.into_iter().enumerate() {
         let jobs = JoinableQueue::<u32>::unbounded().unwrap();
-        assert_eq!(u64::from(jobs.core.store.region.me().bits()), 1 << 10, "as forged above");
+        assert_eq!(u64::from(jobs.inner.store.region.me().bits()), 1 << 10, "as forged above");
         jobs.put_many(0..100).unwrap();
         let mut tasks: Vec<_> = (0..FORGED).map(|_| jobs.get().unwrap()).collect();
         let (_, receipt) = tasks.pop().unwrap().into_parts();
@@ -142,7 +142,7 @@ fn forged_slots_bound_what_each_call_looks_at() {
         FORGE.set(Some(forge));
         let forged = |name: &str, act: &mut dyn FnMut()| {
             // Something seems to have come back.
-            let control = jobs.core.store.region.control();
+            let control = jobs.inner.store.region.control();
             control.tasks.returned.fetch_add(1, Ordering::Relaxed);
             let looks = looks_of(act);
             assert!(looks <= 100 * FORGED as u64 * 10, "forge {n}: {name}: {looks}");
