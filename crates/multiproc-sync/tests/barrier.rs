@@ -1,57 +1,17 @@
 //! The barrier between processes, and what happens when they die.
 
-use std::fs;
 use std::io::ErrorKind;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Atomic, Barrier, RECHECK};
-use multiproc_testkit::{is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, is_asleep, stays, until, watchdog};
 
 multiproc::enable_in_tests!();
 
 /// The bound of the promise: nobody waits longer for the dead.
 const RECOVERY: Duration = Duration::from_secs(1);
-
-/// Stops a process, and waits until it does nothing any more. It goes on when this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new<R>(child: &Process<R>) -> Self {
-        let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        until(|| {
-            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            threads.all(|thread| {
-                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
-                stat.rsplit(')').next().unwrap().starts_with(" T")
-            })
-        });
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may be dead.
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
-
-/// Whether it is so for some rounds of looking up whether somebody has died.
-fn stays(mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + 3 * RECHECK;
-    while Instant::now() < end {
-        if !condition() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
-}
 
 /// A process that arrives once. It says whether it was the leader; nothing, if it is broken.
 fn party(barrier: &Barrier) -> Process<Option<bool>> {
@@ -204,7 +164,7 @@ fn who_slept_through_a_reset_is_told_later() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [child] = sleepers(&barrier);
-    let stopped = Stopped::new(&child);
+    let stopped = Stopped::new(child.pid());
     barrier.reset();
     all_come_through(&barrier);
     drop(stopped);
@@ -217,7 +177,7 @@ fn who_slept_through_the_next_rounds_has_come_through() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [held_up, other] = sleepers(&barrier);
-    let stopped = Stopped::new(&held_up);
+    let stopped = Stopped::new(held_up.pid());
     assert!(barrier.wait().unwrap().is_leader());
     assert_eq!(join([other]), [Some(false)]);
     for _ in 0..5 {
@@ -317,7 +277,7 @@ fn a_stopped_party_is_waited_for() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let (held_up, parent) = bystander(&barrier);
-    let stopped = Stopped::new(&held_up);
+    let stopped = Stopped::new(held_up.pid());
     let children = sleepers::<2>(&barrier);
     assert!(stays(|| !barrier.is_broken() && barrier.waiting() == 2));
     drop(stopped);
@@ -333,7 +293,7 @@ fn one_that_dies_after_the_round_does_not_break_it() {
     let barrier = Barrier::new(3).unwrap();
     let [first, second] = sleepers(&barrier);
     // Both have arrived, and find out only when the leader is dead.
-    let stopped = [Stopped::new(&first), Stopped::new(&second)];
+    let stopped = [Stopped::new(first.pid()), Stopped::new(second.pid())];
     let lead = |barrier: Barrier| -> () {
         let is_leader = barrier.wait().unwrap().is_leader();
         std::process::exit(if is_leader { 7 } else { 1 })

@@ -1,6 +1,5 @@
 //! The condition between processes, and what happens when they die.
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,39 +8,13 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, Event, RECHECK, Shared};
-use multiproc_testkit::{alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, alone, is_asleep, stays, until, watchdog};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 multiproc::enable_in_tests!();
 
 /// The bound of the promise: nobody waits longer for the dead.
 const RECOVERY: Duration = Duration::from_secs(1);
-
-/// Stops a process, and waits until it does nothing any more. It goes on when this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new<R>(child: &Process<R>) -> Self {
-        let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        until(|| {
-            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            threads.all(|thread| {
-                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
-                stat.rsplit(')').next().unwrap().starts_with(" T")
-            })
-        });
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may be dead.
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
 
 fn kill(child: &Process) {
     child.kill().unwrap();
@@ -52,18 +25,6 @@ fn join(children: impl IntoIterator<Item = Process>) {
     for child in children {
         child.join().unwrap();
     }
-}
-
-/// Whether it is so for some rounds of looking up whether somebody has died.
-fn stays(mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + 3 * RECHECK;
-    while Instant::now() < end {
-        if !condition() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
 }
 
 /// A process that is asleep in `wait`, once. When it comes through, it counts itself. If the test
@@ -333,7 +294,7 @@ fn a_notification_of_a_dead_one_reaches_another() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
-    let _stopped = Stopped::new(&first);
+    let _stopped = Stopped::new(first.pid());
     assert_eq!(condition.notify(1), 1);
     assert!(stays(|| through.load() == 0), "it went to the first, who is not dead");
     let start = Instant::now();
@@ -349,7 +310,7 @@ fn all_notifications_of_the_dead_reach_others() {
     let (condition, through) = new();
     let dead = [0; 3].map(|_| sleeper(&condition, &through));
     let alive = [0; 4].map(|_| sleeper(&condition, &through));
-    let _stopped: Vec<_> = dead.iter().map(Stopped::new).collect();
+    let _stopped: Vec<_> = dead.iter().map(|child| Stopped::new(child.pid())).collect();
     assert_eq!(condition.notify(3), 3);
     let start = Instant::now();
     dead.iter().for_each(kill);

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Atomic, Event};
-use multiproc_testkit::{is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
@@ -129,13 +128,12 @@ fn a_stopped_sleeper_does_not_miss_what_is_cleared_at_once() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let child = sleeper(&event);
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
+    let stopped = Stopped::new(child.pid());
     for _ in 0..3 {
         event.set();
         event.clear();
     }
-    kill_process(pid, Signal::CONT).unwrap();
+    drop(stopped);
     join([child]);
 }
 

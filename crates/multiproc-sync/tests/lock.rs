@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc_sync::{Lock, LockTimeoutError, TryLockError};
-use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Census, Stopped, alone, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
@@ -27,11 +26,6 @@ fn holder(lock: &Lock) -> (Process, Connection<(), ()>) {
     let child = Process::spawn(hold, (lock.clone(), theirs)).unwrap();
     ours.recv().unwrap();
     (child, ours)
-}
-
-fn signal(child: &Process, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
 }
 
 #[test]
@@ -162,12 +156,12 @@ fn a_stopped_holder_is_not_robbed() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, parent) = holder(&lock);
-    signal(&child, Signal::STOP);
+    let stopped = Stopped::new(child.pid());
     let start = Instant::now();
     assert!(lock.lock_timeout(Duration::from_millis(300)).unwrap_err().is_timeout());
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert!(child.is_alive());
-    signal(&child, Signal::CONT);
+    drop(stopped);
     drop(parent);
     drop(lock.lock().expect("it was let go of, not abandoned"));
     child.join().unwrap();

@@ -7,34 +7,16 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Atomic, BoundedSemaphore, Event, RECHECK, Semaphore};
-use multiproc_testkit::{is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, is_asleep, stays, until, watchdog};
 
 multiproc::enable_in_tests!();
 
 /// The bound of the promise: nobody waits longer for the dead.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-fn signal(child: &Process, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
 fn kill(child: &Process) {
     child.kill().unwrap();
     child.wait();
-}
-
-/// Whether it is so for some rounds of looking up whether somebody has died.
-fn stays(mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + 3 * RECHECK;
-    while Instant::now() < end {
-        if !condition() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
 }
 
 /// A process that is asleep in `acquire`. When it comes through, it counts itself. If the test fails
@@ -387,11 +369,11 @@ fn a_stopped_holder_keeps_its_permit() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(1).unwrap();
     let (child, parent) = holder(&semaphore, 1);
-    signal(&child, Signal::STOP);
+    let stopped = Stopped::new(child.pid());
     semaphore.acquire_timeout(3 * RECHECK).unwrap_err();
     assert_eq!(semaphore.available(), 0);
     assert!(child.is_alive());
-    signal(&child, Signal::CONT);
+    drop(stopped);
     drop(parent);
     drop(semaphore.acquire());
     child.join().unwrap();
