@@ -56,7 +56,7 @@ fn all_come_through(barrier: &Barrier) {
 }
 
 #[test]
-fn nobody_passes_before_all_are_there() {
+fn parties_wait_until_all_have_arrived() {
     let _dog = watchdog();
     const PARTIES: u64 = 5;
     let (barrier, arrived) = (Barrier::new(5).unwrap(), Atomic::new(0).unwrap());
@@ -81,7 +81,7 @@ fn nobody_passes_before_all_are_there() {
 }
 
 #[test]
-fn the_last_one_leads() {
+fn last_party_to_arrive_is_the_leader() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     for _ in 0..3 {
@@ -94,7 +94,7 @@ fn the_last_one_leads() {
 }
 
 #[test]
-fn there_are_between_one_and_the_most_parties() {
+fn number_of_parties_out_of_range_is_invalid_input() {
     for n in [0, Barrier::MAX + 1, u32::MAX] {
         assert_eq!(Barrier::new(n).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -102,7 +102,7 @@ fn there_are_between_one_and_the_most_parties() {
 }
 
 #[test]
-fn who_runs_out_of_time_breaks_it() {
+fn timeout_breaks_the_barrier() {
     let _dog = watchdog();
     let barrier = Barrier::new(4).unwrap();
     let children = sleepers::<2>(&barrier);
@@ -117,7 +117,7 @@ fn who_runs_out_of_time_breaks_it() {
 }
 
 #[test]
-fn who_comes_in_time_does_not_break_it() {
+fn arrival_before_the_deadline_completes_the_round() {
     let _dog = watchdog();
     let barrier = Barrier::new(2).unwrap();
     let wait = |barrier: Barrier| {
@@ -133,7 +133,7 @@ fn who_comes_in_time_does_not_break_it() {
 }
 
 #[test]
-fn abort_breaks_it_for_all() {
+fn abort_breaks_the_barrier_for_waiters_and_newcomers() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let children = sleepers::<2>(&barrier);
@@ -148,7 +148,7 @@ fn abort_breaks_it_for_all() {
 }
 
 #[test]
-fn reset_sends_those_away_who_wait() {
+fn reset_yields_broken_to_waiters() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let children = sleepers::<2>(&barrier);
@@ -160,7 +160,7 @@ fn reset_sends_those_away_who_wait() {
 }
 
 #[test]
-fn who_slept_through_a_reset_is_told_later() {
+fn waiter_stopped_during_a_reset_gets_broken() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [child] = sleepers(&barrier);
@@ -173,7 +173,7 @@ fn who_slept_through_a_reset_is_told_later() {
 }
 
 #[test]
-fn who_slept_through_the_next_rounds_has_come_through() {
+fn waiter_stopped_during_later_rounds_has_completed_its_own() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [held_up, other] = sleepers(&barrier);
@@ -190,7 +190,7 @@ fn who_slept_through_the_next_rounds_has_come_through() {
 }
 
 #[test]
-fn a_killed_party_that_waits_breaks_it() {
+fn killed_waiting_party_breaks_the_barrier() {
     let _dog = watchdog();
     let barrier = Barrier::new(4).unwrap();
     let [dead, first, second] = sleepers(&barrier);
@@ -203,7 +203,7 @@ fn a_killed_party_that_waits_breaks_it() {
 }
 
 #[test]
-fn a_killed_party_that_has_not_arrived_breaks_it() {
+fn killed_party_that_has_not_arrived_breaks_the_barrier() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let (dead, _parent) = bystander(&barrier);
@@ -216,7 +216,7 @@ fn a_killed_party_that_has_not_arrived_breaks_it() {
 }
 
 #[test]
-fn who_comes_after_a_death_learns_of_it() {
+fn newcomer_after_a_death_gets_broken() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let (dead, _parent) = bystander(&barrier);
@@ -228,7 +228,7 @@ fn who_comes_after_a_death_learns_of_it() {
 }
 
 #[test]
-fn after_a_reset_another_takes_the_place_of_the_dead() {
+fn reset_after_a_death_admits_another_party() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     for _ in 0..3 {
@@ -247,7 +247,7 @@ fn after_a_reset_another_takes_the_place_of_the_dead() {
 }
 
 #[test]
-fn a_party_that_leaves_has_not_died() {
+fn party_that_drops_its_handle_does_not_break_the_barrier() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let (leaves, parent) = bystander(&barrier);
@@ -261,7 +261,7 @@ fn a_party_that_leaves_has_not_died() {
 }
 
 #[test]
-fn a_party_that_ends_with_the_handle_open_has_died() {
+fn party_that_exits_with_the_handle_breaks_the_barrier() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let children = sleepers::<2>(&barrier);
@@ -273,7 +273,7 @@ fn a_party_that_ends_with_the_handle_open_has_died() {
 }
 
 #[test]
-fn a_stopped_party_is_waited_for() {
+fn stopped_party_is_waited_for() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let (held_up, parent) = bystander(&barrier);
@@ -288,7 +288,7 @@ fn a_stopped_party_is_waited_for() {
 }
 
 #[test]
-fn one_that_dies_after_the_round_does_not_break_it() {
+fn leader_killed_after_the_round_breaks_only_the_next() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [first, second] = sleepers(&barrier);

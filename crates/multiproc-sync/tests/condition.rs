@@ -52,7 +52,7 @@ fn new() -> (Condition, Atomic) {
 }
 
 #[test]
-fn its_lock_is_a_lock() {
+fn lock_of_a_condition_excludes() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let number = Shared::new(&[0u64]).unwrap();
@@ -75,7 +75,7 @@ fn its_lock_is_a_lock() {
 }
 
 #[test]
-fn one_of_two_sleepers_is_notified() {
+fn notify_one_wakes_one_of_two_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 2].map(|_| sleeper(&condition, &through));
@@ -87,7 +87,7 @@ fn one_of_two_sleepers_is_notified() {
 }
 
 #[test]
-fn two_of_five_sleepers_are_notified() {
+fn notify_two_wakes_two_of_five_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 5].map(|_| sleeper(&condition, &through));
@@ -106,7 +106,7 @@ fn two_of_five_sleepers_are_notified() {
 }
 
 #[test]
-fn all_sleepers_are_notified() {
+fn notify_all_wakes_all_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 5].map(|_| sleeper(&condition, &through));
@@ -119,7 +119,7 @@ fn all_sleepers_are_notified() {
 }
 
 #[test]
-fn a_notification_of_nobody_is_not_remembered() {
+fn notification_without_waiters_is_not_remembered() {
     let condition = Condition::new().unwrap();
     condition.notify_one();
     condition.notify_all();
@@ -131,7 +131,7 @@ fn a_notification_of_nobody_is_not_remembered() {
 }
 
 #[test]
-fn the_lock_is_held_again_after_a_timeout() {
+fn wait_that_times_out_holds_the_lock_again() {
     let condition = Condition::new().unwrap();
     for milliseconds in [0, 1, 30] {
         let timeout = Duration::from_millis(milliseconds);
@@ -150,7 +150,7 @@ fn the_lock_is_held_again_after_a_timeout() {
 }
 
 #[test]
-fn a_notification_comes_in_time() {
+fn notification_before_the_deadline_is_no_timeout() {
     let _dog = watchdog();
     let (condition, _) = new();
     let guard = condition.lock().unwrap();
@@ -167,7 +167,7 @@ fn a_notification_comes_in_time() {
 /// Whoever is asleep in front of the lock interrupts the one that lets go of it, which is about to
 /// wait: they share one CPU.
 #[test]
-fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
+fn notification_between_unlocking_and_sleeping_is_not_missed() {
     fn stay_on(cpu: usize) {
         let mut cpus = CpuSet::new();
         cpus.set(cpu);
@@ -203,7 +203,7 @@ fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
 }
 
 #[test]
-fn waiting_gives_the_lock_up() {
+fn wait_releases_the_lock() {
     let _dog = watchdog();
     let (condition, through) = new();
     let child = sleeper(&condition, &through);
@@ -215,7 +215,7 @@ fn waiting_gives_the_lock_up() {
 }
 
 #[test]
-fn who_waits_for_something_gets_it() {
+fn wait_while_returns_when_the_condition_is_false() {
     let _dog = watchdog();
     type Arguments = (Condition, Shared<u32>);
     let (condition, list): Arguments = (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
@@ -236,7 +236,7 @@ fn who_waits_for_something_gets_it() {
 }
 
 #[test]
-fn what_is_so_already_is_not_waited_for() {
+fn wait_while_with_a_false_condition_does_not_wait() {
     let condition = Condition::new().unwrap();
     let guard = condition.lock().unwrap();
     let guard = condition.wait_while(guard, || false).unwrap();
@@ -251,7 +251,7 @@ fn what_is_so_already_is_not_waited_for() {
 }
 
 #[test]
-fn what_becomes_so_in_time_is_no_timeout() {
+fn condition_false_before_the_deadline_is_no_timeout() {
     let _dog = watchdog();
     let (condition, state) = new();
     let guard = condition.lock().unwrap();
@@ -271,7 +271,7 @@ fn what_becomes_so_in_time_is_no_timeout() {
 }
 
 #[test]
-fn killed_sleepers_are_waited_for_by_nobody() {
+fn killed_waiters_do_not_block_notify() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
@@ -290,7 +290,7 @@ fn killed_sleepers_are_waited_for_by_nobody() {
 
 /// The first one that sleeps is notified first. It is stopped, so it can do nothing about it.
 #[test]
-fn a_notification_of_a_dead_one_reaches_another() {
+fn notification_of_a_killed_waiter_reaches_another() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
@@ -305,7 +305,7 @@ fn a_notification_of_a_dead_one_reaches_another() {
 }
 
 #[test]
-fn all_notifications_of_the_dead_reach_others() {
+fn all_notifications_of_killed_waiters_reach_others() {
     let _dog = watchdog();
     let (condition, through) = new();
     let dead = [0; 3].map(|_| sleeper(&condition, &through));
@@ -322,7 +322,7 @@ fn all_notifications_of_the_dead_reach_others() {
 }
 
 #[test]
-fn a_killed_holder_leaves_the_lock_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -351,7 +351,7 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
 }
 
 #[test]
-fn every_way_to_wait_tells_of_the_death() {
+fn every_wait_method_yields_abandoned() {
     let _dog = watchdog();
     type Locked<'a> = Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>>;
     type Wait = for<'a> fn(&'a Condition, ConditionGuard<'a>) -> Locked<'a>;
@@ -383,7 +383,7 @@ fn every_way_to_wait_tells_of_the_death() {
 }
 
 #[test]
-fn the_guard_of_another_condition_is_refused() {
+fn wait_with_the_guard_of_another_condition_panics() {
     let _dog = watchdog();
     let [one, other] = [0; 2].map(|_| Condition::new().unwrap());
     let guard = other.lock().unwrap();
@@ -406,7 +406,7 @@ fn the_guard_of_another_condition_is_refused() {
 
 /// As many as there are places for waiting. With nobody else there, nobody clears up after them.
 #[test]
-fn killed_sleepers_leave_their_places() {
+fn places_of_killed_waiters_are_used_again() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let wait = |condition: Condition| {
@@ -429,7 +429,7 @@ fn killed_sleepers_leave_their_places() {
 /// Those that find no place of their own sleep, and are woken as the others: no system calls in a
 /// loop while they wait, and none is left behind.
 #[test]
-fn waiters_beyond_the_places_sleep_and_are_woken() {
+fn waiters_without_a_place_sleep_and_are_woken() {
     const WAITERS: usize = 600;
     let _dog = watchdog();
     let condition = Condition::new().unwrap();

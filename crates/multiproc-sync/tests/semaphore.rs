@@ -36,7 +36,7 @@ fn sleeper(semaphore: &Semaphore, through: &Atomic) -> Process {
 }
 
 #[test]
-fn the_value_goes_down_and_up() {
+fn acquire_and_release_change_the_value() {
     let semaphore = Semaphore::new(2).unwrap();
     assert_eq!(semaphore.value(), 2);
     semaphore.acquire();
@@ -51,7 +51,7 @@ fn the_value_goes_down_and_up() {
 }
 
 #[test]
-fn a_semaphore_counts_to_its_maximum() {
+fn value_above_the_maximum_is_an_error() {
     const MAX: u32 = Semaphore::MAX;
     assert_eq!(Semaphore::new(MAX + 1).unwrap_err().kind(), ErrorKind::InvalidInput);
 
@@ -69,7 +69,7 @@ fn a_semaphore_counts_to_its_maximum() {
 }
 
 #[test]
-fn a_timeout_is_a_lower_bound() {
+fn timeout_is_a_lower_bound() {
     let semaphore = Semaphore::new(0).unwrap();
     let bounded = BoundedSemaphore::new(1).unwrap();
     let _permit = bounded.acquire();
@@ -88,7 +88,7 @@ fn a_timeout_is_a_lower_bound() {
 }
 
 #[test]
-fn a_release_wakes_a_sleeper() {
+fn release_wakes_a_waiter() {
     let _dog = watchdog();
     let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
     let child = sleeper(&semaphore, &through);
@@ -101,7 +101,7 @@ fn a_release_wakes_a_sleeper() {
 }
 
 #[test]
-fn three_of_five_sleepers_come_through() {
+fn release_of_three_ends_three_of_five_waits() {
     let _dog = watchdog();
     let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
     let children = [0; 5].map(|_| sleeper(&semaphore, &through));
@@ -117,7 +117,7 @@ fn three_of_five_sleepers_come_through() {
 }
 
 #[test]
-fn single_releases_reach_all_sleepers() {
+fn single_releases_reach_all_waiters() {
     let _dog = watchdog();
     for _ in 0..10 {
         let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
@@ -133,7 +133,7 @@ fn single_releases_reach_all_sleepers() {
 }
 
 #[test]
-fn a_killed_sleeper_takes_nothing() {
+fn killed_waiter_acquires_nothing() {
     let _dog = watchdog();
     let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
     // The one that fell asleep first is the one that would be woken first.
@@ -148,7 +148,7 @@ fn a_killed_sleeper_takes_nothing() {
 
 /// It may be woken, and die before it has taken anything, or after: then it counted for nothing.
 #[test]
-fn a_sleeper_that_is_killed_while_it_is_woken_takes_no_more_than_its_own() {
+fn waiter_killed_while_woken_acquires_at_most_one() {
     let _dog = watchdog();
     for _ in 0..50 {
         let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
@@ -165,7 +165,7 @@ fn a_sleeper_that_is_killed_while_it_is_woken_takes_no_more_than_its_own() {
 }
 
 #[test]
-fn what_the_dead_acquired_is_gone() {
+fn acquisitions_of_a_killed_process_are_lost() {
     let _dog = watchdog();
     let semaphore = Semaphore::new(2).unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -183,7 +183,7 @@ fn what_the_dead_acquired_is_gone() {
 
 /// What goes through many hands, processes that come and go among them, is neither lost nor made.
 #[test]
-fn the_sum_stays_the_same() {
+fn sum_of_acquisitions_and_value_is_constant() {
     let _dog = watchdog();
     let semaphore = Semaphore::new(3).unwrap();
     let pass_on = |semaphore: Semaphore| {
@@ -233,7 +233,7 @@ fn bounded_sleeper(semaphore: &BoundedSemaphore, through: &Atomic, end: &Event) 
 }
 
 #[test]
-fn permits_are_counted() {
+fn acquire_and_drop_change_the_available_permits() {
     let semaphore = BoundedSemaphore::new(3).unwrap();
     assert_eq!((semaphore.permits(), semaphore.available()), (3, 3));
     let first = semaphore.acquire();
@@ -248,7 +248,7 @@ fn permits_are_counted() {
 }
 
 #[test]
-fn there_are_between_one_and_the_most_permits() {
+fn number_of_permits_out_of_range_is_invalid_input() {
     for n in [0, BoundedSemaphore::MAX + 1, u32::MAX] {
         assert_eq!(BoundedSemaphore::new(n).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -260,7 +260,7 @@ fn there_are_between_one_and_the_most_permits() {
 }
 
 #[test]
-fn never_more_inside_than_permits() {
+fn holders_never_exceed_the_permits() {
     let _dog = watchdog();
     const PERMITS: u64 = 3;
     type Arguments = (BoundedSemaphore, Atomic, Atomic, Event);
@@ -294,7 +294,7 @@ fn never_more_inside_than_permits() {
 }
 
 #[test]
-fn dropping_a_permit_wakes_a_sleeper() {
+fn dropping_a_permit_wakes_a_waiter() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(2).unwrap();
     let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
@@ -314,7 +314,7 @@ fn dropping_a_permit_wakes_a_sleeper() {
 }
 
 #[test]
-fn the_permit_of_a_killed_holder_comes_back_to_a_sleeper() {
+fn permit_of_a_killed_holder_goes_to_a_waiter() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(1).unwrap();
     let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
@@ -330,7 +330,7 @@ fn the_permit_of_a_killed_holder_comes_back_to_a_sleeper() {
 }
 
 #[test]
-fn the_permit_of_a_killed_holder_comes_back_to_a_newcomer() {
+fn permit_of_a_killed_holder_goes_to_a_newcomer() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(2).unwrap();
     let (child, _parent) = holder(&semaphore, 2);
@@ -346,7 +346,7 @@ fn the_permit_of_a_killed_holder_comes_back_to_a_newcomer() {
 }
 
 #[test]
-fn all_permits_of_a_killed_holder_come_back_at_once() {
+fn all_permits_of_a_killed_holder_are_free_at_once() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(5).unwrap();
     let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
@@ -365,7 +365,7 @@ fn all_permits_of_a_killed_holder_come_back_at_once() {
 }
 
 #[test]
-fn a_stopped_holder_keeps_its_permit() {
+fn stopped_holder_keeps_its_permit() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(1).unwrap();
     let (child, parent) = holder(&semaphore, 1);
@@ -380,7 +380,7 @@ fn a_stopped_holder_keeps_its_permit() {
 }
 
 #[test]
-fn a_killed_sleeper_changes_nothing() {
+fn killed_waiter_has_no_effect() {
     let _dog = watchdog();
     let semaphore = BoundedSemaphore::new(1).unwrap();
     let (through, end) = (Atomic::new(0).unwrap(), Event::new().unwrap());
