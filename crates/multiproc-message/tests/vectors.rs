@@ -1,4 +1,5 @@
-//! The bytes of both formats, frozen: a change of any of them is a change of the protocols that use it.
+//! The bytes of both formats, frozen: a change of any of them is a change of the protocols that use
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};

@@ -163,7 +163,7 @@ fn forged_indices_are_refused_and_the_next_message_comes() {
             (&indices(&[0, 2]), "there is no descriptor 2: the message has 2"),
             (&indices(&[u32::MAX, 0]), "there is no descriptor 4294967295"),
             (&indices(&[0, 1, 1]), "4 bytes are left over"),
-            (&indices(&[0]), "it ends where 4 more bytes should come"),
+            (&indices(&[0]), "it ends 4 bytes too early"),
         ] {
             let (result, ours, theirs) = with_descriptors::<Two>(2, body, 2);
             assert!(matches!(result, Err(RecvError::Decode(_))));
