@@ -1,7 +1,7 @@
-//! `cargo xtask loom` and `cargo xtask faults`: tests that exist only under a cfg flag.
+//! `cargo xtask loom` and `cargo xtask faults`: run the tests that exist only under a cfg flag.
 //!
-//! A test behind a flag that nobody sets passes in silence, so both jobs count the tests that
-//! ran and fail when a crate ran none.
+//! A test that is not compiled cannot fail. So both jobs count the tests that passed in each crate,
+//! and fail if there are none.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,11 +16,11 @@ struct Suite {
     name: &'static str,
     cfg: &'static str,
     crates: &'static [&'static str],
-    /// Which targets cargo builds and tests.
+    /// The arguments that select profile and targets.
     targets: &'static [&'static str],
-    /// Which more in a long run, of which crate.
+    /// More targets for a long run, with their crate.
     long_targets: &'static [(&'static str, &'static [&'static str])],
-    /// Selects the tests when the caller names none.
+    /// The filter if the command line contains none.
     filter: Option<&'static str>,
     test_args: &'static [&'static str],
 }
@@ -29,13 +29,13 @@ const LOOM: Suite = Suite {
     name: "loom",
     cfg: "loom",
     crates: &["multiproc-shm", "multiproc-sync", "multiproc-queue"],
-    // A model runs its code thousands of times, so --release. The models are unit tests, and
-    // the other targets do not build on loom's atomics, so --lib.
+    // --release, because a model runs its code thousands of times. --lib, because the models are
+    // unit tests and the other targets do not compile with loom's atomics.
     targets: &["--release", "--lib"],
     long_targets: &[],
-    // The models are in modules called `loom_tests`. Other unit tests panic on loom's atomics.
+    // The models are in modules called `loom_tests`. Other unit tests panic with loom's atomics.
     filter: Some("loom"),
-    // Shows loom's own report of how much it explored.
+    // Shows loom's report of the number of executions.
     test_args: &["--nocapture"],
 };
 
@@ -43,22 +43,22 @@ const FAULTS: Suite = Suite {
     name: "faults",
     cfg: "multiproc_faults",
     crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue", "multiproc-process"],
-    // tests/*faults.rs of each crate; cargo fails if a crate has none.
+    // Selects tests/*faults.rs. Cargo fails if a crate has no such file.
     targets: &["--test", "*faults"],
-    // Those that do more where they are given time.
+    // Tests that use the time of a long run.
     long_targets: &[("multiproc-queue", &["--test", "differential", "--test", "memory"])],
     filter: None,
     test_args: &[],
 };
 
-/// Bugs in lock-free code rarely need more than three switches away from a running thread, and
-/// each further one multiplies the time.
+/// Bugs in lock-free code rarely need more than three preemptions, and each further one multiplies
+/// the time.
 const PREEMPTIONS: u32 = 3;
 
-/// For how long the random tests go on.
+/// The duration of the random tests.
 const SOAK: &str = "MULTIPROC_SOAK_SECONDS";
 
-/// How long output may stay open once the tests have ended.
+/// How long the output may stay open after the tests have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn loom(args: &[String]) -> Result {
@@ -78,7 +78,7 @@ pub(crate) fn loom(args: &[String]) -> Result {
     LOOM.run(args, &[(VARIABLE, &preemptions)])
 }
 
-/// `--soak SECONDS` lets the random tests go on for so long, `--seed N` repeats a run.
+/// `--soak SECONDS` sets the duration of the random tests. `--seed N` repeats a run.
 pub(crate) fn faults(args: &[String]) -> Result {
     let mut envs = Vec::new();
     let mut args = args;
@@ -104,11 +104,11 @@ impl Suite {
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (filters, test_args) = args.split_at(split);
         if let Some(option) = filters.iter().find(|arg| arg.starts_with('-')) {
-            return Err(Error::Usage(format!("{} has no option `{option}`", self.name)));
+            return Err(Error::Usage(format!("unknown option `{option}` of {}", self.name)));
         }
         let mut total = 0;
-        // One cargo call for each crate: from a common one the output would not tell which
-        // crate ran how many tests.
+        // One cargo call per crate, since the output of a common one does not show which crate ran
+        // how many tests.
         for package in self.crates {
             let is_long = envs.iter().any(|(variable, _)| *variable == SOAK);
             let test_args = test_args.get(1..).unwrap_or(&[]);
@@ -116,7 +116,7 @@ impl Suite {
             command.envs(envs.iter().copied());
             println!("{}: {}", self.name, shell::show(&command));
             let passed = run_counting(&mut command)?;
-            // A caller's filter may well name a test of one crate only.
+            // A filter on the command line may match tests of one crate only.
             if passed == 0 && filters.is_empty() {
                 return failed(format!("{}: no test ran in {package}", self.name));
             }
@@ -148,14 +148,14 @@ impl Suite {
 
         let flags = shell::with_flags("RUSTFLAGS", &format!("--cfg {}", self.cfg));
         command.env("RUSTFLAGS", flags);
-        // Other RUSTFLAGS in the same folder would throw the ordinary build away.
+        // In the same directory, other RUSTFLAGS would discard the ordinary build.
         let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
         command.env("CARGO_TARGET_DIR", shell::root().join(target).join(self.name));
         command
     }
 }
 
-/// Runs a `cargo test` command, passes its output on, and returns how many tests passed.
+/// Runs a `cargo test` command, forwards its output, and returns the number of passed tests.
 fn run_counting(command: &mut Command) -> Result<u64> {
     let shown = shell::show(command);
     let mut child = command
@@ -165,19 +165,19 @@ fn run_counting(command: &mut Command) -> Result<u64> {
     let output = child.stdout.take().expect("stdout is piped");
 
     let (sender, receiver) = mpsc::channel();
-    // If the receiver is gone, the wait below has given up and nobody needs the count.
+    // Sending fails if the wait below has timed out. Then the count is not needed.
     thread::spawn(move || drop(sender.send(copy_counting(output, io::stdout()))));
 
     let status = child.wait().map_err(|error| Error::Failed(format!("{shown}: {error}")))?;
-    // A process that a test leaves behind keeps the pipe open. Waiting for its end could take
-    // forever, and to leave it behind is a fault of the test.
+    // A process that outlives its test keeps the pipe open, possibly indefinitely. That is a bug in
+    // the test.
     let count = receiver.recv_timeout(PATIENCE);
     if !status.success() {
         return failed(format!("{status}: {shown}"));
     }
     match count {
         Ok(Ok(count)) => Ok(count),
-        Ok(Err(error)) => failed(format!("cannot pass on the output of {shown}: {error}")),
+        Ok(Err(error)) => failed(format!("cannot forward the output of {shown}: {error}")),
         Err(_) => failed(format!(
             "the tests ended {} s ago, but a process they started still has their output open: \
              {shown}",
@@ -186,7 +186,7 @@ fn run_counting(command: &mut Command) -> Result<u64> {
     }
 }
 
-/// Copies `from` to `to` and adds up the tests that passed.
+/// Copies `from` to `to` and returns the number of passed tests that it reports.
 fn copy_counting(from: impl Read, mut to: impl Write) -> io::Result<u64> {
     let mut from = BufReader::new(from);
     let mut count = 0;
@@ -200,7 +200,7 @@ fn copy_counting(from: impl Read, mut to: impl Write) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The N of `test result: ok. N passed; ...`.
+/// Returns the N of `test result: ok. N passed; ...`.
 fn passed(line: &str) -> Option<u64> {
     let result = line.strip_prefix("test result: ")?;
     let (_, result) = result.split_once(". ")?;
@@ -215,7 +215,7 @@ mod tests {
     const OK: &str = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out";
 
     #[test]
-    fn reads_the_number_of_passed_tests() {
+    fn result_line_yields_number_of_passed_tests() {
         assert_eq!(passed(OK), Some(12));
         assert_eq!(passed("test result: FAILED. 3 passed; 1 failed; 0 ignored"), Some(3));
         assert_eq!(passed("test lock::loom_tests::two ... ok"), None);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_the_output_on_and_adds_up() {
+    fn output_is_copied_and_results_are_summed() {
         let text = format!("running 12 tests\nnot UTF-8: \u{fffd}\n{OK}\nrunning 0 tests\n{OK}");
         let mut copy = Vec::new();
         assert_eq!(copy_counting(text.as_bytes(), &mut copy).unwrap(), 24);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn own_filters_replace_the_usual_one() {
+    fn filters_replace_the_default_one() {
         let args = |filters: &[String]| {
             let command = LOOM.command("multiproc-sync", false, filters, &["--exact".to_string()]);
             let args: Vec<_> =
