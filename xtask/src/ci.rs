@@ -71,19 +71,13 @@ fn package() -> Command {
     cargo_locked("publish", &["--workspace", "--dry-run", "--allow-dirty", "--quiet"])
 }
 
-pub(crate) fn run_package(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("package takes no arguments".into()));
-    }
+pub(crate) fn run_package(_: &[String]) -> Result {
     shell::run(&mut package())
 }
 
 /// Checks licences, versions and sources of the dependencies. Advisories need a network connection:
 /// see CONTRIBUTING.md.
-pub(crate) fn run_deny(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("deny takes no arguments".into()));
-    }
+pub(crate) fn run_deny(_: &[String]) -> Result {
     let is_installed = cargo("deny", &["--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -97,17 +91,11 @@ pub(crate) fn run_deny(args: &[String]) -> Result {
     shell::run(&mut cargo("deny", &check))
 }
 
-pub(crate) fn run_doc(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("doc takes no arguments".into()));
-    }
+pub(crate) fn run_doc(_: &[String]) -> Result {
     shell::run(&mut doc())
 }
 
-pub(crate) fn run(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("ci takes no arguments".into()));
-    }
+pub(crate) fn run(_: &[String]) -> Result {
     let mut times = Vec::new();
     for mut step in steps() {
         let (name, command) = (step.name, step.command());

@@ -63,7 +63,7 @@ const JOBS: &[Job] = &[
     },
     Job {
         name: "bench",
-        args: "[NAME] [-- BENCH-ARGS]",
+        args: "[--peers] [NAME] [-- BENCH-ARGS]",
         help: "run all benchmarks, or the one called NAME",
         run: bench::run,
     },
@@ -93,16 +93,21 @@ fn dispatch(args: &[String]) -> Result {
         return Ok(());
     };
     match JOBS.iter().find(|job| job.name == name) {
+        Some(job) if job.args.is_empty() && !rest.is_empty() => {
+            Err(Error::Usage(format!("{name} takes no arguments")))
+        }
         Some(job) => (job.run)(rest),
         None => Err(Error::Usage(format!("unknown job `{name}`"))),
     }
 }
 
 fn usage() -> String {
-    let mut text = "usage: cargo xtask JOB\n\njobs:".to_string();
+    let mut text = "usage: cargo xtask JOB [ARGS]\n\njobs:".to_string();
     for Job { name, args, help, .. } in JOBS {
-        let call = format!("{name} {args}");
-        text += &format!("\n  {call:<51} {help}");
+        text += &format!("\n  {name:<8} {help}");
+        if !args.is_empty() {
+            text += &format!("\n  {:<8}   {args}", "");
+        }
     }
     text
 }

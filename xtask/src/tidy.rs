@@ -60,10 +60,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (r"(?<![\w._~)}-])/(home|root)/", &["*"], "use a path relative to the workspace"),
 ];
 
-pub(crate) fn run(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("tidy takes no arguments".into()));
-    }
+pub(crate) fn run(_: &[String]) -> Result {
     let metadata = MetadataCommand::new()
         .current_dir(shell::root())
         .no_deps()
