@@ -18,8 +18,10 @@ struct Suite {
     crates: &'static [&'static str],
     /// The arguments that select profile and targets.
     targets: &'static [&'static str],
-    /// More targets for a long run, with their crate.
-    long_targets: &'static [(&'static str, &'static [&'static str])],
+    /// Integration tests that a run with `--soak` adds, each with its crate.
+    soak_tests: &'static [(&'static str, &'static str)],
+    /// The options with a number, and the environment variables that they set.
+    options: &'static [(&'static str, &'static str)],
     /// The filter if the command line contains none.
     filter: Option<&'static str>,
     test_args: &'static [&'static str],
@@ -32,7 +34,8 @@ const LOOM: Suite = Suite {
     // --release, because a model runs its code thousands of times. --lib, because the models are
     // unit tests and the other targets do not compile with loom's atomics.
     targets: &["--release", "--lib"],
-    long_targets: &[],
+    soak_tests: &[],
+    options: &[("--preemptions", PREEMPTIONS)],
     // The models are in modules called `loom_tests`. Other unit tests panic with loom's atomics.
     filter: Some("loom"),
     // Shows loom's report of the number of executions.
@@ -44,16 +47,14 @@ const FAULTS: Suite = Suite {
     cfg: "multiproc_faults",
     crates: &["multiproc-pipe", "multiproc-sync", "multiproc-queue", "multiproc-process"],
     // Selects tests/*faults.rs. Cargo fails if a crate has no such file.
-    targets: &["--test", "*faults"],
-    // Tests that use the time of a long run.
-    long_targets: &[("multiproc-queue", &["--test", "differential", "--test", "memory"])],
+    targets: &["--test=*faults"],
+    soak_tests: &[("multiproc-queue", "--test=differential"), ("multiproc-queue", "--test=memory")],
+    options: &[("--soak", SOAK), ("--seed", "MULTIPROC_SEED")],
     filter: None,
     test_args: &[],
 };
 
-/// Bugs in lock-free code rarely need more than three preemptions, and each further one multiplies
-/// the time.
-const PREEMPTIONS: u32 = 3;
+const PREEMPTIONS: &str = "LOOM_MAX_PREEMPTIONS";
 
 /// The duration of the random tests.
 const SOAK: &str = "MULTIPROC_SOAK_SECONDS";
@@ -62,57 +63,40 @@ const SOAK: &str = "MULTIPROC_SOAK_SECONDS";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn loom(args: &[String]) -> Result {
-    const VARIABLE: &str = "LOOM_MAX_PREEMPTIONS";
-    let mut args = args;
-    let mut preemptions = env::var(VARIABLE).unwrap_or_else(|_| PREEMPTIONS.to_string());
-    if let [flag, rest @ ..] = args
-        && flag == "--preemptions"
-    {
-        let Some((number, rest)) = rest.split_first().filter(|(n, _)| n.parse::<u32>().is_ok())
-        else {
-            return Err(Error::Usage("--preemptions needs a number".into()));
-        };
-        preemptions.clone_from(number);
-        args = rest;
-    }
-    LOOM.run(args, &[(VARIABLE, &preemptions)])
+    // Bugs in lock-free code rarely need more than three preemptions, and each further one
+    // multiplies the time.
+    let default = env::var(PREEMPTIONS).unwrap_or_else(|_| "3".into());
+    LOOM.run(args, vec![(PREEMPTIONS, &default)])
 }
 
-/// `--soak SECONDS` sets the duration of the random tests. `--seed N` repeats a run.
 pub(crate) fn faults(args: &[String]) -> Result {
-    let mut envs = Vec::new();
-    let mut args = args;
-    while let [flag, rest @ ..] = args
-        && let Some(variable) = match flag.as_str() {
-            "--soak" => Some(SOAK),
-            "--seed" => Some("MULTIPROC_SEED"),
-            _ => None,
-        }
-    {
-        let Some((number, rest)) = rest.split_first().filter(|(n, _)| n.parse::<u64>().is_ok())
-        else {
-            return Err(Error::Usage(format!("{flag} needs a number")));
-        };
-        envs.push((variable, number.as_str()));
-        args = rest;
-    }
-    FAULTS.run(args, &envs)
+    FAULTS.run(args, Vec::new())
 }
 
 impl Suite {
-    fn run(&self, args: &[String], envs: &[(&str, &str)]) -> Result {
+    /// Runs the tests with the environment variables `envs` and those that options set.
+    fn run<'a>(&self, mut args: &'a [String], mut envs: Vec<(&'static str, &'a str)>) -> Result {
+        while let [flag, rest @ ..] = args
+            && let Some((_, variable)) = self.options.iter().find(|(option, _)| option == flag)
+        {
+            let Some((number, rest)) = rest.split_first().filter(|(n, _)| n.parse::<u64>().is_ok())
+            else {
+                return Err(Error::Usage(format!("{flag} needs a number")));
+            };
+            envs.push((variable, number));
+            args = rest;
+        }
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
-        let (filters, test_args) = args.split_at(split);
+        let (filters, test_args) = (&args[..split], args.get(split + 1..).unwrap_or(&[]));
         if let Some(option) = filters.iter().find(|arg| arg.starts_with('-')) {
             return Err(Error::Usage(format!("unknown option `{option}` of {}", self.name)));
         }
+        let is_soak = envs.iter().any(|(variable, _)| *variable == SOAK);
         let mut total = 0;
         // One cargo call per crate, since the output of a common one does not show which crate ran
         // how many tests.
         for package in self.crates {
-            let is_long = envs.iter().any(|(variable, _)| *variable == SOAK);
-            let test_args = test_args.get(1..).unwrap_or(&[]);
-            let mut command = self.command(package, is_long, filters, test_args);
+            let mut command = self.command(package, is_soak, filters, test_args);
             command.envs(envs.iter().copied());
             println!("{}: {}", self.name, shell::show(&command));
             let passed = run_counting(&mut command)?;
@@ -132,18 +116,14 @@ impl Suite {
     fn command(
         &self,
         package: &str,
-        is_long: bool,
+        is_soak: bool,
         filters: &[String],
         test_args: &[String],
     ) -> Command {
         let mut command = shell::cargo_locked("test", &["-p", package]);
-        command.args(self.targets);
-        let more = self.long_targets.iter().filter(|(name, _)| is_long && *name == package);
-        more.for_each(|(_, targets)| _ = command.args(*targets));
-        command.arg("--");
-        if filters.is_empty() {
-            command.args(self.filter);
-        }
+        let soak_tests = self.soak_tests.iter().filter(|(name, _)| is_soak && *name == package);
+        command.args(self.targets).args(soak_tests.map(|(_, test)| test)).arg("--");
+        command.args(self.filter.filter(|_| filters.is_empty()));
         command.args(filters).args(self.test_args).args(test_args);
 
         let flags = shell::with_flags("RUSTFLAGS", &format!("--cfg {}", self.cfg));
@@ -202,10 +182,8 @@ fn copy_counting(from: impl Read, mut to: impl Write) -> io::Result<u64> {
 
 /// Returns the N of `test result: ok. N passed; ...`.
 fn passed(line: &str) -> Option<u64> {
-    let result = line.strip_prefix("test result: ")?;
-    let (_, result) = result.split_once(". ")?;
-    let (number, _) = result.split_once(" passed;")?;
-    number.parse().ok()
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    counts.split_once(" passed;")?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -230,20 +208,33 @@ mod tests {
         assert_eq!(copy, text.as_bytes());
     }
 
+    fn arguments(command: &Command) -> String {
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        args.join(" ")
+    }
+
     #[test]
     fn filters_replace_the_default_one() {
         let args = |filters: &[String]| {
-            let command = LOOM.command("multiproc-sync", false, filters, &["--exact".to_string()]);
-            let args: Vec<_> =
-                command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-            args.join(" ")
+            arguments(&LOOM.command("multiproc-sync", false, filters, &["--exact".into()]))
         };
         assert!(args(&[]).ends_with("--lib -- loom --nocapture --exact"));
-        let long = |package| {
-            let command = FAULTS.command(package, true, &[], &[]);
-            command.get_args().any(|arg| arg == "differential")
-        };
-        assert!(long("multiproc-queue") && !long("multiproc-sync"));
-        assert!(args(&["ring".to_string()]).ends_with("--lib -- ring --nocapture --exact"));
+        assert!(args(&["ring".into()]).ends_with("--lib -- ring --nocapture --exact"));
+    }
+
+    #[test]
+    fn soak_adds_tests_of_their_crate() {
+        let args = |package, is_soak| arguments(&FAULTS.command(package, is_soak, &[], &[]));
+        assert!(args("multiproc-queue", true).contains("--test=differential --test=memory --"));
+        assert!(!args("multiproc-queue", false).contains("differential"));
+        assert!(!args("multiproc-sync", true).contains("differential"));
+    }
+
+    #[test]
+    fn options_without_number_and_unknown_options_are_usage_errors() {
+        for args in [&["--soak"][..], &["--seed", "x"], &["--preemptions", "3"], &["ring", "--x"]] {
+            let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+            assert!(matches!(faults(&args), Err(Error::Usage(_))), "{args:?}");
+        }
     }
 }
