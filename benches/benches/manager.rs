@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use multiproc::pipe::Descriptor;
 use multiproc::{Manager, Process, Queue};
 use multiproc_benches::item::Item;
+use multiproc_benches::machine;
 use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::other::{Other, obey};
 use multiproc_benches::rounds::Contest;
@@ -127,6 +128,7 @@ fn open_by_name(title: &'static str, cpu: usize) {
 
 fn main() {
     let _runtime = multiproc::init();
+    machine::print();
     let manager = Manager::start().unwrap();
     queues(&manager);
     drop(manager);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use multiproc::pipe::{Bytes, Connection, duplex};
 use multiproc::{Lock, Process, Queue};
+use multiproc_benches::machine;
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// The environment variable that makes this program end at once.
@@ -161,15 +162,19 @@ fn main() {
         return;
     }
     let _runtime = multiproc::init();
+    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
+    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
+    let is_bench = has("--bench") && !has("--test") && !has("--list");
+    if is_bench {
+        machine::print();
+    }
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("spawn/do nothing");
     group.bench_function("multiproc, spawn and join", |b| b.iter(spawn_and_join));
     group.bench_function("std::process::Command, spawn and wait", |b| b.iter(command_and_wait));
     group.finish();
     criterion.final_summary();
-    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if has("--bench") && !has("--test") && !has("--list") {
+    if is_bench {
         ratios();
     }
 }

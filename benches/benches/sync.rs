@@ -17,6 +17,7 @@ use multiproc::sync::{
     Semaphore, Shared,
 };
 use multiproc::{Lock, Process};
+use multiproc_benches::machine;
 use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::posix::{Memory, Posix};
 use multiproc_testkit::{Census, is_asleep, until};
@@ -517,6 +518,12 @@ fn recovery() {
 
 fn main() {
     let _runtime = multiproc::init();
+    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
+    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
+    let is_bench = has("--bench") && !has("--test") && !has("--list");
+    if is_bench {
+        machine::print();
+    }
     let mut criterion = Criterion::default().configure_from_args();
     lock_alone(&mut criterion);
     lock_contended(&mut criterion);
@@ -524,9 +531,7 @@ fn main() {
     event_asleep(&mut criterion);
     event_ping_pong(&mut criterion);
     criterion.final_summary();
-    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if has("--bench") && !has("--test") && !has("--list") {
+    if is_bench {
         footprint();
         idle_waiters();
         recovery();

@@ -8,6 +8,7 @@
 use std::env;
 
 pub mod item;
+pub mod machine;
 pub mod one_cpu;
 pub mod other;
 pub mod posix;
@@ -20,6 +21,7 @@ pub fn run(benches: &[(&str, fn())]) {
     if !(has("--bench") || has("--test")) || has("--list") {
         return;
     }
+    machine::print();
     // As in criterion, words select benches.
     let words: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, bench) in benches {
