@@ -1,4 +1,8 @@
-//! `cargo xtask bench`: runs the benchmarks.
+//! `cargo xtask bench [--peers] [NAME] [-- BENCH-ARGS]`: runs the benchmarks of the package
+//! `multiproc-benches`, or the one called NAME (a file in `benches/benches/` without its ending).
+//!
+//! `--peers` also measures other libraries. They exist for queues only, so without a NAME it selects
+//! `queue`. BENCH-ARGS are passed to the benchmark: the name of a part runs only that part.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
