@@ -1,5 +1,5 @@
-//! A manager's queue, beside one that was passed as an argument; and opening by name, beside a round
-//! trip over a bare socket.
+//! A manager's queue compared with one that was passed as an argument, and opening by name compared
+//! with a round trip over a bare socket.
 //!
 //! Contestants take turns, and each ratio is of two turns of the same round.
 
@@ -19,7 +19,7 @@ use rustix::net::{
 
 const CAPACITY: usize = 1024;
 
-/// A put and a get, in this process.
+/// One put and one get in this process.
 fn put_and_get(queue: &Queue<Item>, count: u64) -> Duration {
     let start = Instant::now();
     for id in 0..count {
@@ -35,7 +35,7 @@ fn produce((orders, queue): (multiproc::pipe::Receiver<u64>, Queue<Item>)) {
 
 fn queues(manager: &Manager) {
     let passed = Queue::bounded(CAPACITY).unwrap();
-    // Open elsewhere, as the other one is.
+    // Also open in another process, like the other queue.
     let elsewhere =
         Other::start(|(orders, _queue): (_, Queue<Item>)| obey(&orders, |_| {}), passed.clone());
     let named = manager.queue::<Item>("alone", CAPACITY).unwrap();
@@ -67,7 +67,7 @@ fn queues(manager: &Manager) {
     other_producer.stop();
 }
 
-/// A stream socket, and a process that sends back what comes.
+/// A stream socket and a process that echoes each byte.
 fn echo() -> (OwnedFd, Process) {
     let (here, there) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
@@ -80,7 +80,8 @@ fn echo() -> (OwnedFd, Process) {
     (here, Process::spawn(answers, Descriptor(there)).unwrap())
 }
 
-/// How long opening takes, without dropping what was opened. It is open nowhere else in this process.
+/// Measures opening without dropping the opened object, which is not open elsewhere in this
+/// process.
 fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
     let mut time = Duration::ZERO;
     for _ in 0..count {
@@ -92,7 +93,7 @@ fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
     time
 }
 
-/// This process on one CPU, and those that it asks on the same or on another one.
+/// Keeps this process on one CPU and the others on the same or on another one.
 fn open_by_name(title: &'static str, cpu: usize) {
     let (manager, (socket, answers)) = {
         let _pinned = OneCpu::pin_to(cpu);

@@ -1,8 +1,9 @@
-//! Connections between processes, beside the bare system calls on what they are made of, beside
-//! ipc-channel, and beside memcpy.
+//! Connections between processes compared with bare system calls on the same pipe or socket, with
+//! ipc-channel and with memcpy.
 //!
-//! Each contestant has a process of its own that sends, or answers, and is told over a pipe how often.
-//! This process receives. Contestants take turns, and each ratio is of two turns of the same round.
+//! Each contestant has a process of its own that sends or answers, and is told over a pipe how
+//! often. This process receives. Contestants take turns, and each ratio is of two turns of the same
+//! round.
 
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 const MIB: usize = 1024 * 1024;
 
-/// What a pool keeps, if not told otherwise.
+/// The number of segments that a pool keeps by default.
 const POOL: usize = 8;
 
 fn sockets() -> (OwnedFd, OwnedFd) {
@@ -121,7 +122,7 @@ fn one_way() {
         .for_each(Other::stop);
 }
 
-/// On one CPU: on two, a wake-up takes five times as long as all the rest, if it comes to one.
+/// Measured on one CPU: on two, a wake-up takes five times as long as everything else.
 fn round_trip() {
     let _pinned = OneCpu::pin();
     let (bare_ours, theirs) = sockets();
@@ -160,7 +161,7 @@ fn round_trip() {
     [bare_socket, ours].into_iter().for_each(Other::stop);
 }
 
-/// Something that depends on each of the words.
+/// Returns a value that depends on every word.
 fn read_words(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
     words.fold(0, u64::wrapping_add)
@@ -178,7 +179,7 @@ fn bytes_over_a_socket() {
     let (connection, theirs) = duplex::<(), Bytes>().unwrap();
     let ours = Other::start(
         |(orders, connection): (_, Connection<Bytes, ()>)| {
-            // By reference, so that sending it does not take making one.
+            // By reference, so that the time of creating it is not measured.
             let connection = connection.retype::<&Bytes, ()>();
             let bytes = Bytes(vec![1; MIB]);
             obey(&orders, |_| connection.send(&bytes).unwrap());

@@ -1,8 +1,8 @@
-//! Queues between processes, beside crossbeam-channel between threads.
+//! Queues between processes compared with crossbeam-channel between threads.
 //!
-//! Items are structs of 64 bytes, unless it says otherwise; those of the queue go through serde. A
-//! queue holds 1024 of them. Producers and consumers are processes that are told over a pipe how many
-//! to put or get; where there is one consumer, it is this process. Contestants take turns, and each
+//! Items are structs of 64 bytes unless stated otherwise, and those of the queue pass through
+//! serde. A queue holds 1024 of them. Producers and consumers are processes that are told over a
+//! pipe how many to put or get. A single consumer is this process. Contestants take turns, and each
 //! ratio is of two turns of the same round.
 
 use std::env;
@@ -41,7 +41,7 @@ fn producer(queue: &Queue<Item>) -> Other {
     )
 }
 
-/// Gets as many as it is told, and says over the second queue that it has.
+/// Gets as many items as it is told, and confirms over the second queue.
 fn consumer(queue: &Queue<Item>, done: &Queue<()>) -> Other {
     Other::start(
         |(orders, (queue, done)): (Receiver<u64>, (Queue<Item>, Queue<()>))| {
@@ -99,7 +99,7 @@ fn one_to_one() {
     theirs.stop();
 }
 
-/// Some producers, as many consumers.
+/// N producers and N consumers.
 fn many_to_many(title: &'static str, sides: usize, capacity: usize) {
     let queue = Queue::bounded(capacity).unwrap();
     let done = Queue::unbounded().unwrap();
@@ -196,7 +196,7 @@ fn megabytes() {
     let queue = Queue::<Bytes>::bounded(8).unwrap();
     let ours = Other::start(
         |(orders, queue): (_, Queue<Bytes>)| {
-            // The bytes come back from the queue only in an error: so each item is made anew.
+            // The queue returns the bytes only in an error, so each item is created anew.
             obey(&orders, |_| queue.put(Bytes(vec![1; MIB])).unwrap());
         },
         queue.clone(),
@@ -217,7 +217,7 @@ fn megabytes() {
     [bare, ours].into_iter().for_each(Other::stop);
 }
 
-/// One is put and one got, again and again, behind so many others.
+/// Puts and gets one item repeatedly behind `length` others.
 fn backlog() {
     let with = |length: u64| {
         let queue = Queue::unbounded().unwrap();
@@ -246,7 +246,7 @@ fn footprint() {
         let line = status.lines().find(|line| line.starts_with("RssShmem")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    // Whatever the first one brings along.
+    // The first queue of a process has costs of its own.
     drop(Queue::<Item>::unbounded().unwrap());
     let (before, shared) = (Census::take(), resident());
     let queue = Queue::<Item>::unbounded().unwrap();
@@ -257,7 +257,7 @@ fn footprint() {
     drop(queue);
 }
 
-/// What others make of the same work, for those who ask: `cargo xtask bench --peers` installs them.
+/// The same work with other libraries, on request: `cargo xtask bench --peers` installs them.
 fn peers() {
     if !env::args().any(|arg| arg == "--peers") {
         return;

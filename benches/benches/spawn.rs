@@ -1,6 +1,6 @@
-//! Starting a process that does nothing, and waiting for its end, beside `std::process::Command`
-//! starting the same executable to do nothing; then what memory and arguments add to that, and how
-//! soon an end is noticed.
+//! Starting a process that does nothing and waiting for its end, compared with
+//! `std::process::Command` on the same executable. Then the cost of memory and arguments, and the
+//! delay until an end is noticed.
 
 use std::env;
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use multiproc::pipe::{Bytes, Connection, duplex};
 use multiproc::{Lock, Process, Queue};
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Makes this program end at once.
+/// The environment variable that makes this program end at once.
 const DO_NOTHING: &str = "MULTIPROC_BENCH_DO_NOTHING";
 
 fn spawn_and_join() {
@@ -32,7 +32,8 @@ fn time(action: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// The times of something and of its reference, taken in turn: what disturbs one disturbs the other.
+/// Prints the times of an action and of its reference, taken in turn, so that a disturbance affects
+/// both.
 fn print_ratio(
     name: &str,
     rounds: usize,
@@ -43,7 +44,7 @@ fn print_ratio(
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..rounds + 10 {
         let pair = [this(), reference()];
-        // The first ones are for warming up.
+        // The first rounds are for warming up.
         if round >= 10 {
             times.iter_mut().zip(pair).for_each(|(times, time)| times.push(time));
         }
@@ -57,7 +58,7 @@ fn print_ratio(
 
 type Handles = (Vec<Queue<u32>>, Vec<Lock>, Vec<Connection<(), ()>>);
 
-/// Ten handles and a mebibyte.
+/// Ten handles and one MiB of arguments.
 fn large_arguments() -> (Handles, Bytes) {
     let queues = (0..4).map(|_| Queue::bounded(10).unwrap()).collect();
     let locks = (0..3).map(|_| Lock::new().unwrap()).collect();
@@ -73,7 +74,7 @@ fn with_large_arguments() -> Duration {
     })
 }
 
-/// A process that waits to be killed.
+/// Starts a process that waits to be killed.
 fn waiting() -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |parent: Connection<(), ()>| {
@@ -101,13 +102,13 @@ fn kill_and_poll() -> Duration {
     })
 }
 
-/// A process that starts others when it is told to.
+/// A process that starts others on request.
 struct Parent {
     connection: Connection<(), Duration>,
 }
 
 impl Parent {
-    /// One that has so much memory resident.
+    /// Starts one with `size` bytes of resident memory.
     fn start(bytes: usize) -> Self {
         let (connection, theirs) = duplex().unwrap();
         let serve = |(bytes, parent): (usize, Connection<Duration, ()>)| {
@@ -172,7 +173,7 @@ fn main() {
     group.bench_function("std::process::Command, spawn and wait", |b| b.iter(command_and_wait));
     group.finish();
     criterion.final_summary();
-    // As criterion has it: `cargo bench` passes --bench, `cargo test` does not.
+    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
     let has = |wanted: &str| env::args().any(|arg| arg == wanted);
     if has("--bench") && !has("--test") && !has("--list") {
         ratios();

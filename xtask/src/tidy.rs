@@ -46,6 +46,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-process/src/init.rs", "constructor of `enable_in_tests!`, SIGPIPE"),
     ("crates/multiproc-process/src/newborn.rs", "constructor, environment marker, calls of libc"),
     ("crates/multiproc-process/src/thread.rs", "blocked signals"),
+    ("crates/multiproc-testkit/src/seccomp.rs", "sets a seccomp filter"),
 ];
 
 /// The crates that need no unsafe code. The compiler holds them to the attribute.

@@ -1,4 +1,4 @@
-//! The manager: named queues, locks and the rest, for programs that do not know each other.
+#![doc = include_str!("../README.md")]
 
 mod builder;
 mod client;
@@ -7,6 +7,7 @@ mod item_type;
 mod manager;
 mod name;
 mod object;
+mod open;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod program;

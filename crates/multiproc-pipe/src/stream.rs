@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use multiproc_shm::{above_stdio, sigpipe};
+use multiproc_shm::{CheckedFd, above_stdio, sigpipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -77,7 +77,7 @@ enum Kind {
 
 impl Kind {
     /// The kind of a descriptor that came from elsewhere, if an end can go over it.
-    fn of(fd: &OwnedFd, role: Role) -> io::Result<Self> {
+    fn of(fd: impl AsFd + Copy, role: Role) -> io::Result<Self> {
         let expected = match role {
             Role::Both => "a Unix stream socket",
             Role::Sends => "the writing end of a pipe or a Unix stream socket",
@@ -117,7 +117,7 @@ impl Kind {
 /// One direction of a socket whose directions are two ends. Ending it tells the other side, which
 /// closing does not do while the other end lives.
 struct Half {
-    socket: Arc<OwnedFd>,
+    socket: Arc<CheckedFd>,
     direction: Shutdown,
     /// It was sent to another process, which ends it.
     moved: Arc<AtomicBool>,
@@ -126,15 +126,15 @@ struct Half {
 impl Drop for Half {
     fn drop(&mut self) {
         if !self.moved.load(Ordering::Relaxed) {
-            // It fails only if the other side has closed: then there is nobody to be told.
-            let _ = shutdown(&self.socket, self.direction);
+            // It fails if the other side has closed: then there is nobody to be told.
+            let _ = self.socket.get().map(|socket| shutdown(socket, self.direction));
         }
     }
 }
 
 /// One end of a pipe or of a stream socket. In blocking mode, unless it came from elsewhere.
 pub(crate) struct Stream {
-    fd: Arc<OwnedFd>,
+    fd: Arc<CheckedFd>,
     kind: Kind,
     half: Option<Half>,
     quiet: Quiet,
@@ -180,7 +180,7 @@ impl Stream {
     }
 
     fn new(fd: OwnedFd, kind: Kind) -> Self {
-        Self { fd: Arc::new(fd), kind, half: None, quiet: Quiet::default() }
+        Self { fd: Arc::new(CheckedFd::adopt(fd)), kind, half: None, quiet: Quiet::default() }
     }
 
     /// Takes a descriptor that came from elsewhere, if it is of a kind that messages can go over.
@@ -195,6 +195,16 @@ impl Stream {
         Self::new(fd, kind)
     }
 
+    /// Returns an error if other code in this process has closed the descriptor.
+    ///
+    /// Called where an operation fails or finds the end, since a check before each would take a system
+    /// call.
+    #[cold]
+    fn check_open(&self) -> io::Result<()> {
+        // The error's kind would mean that the other side is gone.
+        self.fd.get().map(|_| ()).map_err(io::Error::other)
+    }
+
     /// An error that says so, if messages cannot go over this.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.kind {
@@ -207,7 +217,7 @@ impl Stream {
     fn unfit(&self, role: Role) -> io::Error {
         let text = "a descriptor that messages cannot go over";
         let unknown = || io::Error::new(io::ErrorKind::InvalidInput, text);
-        Kind::of(&self.fd, role).err().unwrap_or_else(unknown)
+        Kind::of(self, role).err().unwrap_or_else(unknown)
     }
 
     /// The sending and the receiving half.
@@ -237,7 +247,7 @@ impl Stream {
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.fd.try_clone()
+        self.fd.get()?.try_clone_to_owned()
     }
 
     pub(crate) fn carries_descriptors(&self) -> bool {
@@ -285,7 +295,7 @@ impl Stream {
                     pause = LONGEST_PAUSE.min(pause * 2);
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.check_open().err().unwrap_or(error)),
             };
             *written += count;
             if is_timed && *written < length && deadline.is_past() {
@@ -307,7 +317,7 @@ impl Stream {
         }
         // Nothing is waited for but that the other side goes away.
         let nothing = PollFlags::empty();
-        if wait_for(&self.fd, nothing, deadline.or_earlier(Deadline::after(pause)))? {
+        if wait_for(self, nothing, deadline.or_earlier(Deadline::after(pause)))? {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(true)
@@ -321,11 +331,11 @@ impl Stream {
         let flags = send_flags(is_timed);
         let is_quiet = self.kind == Kind::Pipe && self.quiet.is_needed();
         let count = retry_on_intr(|| match (self.kind, second.is_empty()) {
-            (Kind::Socket, true) => send(&self.fd, first, flags),
-            (Kind::Pipe, _) if is_quiet => write_quietly(&self.fd, [first, second]),
-            (Kind::Pipe, true) => write(&self.fd, first),
-            (Kind::Socket, false) => send_two(&self.fd, [first, second], flags),
-            (Kind::Pipe, false) => write_two(&self.fd, [first, second]),
+            (Kind::Socket, true) => send(self, first, flags),
+            (Kind::Pipe, _) if is_quiet => write_quietly(self, [first, second]),
+            (Kind::Pipe, true) => write(self, first),
+            (Kind::Socket, false) => send_two(self, [first, second], flags),
+            (Kind::Pipe, false) => write_two(self, [first, second]),
             (Kind::Unfit(_), _) => Err(Errno::INVAL),
         });
         match (self.kind, count) {
@@ -354,7 +364,7 @@ impl Stream {
         let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
         debug_assert!(pushed, "the space is for a full packet");
         let flags = send_flags(is_timed);
-        Ok(retry_on_intr(|| sendmsg(&self.fd, [first, second], &mut control, flags))?)
+        Ok(retry_on_intr(|| sendmsg(self, [first, second], &mut control, flags))?)
     }
 
     /// A pause before a read, shorter than a sleep and a wake-up. A reader of small messages is quicker
@@ -370,16 +380,25 @@ impl Stream {
     }
 
     /// Reads once, as much as is there and fits; waits for the first byte. 0 means end of file.
+    #[inline]
     pub(crate) fn read(&self, space: Space<'_>) -> Result<usize, ReadFault> {
+        match self.read_once(space) {
+            Ok(count @ 1..) => Ok(count),
+            result => self.check_open().map_err(ReadFault::Io).and(result),
+        }
+    }
+
+    #[inline]
+    fn read_once(&self, space: Space<'_>) -> Result<usize, ReadFault> {
         match (space, self.kind) {
             (Space::Ahead(bytes, descriptors), Kind::Socket) => {
                 self.read_with_descriptors(bytes, descriptors)
             }
-            (Space::Ahead(bytes, _), Kind::Pipe) => Ok(retry_on_intr(|| read(&self.fd, bytes))?),
+            (Space::Ahead(bytes, _), Kind::Pipe) => Ok(retry_on_intr(|| read(self, bytes))?),
             (Space::Body(body), Kind::Socket) => {
-                Ok(retry_on_intr(|| recv_spare(&self.fd, body, RecvFlags::empty()))?)
+                Ok(retry_on_intr(|| recv_spare(self, body, RecvFlags::empty()))?)
             }
-            (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(&self.fd, body))?),
+            (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(self, body))?),
             (_, Kind::Unfit(role)) => Err(ReadFault::Io(self.unfit(role))),
         }
     }
@@ -393,7 +412,7 @@ impl Stream {
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_PACKET))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message =
-            retry_on_intr(|| recvmsg(&self.fd, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+            retry_on_intr(|| recvmsg(self, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         let mut has_lost = false;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
@@ -419,7 +438,7 @@ impl Stream {
 
     fn wait(&self, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
         self.check()?;
-        wait_for(&self.fd, what, deadline)
+        wait_for(self, what, deadline)
     }
 }
 
@@ -458,8 +477,9 @@ fn rest_of([head, body]: [&[u8]; 2], written: usize, most: usize) -> (&[u8], &[u
 }
 
 impl AsFd for Stream {
+    #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.unchecked()
     }
 }
 
@@ -470,8 +490,8 @@ impl From<Stream> for OwnedFd {
             moved.store(true, Ordering::Relaxed);
         }
         drop(stream.half);
-        Arc::try_unwrap(stream.fd).unwrap_or_else(|shared| {
-            let copy = shared.try_clone();
+        Arc::try_unwrap(stream.fd).map(CheckedFd::into_inner).unwrap_or_else(|shared| {
+            let copy = shared.unchecked().try_clone_to_owned();
             copy.expect(
                 "half of a connection needs a descriptor of its own, and there is none left",
             )

@@ -43,7 +43,7 @@ where
         assert!(
             size_of::<F>() == 0,
             "Process::spawn takes a function or a closure that captures nothing: it runs in another \
-             process, where the captured values are not. Pass them as the argument: \
+             process, where captured values do not exist. Pass them as the argument: \
              Process::spawn(|value| ..., value)"
         );
     }
@@ -89,7 +89,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
         // The parent has died or given up before it sent the function.
         Err(RecvError::Disconnected) => process::exit(PANICKED),
         Err(error) => {
-            eprintln!("multiproc: a child process could not be told what to do: {error}");
+            eprintln!("multiproc: a child process could not receive its function: {error}");
             process::exit(PANICKED);
         }
     };
@@ -109,7 +109,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
     let code = ptr::with_exposed_provenance::<()>(anchor().wrapping_add(entry));
     // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same
     // executable (`entry_of`), and the socket is the one it created for this process
-    // (`Newborn::look`).
+    // (`Newborn::detect`).
     let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
     let outcome = entry(args);
 

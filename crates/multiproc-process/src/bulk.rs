@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_whole_also_if_there_is_no_room_for_them() {
+    fn bytes_larger_than_the_socket_buffer_arrive() {
         let myself = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
         for length in [1, 100_000, HUGE_PAGE, 20_000_000] {
             let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[1]).collect();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_closed_is_no_hang() {
+    fn closed_end_ends_the_wait() {
         let myself = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
         let (sending, end) = Sending::new(vec![0; 20_000_000]).unwrap();
         drop(end);
@@ -160,7 +160,7 @@ mod tests {
 
     /// The end of the child ends the wait, even if another process holds its end of the socket.
     #[test]
-    fn an_end_that_somebody_else_holds_is_no_hang() {
+    fn end_of_the_child_ends_the_wait() {
         let child = crate::Process::spawn(|()| (), ()).unwrap();
         let (sending, _end) = Sending::new(vec![0; 20_000_000]).unwrap();
         sending.finish(child.as_fd()).unwrap();

@@ -8,38 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::{Connection, Deadline, SendError, Source, TryRecvError};
-use multiproc_shm::above_stdio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
 use crate::child_table::{children, collect_at_end};
+use crate::pidfd::{open_pidfd, wait_readable};
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
 use crate::thread::start_thread;
-
-/// Opens a pidfd, which becomes readable when the process has ended.
-pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => above_stdio(pidfd),
-        // Only a filter or an old kernel returns these: pidfd_open(2) needs no permission.
-        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
-            let error = io::Error::from(error);
-            Err(io::Error::new(
-                error.kind(),
-                format!(
-                    "expected a pidfd from pidfd_open(2), got: {error}; a seccomp filter refuses the \
-                     call, as those of old container runtimes do, or the kernel is older than 5.10: \
-                     allow the call in the filter, or update the runtime or the kernel"
-                ),
-            ))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// A handle to a child of this process. It is a [`Process`](crate::Process) without the type of the
 /// result.
@@ -96,7 +74,7 @@ struct Inbox {
 
 impl Inbox {
     /// Receives what the child has sent, without waiting.
-    fn look(&mut self) {
+    fn receive_available(&mut self) {
         while !self.closed {
             match self.connection.try_recv() {
                 Ok(None) if !self.has_begun => {
@@ -144,6 +122,18 @@ impl Child {
 
     /// Returns the process ID. After the child has ended, the ID may belong to another process: use
     /// this handle to signal it and to wait for it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| std::process::id(), ())?;
+    /// let pid = worker.pid();
+    /// assert_eq!(worker.join()?, pid);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.this.pid.as_raw_pid().unsigned_abs()
@@ -226,7 +216,7 @@ impl Child {
 
     /// Collects the exit status and removes the child from the table, if it has ended.
     fn collect(&self) -> Option<ExitStatus> {
-        let status = self.look();
+        let status = self.collect_status();
         if status.is_some() {
             children().retain(|child| !Arc::ptr_eq(&child.this, &self.this));
         }
@@ -234,7 +224,7 @@ impl Child {
     }
 
     /// Collects the exit status, if the child has ended, but leaves it in the table.
-    pub(crate) fn look(&self) -> Option<ExitStatus> {
+    pub(crate) fn collect_status(&self) -> Option<ExitStatus> {
         let mut status = self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.is_none() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -334,7 +324,7 @@ impl Child {
             let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
             // It fails after a signal, or while memory is short. Either passes.
             let _ = poll(&mut { fds }[..watched], timeout.as_ref());
-            self.inbox().look();
+            self.inbox().receive_available();
             if deadline.is_past() {
                 return self.collect();
             }
@@ -351,7 +341,7 @@ impl Child {
         let mut inbox = self.inbox();
         let now = Deadline::after(Duration::ZERO);
         while !inbox.closed && wait_readable(&self.this.socket, now) {
-            inbox.look();
+            inbox.receive_available();
         }
         let lost = inbox.lost.take();
         inbox.outcome.take().ok_or(lost)
@@ -383,7 +373,7 @@ impl Child {
     pub(crate) fn wait_for_begin(&self) {
         loop {
             let mut inbox = self.inbox();
-            inbox.look();
+            inbox.receive_available();
             if inbox.has_begun || inbox.closed || self.has_ended() {
                 return;
             }
@@ -421,6 +411,18 @@ impl Child {
     }
 
     /// Sends SIGINT, as Ctrl-C does. The child may handle it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.interrupt()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(2, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -461,20 +463,6 @@ impl Child {
     }
 }
 
-/// Waits until the descriptor is readable or hung up; for a pidfd, until its process has ended.
-/// Returns `false` if the deadline passes first.
-pub(crate) fn wait_readable(descriptor: &impl AsFd, deadline: Deadline) -> bool {
-    loop {
-        let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
-        if poll(&mut [PollFd::new(descriptor, PollFlags::IN)], timeout.as_ref()) == Ok(1) {
-            return true;
-        }
-        if deadline.is_past() {
-            return false;
-        }
-    }
-}
-
 /// A pidfd, which becomes readable when the process has ended.
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -492,7 +480,7 @@ impl Source for Child {
     }
 
     fn woken(&self) -> io::Result<bool> {
-        self.inbox().look();
+        self.inbox().receive_available();
         Ok(self.has_ended())
     }
 }

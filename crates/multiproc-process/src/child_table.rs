@@ -82,5 +82,5 @@ pub(crate) fn collect_at_end(pid: Pid) {
     let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), options));
     // Under the lock, so that a thread that finds the child gone from the table finds its
     // descriptors closed as well.
-    children().retain(|child| child.raw_pid() != pid || child.look().is_none());
+    children().retain(|child| child.raw_pid() != pid || child.collect_status().is_none());
 }

@@ -24,8 +24,8 @@ pub enum SpawnError {
     /// [`init`](crate::init) was not called. A child would not run its function but the whole
     /// program again.
     #[error(
-        "a process cannot be started yet: call `multiproc::init()` first, as the first statement of \
-         `main`: `let _runtime = multiproc::init();` (in a test program: put \
+        "cannot start a process: call `multiproc::init()` first, as the first statement of `main`: \
+         `let _runtime = multiproc::init();` (in a test program, put \
          `multiproc::enable_in_tests!();` at its top level)"
     )]
     NotInitialized,
@@ -34,8 +34,8 @@ pub enum SpawnError {
     /// program was started through the loader (`ld.so PROGRAM`), which then is the executable. The
     /// message states which case it is.
     #[error(
-        "a process cannot be started from here: a child is the executable of this process \
-         (/proc/self/exe), started anew, {}",
+        "cannot start a process from here: a child runs the executable of this process \
+         (/proc/self/exe) again, {}",
         executable::what_is_outside()
     )]
     NotInExecutable,
@@ -44,18 +44,18 @@ pub enum SpawnError {
     /// (`AT_SECURE`, see getauxval(3)). A child would have the same privileges, and so must not let
     /// its environment and its standard input decide which function it runs.
     #[error(
-        "a process cannot be started from a program that has more rights than the user who started \
-         it (set-user-ID, set-group-ID or file capabilities); let a program without these rights \
-         start processes, or grant the rights by other means (sudo, a service manager, ambient \
+        "cannot start a process from a program with more privileges than the user who started it \
+         (set-user-ID, set-group-ID or file capabilities); let a program without these privileges \
+         start processes, or grant them by other means (sudo, a service manager, ambient \
          capabilities)"
     )]
     Privileged,
     /// The arguments cannot be encoded, or the type of the arguments or of the result can be
     /// encoded but not decoded.
-    #[error("a process was not started: {0}")]
+    #[error("cannot start a process: {0}")]
     Encode(#[source] EncodeError),
     /// A system call failed.
-    #[error("a process could not be started: {0}")]
+    #[error("cannot start a process: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -92,7 +92,7 @@ impl From<SpawnError> for io::Error {
 pub enum JoinError {
     /// The function panicked, or the `Deserialize` of its arguments, or the `Serialize` of its
     /// result.
-    #[error("the process gave no result: it panicked at {location}: {message}")]
+    #[error("the process panicked at {location}: {message}")]
     Panicked {
         /// The message of the panic.
         message: String,
@@ -104,23 +104,23 @@ pub enum JoinError {
     },
     /// The process exited with this code before its function returned; or after that, with a code
     /// other than 0.
-    #[error("the process gave no result: it exited with code {}{}", .0, before_return(*.0))]
+    #[error("the process exited with code {}{}", .0, before_return(*.0))]
     Exited(i32),
     /// The process was killed by this signal, before or after its function returned. The second
     /// field is whether it dumped core. 9 is SIGKILL; see signal(7).
-    #[error("the process gave no result: it was killed by {}{}", SignalName(*.0), core_dump(*.1))]
+    #[error("the process was killed by {}{}", SignalName(*.0), core_dump(*.1))]
     Signaled(i32, bool),
     /// The function was not called, because the arguments could not be decoded in the child.
-    #[error("the process gave no result: its arguments did not arrive: {0}")]
+    #[error("the function of the process was not called: {0}")]
     ArgumentsLost(String),
     /// The function returned, but the result could not be sent, or not be decoded here.
-    #[error("the process gave no result: the result was lost: {0}")]
+    #[error("the result of the process was lost: {0}")]
     ResultLost(String),
     /// The process ended without a result, and other code in this process collected its exit
     /// status.
     #[error(
-        "the process gave no result: it ended, and its status was collected by somebody else in this \
-         process (a wait for any child, or SIGCHLD set to be ignored)"
+        "the process ended without a result, and other code in this process collected its exit status \
+         (by a wait for any child, or because SIGCHLD is ignored)"
     )]
     Unknown,
 }
@@ -130,11 +130,30 @@ fn before_return(code: i32) -> &'static str {
 }
 
 /// The error of [`Process::join_timeout`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{JoinTimeoutError, Process};
+/// use std::time::Duration;
+///
+/// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+/// match worker.join_timeout(Duration::from_millis(10)) {
+///     Ok(()) => println!("done"),
+///     Err(JoinTimeoutError::Timeout(worker)) => {
+///         worker.kill()?;
+///         worker.wait();
+///     }
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Error)]
 #[non_exhaustive]
 pub enum JoinTimeoutError<R> {
     /// The process is still alive. The handle is returned.
-    #[error("{} (pid {}) has not ended in time", .0.name(), .0.pid())]
+    #[error("{} (pid {}) has not ended before the timeout", .0.name(), .0.pid())]
     Timeout(Process<R>),
     /// The process ended without a result.
     #[error(transparent)]

@@ -21,7 +21,7 @@ struct Executable {
 
 impl Executable {
     fn find() -> Self {
-        extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, found: *mut c_void) -> c_int {
+        extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, found: *mut c_void) -> c_int {
             // SAFETY: the loader passes a valid pointer, which lives as long as this call.
             let info = unsafe { &*info };
             // SAFETY: the loader passes the pointer from below, and no other reference to its
@@ -47,8 +47,8 @@ impl Executable {
         }
 
         let mut found = Self { base: 0, segments: Vec::new(), is_run_by_kernel: false };
-        // SAFETY: `look` has the type that is called, and expects this pointer.
-        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+        // SAFETY: `visit` has the type that is called, and expects this pointer.
+        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
         found
     }
 
@@ -70,15 +70,15 @@ pub(crate) fn is_in_executable(entry: usize) -> bool {
 pub(crate) fn what_is_outside() -> &'static str {
     let executable = Executable::find();
     if !executable.contains(anchor()) {
-        "and multiproc itself is in a library that the program has loaded; link multiproc, and the \
-         function, into the program, or let the library start a program of its own by \
+        "but multiproc is in a library that the program has loaded; link multiproc and the function \
+         into the program, or let the library start a separate program with \
          `std::process::Command`"
     } else if !executable.is_run_by_kernel {
-        "which is the loader here, as the program was started by it (`ld.so PROGRAM`); start the \
-         program by its own name"
+        "which is the loader, because the program was started as `ld.so PROGRAM`; start the program by \
+         its own name"
     } else {
-        "and the function is in a library that the program has loaded; move the function into the \
-         program, or let the library start a program of its own by `std::process::Command`"
+        "but the function is in a library that the program has loaded; move the function into the \
+         program, or let the library start a separate program with `std::process::Command`"
     }
 }
 

@@ -70,15 +70,16 @@ pub fn init() -> Runtime {
     static CALLED: AtomicBool = AtomicBool::new(false);
     assert!(
         !CALLED.swap(true, Ordering::Relaxed),
-        "multiproc::init() was called a second time: it belongs into `main`, once, as its first \
-         statement; in tests `multiproc::enable_in_tests!()` takes its place"
+        "multiproc::init() was called twice: call it once, as the first statement of `main`; in tests, \
+         use `multiproc::enable_in_tests!()` instead"
     );
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
         if newborn.has_started_threads() {
             refuse(
                 "`multiproc::init()` was called after `main` had started other threads (`#[tokio::main]` \
-                 starts some); call it first in an ordinary `fn main`, and start the runtime after it",
+                 starts some); call it first in an ordinary `fn main`, and start the runtime after \
+                 it",
             );
         }
         bootstrap::run(newborn.parent);
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_function_runs_in_a_process() {
+    fn private_function_runs_in_a_process() {
         assert_eq!(Process::spawn(private, 1).unwrap().join().unwrap(), 2);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Newborn {
 
 /// `None` in a process that was not started by [`Process::spawn`](crate::Process::spawn), and after
 /// the value was taken.
-static NEWBORN: LazyLock<Mutex<Option<Newborn>>> = LazyLock::new(|| Mutex::new(Newborn::look()));
+static NEWBORN: LazyLock<Mutex<Option<Newborn>>> = LazyLock::new(|| Mutex::new(Newborn::detect()));
 
 /// Called by the loader before `main`, and before the constructors of the program itself.
 #[used]
@@ -53,7 +53,7 @@ pub(crate) fn newborn() -> Option<Newborn> {
 }
 
 impl Newborn {
-    fn look() -> Option<Self> {
+    fn detect() -> Option<Self> {
         let mark = env::var_os(MARKER)?;
         let stdin = fstat(io::stdin());
         let socket = stdin
@@ -78,8 +78,8 @@ impl Newborn {
         // it must exit, because `main` would start another process.
         if is_privileged() {
             refuse(
-                "the program gives more rights than its user has (set-user-ID, set-group-ID or file \
-                 capabilities), so whoever started it cannot be trusted",
+                "the program has more privileges than the user who started it (set-user-ID, \
+                 set-group-ID or file capabilities), so it does not trust its environment",
             );
         }
         if socket != Some(mark.socket) {

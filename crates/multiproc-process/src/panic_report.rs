@@ -53,7 +53,7 @@ fn is_fatal(message: &str) -> bool {
 fn message_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic with a payload that is no text".to_owned())
+        .unwrap_or_else(|| "a panic whose payload is not a string".to_owned())
 }
 
 /// Returns what is known about a panic that was caught. The hook knows more than the payload,
@@ -64,7 +64,7 @@ pub(crate) fn panic_of(payload: &(dyn Any + Send)) -> Panic {
         Some((last, location, backtrace)) if last == message => {
             Panic::new(message, location, &backtrace)
         }
-        _ => Panic { message, location: "an unknown place".to_owned(), backtrace: None },
+        _ => Panic { message, location: "an unknown location".to_owned(), backtrace: None },
     }
 }
 

@@ -153,7 +153,10 @@ impl Outcome {
     }
 
     pub(crate) fn arguments_lost<A>(reason: &str) -> Self {
-        Self::ArgumentsLost(format!("`{}`: {reason}", type_name::<A>()))
+        Self::ArgumentsLost(format!(
+            "cannot decode the arguments as `{}`: {reason}",
+            type_name::<A>()
+        ))
     }
 }
 
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_read_as_it_was_written() {
+    fn mark_is_parsed_as_it_was_written() {
         for keep in [vec![], vec![3], vec![5, 4]] {
             for inherits in
                 [Inherits { any: false, below: 0 }, Inherits { any: true, below: RawFd::MAX }]

@@ -79,7 +79,7 @@ impl fmt::Display for ExitStatus {
             Self::Signaled { signal, core_dumped } => {
                 write!(f, "killed by {}{}", SignalName(signal), core_dump(core_dumped))
             }
-            Self::Unknown => f.write_str("ended, and its status was collected by somebody else"),
+            Self::Unknown => f.write_str("ended, and other code collected its exit status"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Processes whose kernel refuses something: locked memory, membarrier(2).
 //!
-//! Opens `unsafe` for mlockall(2), seccomp(2) and setitimer(2).
+//! Opens `unsafe` for mlockall(2), setuid(2) and setitimer(2).
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -13,7 +13,7 @@ use multiproc_shm::primitives::{AtomicU32, has_light_fences};
 use multiproc_shm::region::{Control, Region};
 use multiproc_sync::Shared;
 use multiproc_sync::{Mutex, placed};
-use multiproc_testkit::{alone, watchdog};
+use multiproc_testkit::{alone, refuse_call, watchdog};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 multiproc::enable_in_tests!();
@@ -59,7 +59,7 @@ fn locked_memory_is_resident_only_where_it_is_used() {
 }
 
 #[test]
-fn limit_of_locked_memory_is_named() {
+fn error_names_the_limit_of_locked_memory() {
     alone(|()| {
         let limit = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
         setrlimit(Resource::Memlock, limit).unwrap();
@@ -84,39 +84,15 @@ fn refused_membarrier_switches_to_full_fences() {
         fences.join();
         let _ = fences.heavy();
         assert!(!fences.are_full());
-        refuse_membarrier();
+        refuse_call(libc::SYS_membarrier, libc::EPERM);
         let _ = fences.heavy();
         assert!(fences.are_full(), "others must be told");
     });
 }
 
-/// A seccomp filter: EPERM for membarrier(2), and everything else as before.
-#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
-fn refuse_membarrier() {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let number = u32::try_from(libc::SYS_membarrier).unwrap();
-    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = [
-        step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_EQUAL, 0, 1, number),
-        step(RETURN, 0, 0, refuse),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: asked for by seccomp(2), before the filter is set.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: a filter of four steps, which the kernel copies.
-    let result =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(result, 0);
-}
-
 /// Before Linux 6.11, each signal undid a whole fallocate(2), however long: it was never done.
 #[test]
-fn reserving_memory_ends_under_a_storm_of_signals() {
+fn reserving_memory_ends_under_frequent_signals() {
     alone(|()| {
         extern "C" fn nothing(_: libc::c_int) {}
         let interval = libc::timeval { tv_sec: 0, tv_usec: 200 };
@@ -132,7 +108,7 @@ fn reserving_memory_ends_under_a_storm_of_signals() {
 
 /// A region of a process with closed standard descriptors is none of them.
 #[test]
-fn regions_are_above_the_standard_descriptors() {
+fn regions_never_use_the_standard_descriptors() {
     let _dog = watchdog();
     let life = |connection: Connection<(Mutex<u32>, Shared<u64>), ()>| -> () {
         for number in 0..3 {

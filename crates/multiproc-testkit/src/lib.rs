@@ -1,31 +1,37 @@
-//! What the tests of the workspace share: processes, a watchdog, a census, death at named points.
+//! Helpers for the tests of the workspace: a watchdog, a census of resources, death at failpoints.
 //!
-//! A test with several processes is one `#[test]`; its children are processes of the same test
-//! program, started by `multiproc` itself. Processes hand over by messages, not by sleeps.
+//! A test with several processes is one `#[test]`. Its children are processes of the same test
+//! program, started by `multiproc` itself. Processes synchronise by messages, not by sleeps.
+
+mod seccomp;
 
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use multiproc_process::{Process, active_children};
+use multiproc_shm::RECHECK;
+use rustix::process::{Pid, Signal, kill_process};
 
-/// Ends the test program, and its children, if a test takes longer than this: a hang is a failure,
+pub use seccomp::refuse_call;
+
+/// The time after which the watchdog ends the test program and its children. A hang is a failure
 /// and must not look like a slow machine.
 const TOO_LONG: Duration = Duration::from_secs(300);
 
-/// While this lives, the test must not take longer than five minutes.
+/// Limits a test to five minutes while it lives.
 #[must_use = "it watches until it is dropped"]
 pub struct Watchdog {
-    /// Dropping it tells the dog to lie down.
+    /// Dropping it stops the watchdog.
     _done: mpsc::Sender<()>,
 }
 
-/// Starts to watch the test that calls it.
+/// Starts a watchdog for the calling test.
 ///
 /// # Panics
 ///
-/// If there is no thread to be had.
+/// If no thread can be started.
 pub fn watchdog() -> Watchdog {
     let (done, is_done) = mpsc::channel();
     let test = thread::current().name().unwrap_or("a test").to_owned();
@@ -42,12 +48,12 @@ pub fn watchdog() -> Watchdog {
     Watchdog { _done: done }
 }
 
-/// Runs a test in a process of its own, where no other test opens or closes anything: for those that
-/// take a [`Census`], or change the limits of the process.
+/// Runs a test in a process of its own, where no other test opens or closes anything: for tests
+/// that take a [`Census`] or change the limits of the process.
 ///
 /// # Panics
 ///
-/// If the test does.
+/// If the test panics.
 pub fn alone<F: FnOnce(()) + 'static>(test: F) {
     let _dog = watchdog();
     let child = Process::spawn(test, ()).expect("a process for the test");
@@ -56,19 +62,19 @@ pub fn alone<F: FnOnce(()) + 'static>(test: F) {
     }
 }
 
-/// What a process has: to be taken before and after, and to be the same.
+/// The resources of a process, to be compared before and after a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Census {
-    /// Open descriptors.
+    /// The number of open descriptors.
     pub descriptors: usize,
-    /// Children, zombies among them.
+    /// The number of children, including zombies.
     pub children: usize,
-    /// Mapped regions of ours.
+    /// The number of mapped regions of this library.
     pub mappings: usize,
 }
 
 impl Census {
-    /// Counts.
+    /// Counts the resources of this process.
     ///
     /// # Panics
     ///
@@ -79,12 +85,12 @@ impl Census {
         let entries = |path: &str| fs::read_dir(path).expect("/proc is there");
         let children = entries("/proc/self/task")
             .filter_map(Result::ok)
-            // A thread may end between the two looks.
+            // A thread may end between the two reads.
             .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
             .map(|children| children.split_whitespace().count())
             .sum();
         Self {
-            // One of them is for looking.
+            // One of them is the open directory.
             descriptors: entries("/proc/self/fd").count() - 1,
             children,
             mappings: read("/proc/self/maps").matches("memfd:multiproc:").count(),
@@ -92,36 +98,80 @@ impl Census {
     }
 }
 
-/// Calls `condition` until it is true. For what no message tells: that another process sleeps, or
-/// that the kernel has noticed its death. The watchdog bounds it.
+/// Calls `condition` until it returns `true`. For events without a message: that another process
+/// sleeps, or that the kernel has noticed its death. The watchdog bounds it.
 pub fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether a process runs. One that has ended does not, also if nobody has collected it.
+/// Returns `true` if a process runs. A zombie does not.
 #[must_use]
 pub fn is_running(pid: u32) -> bool {
-    // "ID (NAME) STATE …", and the name may have anything in it.
+    // "ID (NAME) STATE …", where the name may contain any characters.
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
 }
 
-/// Whether a process sleeps in the kernel (waits for a futex, a pipe, a timer), with all its threads.
+/// Calls `condition` for three recheck intervals, in which waiters would notice a death. Returns
+/// `true` if it returned `true` each time.
+pub fn stays(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + 3 * RECHECK;
+    while Instant::now() < end {
+        if !condition() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Returns `true` if all threads of a process sleep in the kernel (on a futex, a pipe or a timer).
 #[must_use]
 pub fn is_asleep(pid: u32) -> bool {
+    are_all_threads(pid, " S")
+}
+
+/// Returns `true` if all threads of a process are in this state of proc_pid_stat(5).
+fn are_all_threads(pid: u32, state: &str) -> bool {
     let Ok(mut threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.all(|thread| {
-        // "ID (NAME) STATE …", and the name may have anything in it.
+        // "ID (NAME) STATE …", where the name may contain any characters.
         thread
             .and_then(|thread| fs::read_to_string(thread.path().join("stat")))
-            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")))
+            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(state)))
     })
 }
 
-/// The signals that each thread of this process blocks: its name, a space, and the set as a
-/// hexadecimal number, in which the lowest bit is signal 1.
+/// A process that is stopped (SIGSTOP). Dropping this continues it.
+#[derive(Debug)]
+#[must_use = "the process continues as soon as this is dropped"]
+pub struct Stopped(Pid);
+
+impl Stopped {
+    /// Stops a process, and waits until all of its threads are stopped.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such process.
+    pub fn new(pid: u32) -> Self {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(raw, Signal::STOP).expect("the process exists");
+        until(|| are_all_threads(pid, " T"));
+        Self(raw)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // This fails if the process was killed.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// Returns the signals that each thread of this process blocks: its name, a space, and the set as a
+/// hexadecimal number whose lowest bit is signal 1.
 ///
 /// # Panics
 ///
@@ -140,11 +190,11 @@ pub fn blocked_signals() -> Vec<String> {
         .collect()
 }
 
-/// Lets this process die, by a real SIGKILL, when it reaches a point for the `visit`th time.
+/// Kills this process by a real SIGKILL when it reaches a failpoint for the `visit`th time.
 ///
 /// # Panics
 ///
-/// If the tests were built without `--cfg multiproc_faults`: no point would ever be reached.
+/// If the tests were built without `--cfg multiproc_faults`, since no failpoint would be reached.
 pub fn die_at(point: &str, visit: u32) {
     #[cfg(multiproc_faults)]
     multiproc_shm::failpoint::arm(point, visit);
@@ -152,11 +202,11 @@ pub fn die_at(point: &str, visit: u32) {
     panic!("{point}, visit {visit}: run this by `cargo xtask faults`");
 }
 
-/// The program of an example of the crate `multiproc`.
+/// Returns the program of an example of the crate `multiproc`.
 ///
 /// # Panics
 ///
-/// If it is not built: `cargo test` builds the examples, `cargo test --test NAME` alone does not.
+/// If it was not built: `cargo test` builds the examples, `cargo test --test NAME` alone does not.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test program has a path");
