@@ -38,7 +38,7 @@ fn put(producer: Producer<u32>) -> String {
 }
 
 #[test]
-fn a_clean_end_of_producers_is_seen_at_once() {
+fn closed_producers_disconnect_consumers_at_once() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
@@ -62,7 +62,7 @@ fn a_clean_end_of_producers_is_seen_at_once() {
 }
 
 #[test]
-fn sleeping_consumers_learn_of_a_clean_end() {
+fn closed_producers_wake_sleeping_consumers() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let producer = queue.producer();
@@ -79,7 +79,7 @@ fn sleeping_consumers_learn_of_a_clean_end() {
 }
 
 #[test]
-fn the_end_comes_after_what_is_left() {
+fn disconnected_comes_after_the_remaining_items() {
     let _dog = watchdog();
     let queue = Queue::unbounded().unwrap();
     let put = |producer: Producer<u32>| producer.put_many(0..50_000).unwrap();
@@ -130,7 +130,7 @@ fn what_a_killed_producer_put_comes_before_the_end() {
 }
 
 #[test]
-fn a_clean_end_of_consumers_is_seen_at_once() {
+fn closed_consumers_disconnect_producers_at_once() {
     let _dog = watchdog();
     let queue = Queue::unbounded().unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
@@ -148,7 +148,7 @@ fn a_clean_end_of_consumers_is_seen_at_once() {
 /// Nobody drops it: the kernel closes it together with the item that it is in. So nothing is counted, and
 /// a producer that has room notices when it checks, in the end.
 #[test]
-fn consumer_in_an_undelivered_item_is_missed_within_1024_puts() {
+fn consumer_in_an_undelivered_item_disconnects_within_1024_puts() {
     let _dog = watchdog();
     let end_of = |deliver: fn(Queue<Consumer<u32>>)| {
         let queue = Queue::<u32>::unbounded().unwrap();
@@ -177,7 +177,7 @@ fn consumer_in_an_undelivered_item_is_missed_within_1024_puts() {
 }
 
 #[test]
-fn blocked_producers_learn_of_the_end_of_consumers() {
+fn ended_consumers_wake_blocked_producers() {
     let _dog = watchdog();
     for clean in [true, false] {
         let queue = Queue::bounded(1).unwrap();
@@ -203,7 +203,7 @@ fn blocked_producers_learn_of_the_end_of_consumers() {
 }
 
 #[test]
-fn an_unbounded_queue_does_not_swallow_much_after_its_consumers_were_killed() {
+fn unbounded_queue_accepts_few_items_after_its_consumers_were_killed() {
     let _dog = watchdog();
     for batch in [1, 10, 128, 500] {
         let queue = Queue::unbounded().unwrap();
@@ -229,7 +229,7 @@ fn an_unbounded_queue_does_not_swallow_much_after_its_consumers_were_killed() {
 }
 
 #[test]
-fn closing_one_handle_leaves_the_others() {
+fn closed_handle_leaves_the_others_open() {
     let _dog = watchdog();
     let queue = Queue::bounded(4).unwrap();
     let other = queue.clone();
@@ -256,7 +256,7 @@ fn closing_one_handle_leaves_the_others() {
 }
 
 #[test]
-fn a_queue_is_no_end_of_itself() {
+fn get_on_a_queue_handle_does_not_disconnect() {
     let _dog = watchdog();
     let queue = Queue::<u32>::bounded(4).unwrap();
     drop((queue.producer(), queue.consumer()));
@@ -274,7 +274,7 @@ fn a_queue_is_no_end_of_itself() {
 }
 
 #[test]
-fn handles_of_another_kind_are_refused() {
+fn handle_of_another_kind_is_refused() {
     let queue = Queue::<u8>::bounded(4).unwrap();
     let (left, right) = duplex::<Producer<u8>, ()>().unwrap();
     left.send(queue.producer()).unwrap();
@@ -287,7 +287,7 @@ fn handles_of_another_kind_are_refused() {
 }
 
 #[test]
-fn one_sided_handles_know_the_queue() {
+fn one_sided_handles_show_the_queue() {
     let queue = Queue::<u8>::builder().capacity(3).name("jobs").build().unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
     producer.put(1).unwrap();
@@ -301,7 +301,7 @@ fn one_sided_handles_know_the_queue() {
 }
 
 #[test]
-fn who_waits_is_shown() {
+fn debug_shows_which_side_waits() {
     let _dog = watchdog();
     let queue = Queue::<u32>::bounded(1).unwrap();
     let consumer = Process::spawn(get, queue.consumer()).unwrap();
@@ -322,7 +322,7 @@ fn who_waits_is_shown() {
 }
 
 #[test]
-fn handles_leave_nothing() {
+fn dropped_handles_leak_nothing() {
     alone(|()| {
         let before = Census::take();
         for n in 0..1000 {

@@ -45,7 +45,7 @@ fn a_task_ends_or_goes_back() {
 }
 
 #[test]
-fn detached_tasks_are_done_later() {
+fn detached_task_is_done_later() {
     let jobs = JoinableQueue::unbounded().unwrap();
     assert_eq!(jobs.task_done(), Err(TooManyTaskDone));
     jobs.put("a".to_owned()).unwrap();
@@ -86,7 +86,7 @@ fn detached_tasks_are_completed_together() {
 }
 
 #[test]
-fn a_receipt_completes_its_own_task_on_any_thread() {
+fn receipt_completes_its_own_task_on_any_thread() {
     fn is_sent_to_threads<T: Send + 'static>(_: &T) {}
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..3).unwrap();
@@ -150,7 +150,7 @@ fn killed_after_the_newer(
 }
 
 #[test]
-fn a_task_whose_receipt_is_unused_when_its_process_is_killed_comes_back() {
+fn unused_receipt_of_a_killed_process_puts_its_task_back() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     let again = killed_after_the_newer(&jobs, |(jobs, parent)| {
@@ -178,7 +178,7 @@ fn all_detached_tasks_come_back_unless_each_was_counted() {
 }
 
 #[test]
-fn who_has_a_task_does_not_join() {
+fn join_by_a_thread_with_a_task_is_refused() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(1).unwrap();
     let task = jobs.get().unwrap();
@@ -270,7 +270,7 @@ fn a_joiner_asleep_outlives_the_worker() {
 }
 
 #[test]
-fn a_task_that_kills_is_a_dead_letter_in_the_end() {
+fn task_that_kills_its_workers_becomes_a_dead_letter() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(3).build().unwrap();
     jobs.put(666).unwrap();
@@ -306,7 +306,7 @@ fn a_task_that_kills_is_a_dead_letter_in_the_end() {
 }
 
 #[test]
-fn tasks_of_all_sizes_come_back_whole() {
+fn tasks_of_all_sizes_are_redelivered_unchanged() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     for size in [0usize, 1, 200, 255, 256, 257, 5_000, 70_000, 1_100_000, 40_000_000] {
@@ -321,7 +321,7 @@ fn tasks_of_all_sizes_come_back_whole() {
 }
 
 #[test]
-fn workers_end_when_nothing_can_come_any_more() {
+fn workers_end_when_no_task_can_come() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..100).unwrap();

@@ -25,7 +25,7 @@ fn null() -> Descriptor {
 }
 
 #[test]
-fn a_request_brings_its_reply_channel() {
+fn request_contains_its_reply_channel() {
     let _dog = watchdog();
     let requests = Queue::<(u64, Sender<u64>)>::bounded(8).unwrap();
     let square = |requests: Queue<(u64, Sender<u64>)>| {
@@ -52,7 +52,7 @@ fn a_request_brings_its_reply_channel() {
 }
 
 #[test]
-fn so_many_and_no_more() {
+fn item_with_254_descriptors_is_refused() {
     alone(|()| {
         let queue = Queue::bounded(3).unwrap();
         let before = Census::take();
@@ -67,7 +67,7 @@ fn so_many_and_no_more() {
 }
 
 #[test]
-fn an_item_waits_until_there_are_descriptors_for_it() {
+fn item_stays_until_its_descriptors_can_be_opened() {
     alone(|()| {
         let queue = Queue::bounded(3).unwrap();
         queue.put((1, vec![null(), null(), null()])).unwrap();
@@ -99,7 +99,7 @@ fn an_item_waits_until_there_are_descriptors_for_it() {
 
 /// The lane holds some hundred packets. Then a put waits, as on a full queue.
 #[test]
-fn a_full_lane_is_a_full_queue() {
+fn put_with_a_full_lane_waits_as_on_a_full_queue() {
     alone(|()| {
         let _dog = watchdog();
         let queue = Queue::<(u32, Option<Descriptor>)>::bounded(100_000).unwrap();
@@ -135,7 +135,7 @@ fn a_full_lane_is_a_full_queue() {
 
 /// The same with another process that sleeps meanwhile.
 #[test]
-fn who_waits_for_room_in_the_lane_is_woken() {
+fn producer_that_waits_for_room_in_the_lane_is_woken() {
     let _dog = watchdog();
     let queue = Queue::<(u32, Descriptor)>::unbounded().unwrap();
     let put =
@@ -193,7 +193,7 @@ fn put_waits_where_too_many_descriptors_of_the_user_are_in_flight() {
 }
 
 #[test]
-fn nothing_leaks() {
+fn items_with_descriptors_leak_nothing() {
     alone(|()| {
         let queue = Queue::<(u32, Receiver<u8>, Descriptor)>::bounded(2).unwrap();
         queue.put((0, simplex().unwrap().0, null())).unwrap();
@@ -212,7 +212,7 @@ fn nothing_leaks() {
 }
 
 #[test]
-fn what_is_under_way_ends_with_the_queue() {
+fn queued_descriptors_are_closed_with_the_queue() {
     let _dog = watchdog();
     let queue = Queue::bounded(2).unwrap();
     let (receiver, sender) = simplex::<u8>().unwrap();
@@ -234,7 +234,7 @@ fn what_is_under_way_ends_with_the_queue() {
 }
 
 #[test]
-fn a_queue_travels_through_a_queue() {
+fn queue_is_sent_through_a_queue() {
     let _dog = watchdog();
     let outer = Queue::<Queue<u32>>::bounded(2).unwrap();
     let relay = |outer: Queue<Queue<u32>>| {
@@ -263,7 +263,7 @@ fn a_queue_travels_through_a_queue() {
 
 /// A handle in itself, never got: the kernel finds the circle, and closes what was in it.
 #[test]
-fn a_queue_in_itself_is_given_up() {
+fn queue_in_itself_is_released() {
     #[derive(Serialize, Deserialize)]
     struct Nest(Queue<Nest>, Sender<u8>);
 
@@ -283,7 +283,7 @@ fn a_queue_in_itself_is_given_up() {
 
 /// Its items die with a consumer that is killed, those that it has not got do not.
 #[test]
-fn a_killed_consumer_takes_along_what_it_had() {
+fn killed_consumer_loses_only_the_items_it_had() {
     let _dog = watchdog();
     let queue = Queue::<(u32, Sender<u32>)>::bounded(10).unwrap();
     let take_one = |queue: Queue<(u32, Sender<u32>)>| {
@@ -315,7 +315,7 @@ fn a_killed_consumer_takes_along_what_it_had() {
 
 /// What was got is no longer in the lane, though other items still wait.
 #[test]
-fn what_was_got_is_nowhere_else() {
+fn descriptors_that_were_got_are_not_in_the_lane() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (receiver, sender) = simplex::<u8>().unwrap();

@@ -50,7 +50,7 @@ struct Item {
 }
 
 #[test]
-fn a_small_footprint() {
+fn small_queue_uses_little_memory() {
     alone(|()| {
         let before = Census::take();
         let queue = Queue::<u8>::unbounded().unwrap();
@@ -68,7 +68,7 @@ fn a_small_footprint() {
 }
 
 #[test]
-fn millions_of_items_with_nobody_reading() {
+fn queue_holds_millions_of_unread_items() {
     let _dog = watchdog();
     let count = if is_soak() { 10_000_000 } else { 500_000 };
     if !has_memory(count * 112) {
@@ -89,7 +89,7 @@ fn millions_of_items_with_nobody_reading() {
 }
 
 #[test]
-fn gigabytes_with_nobody_reading() {
+fn queue_holds_gigabytes_of_unread_items() {
     let _dog = watchdog();
     let count: u64 = if is_soak() { 4200 } else { 300 };
     if !has_memory(count * MIB as u64) {
@@ -116,7 +116,7 @@ fn gigabytes_with_nobody_reading() {
 
 /// Much has passed, though there was never much at a time, or in bursts: the memory comes back.
 #[test]
-fn what_has_passed_is_given_back() {
+fn memory_of_got_items_is_released() {
     let _dog = watchdog();
     let queue = Queue::<Bytes>::unbounded().unwrap();
     let memory = memory(&queue);
@@ -141,7 +141,7 @@ fn what_has_passed_is_given_back() {
 
 /// A backlog that shrinks gives back before it is empty.
 #[test]
-fn a_long_backlog_gives_back_on_its_way() {
+fn shrinking_backlog_releases_memory_before_it_is_empty() {
     let _dog = watchdog();
     if !has_memory(512 * MIB as u64) {
         return;

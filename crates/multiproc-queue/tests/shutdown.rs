@@ -23,7 +23,7 @@ fn put(queue: Queue<u32>) -> String {
 }
 
 #[test]
-fn drain_lets_what_is_there_be_got() {
+fn drain_keeps_queued_items() {
     let _dog = watchdog();
     let queue = Queue::bounded(4).unwrap();
     queue.put_many(0..3).unwrap();
@@ -47,7 +47,7 @@ fn drain_lets_what_is_there_be_got() {
 }
 
 #[test]
-fn now_throws_away_what_is_there() {
+fn now_discards_queued_items() {
     let _dog = watchdog();
     for after_drain in [false, true] {
         let queue = Queue::bounded(4).unwrap();
@@ -67,7 +67,7 @@ fn now_throws_away_what_is_there() {
 }
 
 #[test]
-fn everybody_who_waits_is_woken() {
+fn shutdown_wakes_all_waiters() {
     let _dog = watchdog();
     for how in [Shutdown::Drain, Shutdown::Now] {
         let empty = Queue::<u32>::bounded(1).unwrap();
@@ -95,7 +95,7 @@ fn everybody_who_waits_is_woken() {
 
 /// The item that is put is either got, or the put says `Closed`: whoever is first.
 #[test]
-fn a_put_beside_a_drain_is_got_or_refused() {
+fn put_during_a_drain_is_got_or_refused() {
     let _dog = watchdog();
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
@@ -119,7 +119,7 @@ fn a_put_beside_a_drain_is_got_or_refused() {
 }
 
 #[test]
-fn descriptors_come_after_a_drain() {
+fn descriptors_are_got_after_a_drain() {
     let _dog = watchdog();
     let queue = Queue::<(u32, Option<Sender<u32>>)>::bounded(10).unwrap();
     let (receiver, sender) = simplex().unwrap();
@@ -152,7 +152,7 @@ fn number_of<T>(queue: &Queue<T>, pid: u32) -> [u8; 4] {
 /// A process that lives and holds a lock of the queue for ever, as one that is stopped in the middle
 /// does. It is not robbed; but nobody waits for longer than it wants to.
 #[test]
-fn a_stopped_process_holds_up_nobody_past_a_timeout() {
+fn stopped_lock_owner_blocks_no_call_past_its_timeout() {
     let _dog = watchdog();
     let moment = Duration::from_millis(30);
     let queue = Queue::<u32>::bounded(4).unwrap();

@@ -37,7 +37,7 @@ fn killed_with(jobs: &JoinableQueue<u32>, tasks: usize) {
 
 /// Who joins waits for what is put meanwhile, by whoever; and all who join are woken.
 #[test]
-fn joining_is_for_everybody_and_for_what_follows() {
+fn join_by_several_waits_for_later_tasks_too() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(3u32).unwrap();
@@ -156,7 +156,7 @@ fn join_while_tasks_follow_each_other_waits_for_the_last() {
 
 /// Nobody waits for a task, so nobody looks for the dead for want of anything else to do.
 #[test]
-fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {
+fn tasks_of_dead_workers_come_back_while_other_tasks_are_queued() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..3).unwrap();
@@ -180,7 +180,7 @@ fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {
 
 /// Nobody gets any more: who joins is the only one who can notice.
 #[test]
-fn who_joins_looks_for_the_dead() {
+fn joiner_puts_tasks_of_dead_workers_back() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put(1).unwrap();
@@ -191,7 +191,7 @@ fn who_joins_looks_for_the_dead() {
 
 /// One notification for each task that comes back, though they come in one step.
 #[test]
-fn all_who_sleep_get_one_of_those_that_come_back() {
+fn sleeping_workers_each_get_a_task_that_comes_back() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..3).unwrap();
@@ -251,7 +251,7 @@ fn task_whose_deserialize_panics_is_a_dead_letter() {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_a_dead_letter() {
+fn task_that_does_not_decode_is_a_dead_letter() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(Picky(13)).unwrap();
@@ -275,7 +275,7 @@ fn what_cannot_be_decoded_is_a_dead_letter() {
 }
 
 #[test]
-fn a_task_that_loses_its_descriptors_is_a_dead_letter() {
+fn task_that_lost_its_descriptors_is_a_dead_letter() {
     let _dog = watchdog();
     let jobs: JoinableQueue<Descriptor> = JoinableQueue::unbounded().unwrap();
     let file = || Descriptor(File::open("/dev/null").unwrap().into());
@@ -291,7 +291,7 @@ fn a_task_that_loses_its_descriptors_is_a_dead_letter() {
 }
 
 #[test]
-fn who_looks_at_dead_letters_may_be_killed() {
+fn dead_letters_survive_the_process_that_examines_them() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put_many(0..3u32).unwrap();
@@ -349,7 +349,7 @@ fn detached_tasks_are_done_by_any_thread() {
 }
 
 #[test]
-fn a_task_may_be_kept_after_the_end() {
+fn task_can_be_completed_after_the_shutdown() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..4u32).unwrap();
@@ -372,7 +372,7 @@ fn a_task_may_be_kept_after_the_end() {
 
 /// A drained queue ends when its last task does, and not before: until then that may come back.
 #[test]
-fn the_end_waits_for_tasks_in_work() {
+fn drained_queue_ends_after_its_tasks_in_progress() {
     let _dog = watchdog();
     for is_done in [true, false] {
         let jobs = JoinableQueue::unbounded().unwrap();
@@ -409,7 +409,7 @@ fn the_end_waits_for_tasks_in_work() {
 }
 
 #[test]
-fn as_many_tasks_are_in_work_as_can_be() {
+fn get_with_all_slots_in_use_is_too_many_tasks() {
     const MOST: usize = 16_384;
     let _dog = watchdog();
     // With room for small ones alone.
@@ -482,7 +482,7 @@ fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
 
 /// An item with a file needs a slot: the task that is taken instead has none of its descriptors.
 #[test]
-fn a_task_taken_for_want_of_a_slot_has_no_descriptors_of_another() {
+fn task_taken_instead_of_an_item_has_none_of_its_descriptors() {
     const MOST: u32 = 16_384;
     alone(|()| {
         let jobs: JoinableQueue<(u32, Option<Descriptor>)> =
@@ -517,7 +517,7 @@ fn blocks<T>(jobs: &JoinableQueue<T>) -> u64 {
 }
 
 #[test]
-fn a_long_task_does_not_hold_back_memory() {
+fn long_task_does_not_keep_the_memory_of_others() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().name("long beside short").build().unwrap();
     jobs.put(Bytes(vec![1; 3000])).unwrap();
@@ -537,7 +537,7 @@ fn a_long_task_does_not_hold_back_memory() {
 }
 
 #[test]
-fn memory_of_large_tasks_goes_back() {
+fn memory_of_large_tasks_is_released() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().name("large ones").build().unwrap();
     let large = || Bytes(vec![7; 1 << 20]);
@@ -560,7 +560,7 @@ fn memory_of_large_tasks_goes_back() {
 }
 
 #[test]
-fn a_result_that_is_not_put_leaves_the_task() {
+fn result_that_is_not_put_leaves_the_task_unfinished() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(6u32).unwrap();
@@ -580,7 +580,7 @@ fn a_result_that_is_not_put_leaves_the_task() {
 }
 
 #[test]
-fn a_queue_travels_and_keeps_its_kind() {
+fn joinable_queue_sent_to_a_process_keeps_its_kind() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(7).capacity(9).name("far").build().unwrap();
     jobs.put(1u32).unwrap();
@@ -600,7 +600,7 @@ fn a_queue_travels_and_keeps_its_kind() {
 }
 
 #[test]
-fn waiting_for_a_task_that_comes_back() {
+fn wait_reports_a_task_that_comes_back() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(1u32).unwrap();
@@ -639,7 +639,7 @@ fn waiting_for_a_task_that_comes_back() {
 }
 
 #[test]
-fn a_full_queue_is_full_whatever_comes_back() {
+fn tasks_that_come_back_take_no_capacity() {
     let jobs = JoinableQueue::bounded(2).unwrap();
     jobs.put(0).unwrap();
     let task = jobs.get().unwrap();
@@ -652,7 +652,7 @@ fn a_full_queue_is_full_whatever_comes_back() {
 }
 
 #[test]
-fn nothing_stays_of_tasks() {
+fn tasks_leak_nothing() {
     alone(|()| {
         let round = || {
             let jobs = JoinableQueue::unbounded().unwrap();
@@ -721,7 +721,7 @@ impl Model {
 
 /// Random calls, on the queue and on the model.
 #[test]
-fn a_queue_does_what_the_model_does() {
+fn random_calls_match_the_model() {
     let _dog = watchdog();
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
@@ -829,7 +829,7 @@ const SLOTS: u64 = 12_288 + 256 * 1024;
 const SLOT: u64 = 64;
 
 #[test]
-fn scribbled_slots_give_errors_and_nothing_else() {
+fn overwritten_slots_cause_errors_only() {
     let _dog = watchdog();
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());

@@ -29,7 +29,7 @@ fn wait_and_get((queue, count): (Queue<u32>, usize)) -> Vec<u32> {
 }
 
 #[test]
-fn ready_is_where_get_would_not_wait() {
+fn queue_is_ready_if_get_would_not_wait() {
     let _dog = watchdog();
     let (first, second) = (Queue::bounded(2).unwrap(), Queue::unbounded().unwrap());
     let (left, right) = duplex::<u8, u8>().unwrap();
@@ -52,7 +52,7 @@ fn ready_is_where_get_would_not_wait() {
 }
 
 #[test]
-fn a_process_is_a_source_beside_a_queue() {
+fn wait_for_a_queue_and_a_process() {
     let _dog = watchdog();
     let queue = Queue::bounded(2).unwrap();
     let get = |queue: Queue<u32>| queue.get().unwrap();
@@ -68,7 +68,7 @@ fn a_process_is_a_source_beside_a_queue() {
 /// From one process to another, asleep in between: no put is missed, and none takes until the next
 /// recheck.
 #[test]
-fn each_put_wakes_who_waits() {
+fn each_put_wakes_the_waiting_process() {
     const ROUNDS: u32 = 200;
     let _dog = watchdog();
     let (there, back) = (Queue::bounded(4).unwrap(), Queue::bounded(4).unwrap());
@@ -92,7 +92,7 @@ fn each_put_wakes_who_waits() {
 }
 
 #[test]
-fn several_wait_for_one_queue() {
+fn several_processes_wait_for_one_queue() {
     let _dog = watchdog();
     let queue = Queue::bounded(100).unwrap();
     let waiters = [(); 4].map(|()| Process::spawn(wait_and_get, (queue.clone(), 5)).unwrap());
@@ -114,7 +114,7 @@ fn several_wait_for_one_queue() {
 /// A ring may be thrown away by another consumer, before the one that it was to wake has looked: then
 /// the next put rings again.
 #[test]
-fn a_ring_that_another_one_took_is_rung_again() {
+fn doorbell_taken_by_another_consumer_is_rung_again() {
     const ROUNDS: u32 = 30;
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
@@ -146,7 +146,7 @@ fn is_stopped(pid: u32) -> bool {
 
 /// A batch that does not fit: what is put of it wakes who waits, at once, and not when all is put.
 #[test]
-fn the_first_part_of_a_batch_wakes_who_waits() {
+fn first_part_of_a_batch_wakes_the_waiting_process() {
     const ITEMS: u32 = 300;
     let _dog = watchdog();
     let queue = Queue::bounded(2).unwrap();
@@ -160,7 +160,7 @@ fn the_first_part_of_a_batch_wakes_who_waits() {
 }
 
 #[test]
-fn the_end_of_a_queue_is_ready() {
+fn ended_queue_is_ready() {
     let _dog = watchdog();
     let end = |consumer: Consumer<u32>| {
         assert_eq!(wait([&consumer], None).unwrap(), [0]);
@@ -212,7 +212,7 @@ fn ticks() -> u64 {
 /// What a dead process left in the lane, and rings that nobody waits for any more, are thrown away,
 /// and keep nobody awake.
 #[test]
-fn stale_packets_keep_nobody_awake() {
+fn stale_packets_keep_no_waiter_awake() {
     let _dog = watchdog();
     let stays_idle = |queue: Queue<u32>| {
         let before = ticks();
@@ -237,7 +237,7 @@ fn stale_packets_keep_nobody_awake() {
 
 /// The same for items with descriptors, and who waits for many queues at once.
 #[test]
-fn items_with_descriptors_wake_who_waits() {
+fn item_with_descriptors_wakes_the_waiting_process() {
     let _dog = watchdog();
     let queues: Vec<Queue<(u32, Sender<u32>)>> =
         (0..5).map(|_| Queue::bounded(4).unwrap()).collect();
