@@ -1,4 +1,4 @@
-//! Many at a time.
+//! Putting and getting several items at a time.
 
 mod common;
 
@@ -91,7 +91,7 @@ fn batch_wakes_all_waiters() {
     got.sort_unstable();
     assert!(got.into_iter().eq(0..6));
 
-    // And one that is got makes room for all.
+    // A batch that is got makes room for all of them.
     queue.put_many(0..100).unwrap();
     let put = |queue: Queue<u32>| queue.put(7).unwrap();
     let producers: Vec<_> = (0..6).map(|_| Process::spawn(put, queue.clone()).unwrap()).collect();
@@ -126,7 +126,7 @@ fn batches_of_many_producers_are_got_once_by_many_consumers() {
 fn an_iterator_that_panics_leaves_the_queue_as_it_was() {
     let _dog = watchdog();
     let queue = Queue::bounded(1000).unwrap();
-    // It says how many it has, so it is put in steps of 128.
+    // The iterator knows its length, so it is put in steps of 128.
     let items = (0..300).map(|n| if n == 200 { panic!("here") } else { n });
     let panic = catch_unwind(AssertUnwindSafe(|| queue.put_many(items))).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"here"));
@@ -143,7 +143,7 @@ fn no_lock_is_held_while_an_iterator_blocks() {
     let (give, take) = mpsc::channel();
     let other = queue.clone();
     let putting = thread::spawn(move || other.put_many(take));
-    // What it gives is there at once, though it does not know how many it has.
+    // Its items are queued at once, although it does not know its length.
     for n in 0..3 {
         give.send(n).unwrap();
         assert_eq!(queue.get().unwrap(), n);
@@ -153,7 +153,7 @@ fn no_lock_is_held_while_an_iterator_blocks() {
     drop(give);
     putting.join().unwrap().unwrap();
 
-    // One that says how many, and blocks in the middle.
+    // An iterator that knows its length, and blocks in the middle.
     let (give, take) = mpsc::channel();
     let other = queue.clone();
     let putting = thread::spawn(move || other.put_many((0..4).map(|_| take.recv().unwrap())));
@@ -198,7 +198,7 @@ fn item_that_does_not_encode_is_returned_with_those_after_it() {
 fn item_that_does_not_decode_is_an_error_with_the_other_items() {
     let numbers = Queue::bounded(20).unwrap();
     let texts: Queue<String> = retype(&numbers);
-    // A byte of length, then the text; 9 is too much.
+    // A byte of length, then the text. A length of 9 is too large.
     numbers.put_many([(1u8, b'a'), (9, b'x'), (1, b'b'), (9, b'x'), (1, b'c')]).unwrap();
     let error = texts.get_many(4).unwrap_err();
     assert!(matches!(error.error(), GetError::Decode(_)));
@@ -206,7 +206,7 @@ fn item_that_does_not_decode_is_an_error_with_the_other_items() {
     assert_eq!(error.into_items(), ["a", "b"]);
     assert_eq!(texts.get_many(4).unwrap(), ["c"]);
     assert!(texts.is_empty());
-    // An iterator goes on behind it.
+    // An iterator continues after the error.
     numbers.put_many([(9u8, b'x'), (1, b'd')]).unwrap();
     numbers.close();
     let queue = texts;
@@ -247,7 +247,7 @@ fn items_with_descriptors_are_got_in_order_and_alone() {
     assert!(receivers.is_empty());
 }
 
-/// One that is killed in the middle of a long batch has put some of it, from the first on.
+/// A producer that is killed during a long batch has put a first part of it.
 #[test]
 fn batch_of_a_killed_producer_ends_between_items() {
     let _dog = watchdog();

@@ -1,4 +1,4 @@
-//! The end of a queue: who is left, who closed, who was killed, and what the others see.
+//! The end of a queue: closed and killed sides, as the other side sees them.
 
 mod common;
 
@@ -15,20 +15,20 @@ use common::{RECOVERY, SOON, until_asleep, within};
 
 multiproc::enable_in_tests!();
 
-/// Puts some items, says so, and waits to be killed.
+/// Puts some items, reports it, and waits to be killed.
 fn hold_producer((producer, parent): (Producer<u32>, Connection<(), ()>)) {
     producer.put_many(0..3).unwrap();
     parent.send(()).unwrap();
     let _ = parent.recv();
 }
 
-/// Says that it is there, and waits to be killed.
+/// Reports that it has started, and waits to be killed.
 fn hold_consumer((_consumer, parent): (Consumer<u32>, Connection<(), ()>)) {
     parent.send(()).unwrap();
     let _ = parent.recv();
 }
 
-/// What a `get` gives, as text: errors do not travel.
+/// Returns the result of `get` as text, since errors cannot be sent.
 fn get(consumer: Consumer<u32>) -> String {
     format!("{:?}", consumer.get())
 }
@@ -47,7 +47,7 @@ fn closed_producers_disconnect_consumers_at_once() {
     let clone = producer.clone();
     drop(producer);
     clone.put(3).unwrap();
-    // A message under way is as alive as what it holds.
+    // A handle in a message that is not received yet counts.
     let (left, right) = duplex::<Producer<u32>, ()>().unwrap();
     left.send(clone).unwrap();
     assert_eq!([(); 3].map(|()| consumer.get().unwrap()), [1, 2, 3]);
@@ -70,7 +70,7 @@ fn closed_producers_wake_sleeping_consumers() {
     drop(queue);
     until_asleep(&consumers);
     producer.put(1).unwrap();
-    // Closing is as good as dropping.
+    // Closing has the same effect as dropping.
     producer.close();
     let mut results = consumers.map(|child| child.join().unwrap());
     results.sort_unstable();
@@ -99,7 +99,8 @@ fn a_killed_producer_is_the_end_within_a_second() {
     let sleepers: Vec<_> = (0..2).map(|_| Process::spawn(get, queue.consumer()).unwrap()).collect();
     drop(queue);
     ours.recv().unwrap();
-    // One of the three for each of them; the third one is for us; then they come again.
+    // One of the three items for each of them. The third one is for this process. Then they get
+    // again.
     for sleeper in sleepers {
         assert!(sleeper.join().unwrap().starts_with("Ok("));
     }
@@ -145,8 +146,8 @@ fn closed_consumers_disconnect_producers_at_once() {
     assert_eq!(error.into_items(), [5, 6, 7]);
 }
 
-/// Nobody drops it: the kernel closes it together with the item that it is in. So nothing is counted, and
-/// a producer that has room notices when it checks, in the end.
+/// No process drops the consumer: the kernel closes it together with the item that contains it. So
+/// it is not counted, and a producer that has room notices at its next periodic check.
 #[test]
 fn consumer_in_an_undelivered_item_disconnects_within_1024_puts() {
     let _dog = watchdog();
@@ -166,7 +167,7 @@ fn consumer_in_an_undelivered_item_disconnects_within_1024_puts() {
         let second = producer.clone();
         let put = (0..1024).take_while(|&n| producer.put(n).is_ok()).count();
         assert!(put < 1024);
-        // The others are told at once.
+        // The other producers are notified at once.
         assert!(second.put(1).unwrap_err().is_disconnected());
         assert_eq!((second.len(), producer.len()), (0, 0));
 
@@ -239,7 +240,7 @@ fn closed_handle_leaves_the_others_open() {
     assert!(matches!(queue.try_put(1), Err(TryPutError::Closed(1))));
     assert!(queue.put_timeout(1, Duration::ZERO).unwrap_err().is_closed());
     assert_eq!(queue.put_many(1..3).unwrap_err().into_items(), [1, 2]);
-    // Neither a clone nor what is sent of it is more than it is.
+    // Clones and sent handles can do no more than the original.
     assert!(queue.clone().put(1).unwrap_err().is_closed());
     assert!(queue.producer().put(1).unwrap_err().is_closed());
     let (left, right) = duplex::<Queue<u32>, ()>().unwrap();
@@ -263,7 +264,7 @@ fn get_on_a_queue_handle_does_not_disconnect() {
     assert!(queue.get_timeout(Duration::from_millis(600)).unwrap_err().is_timeout());
     queue.put(1).unwrap();
     assert_eq!(queue.get().unwrap(), 1);
-    // In one process all handles are the same ends.
+    // Within a process, all handles share the same ends.
     let producer = queue.producer();
     queue.close();
     assert!(queue.try_get().unwrap_err().is_empty());

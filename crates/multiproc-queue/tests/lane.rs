@@ -1,4 +1,4 @@
-//! Items that carry descriptors.
+//! Items with descriptors.
 
 mod common;
 
@@ -77,7 +77,7 @@ fn item_stays_until_its_descriptors_can_be_opened() {
         let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
         limit(Some(64));
         let mut all: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-        // Two may be opened, one, none.
+        // Two more can be opened, then one, then none.
         for more in [2, 1, 0] {
             all.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
             all.truncate(all.len() - more);
@@ -97,7 +97,7 @@ fn item_stays_until_its_descriptors_can_be_opened() {
     });
 }
 
-/// The lane holds some hundred packets. Then a put waits, as on a full queue.
+/// The lane holds some hundred packets. Beyond that, a put waits as on a full queue.
 #[test]
 fn put_with_a_full_lane_waits_as_on_a_full_queue() {
     alone(|()| {
@@ -118,7 +118,7 @@ fn put_with_a_full_lane_waits_as_on_a_full_queue() {
         let error = queue.put_timeout((put, Some(null())), Duration::from_millis(5)).unwrap_err();
         assert!(error.is_timeout());
         drop(error);
-        // Items without descriptors need no lane.
+        // Items without descriptors do not need the lane.
         queue.try_put((put, None)).unwrap();
         let other = queue.clone();
         let put_more = move || (put + 1..put + 11).try_for_each(|n| other.put((n, Some(null()))));
@@ -153,8 +153,8 @@ fn producer_that_waits_for_room_in_the_lane_is_woken() {
     producer.join().unwrap();
 }
 
-/// An ordinary user can have only so many descriptors in flight, in all of its queues together: put waits
-/// until some are got, also from another queue. (Root is not subject to it.)
+/// An unprivileged user can have a limited number of descriptors in flight, in all queues together.
+/// A put beyond that waits until some are got, also from another queue. (Root has no such limit.)
 #[test]
 fn put_waits_where_too_many_descriptors_of_the_user_are_in_flight() {
     alone(|()| {
@@ -202,7 +202,7 @@ fn items_with_descriptors_leak_nothing() {
         for n in 0..1000 {
             queue.put((n, simplex().unwrap().0, null())).unwrap();
             queue.get().unwrap();
-            // One that does not fit, and one that is thrown away with its queue.
+            // One that does not fit, and one that is discarded with its queue.
             let full = Queue::bounded(1).unwrap();
             full.put((n, simplex::<u8>().unwrap().0, null())).unwrap();
             assert!(full.try_put((n, simplex().unwrap().0, null())).unwrap_err().is_full());
@@ -246,7 +246,7 @@ fn queue_is_sent_through_a_queue() {
     outer.put(inner.clone()).unwrap();
     Process::spawn(relay, outer).unwrap().join().unwrap();
     assert_eq!(inner.get().unwrap(), 2);
-    // One whose sender is gone, before it is got.
+    // One whose sender is gone before it is got.
     let outer = Queue::<Queue<u32>>::bounded(2).unwrap();
     let put = |outer: Queue<Queue<u32>>| {
         let inner = Queue::bounded(3).unwrap();
@@ -261,7 +261,7 @@ fn queue_is_sent_through_a_queue() {
     assert_eq!(inner.len(), 1);
 }
 
-/// A handle in itself, never got: the kernel finds the circle, and closes what was in it.
+/// A handle inside its own queue that is never got: the kernel finds the cycle, and closes it.
 #[test]
 fn queue_in_itself_is_released() {
     #[derive(Serialize, Deserialize)]
@@ -281,7 +281,7 @@ fn queue_in_itself_is_released() {
     });
 }
 
-/// Its items die with a consumer that is killed, those that it has not got do not.
+/// The items that a killed consumer has got are lost, and the others are not.
 #[test]
 fn killed_consumer_loses_only_the_items_it_had() {
     let _dog = watchdog();
@@ -313,7 +313,7 @@ fn killed_consumer_loses_only_the_items_it_had() {
     });
 }
 
-/// What was got is no longer in the lane, though other items still wait.
+/// Descriptors that were got are not in the lane any more, although other items still wait.
 #[test]
 fn descriptors_that_were_got_are_not_in_the_lane() {
     let _dog = watchdog();
@@ -326,7 +326,7 @@ fn descriptors_that_were_got_are_not_in_the_lane() {
     assert_eq!(queue.len(), 1);
 }
 
-/// Nobody calls `get`: the shutdown itself closes the handles in what it discards.
+/// No process calls `get`: the shutdown itself closes the handles in discarded items.
 #[test]
 fn shutdown_now_closes_the_handles_in_discarded_items() {
     let _dog = watchdog();
@@ -351,7 +351,7 @@ fn shutdown_now_closes_the_handles_in_discarded_items() {
     assert!(receiver.recv().unwrap_err().is_disconnected());
 }
 
-/// A server shuts down, and joins a client that waits for its reply.
+/// A server shuts the queue down, and joins a client that waits for its reply.
 #[test]
 fn client_of_a_queue_that_is_shut_down_now_is_told_that_no_reply_comes() {
     let _dog = watchdog();
@@ -369,12 +369,12 @@ fn client_of_a_queue_that_is_shut_down_now_is_told_that_no_reply_comes() {
     assert!(client.join().unwrap());
 }
 
-/// A producer cannot empty the lane. Consumers do, when they find the queue closed: those that are
-/// waiting are woken for it.
+/// A producer cannot empty the lane. Consumers do when they find the queue closed, and waiting ones
+/// are woken for it.
 #[test]
 fn shutdown_now_by_a_producer_closes_handles_once_a_consumer_finds_it_closed() {
     let _dog = watchdog();
-    /// What a consumer does that finds the queue closed.
+    /// What a consumer does when it finds the queue closed.
     type Act = fn(&Consumer<Sender<u8>>);
     let acts: [Act; 4] = [
         |consumer| assert!(consumer.get().unwrap_err().is_closed()),
@@ -394,7 +394,7 @@ fn shutdown_now_by_a_producer_closes_handles_once_a_consumer_finds_it_closed() {
         assert!(receiver.recv().unwrap_err().is_disconnected());
     }
 
-    // A handle that could get, too, and puts.
+    // A handle that could get as well, and puts.
     let queue = Queue::bounded(10).unwrap();
     let (receiver, sender) = simplex::<u8>().unwrap();
     queue.put(sender).unwrap();

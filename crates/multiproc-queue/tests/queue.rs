@@ -1,4 +1,4 @@
-//! The queue between processes, and what happens when they die.
+//! Queues between processes, and the death of processes.
 
 mod common;
 
@@ -17,7 +17,7 @@ use common::{RECOVERY, retype};
 
 multiproc::enable_in_tests!();
 
-/// A process that waits in `get`, asleep.
+/// Starts a process that sleeps in `get`.
 fn waiting_consumer(queue: &Queue<u32>) -> Process<u32> {
     let child = Process::spawn(|queue: Queue<u32>| queue.get().unwrap(), queue.clone()).unwrap();
     until(|| is_asleep(child.pid()));
@@ -107,7 +107,7 @@ fn item_over_max_bytes_is_refused_with_both_sizes() {
     assert_eq!(item.0.len(), 10_000);
     assert_eq!(queue.len(), 1);
     assert_eq!(queue.get().unwrap().0, [1; 10]);
-    // The largest one that fits.
+    // The largest item that fits.
     queue.put(Bytes(vec![3; 9_997])).unwrap();
     assert!(queue.try_put(Bytes(Vec::new())).unwrap_err().is_full(), "all bytes are taken");
     assert_eq!(queue.get().unwrap().0.len(), 9_997);
@@ -175,7 +175,7 @@ fn order_is_kept_across_both_rings() {
 
 #[test]
 fn item_can_put_and_get_while_it_is_encoded() {
-    /// Encodes what it finds in its queue.
+    /// Encodes the item that it gets from its queue.
     struct Relay(Queue<u32>);
     impl Serialize for Relay {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -295,7 +295,7 @@ fn killed_waiter_loses_no_item_and_no_room() {
     assert!(start.elapsed() < RECOVERY);
     assert!(queue.is_empty());
 
-    // The same for those who wait for room.
+    // The same for producers that wait for room.
     let queue = Queue::bounded(1).unwrap();
     queue.put(1).unwrap();
     let put = |queue: Queue<u32>| queue.put(2).unwrap();
@@ -361,8 +361,8 @@ fn handle_that_is_not_a_queue_is_refused() {
     assert!(text.contains("expected a multiproc queue, got"), "{text}");
 }
 
-/// The queues that a thread uses in the destructor of a thread-local, when its other thread-locals may be
-/// gone, those of this crate among them.
+/// Queues that a thread uses in the destructor of a thread-local, when its other thread-locals may
+/// be gone, including those of this crate.
 struct Goodbye {
     queue: Queue<String>,
     other: Queue<u32>,
@@ -377,7 +377,7 @@ impl Drop for Goodbye {
         self.tasks.put(6).unwrap();
         self.tasks.get().unwrap().task_done();
         self.tasks.join().unwrap();
-        // Only if all that went well.
+        // Only if all of that succeeded.
         self.queue.put("goodbye".to_owned()).unwrap();
     }
 }
@@ -386,11 +386,11 @@ thread_local! {
     static GOODBYE: RefCell<Option<Goodbye>> = const { RefCell::new(None) };
 }
 
-/// Says hello, and leaves the rest to a destructor.
+/// Puts a greeting, and leaves the rest to a destructor.
 fn say_hello(goodbye: Goodbye) {
     GOODBYE.with_borrow_mut(|slot| {
-        // Its destructor is registered before those of the queue's own thread-locals, and so runs after
-        // them.
+        // Its destructor is registered before those of the queue's own thread-locals, so it runs
+        // after them.
         let goodbye = slot.insert(goodbye);
         goodbye.queue.put("hello".to_owned()).unwrap();
     });
