@@ -17,8 +17,8 @@ multiproc::enable_in_tests!();
 
 /// Runs `life` in a forked child, which ends without returning; and waits for its end.
 fn fork(life: impl FnOnce()) -> WaitStatus {
-    // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is made
-    // for it; it takes no lock that another thread may have held.
+    // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is
+    // made for it; it takes no lock that another thread may have held.
     match unsafe { libc::fork() } {
         0 => {
             let status = i32::from(catch_unwind(AssertUnwindSafe(life)).is_err());
@@ -29,8 +29,8 @@ fn fork(life: impl FnOnce()) -> WaitStatus {
     }
 }
 
-/// Eight threads put and get all the time while another one forks children that do the same: each
-/// item arrives once.
+/// Eight threads put and get continually while another one forks children that do the same: each
+/// item is got once.
 #[test]
 fn forks_beside_busy_threads_lose_no_item() {
     const CHILDREN: u64 = 30;
@@ -71,7 +71,7 @@ fn forks_beside_busy_threads_lose_no_item() {
     });
 }
 
-/// What the parent works on stays the parent's, also when the child drops its copy of the task.
+/// A task of the parent stays the parent's, even when the child drops its copy.
 #[test]
 fn task_copied_into_a_child_has_no_effect() {
     let _dog = watchdog();
@@ -96,7 +96,7 @@ fn task_copied_into_a_child_has_no_effect() {
     tasks.join_timeout(Duration::from_secs(60)).unwrap();
 }
 
-/// Tasks that the parent has detached are no tasks of the child, which counts its own.
+/// Tasks that the parent has detached are not the child's, which counts its own.
 #[test]
 fn detached_tasks_are_counted_by_parent_and_child_apart() {
     let _dog = watchdog();
@@ -120,7 +120,7 @@ fn detached_tasks_are_counted_by_parent_and_child_apart() {
     assert_eq!(tasks.unfinished(), 0);
 }
 
-/// A task that a forked child took comes back when the child dies, while its parent lives.
+/// A task of a forked child comes back when the child dies, while its parent lives.
 #[test]
 fn task_of_a_killed_child_comes_back_to_its_parent() {
     let _dog = watchdog();
@@ -136,7 +136,7 @@ fn task_of_a_killed_child_comes_back_to_its_parent() {
     task.task_done();
 }
 
-/// A child dies with the queue's own lock, while its parent lives: the parent goes on.
+/// A child dies with a lock of the queue, while its parent lives: the parent goes on.
 #[test]
 #[cfg(multiproc_faults)]
 fn lock_of_a_killed_child_is_taken_over_by_its_parent() {

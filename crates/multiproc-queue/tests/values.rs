@@ -1,4 +1,4 @@
-//! Values that cannot cross: what a queue does with them.
+//! Values that cannot be sent, and how a queue refuses them.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ fn task_of_the_most_levels_arrives_and_a_deeper_one_comes_back() {
     assert_eq!((queue.unfinished(), queue.dead_letters_len()), (0, 0));
 }
 
-/// A number that its `Deserialize` takes for granted to be small.
+/// A number that its `Deserialize` expects to be small.
 #[derive(Debug, PartialEq, Serialize)]
 struct Small(u32);
 
@@ -99,7 +99,7 @@ fn task_whose_deserialize_panics_is_a_dead_letter_with_the_message() {
     task.task_done();
 }
 
-/// Which variant it is, its `Deserialize` finds out from the data.
+/// Its `Deserialize` determines the variant from the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Either {
@@ -107,7 +107,7 @@ enum Either {
     Text(String),
 }
 
-/// So does this one, by its variants' tag.
+/// So does this one, by the tag of its variants.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 enum Tagged {
@@ -126,7 +126,7 @@ struct Flat {
 fn item_of_a_type_that_cannot_be_got_comes_back_from_every_put() {
     let item = || vec![Some(Either::Number(7))];
     let queue = Queue::bounded(10).unwrap();
-    // Twice: the second time, the type is known.
+    // Twice: the second time, the type was checked before.
     for _ in 0..2 {
         let PutError::Encode(back, error) = queue.put(item()).unwrap_err() else { panic!() };
         assert_eq!(back, item());
