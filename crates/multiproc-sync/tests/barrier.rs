@@ -128,7 +128,7 @@ fn arrival_before_the_deadline_completes_the_round() {
     let child = Process::spawn(wait, barrier.clone()).unwrap();
     for _ in 0..2 {
         until(|| barrier.waiting() == 1);
-        barrier.wait_deadline(Instant::now()).expect("nobody is missing");
+        barrier.wait_deadline(Instant::now()).expect("the party is alone");
     }
     assert!(child.join().unwrap());
 }
@@ -141,7 +141,7 @@ fn abort_breaks_the_barrier_for_waiters_and_newcomers() {
     Process::spawn(|barrier: Barrier| barrier.abort(), barrier.clone()).unwrap().join().unwrap();
     assert_eq!(join(children), [None; 2]);
     assert!(barrier.is_broken());
-    assert_eq!(join([party(&barrier)]), [None], "who comes later, too");
+    assert_eq!(join([party(&barrier)]), [None], "a later caller, too");
     barrier.abort();
     barrier.reset();
     assert!(!barrier.is_broken());
@@ -156,7 +156,7 @@ fn reset_yields_broken_to_waiters() {
     barrier.reset();
     assert_eq!((barrier.is_broken(), barrier.waiting()), (false, 0));
     assert_eq!(join(children), [None; 2]);
-    barrier.reset(); // nobody is there, and nothing is broken
+    barrier.reset(); // no party has arrived, and it is not broken
     all_come_through(&barrier);
 }
 
@@ -241,7 +241,7 @@ fn reset_after_a_death_admits_another_party() {
         barrier.reset();
         all_come_through(&barrier);
         let children = sleepers::<2>(&barrier);
-        assert!(stays(|| barrier.waiting() == 2), "the dead one is forgotten");
+        assert!(stays(|| barrier.waiting() == 2), "the death is forgotten");
         barrier.wait().unwrap();
         assert_eq!(join(children), [Some(false); 2]);
     }
@@ -258,7 +258,7 @@ fn party_that_drops_its_handle_does_not_break_the_barrier() {
     assert!(stays(|| !barrier.is_broken() && barrier.waiting() == 2));
     barrier.wait().expect("it has not died");
     assert_eq!(join(children), [Some(false); 2]);
-    barrier.wait_timeout(2 * RECHECK).expect_err("nobody comes");
+    barrier.wait_timeout(2 * RECHECK).expect_err("no other party arrives");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn membership_survives_a_closed_descriptor() {
     let timeout = lock.lock_timeout(Duration::from_millis(300)).unwrap_err();
     assert!(timeout.is_timeout(), "its holder is alive");
     mine.send(()).unwrap();
-    drop(lock.lock().expect("it was let go of"));
+    drop(lock.lock().expect("it was released"));
     mine.send(()).unwrap();
     let _ = creator.join();
     let abandoned = lock.lock_timeout(Duration::from_secs(10)).expect_err("it died inside");

@@ -277,7 +277,7 @@ fn killed_waiters_do_not_block_notify() {
     let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
     kill(&first);
     kill(&second);
-    assert!(stays(|| through.load() == 0), "nobody was notified");
+    assert!(stays(|| through.load() == 0), "no living waiter was notified");
     let start = Instant::now();
     condition.notify_all();
     join([third]);
@@ -296,7 +296,7 @@ fn notification_of_a_killed_waiter_reaches_another() {
     let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
     let _stopped = Stopped::new(first.pid());
     assert_eq!(condition.notify(1), 1);
-    assert!(stays(|| through.load() == 0), "it went to the first, who is not dead");
+    assert!(stays(|| through.load() == 0), "it went to the first, which is alive");
     let start = Instant::now();
     first.kill().unwrap();
     join([second]);
@@ -393,7 +393,7 @@ fn wait_with_the_guard_of_another_condition_panics() {
     let abandoned = other.lock().expect_err("a panic under the lock");
     drop(abandoned.into_guard());
     for condition in [&one, &other] {
-        let guard = condition.try_lock().expect("it is free, and nobody has died");
+        let guard = condition.try_lock().expect("it is free, and no holder has died");
         let (guard, result) = condition.wait_timeout(guard, Duration::ZERO).unwrap();
         assert!(result.timed_out());
         drop(guard);
@@ -422,7 +422,7 @@ fn places_of_killed_waiters_are_used_again() {
     // A waiter without a place may have held the lock.
     let guard = condition.lock().unwrap_or_else(Abandoned::into_guard);
     let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
-    assert!(result.timed_out(), "nobody has notified");
+    assert!(result.timed_out(), "there was no notification");
     drop(guard);
 }
 
@@ -452,7 +452,7 @@ fn waiters_without_a_place_sleep_and_are_woken() {
             drop(condition.lock_timeout(Duration::from_secs(60)).unwrap());
         }
         let before = slept.load(Ordering::Relaxed);
-        assert_eq!(before, 0, "nobody was notified, so nobody was to wake up");
+        assert_eq!(before, 0, "no waiter was notified, so none should wake up");
         let guard = condition.lock().unwrap();
         is_over.set();
         drop(guard);

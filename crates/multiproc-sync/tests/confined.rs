@@ -37,7 +37,7 @@ impl Control for Large {
 /// Returns a value of /proc/self/status, in KiB.
 fn status(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel says so");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel reports it");
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }
 

@@ -290,5 +290,5 @@ fn forked_children_that_use_no_handle_take_no_slots() {
     for _ in 0..50 {
         fork(|| {}).assert_success();
     }
-    barrier.wait().expect("nobody that was a party has died");
+    barrier.wait().expect("no party has died");
 }

@@ -164,7 +164,7 @@ fn stopped_holder_keeps_the_lock() {
     assert!(child.is_alive());
     drop(stopped);
     drop(parent);
-    drop(lock.lock().expect("it was let go of, not abandoned"));
+    drop(lock.lock().expect("it was released, not abandoned"));
     child.join().unwrap();
 }
 

@@ -23,7 +23,7 @@ fn half_changed_value_is_not_written_back() {
     assert_eq!(**abandoned.guard(), [1, 1]);
     // The value was not repaired, so the next holder gets `Abandoned` as well.
     drop(abandoned);
-    let mut guard = pair.lock().expect_err("nobody has repaired it").into_guard();
+    let mut guard = pair.lock().expect_err("it was not repaired").into_guard();
     *guard = [3, 3];
     drop(guard);
     assert_eq!(*pair.lock().unwrap(), [3, 3]);

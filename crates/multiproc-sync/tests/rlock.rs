@@ -108,7 +108,7 @@ fn killed_holder_yields_abandoned() {
     drop(outer);
     assert!(!another_thread_gets(&lock));
     drop(inner);
-    assert!(another_thread_gets(&lock), "as deep as this process went, and not the dead one");
+    assert!(another_thread_gets(&lock), "the depth is that of this process, not of the dead one");
 }
 
 #[test]

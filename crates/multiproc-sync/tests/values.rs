@@ -115,7 +115,7 @@ fn guard_that_was_only_read_writes_nothing_back() {
     assert_eq!(*mutex.lock().unwrap(), NEW, "nothing was written back");
 
     let mut guard = mutex.lock().unwrap();
-    *guard = NEW; // as it is, but nobody compares
+    *guard = NEW; // the same value, but it is not compared
     file.write_all_at(&OLD.to_le_bytes(), place).unwrap();
     drop(guard);
     assert_eq!(*mutex.lock().unwrap(), NEW, "what was assigned was written back");
