@@ -183,8 +183,6 @@ fn what_does_not_encode_comes_back_with_what_is_behind_it() {
     let error = queue.put_many([2, 4, 5, 6, 7].map(Even)).unwrap_err();
     assert_eq!(error.put(), 2);
     assert!(matches!(error.error(), PutError::Encode(..)));
-    let text = error.to_string();
-    assert!(text.contains("2 items were put") && text.contains("odd"), "{text}");
     assert!(format!("{error:?}").contains("rest: 2"));
     assert_eq!(error.into_items(), [5, 6, 7].map(Even));
     assert_eq!(queue.get_many(9).unwrap(), [2, 4].map(Even));
@@ -204,7 +202,6 @@ fn what_does_not_decode_is_an_error_that_comes_with_the_others() {
     numbers.put_many([(1u8, b'a'), (9, b'x'), (1, b'b'), (9, b'x'), (1, b'c')]).unwrap();
     let error = texts.get_many(4).unwrap_err();
     assert!(matches!(error.error(), GetError::Decode(_)));
-    assert!(error.to_string().contains("2 items were got"), "{error}");
     assert!(format!("{error:?}").contains("items: 2"));
     assert_eq!(error.into_items(), ["a", "b"]);
     assert_eq!(texts.get_many(4).unwrap(), ["c"]);

@@ -58,8 +58,6 @@ fn so_many_and_no_more() {
         let before = Census::take();
         queue.put((0..253).map(|_| null()).collect::<Vec<_>>()).unwrap();
         let error = queue.put((0..254).map(|_| null()).collect::<Vec<_>>()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("254 descriptors") && text.contains("can have 253"), "{text}");
         assert!(matches!(error, PutError::Encode(..)));
         assert_eq!(error.into_inner().len(), 254);
         assert_eq!(queue.len(), 1);
@@ -87,8 +85,7 @@ fn an_item_waits_until_there_are_descriptors_for_it() {
                 let GetError::Os(error) = queue.get().unwrap_err() else { panic!("{more}") };
                 assert_eq!(error.raw_os_error(), 24, "EMFILE");
             }
-            let text = queue.get_many(2).unwrap_err().to_string();
-            assert!(text.contains("cannot be opened here"), "{text}");
+            assert!(matches!(queue.get_many(2).unwrap_err().error(), GetError::Os(_)));
         }
         drop(all);
         limit(current);

@@ -172,7 +172,7 @@ fn a_stopped_process_holds_up_nobody_past_a_timeout() {
     memory.write_all_at(&number, producers).unwrap();
     assert!(queue.put_timeout(2, moment).unwrap_err().is_timeout());
     let error = queue.try_put(2).unwrap_err();
-    assert!(error.is_stalled() && error.to_string().contains("stopped"), "{error}");
+    assert!(error.is_stalled(), "{error}");
     assert_eq!(queue.get().unwrap(), 1, "the other side goes on");
     // Whether it is empty for ever cannot be told; so it is waited for.
     queue.shutdown(Shutdown::Drain);
