@@ -4,10 +4,10 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use crate::raw::barrier::{Barrier, Broken, WaitOutcome};
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
+
+use crate::raw::barrier::{Barrier, Broken, WaitOutcome};
 
 fn wait(barrier: &Barrier, parties: u32) -> Result<WaitOutcome, Broken> {
     barrier.wait(parties, || false, Deadline::NEVER, Duration::MAX)

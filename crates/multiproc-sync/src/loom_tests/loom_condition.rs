@@ -4,12 +4,12 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::explore;
 
 use super::{Member, member};
 use crate::raw::condition::{Condition, PLACES};
 use crate::raw::lock::{Acquired, Lock};
-use multiproc_shm::members::Members;
-use multiproc_shm::primitives::explore;
 
 /// A lock, a condition, and a number that the lock protects.
 #[derive(Default)]

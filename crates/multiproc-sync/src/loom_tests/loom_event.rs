@@ -3,10 +3,10 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use crate::raw::event::Event;
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
+
+use crate::raw::event::Event;
 
 fn wait(event: &Event) {
     assert!(event.wait(Deadline::NEVER, Duration::MAX));

@@ -4,12 +4,12 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use super::{Member, member};
-use crate::raw::lock::{Acquired, Lock};
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Bytes, explore};
+
+use super::{Member, member};
+use crate::raw::lock::{Acquired, Lock};
 
 /// A lock, and a plain counter that only its holder may access: loom reports any data race on it.
 struct Guarded {

@@ -3,11 +3,11 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::{AtomicU32, Bytes, explore};
 
 use super::{Member, member};
 use crate::raw::permits::{Permits, PermitsControl};
-use multiproc_shm::members::{MemberId, Members};
-use multiproc_shm::primitives::{AtomicU32, Bytes, explore};
 
 /// One permit, and bytes that only its holder may access: loom reports any data race on them.
 struct Shared {

@@ -3,10 +3,10 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use crate::raw::semaphore::Semaphore;
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
+
+use crate::raw::semaphore::Semaphore;
 
 fn acquire(semaphore: &Semaphore) {
     semaphore.acquire(Deadline::NEVER, Duration::MAX).unwrap();
