@@ -1,4 +1,5 @@
-//! The end of a queue: who is left, who closed, who was killed, and what the others see.
+//! Disconnection: what the remaining handles observe when the other side was dropped, closed or
+//! killed.
 
 mod common;
 
@@ -15,20 +16,20 @@ use common::{RECOVERY, SOON, until_asleep, within};
 
 multiproc::enable_in_tests!();
 
-/// Puts some items, says so, and waits to be killed.
+/// Puts some items, notifies the parent, and waits to be killed.
 fn hold_producer((producer, parent): (Producer<u32>, Connection<(), ()>)) {
     producer.put_many(0..3).unwrap();
     parent.send(()).unwrap();
     let _ = parent.recv();
 }
 
-/// Says that it is there, and waits to be killed.
+/// Notifies the parent and waits to be killed.
 fn hold_consumer((_consumer, parent): (Consumer<u32>, Connection<(), ()>)) {
     parent.send(()).unwrap();
     let _ = parent.recv();
 }
 
-/// What a `get` gives, as text: errors do not travel.
+/// Returns the result of `get` as text, because errors cannot be sent.
 fn get(consumer: Consumer<u32>) -> String {
     format!("{:?}", consumer.get())
 }
@@ -38,7 +39,7 @@ fn put(producer: Producer<u32>) -> String {
 }
 
 #[test]
-fn a_clean_end_of_producers_is_seen_at_once() {
+fn dropped_producers_disconnect_the_consumer_at_once() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
@@ -47,7 +48,7 @@ fn a_clean_end_of_producers_is_seen_at_once() {
     let clone = producer.clone();
     drop(producer);
     clone.put(3).unwrap();
-    // A message under way is as alive as what it holds.
+    // A handle inside an undelivered message counts as open.
     let (left, right) = duplex::<Producer<u32>, ()>().unwrap();
     left.send(clone).unwrap();
     assert_eq!([(); 3].map(|()| consumer.get().unwrap()), [1, 2, 3]);
@@ -62,7 +63,7 @@ fn a_clean_end_of_producers_is_seen_at_once() {
 }
 
 #[test]
-fn sleeping_consumers_learn_of_a_clean_end() {
+fn closed_producer_disconnects_sleeping_consumers() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let producer = queue.producer();
@@ -70,7 +71,7 @@ fn sleeping_consumers_learn_of_a_clean_end() {
     drop(queue);
     until_asleep(&consumers);
     producer.put(1).unwrap();
-    // Closing is as good as dropping.
+    // Closing a handle has the same effect as dropping it.
     producer.close();
     let mut results = consumers.map(|child| child.join().unwrap());
     results.sort_unstable();
@@ -79,7 +80,7 @@ fn sleeping_consumers_learn_of_a_clean_end() {
 }
 
 #[test]
-fn the_end_comes_after_what_is_left() {
+fn disconnection_is_reported_after_the_queued_items() {
     let _dog = watchdog();
     let queue = Queue::unbounded().unwrap();
     let put = |producer: Producer<u32>| producer.put_many(0..50_000).unwrap();
@@ -90,7 +91,7 @@ fn the_end_comes_after_what_is_left() {
 }
 
 #[test]
-fn a_killed_producer_is_the_end_within_a_second() {
+fn killed_producer_disconnects_consumers_within_a_second() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -99,7 +100,8 @@ fn a_killed_producer_is_the_end_within_a_second() {
     let sleepers: Vec<_> = (0..2).map(|_| Process::spawn(get, queue.consumer()).unwrap()).collect();
     drop(queue);
     ours.recv().unwrap();
-    // One of the three for each of them; the third one is for us; then they come again.
+    // Each sleeper gets one of the three items. The third is left for this process. Then a new
+    // sleeper waits.
     for sleeper in sleepers {
         assert!(sleeper.join().unwrap().starts_with("Ok("));
     }
@@ -116,7 +118,7 @@ fn a_killed_producer_is_the_end_within_a_second() {
 }
 
 #[test]
-fn what_a_killed_producer_put_comes_before_the_end() {
+fn items_of_a_killed_producer_arrive_before_the_disconnection() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -130,7 +132,7 @@ fn what_a_killed_producer_put_comes_before_the_end() {
 }
 
 #[test]
-fn a_clean_end_of_consumers_is_seen_at_once() {
+fn dropped_consumer_disconnects_the_producer_at_once() {
     let _dog = watchdog();
     let queue = Queue::unbounded().unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
@@ -145,10 +147,11 @@ fn a_clean_end_of_consumers_is_seen_at_once() {
     assert_eq!(error.into_items(), [5, 6, 7]);
 }
 
-/// Nobody drops it: the kernel closes it together with the item that it is in. So nothing is counted, and
-/// a producer that has room notices when it checks, in the end.
+/// No process drops this consumer: the kernel closes it together with the item that contains it.
+/// Therefore no counter changes, and a producer that still has room notices only at its periodic
+/// check.
 #[test]
-fn consumer_in_an_undelivered_item_is_missed_within_1024_puts() {
+fn consumer_lost_in_an_undelivered_item_is_noticed_within_1024_puts() {
     let _dog = watchdog();
     let end_of = |deliver: fn(Queue<Consumer<u32>>)| {
         let queue = Queue::<u32>::unbounded().unwrap();
@@ -166,7 +169,7 @@ fn consumer_in_an_undelivered_item_is_missed_within_1024_puts() {
         let second = producer.clone();
         let put = (0..1024).take_while(|&n| producer.put(n).is_ok()).count();
         assert!(put < 1024);
-        // The others are told at once.
+        // All other handles are informed at once.
         assert!(second.put(1).unwrap_err().is_disconnected());
         assert_eq!((second.len(), producer.len()), (0, 0));
 
@@ -177,7 +180,7 @@ fn consumer_in_an_undelivered_item_is_missed_within_1024_puts() {
 }
 
 #[test]
-fn blocked_producers_learn_of_the_end_of_consumers() {
+fn blocked_producers_are_disconnected_when_the_consumer_ends() {
     let _dog = watchdog();
     for clean in [true, false] {
         let queue = Queue::bounded(1).unwrap();
@@ -203,7 +206,7 @@ fn blocked_producers_learn_of_the_end_of_consumers() {
 }
 
 #[test]
-fn an_unbounded_queue_does_not_swallow_much_after_its_consumers_were_killed() {
+fn unbounded_queue_with_a_killed_consumer_accepts_few_items() {
     let _dog = watchdog();
     for batch in [1, 10, 128, 500] {
         let queue = Queue::unbounded().unwrap();
@@ -229,7 +232,7 @@ fn an_unbounded_queue_does_not_swallow_much_after_its_consumers_were_killed() {
 }
 
 #[test]
-fn closing_one_handle_leaves_the_others() {
+fn closed_handle_leaves_other_handles_open() {
     let _dog = watchdog();
     let queue = Queue::bounded(4).unwrap();
     let other = queue.clone();
@@ -239,7 +242,7 @@ fn closing_one_handle_leaves_the_others() {
     assert!(matches!(queue.try_put(1), Err(TryPutError::Closed(1))));
     assert!(queue.put_timeout(1, Duration::ZERO).unwrap_err().is_closed());
     assert_eq!(queue.put_many(1..3).unwrap_err().into_items(), [1, 2]);
-    // Neither a clone nor what is sent of it is more than it is.
+    // Neither a clone nor a sent copy of a closed handle can put.
     assert!(queue.clone().put(1).unwrap_err().is_closed());
     assert!(queue.producer().put(1).unwrap_err().is_closed());
     let (left, right) = duplex::<Queue<u32>, ()>().unwrap();
@@ -256,14 +259,14 @@ fn closing_one_handle_leaves_the_others() {
 }
 
 #[test]
-fn a_queue_is_no_end_of_itself() {
+fn queue_handle_keeps_both_sides_connected() {
     let _dog = watchdog();
     let queue = Queue::<u32>::bounded(4).unwrap();
     drop((queue.producer(), queue.consumer()));
     assert!(queue.get_timeout(Duration::from_millis(600)).unwrap_err().is_timeout());
     queue.put(1).unwrap();
     assert_eq!(queue.get().unwrap(), 1);
-    // In one process all handles are the same ends.
+    // All handles of one process share the same ends.
     let producer = queue.producer();
     queue.close();
     assert!(queue.try_get().unwrap_err().is_empty());
@@ -274,7 +277,7 @@ fn a_queue_is_no_end_of_itself() {
 }
 
 #[test]
-fn handles_of_another_kind_are_refused() {
+fn receiving_a_handle_of_another_kind_is_an_error() {
     let queue = Queue::<u8>::bounded(4).unwrap();
     let (left, right) = duplex::<Producer<u8>, ()>().unwrap();
     left.send(queue.producer()).unwrap();
@@ -287,7 +290,7 @@ fn handles_of_another_kind_are_refused() {
 }
 
 #[test]
-fn one_sided_handles_know_the_queue() {
+fn producer_and_consumer_expose_the_queues_properties() {
     let queue = Queue::<u8>::builder().capacity(3).name("jobs").build().unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
     producer.put(1).unwrap();
@@ -301,7 +304,7 @@ fn one_sided_handles_know_the_queue() {
 }
 
 #[test]
-fn who_waits_is_shown() {
+fn debug_output_shows_which_sides_wait() {
     let _dog = watchdog();
     let queue = Queue::<u32>::bounded(1).unwrap();
     let consumer = Process::spawn(get, queue.consumer()).unwrap();
@@ -322,7 +325,7 @@ fn who_waits_is_shown() {
 }
 
 #[test]
-fn handles_leave_nothing() {
+fn dropped_handles_leak_nothing() {
     alone(|()| {
         let before = Census::take();
         for n in 0..1000 {
