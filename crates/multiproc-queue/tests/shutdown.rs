@@ -1,4 +1,4 @@
-//! Shutdown, of all of a queue, for everybody.
+//! Shutdown of a queue for all of its handles.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn put(queue: Queue<u32>) -> String {
 }
 
 #[test]
-fn drain_lets_what_is_there_be_got() {
+fn drained_queue_delivers_its_queued_items() {
     let _dog = watchdog();
     let queue = Queue::bounded(4).unwrap();
     queue.put_many(0..3).unwrap();
@@ -47,7 +47,7 @@ fn drain_lets_what_is_there_be_got() {
 }
 
 #[test]
-fn now_throws_away_what_is_there() {
+fn shutdown_now_discards_the_queued_items() {
     let _dog = watchdog();
     for after_drain in [false, true] {
         let queue = Queue::bounded(4).unwrap();
@@ -56,7 +56,7 @@ fn now_throws_away_what_is_there() {
             queue.shutdown(Shutdown::Drain);
         }
         queue.shutdown(Shutdown::Now);
-        // It does not go back.
+        // A drain afterwards changes nothing.
         queue.shutdown(Shutdown::Drain);
         assert_eq!(queue.len(), 0);
         assert_eq!(queue.get(), Err(GetError::Closed));
@@ -67,13 +67,13 @@ fn now_throws_away_what_is_there() {
 }
 
 #[test]
-fn everybody_who_waits_is_woken() {
+fn shutdown_wakes_all_waiters() {
     let _dog = watchdog();
     for how in [Shutdown::Drain, Shutdown::Now] {
         let empty = Queue::<u32>::bounded(1).unwrap();
         let full = Queue::<u32>::bounded(1).unwrap();
         full.put(1).unwrap();
-        // Full of bytes, not of items.
+        // Full by bytes, not by items.
         let heavy = Queue::<u32>::builder().max_bytes(4).build().unwrap();
         heavy.put(1).unwrap();
         let mut children: Vec<_> =
@@ -93,9 +93,9 @@ fn everybody_who_waits_is_woken() {
     }
 }
 
-/// The item that is put is either got, or the put says `Closed`: whoever is first.
+/// Depending on which comes first, the item is got or the put returns `Closed`.
 #[test]
-fn a_put_beside_a_drain_is_got_or_refused() {
+fn put_concurrent_with_a_drain_is_delivered_or_refused() {
     let _dog = watchdog();
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
@@ -103,7 +103,7 @@ fn a_put_beside_a_drain_is_got_or_refused() {
     for _ in 0..60 {
         let capacity = [2, 50, 100_000][random.usize(..3)];
         let queue = Queue::<u32>::bounded(capacity).unwrap();
-        // Says how many it has put.
+        // Returns the number of items that it has put.
         let put = |queue: Queue<u32>| (0..).take_while(|&n| queue.put(n).is_ok()).count();
         let get = |queue: Queue<u32>| queue.iter().map(Result::unwrap).count();
         let producers = [(); 2].map(|()| Process::spawn(put, queue.clone()).unwrap());
@@ -119,7 +119,7 @@ fn a_put_beside_a_drain_is_got_or_refused() {
 }
 
 #[test]
-fn descriptors_come_after_a_drain() {
+fn queued_descriptors_arrive_after_a_drain() {
     let _dog = watchdog();
     let queue = Queue::<(u32, Option<Sender<u32>>)>::bounded(10).unwrap();
     let (receiver, sender) = simplex().unwrap();
@@ -135,7 +135,7 @@ fn descriptors_come_after_a_drain() {
     assert!(queue.get().unwrap_err().is_closed());
 }
 
-/// The number of a member of the queue's region that lives in another process, from the table there.
+/// Returns the member id that the table in the queue's region has for a process.
 fn number_of<T>(queue: &Queue<T>, pid: u32) -> [u8; 4] {
     const MEMBERS: u64 = 1152;
     let memory = memory(queue);
@@ -149,10 +149,10 @@ fn number_of<T>(queue: &Queue<T>, pid: u32) -> [u8; 4] {
     panic!("process {pid} is no member");
 }
 
-/// A process that lives and holds a lock of the queue for ever, as one that is stopped in the middle
-/// does. It is not robbed; but nobody waits for longer than it wants to.
+/// A living process holds a lock of the queue indefinitely, as one that is stopped in the middle of
+/// an operation does. The lock is not taken from it, but no operation waits beyond its timeout.
 #[test]
-fn a_stopped_process_holds_up_nobody_past_a_timeout() {
+fn stopped_lock_holder_delays_no_operation_past_its_timeout() {
     let _dog = watchdog();
     let moment = Duration::from_millis(30);
     let queue = Queue::<u32>::bounded(4).unwrap();
@@ -174,7 +174,7 @@ fn a_stopped_process_holds_up_nobody_past_a_timeout() {
     let error = queue.try_put(2).unwrap_err();
     assert!(error.is_stalled() && error.to_string().contains("stopped"), "{error}");
     assert_eq!(queue.get().unwrap(), 1, "the other side goes on");
-    // Whether it is empty for ever cannot be told; so it is waited for.
+    // Whether the queue will stay empty cannot be decided while the lock is held, so a get waits.
     queue.shutdown(Shutdown::Drain);
     within(SOON, || {
         assert!(queue.get_timeout(moment).unwrap_err().is_timeout());
@@ -184,7 +184,7 @@ fn a_stopped_process_holds_up_nobody_past_a_timeout() {
         assert!(multiproc::pipe::wait([&queue], Some(moment)).is_ok());
     });
     let waiting = Process::spawn(get, queue.clone()).unwrap();
-    // Longer than any patience inside.
+    // Longer than any internal limit on waiting.
     assert_eq!(waiting.wait_timeout(Duration::from_millis(1300)), None);
 
     memory.write_all_at(&number, consumers).unwrap();

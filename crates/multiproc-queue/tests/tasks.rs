@@ -1,4 +1,5 @@
-//! Joinable queues at their bounds: joins, dead letters, ends, memory, what comes back when.
+//! Joinable queues at their limits: joins, dead letters, disconnection, memory, and the order of
+//! redelivery.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::env;
@@ -18,10 +19,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise.
+/// The guaranteed bound on recovery.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that is killed while it has as many tasks.
+/// Runs a process that is killed while it holds `tasks` tasks.
 fn killed_with(jobs: &JoinableQueue<u32>, tasks: usize) {
     let take = |(jobs, parent, tasks): (JoinableQueue<u32>, Connection<(), ()>, usize)| {
         let _tasks: Vec<_> = (0..tasks).map(|_| jobs.get().unwrap()).collect();
@@ -35,9 +36,9 @@ fn killed_with(jobs: &JoinableQueue<u32>, tasks: usize) {
     child.wait();
 }
 
-/// Who joins waits for what is put meanwhile, by whoever; and all who join are woken.
+/// A join waits for tasks that any process puts in the meantime, and all joiners are woken.
 #[test]
-fn joining_is_for_everybody_and_for_what_follows() {
+fn join_waits_for_later_tasks_and_wakes_all_joiners() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(3u32).unwrap();
@@ -47,7 +48,7 @@ fn joining_is_for_everybody_and_for_what_follows() {
     };
     let joiners: Vec<_> = (0..3).map(|_| Process::spawn(join, jobs.clone()).unwrap()).collect();
     joiners.iter().for_each(|joiner| until(|| is_asleep(joiner.pid())));
-    // Each task puts the next one before it is done.
+    // The next task is put before the current one is completed.
     for n in (0..=3).rev() {
         let task = jobs.get().unwrap();
         assert_eq!(*task, n);
@@ -62,8 +63,7 @@ fn joining_is_for_everybody_and_for_what_follows() {
     }
 }
 
-/// A worker that does a step again and again until it is told to stop. As many slots have been in use
-/// before.
+/// Repeats a step until the parent tells it to stop. Before that, it has held `SLOTS` tasks at once.
 fn repeat(
     (jobs, parent): (JoinableQueue<u32>, Connection<(), ()>),
     step: impl Fn(&JoinableQueue<u32>),
@@ -81,7 +81,8 @@ fn repeat(
     jobs.get().unwrap().task_done();
 }
 
-/// The next task is put before the one at hand is done: one is unfinished at every moment, or two.
+/// Puts the next task before it completes the current one, so one or two tasks are unfinished at
+/// every moment.
 fn follow(args: (JoinableQueue<u32>, Connection<(), ()>)) {
     repeat(args, |jobs| {
         let task = jobs.get().unwrap();
@@ -90,7 +91,7 @@ fn follow(args: (JoinableQueue<u32>, Connection<(), ()>)) {
     });
 }
 
-/// A task is put back before the next one is taken: one is there at every moment, or two.
+/// Puts a task back before it takes the next one, so the length is one or two at every moment.
 fn alternate(args: (JoinableQueue<u32>, Connection<(), ()>)) {
     repeat(args, |jobs| {
         jobs.put(0).unwrap();
@@ -99,7 +100,7 @@ fn alternate(args: (JoinableQueue<u32>, Connection<(), ()>)) {
     });
 }
 
-/// A queue in which that is under way.
+/// Returns a queue on which such a worker runs, with the worker and the connection that stops it.
 fn start(
     work: impl FnOnce((JoinableQueue<u32>, Connection<(), ()>)) + 'static,
 ) -> (JoinableQueue<u32>, Connection<(), ()>, Process<()>) {
@@ -111,7 +112,7 @@ fn start(
 }
 
 #[test]
-fn unfinished_while_tasks_follow_each_other_is_never_zero() {
+fn unfinished_count_of_successive_tasks_is_never_zero() {
     let _dog = watchdog();
     let (jobs, ours, worker) = start(follow);
     for _ in 0..1000 {
@@ -124,7 +125,7 @@ fn unfinished_while_tasks_follow_each_other_is_never_zero() {
 }
 
 #[test]
-fn len_while_tasks_come_back_in_turn_is_never_zero() {
+fn length_during_redelivery_is_never_zero() {
     let _dog = watchdog();
     let (jobs, ours, worker) = start(alternate);
     for _ in 0..1000 {
@@ -137,7 +138,7 @@ fn len_while_tasks_come_back_in_turn_is_never_zero() {
 }
 
 #[test]
-fn join_while_tasks_follow_each_other_waits_for_the_last() {
+fn join_of_successive_tasks_waits_for_the_last() {
     let _dog = watchdog();
     for _ in 0..5 {
         let (jobs, ours, worker) = start(follow);
@@ -154,9 +155,9 @@ fn join_while_tasks_follow_each_other_waits_for_the_last() {
     }
 }
 
-/// Nobody waits for a task, so nobody looks for the dead for want of anything else to do.
+/// No process waits for a task, so none checks for crashed workers while it is idle.
 #[test]
-fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {
+fn tasks_of_a_killed_worker_are_redelivered_under_load() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..3).unwrap();
@@ -178,9 +179,9 @@ fn tasks_of_the_dead_come_back_while_there_is_always_something_else() {
     assert_eq!(back, BTreeSet::from([0, 1, 2]));
 }
 
-/// Nobody gets any more: who joins is the only one who can notice.
+/// No process gets any more, so only the joiner can notice the crash.
 #[test]
-fn who_joins_looks_for_the_dead() {
+fn join_recovers_tasks_of_a_killed_worker() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put(1).unwrap();
@@ -189,9 +190,9 @@ fn who_joins_looks_for_the_dead() {
     assert_eq!((jobs.unfinished(), jobs.dead_letters_len()), (0, 1));
 }
 
-/// One notification for each task that comes back, though they come in one step.
+/// Each redelivered task wakes one waiter, even if they are put back in one step.
 #[test]
-fn all_who_sleep_get_one_of_those_that_come_back() {
+fn redelivered_tasks_wake_one_sleeping_worker_each() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..3).unwrap();
@@ -210,7 +211,7 @@ fn all_who_sleep_get_one_of_those_that_come_back() {
     jobs.join().unwrap();
 }
 
-/// A number; 13 cannot be read again.
+/// A number. Decoding 13 fails.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Picky(u32);
 
@@ -223,7 +224,7 @@ impl<'de> Deserialize<'de> for Picky {
     }
 }
 
-/// Panics when it is read for the first time.
+/// Panics when it is decoded for the first time.
 #[derive(Debug, Serialize)]
 struct Nervous;
 
@@ -237,21 +238,21 @@ impl<'de> Deserialize<'de> for Nervous {
 }
 
 #[test]
-fn task_whose_deserialize_panics_is_a_dead_letter() {
+fn task_whose_deserialize_panics_becomes_a_dead_letter() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(Nervous).unwrap();
     let Err(GetError::Decode(error)) = jobs.get() else { panic!("it cannot be decoded") };
     assert!(error.reason().contains("stage fright"), "{error}");
     assert_eq!((jobs.unfinished(), jobs.len(), jobs.dead_letters_len()), (0, 0, 1));
-    // The second time it goes well.
+    // The second attempt succeeds.
     jobs.dead_letters().unwrap().pop().unwrap().put_again();
     jobs.get().unwrap().task_done();
     jobs.join().unwrap();
 }
 
 #[test]
-fn what_cannot_be_decoded_is_a_dead_letter() {
+fn undecodable_task_becomes_a_dead_letter() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(Picky(13)).unwrap();
@@ -265,7 +266,7 @@ fn what_cannot_be_decoded_is_a_dead_letter() {
     let letter = jobs.dead_letters().unwrap().pop().unwrap();
     assert!(matches!(letter.reason(), DeathReason::Undecodable(_)), "{:?}", letter.reason());
     assert_eq!((letter.item(), letter.id(), letter.attempts()), (None, 0, 1));
-    // Again, it is one again.
+    // Put again, it becomes a dead letter again.
     letter.put_again();
     assert_eq!(jobs.unfinished(), 1);
     jobs.get().unwrap_err();
@@ -275,7 +276,7 @@ fn what_cannot_be_decoded_is_a_dead_letter() {
 }
 
 #[test]
-fn a_task_that_loses_its_descriptors_is_a_dead_letter() {
+fn task_that_lost_its_descriptors_becomes_a_dead_letter() {
     let _dog = watchdog();
     let jobs: JoinableQueue<Descriptor> = JoinableQueue::unbounded().unwrap();
     let file = || Descriptor(File::open("/dev/null").unwrap().into());
@@ -291,7 +292,7 @@ fn a_task_that_loses_its_descriptors_is_a_dead_letter() {
 }
 
 #[test]
-fn who_looks_at_dead_letters_may_be_killed() {
+fn dead_letters_held_by_a_killed_process_are_returned() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put_many(0..3u32).unwrap();
@@ -316,10 +317,10 @@ fn who_looks_at_dead_letters_may_be_killed() {
     assert_eq!((jobs.dead_letters_len(), jobs.died()), (0, 3));
 }
 
-/// Threads detach tasks, others say they are done, others hold tasks in the same process: each ends
-/// what is its own.
+/// Some threads detach tasks, others call `task_done`, and others hold tasks in the same process.
+/// Each completes only its own.
 #[test]
-fn detached_tasks_are_done_by_any_thread() {
+fn detached_tasks_are_completed_by_any_thread() {
     const EACH: u32 = 2_000;
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
@@ -349,7 +350,7 @@ fn detached_tasks_are_done_by_any_thread() {
 }
 
 #[test]
-fn a_task_may_be_kept_after_the_end() {
+fn task_in_work_can_be_completed_after_shutdown_now() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..4u32).unwrap();
@@ -358,7 +359,7 @@ fn a_task_may_be_kept_after_the_end() {
     let joiner = Process::spawn(join, jobs.clone()).unwrap();
     until(|| is_asleep(joiner.pid()));
     jobs.shutdown(Shutdown::Now);
-    // What is in work is finished, or given up; the rest is thrown away.
+    // Tasks in work are completed or given up. The others are discarded.
     assert_eq!((jobs.len(), jobs.unfinished()), (0, 2));
     assert!(jobs.try_get().unwrap_err().is_closed());
     first.task_done();
@@ -370,9 +371,10 @@ fn a_task_may_be_kept_after_the_end() {
     assert!(jobs.get().unwrap_err().is_closed());
 }
 
-/// A drained queue ends when its last task does, and not before: until then that may come back.
+/// A drained queue ends when its last task is completed, because until then that task may be
+/// redelivered.
 #[test]
-fn the_end_waits_for_tasks_in_work() {
+fn drained_queue_ends_after_the_tasks_in_work() {
     let _dog = watchdog();
     for is_done in [true, false] {
         let jobs = JoinableQueue::unbounded().unwrap();
@@ -390,7 +392,8 @@ fn the_end_waits_for_tasks_in_work() {
         };
         let worker = Process::spawn(work, jobs.clone()).unwrap();
         until(|| is_asleep(worker.pid()));
-        // Another thread of this process waits, too; this one would wait for itself.
+        // Another thread of this process waits. This thread, which holds the task, would wait for
+        // itself.
         let waits = thread::scope(|scope| {
             let other = scope.spawn(|| jobs.get_timeout(Duration::from_millis(20)).map(|_| ()));
             other.join().unwrap()
@@ -409,10 +412,10 @@ fn the_end_waits_for_tasks_in_work() {
 }
 
 #[test]
-fn as_many_tasks_are_in_work_as_can_be() {
+fn tasks_in_work_beyond_the_limit_are_refused() {
     const MOST: usize = 16_384;
     let _dog = watchdog();
-    // With room for small ones alone.
+    // The queue has room for small items only.
     let jobs = JoinableQueue::builder().max_bytes(200).build().unwrap();
     let mut tasks = Vec::new();
     for n in 0..MOST {
@@ -427,17 +430,17 @@ fn as_many_tasks_are_in_work_as_can_be() {
     let task = jobs.get().unwrap();
     assert_eq!((*task, task.attempt()), (MOST, 1));
     task.task_done();
-    // All others come back, in their order.
+    // All others are redelivered in their order.
     drop(tasks);
     assert_eq!((jobs.len(), jobs.unfinished()), (MOST - 1, MOST - 1));
     let task = jobs.get().unwrap();
     assert_eq!(task.attempt(), 2);
 }
 
-/// A worker had as many tasks as there can be, died or dropped them, and fresh ones are queued: what
-/// has come back is due behind those, and has all the slots that they would need.
+/// A worker held the maximum number of tasks and died or dropped them, while new ones were queued.
+/// The returned tasks are due after the new ones, but occupy all the slots that the new ones need.
 #[test]
-fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
+fn returned_tasks_are_delivered_while_no_slot_is_free() {
     const MOST: u32 = 16_384;
     for is_killed in [true, false] {
         let _dog = watchdog();
@@ -463,7 +466,7 @@ fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
             1 => jobs.get_timeout(Duration::from_secs(3600)).unwrap(),
             _ => jobs.get().unwrap(),
         };
-        // While they are held, more come back, and no fresh one.
+        // While they are held, further tasks are put back, and no new one is delivered.
         let held: Vec<_> = (0..MOST as usize).map(get).collect();
         assert!(held.iter().all(|task| task.attempt() == 2));
         assert!(matches!(jobs.get(), Err(GetError::TooManyTasks)));
@@ -480,9 +483,10 @@ fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
     }
 }
 
-/// An item with a file needs a slot: the task that is taken instead has none of its descriptors.
+/// An item with a file needs a slot. The task that is taken in its place gets none of its
+/// descriptors.
 #[test]
-fn a_task_taken_for_want_of_a_slot_has_no_descriptors_of_another() {
+fn task_delivered_for_lack_of_a_slot_has_no_descriptors_of_another() {
     const MOST: u32 = 16_384;
     alone(|()| {
         let jobs: JoinableQueue<(u32, Option<Descriptor>)> =
@@ -505,7 +509,7 @@ fn a_task_taken_for_want_of_a_slot_has_no_descriptors_of_another() {
     });
 }
 
-/// The 512-byte blocks of memory that a queue takes.
+/// Returns the number of 512-byte blocks of memory that a queue uses.
 fn blocks<T>(jobs: &JoinableQueue<T>) -> u64 {
     let name = jobs.name().unwrap();
     let fds = fs::read_dir("/proc/self/fd").unwrap();
@@ -517,7 +521,7 @@ fn blocks<T>(jobs: &JoinableQueue<T>) -> u64 {
 }
 
 #[test]
-fn a_long_task_does_not_hold_back_memory() {
+fn long_running_task_does_not_keep_memory_of_others() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().name("long beside short").build().unwrap();
     jobs.put(Bytes(vec![1; 3000])).unwrap();
@@ -529,7 +533,7 @@ fn a_long_task_does_not_hold_back_memory() {
     round();
     let before = blocks(&jobs);
     (0..100).for_each(|_| round());
-    // All that went through is twenty times as much.
+    // Twenty times as much has passed through the queue.
     let after = blocks(&jobs);
     assert!(after <= before + 2 * 2048, "{before} blocks became {after}");
     assert!(*long == Bytes(vec![1; 3000]));
@@ -537,11 +541,11 @@ fn a_long_task_does_not_hold_back_memory() {
 }
 
 #[test]
-fn memory_of_large_tasks_goes_back() {
+fn memory_of_completed_large_tasks_is_released() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().name("large ones").build().unwrap();
     let large = || Bytes(vec![7; 1 << 20]);
-    // One that stays, in the first place.
+    // This task stays in work, in the first slot.
     jobs.put(large()).unwrap();
     let stays = jobs.get().unwrap();
     let tasks: Vec<_> = (0..64)
@@ -560,7 +564,7 @@ fn memory_of_large_tasks_goes_back() {
 }
 
 #[test]
-fn a_result_that_is_not_put_leaves_the_task() {
+fn failed_put_of_a_result_keeps_the_task() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(6u32).unwrap();
@@ -580,7 +584,7 @@ fn a_result_that_is_not_put_leaves_the_task() {
 }
 
 #[test]
-fn a_queue_travels_and_keeps_its_kind() {
+fn joinable_queue_sent_over_a_connection_keeps_its_kind() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(7).capacity(9).name("far").build().unwrap();
     jobs.put(1u32).unwrap();
@@ -593,14 +597,14 @@ fn a_queue_travels_and_keeps_its_kind() {
     assert_eq!(*there.get().unwrap(), 1);
     let error = right.retype::<(), Queue<u32>>().recv().unwrap_err();
     assert!(error.to_string().contains("another kind"), "{error}");
-    // Within a queue, too.
+    // The same when it is sent through a queue.
     let queues = Queue::bounded(1).unwrap();
     queues.put(jobs.clone()).unwrap();
     assert!(queues.get().unwrap().is_same(&jobs));
 }
 
 #[test]
-fn waiting_for_a_task_that_comes_back() {
+fn wait_is_ended_by_a_redelivered_task() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(1u32).unwrap();
@@ -608,7 +612,7 @@ fn waiting_for_a_task_that_comes_back() {
     assert_eq!(wait([&jobs], None).unwrap(), [0]);
     let task = jobs.get().unwrap();
     assert!(wait([&jobs], moment).unwrap().is_empty());
-    // Put back by one who lives,
+    // Put back by a living process.
     let await_it = |jobs: JoinableQueue<u32>| {
         wait([&jobs], None).unwrap();
         let task = jobs.try_get().unwrap();
@@ -620,12 +624,12 @@ fn waiting_for_a_task_that_comes_back() {
     until(|| is_asleep(waiter.pid()));
     drop(task);
     assert_eq!(waiter.join().unwrap(), 2);
-    // and by one who is killed,
+    // Put back for a killed process.
     killed_with(&jobs, 1);
     let start = Instant::now();
     assert_eq!(wait([&jobs], None).unwrap(), [0]);
     assert!(start.elapsed() < RECOVERY);
-    // also when nothing can be put any more.
+    // The same when nothing can be put any more.
     jobs.shutdown(Shutdown::Drain);
     killed_with(&jobs, 1);
     let start = Instant::now();
@@ -639,7 +643,7 @@ fn waiting_for_a_task_that_comes_back() {
 }
 
 #[test]
-fn a_full_queue_is_full_whatever_comes_back() {
+fn returned_tasks_do_not_count_towards_the_capacity() {
     let jobs = JoinableQueue::bounded(2).unwrap();
     jobs.put(0).unwrap();
     let task = jobs.get().unwrap();
@@ -652,7 +656,7 @@ fn a_full_queue_is_full_whatever_comes_back() {
 }
 
 #[test]
-fn nothing_stays_of_tasks() {
+fn tasks_leak_nothing() {
     alone(|()| {
         let round = || {
             let jobs = JoinableQueue::unbounded().unwrap();
@@ -669,7 +673,7 @@ fn nothing_stays_of_tasks() {
     });
 }
 
-/// What a joinable queue is meant to do, written down plainly.
+/// The expected behaviour of a joinable queue, in the simplest form.
 #[derive(Default)]
 struct Model {
     produced: u64,
@@ -678,7 +682,7 @@ struct Model {
     /// (due, id, item, attempt)
     ready: BTreeSet<(u64, u64, u32, u32)>,
     detached: usize,
-    /// How many of the detached ones are counted as done.
+    /// The number of detached tasks that are counted as done.
     counted: usize,
     /// (id, item, attempts)
     dead: BTreeSet<(u64, u32, u32)>,
@@ -719,9 +723,9 @@ impl Model {
     }
 }
 
-/// Random calls, on the queue and on the model.
+/// Makes random calls on the queue and on the model.
 #[test]
-fn a_queue_does_what_the_model_does() {
+fn joinable_queue_behaves_as_the_model_under_random_calls() {
     let _dog = watchdog();
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
@@ -815,7 +819,8 @@ fn random_calls(random: &mut fastrand::Rng) {
     }
 }
 
-/// The shared memory of a queue, as a file: writing into it is what a hostile process can do.
+/// Returns the shared memory of a queue as a file. A hostile process can write into it in the same
+/// way.
 fn memory<T>(queue: &JoinableQueue<T>) -> File {
     let (left, right) = duplex::<JoinableQueue<T>, ()>().unwrap();
     left.send(queue.clone()).unwrap();
@@ -823,13 +828,13 @@ fn memory<T>(queue: &JoinableQueue<T>) -> File {
     File::from(right.retype::<(), Wire>().recv().unwrap().0)
 }
 
-/// Where the control block of tasks and, in a small queue, their slots are in it.
+/// The offsets of the control block of tasks and, in a small queue, of their slots.
 const CONTROL: u64 = 128 + 1024;
 const SLOTS: u64 = 12_288 + 256 * 1024;
 const SLOT: u64 = 64;
 
 #[test]
-fn scribbled_slots_give_errors_and_nothing_else() {
+fn arbitrary_writes_to_slots_cause_only_errors() {
     let _dog = watchdog();
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
@@ -862,7 +867,7 @@ fn scribble(random: &mut fastrand::Rng) {
         random.fill(&mut bytes[..len]);
         let at = match random.usize(..4) {
             0 => CONTROL + random.u64(..120),
-            // Most often a state.
+            // Usually a state.
             1 | 2 => SLOTS + random.u64(..4) * SLOT + random.u64(..2) * 4,
             _ => SLOTS + random.u64(..4 * SLOT),
         };
