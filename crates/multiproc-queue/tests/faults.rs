@@ -668,7 +668,7 @@ fn random_kills(random: &mut fastrand::Rng) {
     relays.iter().for_each(|relay| relay.kill().unwrap());
     relays.iter().for_each(|relay| _ = relay.wait());
     eprintln!("{deaths} deaths, {} of 50000 items", got.len());
-    assert!(deaths > 20, "the point of it is that they die");
+    assert!(deaths > 20, "only {deaths} processes were killed");
     let lost = 50_000 - got.len();
     assert!(lost <= deaths, "{lost} items are lost, and only {deaths} relays died");
 }
@@ -766,6 +766,9 @@ fn random_kills_of_all_kinds(random: &mut fastrand::Rng) {
     }
     let lost = COUNT as usize - got.len();
     eprintln!("{deaths} deaths, {lost} of {COUNT} items lost, of all kinds");
-    assert!(deaths > 3, "the point of it is that they die");
-    assert!(lost <= in_their_hands, "{lost} are lost, and the dead had {in_their_hands} at most");
+    assert!(deaths > 3, "only {deaths} processes were killed");
+    assert!(
+        lost <= in_their_hands,
+        "{lost} items are lost, but the killed processes held at most {in_their_hands}"
+    );
 }

@@ -294,7 +294,7 @@ fn task_that_kills_its_workers_becomes_a_dead_letter() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].item(), letters[0].attempts()), (Some(&666), 3));
     assert_eq!(*letters[0].reason(), DeathReason::Attempts);
-    assert!(jobs.dead_letters().unwrap().is_empty(), "somebody looks at it");
+    assert!(jobs.dead_letters().unwrap().is_empty(), "another process holds it");
     drop(letters);
     let letter = jobs.dead_letters().unwrap().pop().unwrap();
     letter.put_again();

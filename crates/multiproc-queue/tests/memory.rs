@@ -327,7 +327,7 @@ fn max_bytes_bounds_the_queued_bytes() {
     assert_eq!((queue.capacity(), queue.max_bytes()), (None, 10 * MIB));
     let put = (0..).take_while(|_| queue.try_put(Bytes(vec![1; MIB])).is_ok()).count();
     assert_eq!(put, 9, "with their headers, ten are too many");
-    assert!(!queue.is_full(), "of items it takes any number");
+    assert!(!queue.is_full(), "the number of items is unlimited");
     assert!(queue.put_timeout(Bytes(vec![1; MIB]), Duration::from_millis(5)).is_err());
     // There is room for smaller items until the bytes are used up.
     let smaller = (0..).take_while(|_| queue.try_put(Bytes(vec![1; 1000])).is_ok()).count();

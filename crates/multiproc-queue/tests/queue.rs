@@ -229,7 +229,7 @@ fn items_of_many_producers_arrive_once_at_many_consumers() {
             }
             all.extend(got);
         }
-        assert_eq!(all.len(), 4 * EACH as usize, "each item came once");
+        assert_eq!(all.len(), 4 * EACH as usize, "each item arrived once");
         assert!(queue.is_empty());
     }
 }

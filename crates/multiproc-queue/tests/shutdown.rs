@@ -146,7 +146,7 @@ fn number_of<T>(queue: &Queue<T>, pid: u32) -> [u8; 4] {
             return entry[..4].try_into().unwrap();
         }
     }
-    panic!("process {pid} is no member");
+    panic!("process {pid} is not a member");
 }
 
 /// A living process holds a lock of the queue indefinitely, as one that is stopped in the middle of
@@ -173,7 +173,7 @@ fn stopped_lock_holder_delays_no_operation_past_its_timeout() {
     assert!(queue.put_timeout(2, moment).unwrap_err().is_timeout());
     let error = queue.try_put(2).unwrap_err();
     assert!(error.is_stalled() && error.to_string().contains("stopped"), "{error}");
-    assert_eq!(queue.get().unwrap(), 1, "the other side goes on");
+    assert_eq!(queue.get().unwrap(), 1, "the other side is not affected");
     // Whether the queue will stay empty cannot be decided while the lock is held, so a get waits.
     queue.shutdown(Shutdown::Drain);
     within(SOON, || {

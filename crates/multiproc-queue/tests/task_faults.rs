@@ -364,8 +364,8 @@ fn random_kills(random: &mut fastrand::Rng) {
         attempts.entry(n).or_default().push(attempt);
     }
     eprintln!("{deaths} deaths, {} delivered again", jobs.redelivered());
-    assert!(deaths > 10, "the point of it is that they die");
-    assert_eq!(attempts.len(), TASKS as usize, "each is done");
+    assert!(deaths > 10, "only {deaths} workers were killed");
+    assert_eq!(attempts.len(), TASKS as usize, "each task is done");
     for (n, attempts) in attempts {
         let different: BTreeSet<_> = attempts.iter().collect();
         assert_eq!(

@@ -63,7 +63,7 @@ fn join_waits_for_later_tasks_and_wakes_all_joiners() {
     }
 }
 
-/// Repeats a step until the parent tells it to stop. Before that, it has held `SLOTS` tasks at once.
+/// Repeats a step until the parent tells it to stop. Before that, `SLOTS` tasks were held at once.
 fn repeat(
     (jobs, parent): (JoinableQueue<u32>, Connection<(), ()>),
     step: impl Fn(&JoinableQueue<u32>),
@@ -310,7 +310,7 @@ fn dead_letters_held_by_a_killed_process_are_returned() {
     assert_eq!(jobs.dead_letters_len(), 3);
     child.kill().unwrap();
     child.wait();
-    assert!(jobs.try_get().unwrap_err().is_empty(), "and notices the death");
+    assert!(jobs.try_get().unwrap_err().is_empty(), "this call notices the death");
     let letters = jobs.dead_letters().unwrap();
     let items: Vec<_> = letters.into_iter().map(|letter| letter.take().unwrap()).collect();
     assert_eq!(items, [0, 1, 2]);
@@ -560,7 +560,7 @@ fn memory_of_completed_large_tasks_is_released() {
         assert!(jobs.try_get().unwrap_err().is_empty());
         blocks(&jobs) < 8 * 2048
     });
-    assert!(*stays == large(), "what is in work keeps its memory");
+    assert!(*stays == large(), "a task in work keeps its memory");
 }
 
 #[test]
@@ -638,7 +638,7 @@ fn wait_is_ended_by_a_redelivered_task() {
     let task = jobs.get().unwrap();
     assert_eq!(task.attempt(), 5);
     task.task_done();
-    assert_eq!(wait([&jobs], None).unwrap(), [0], "at its end");
+    assert_eq!(wait([&jobs], None).unwrap(), [0], "an ended queue is ready");
     assert!(jobs.get().unwrap_err().is_closed());
 }
 

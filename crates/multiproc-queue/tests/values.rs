@@ -91,7 +91,7 @@ fn task_whose_deserialize_panics_is_a_dead_letter_with_its_message() {
     assert!(error.reason().contains("out of range: 11"), "{error}");
     assert_eq!((queue.len(), queue.unfinished(), queue.dead_letters_len()), (1, 1, 1));
     let letters = queue.dead_letters().unwrap();
-    let [letter] = &letters[..] else { panic!("one letter") };
+    let [letter] = &letters[..] else { panic!("expected one dead letter") };
     let DeathReason::Undecodable(error) = letter.reason() else { panic!("{letter:?}") };
     assert!(error.reason().contains("out of range: 11"), "{error}");
     let task = queue.get().unwrap();
