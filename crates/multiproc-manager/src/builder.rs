@@ -59,6 +59,19 @@ impl ManagerBuilder {
     ///
     /// The kernel reports the user of the other side. A process that may connect may use, change
     /// and remove all objects of the manager, and shut it down.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::builder().allow_user(1000).start()?;
+    /// // A process of user 1000 would call `Manager::builder().allow_user(…).connect()`
+    /// // with the user of this process.
+    /// let _ = manager.address();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "SO_PEERCRED")]
     #[doc(alias = "authkey")]
     pub fn allow_user(mut self, uid: u32) -> Self {
@@ -133,6 +146,18 @@ impl ManagerBuilder {
     }
 
     /// Connects to a manager. See [`Manager::connect`].
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let other = Manager::builder().address(manager.address()).connect()?;
+    /// assert!(other.process().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ mod item_type;
 mod manager;
 mod name;
 mod object;
+mod open;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod program;

@@ -6,17 +6,12 @@ use std::time::Duration;
 
 use multiproc_pipe::{Address, AllowedUsers};
 use multiproc_process::{Child, Process};
-use multiproc_queue::{JoinableQueue, Queue};
-use multiproc_sync::{Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::{ManagerBuilder, sweep};
 use crate::client::{Link, PATIENCE};
 use crate::error::ManagerError;
-use crate::item_type::ItemType;
-use crate::name::Name;
-use crate::object::{Object, ObjectInfo, ObjectKind, Spec};
+use crate::object::ObjectInfo;
 use crate::protocol::{self, Refusal, Reply, Request};
 
 /// How long a manager may take to end after it was told to.
@@ -70,7 +65,7 @@ pub(crate) const END: Duration = Duration::from_secs(1);
 /// manager. It can be passed on like any handle, and exists until its last handle is dropped.
 ///
 /// The manager has all of its objects open. Therefore consumers of its queues never see that all
-/// producers are gone. Use [`shutdown`](Queue::shutdown) to end a queue.
+/// producers are gone. Use [`shutdown`](multiproc_queue::Queue::shutdown) to end a queue.
 ///
 /// # When a process dies
 ///
@@ -163,6 +158,17 @@ impl Manager {
     }
 
     /// Returns a builder, which sets the address, the allowed users and the limits.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::builder().max_objects(10).start()?;
+    /// assert!(manager.process().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> ManagerBuilder {
         ManagerBuilder::new()
     }
@@ -177,6 +183,18 @@ impl Manager {
     }
 
     /// Returns the address of the manager.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let other = Manager::connect(manager.address())?;
+    /// assert_eq!(other.address(), manager.address());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.this.address
@@ -186,83 +204,6 @@ impl Manager {
     #[must_use]
     pub fn process(&self) -> Option<&Child> {
         self.this.process.as_deref()
-    }
-
-    /// Opens the [`Queue`] of this name. If there is none, creates one that holds `capacity` items.
-    /// With a capacity of `None`, the number of items is not limited, and their total size is
-    /// limited to 8 GiB.
-    ///
-    /// ```
-    /// # multiproc::enable_in_tests!();
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use multiproc::{Manager, ManagerError};
-    ///
-    /// let manager = Manager::start()?;
-    /// let jobs = manager.queue::<u32>("jobs", 10)?;
-    /// jobs.put(1)?;
-    /// let same = manager.queue::<u32>("jobs", 10)?;
-    /// assert_eq!(same.get()?, 1);
-    /// let error = manager.queue::<String>("jobs", 10).unwrap_err();
-    /// assert!(matches!(error, ManagerError::TypeMismatch { .. }));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// - [`ManagerGone`](ManagerError::ManagerGone) if the manager has ended, and
-    ///   [`NoAnswer`](ManagerError::NoAnswer) if it does not answer within 10 seconds.
-    /// - [`KindMismatch`](ManagerError::KindMismatch), [`TypeMismatch`](ManagerError::TypeMismatch)
-    ///   or [`CapacityMismatch`](ManagerError::CapacityMismatch) if the object of this name
-    ///   differs.
-    /// - [`InvalidName`](ManagerError::InvalidName) if the name is not valid.
-    /// - [`TooManyObjects`](ManagerError::TooManyObjects) if the manager's limit is reached.
-    /// - [`Failed`](ManagerError::Failed) if the object cannot be created (its capacity is 0, for
-    ///   example) or cannot be opened (1024 processes have it open).
-    #[doc(alias = "Queue")]
-    pub fn queue<T: DeserializeOwned>(
-        &self,
-        name: impl Name,
-        capacity: impl Into<Option<usize>>,
-    ) -> Result<Queue<T>, ManagerError> {
-        let item = Some(ItemType::of::<T>());
-        match self.open(&name, ObjectKind::Queue, item, capacity.into())? {
-            Object::Queue(queue) => Ok(queue),
-            _ => Err(ManagerError::NotAManager),
-        }
-    }
-
-    /// Opens the [`JoinableQueue`] of this name. If there is none, creates one that holds
-    /// `capacity` tasks.
-    ///
-    /// ```
-    /// # multiproc::enable_in_tests!();
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use multiproc::Manager;
-    ///
-    /// let manager = Manager::start()?;
-    /// let tasks = manager.joinable_queue::<u32>("tasks", 10)?;
-    /// tasks.put(1)?;
-    /// tasks.get()?.task_done();
-    /// tasks.join()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The same as for [`queue`](Self::queue).
-    #[doc(alias = "JoinableQueue")]
-    pub fn joinable_queue<T: DeserializeOwned>(
-        &self,
-        name: impl Name,
-        capacity: impl Into<Option<usize>>,
-    ) -> Result<JoinableQueue<T>, ManagerError> {
-        let item = Some(ItemType::of::<T>());
-        match self.open(&name, ObjectKind::JoinableQueue, item, capacity.into())? {
-            Object::JoinableQueue(queue) => Ok(queue),
-            _ => Err(ManagerError::NotAManager),
-        }
     }
 
     /// Returns a description of each object, in the order in which they were created.
@@ -364,53 +305,7 @@ impl Manager {
         Ok(())
     }
 
-    fn open<T>(
-        &self,
-        name: &impl Name,
-        kind: ObjectKind,
-        item: Option<ItemType>,
-        capacity: Option<usize>,
-    ) -> Result<Object<T>, ManagerError> {
-        let spec = Spec { kind, item, capacity };
-        let Some(name) = name.text() else {
-            return Object::make(None, &spec)
-                .map_err(|error| ManagerError::Failed { name: None, reason: error.to_string() });
-        };
-        let named = || name.to_owned();
-        if let Some(reason) = protocol::reason_against(name) {
-            return Err(ManagerError::InvalidName { name: named(), reason });
-        }
-        let asked = spec.item.as_ref().map_or_else(String::new, |item| item.name.clone());
-        let reply =
-            self.ask(Request::Open { name: named(), spec }).map_err(|error| match error {
-                ManagerError::Failed { reason, .. } => {
-                    ManagerError::Failed { name: Some(named()), reason }
-                }
-                error => error,
-            })?;
-        let refusal = match reply {
-            Reply::Opened(object) => return Ok(object),
-            Reply::Refused(refusal) => refusal,
-            _ => return Err(ManagerError::NotAManager),
-        };
-        let name = named();
-        Err(match refusal {
-            Refusal::InvalidName => {
-                let reason = "the manager has refused it".to_owned();
-                ManagerError::InvalidName { name, reason }
-            }
-            Refusal::NoSuchName => ManagerError::NoSuchName(name),
-            Refusal::KindIs(is) => ManagerError::KindMismatch { name, asked: kind, is },
-            Refusal::TypeIs(is) => ManagerError::TypeMismatch { name, asked, is },
-            Refusal::CapacityIs(is) => {
-                ManagerError::CapacityMismatch { name, kind, asked: capacity, is }
-            }
-            Refusal::TooManyObjects(limit) => ManagerError::TooManyObjects(limit),
-            Refusal::Failed(reason) => ManagerError::Failed { name: Some(name), reason },
-        })
-    }
-
-    fn ask<T>(&self, request: Request) -> Result<Reply<T>, ManagerError> {
+    pub(crate) fn ask<T>(&self, request: Request) -> Result<Reply<T>, ManagerError> {
         self.ask_within(request, PATIENCE)
     }
 
@@ -435,53 +330,6 @@ impl Manager {
     fn link(&self) -> std::sync::MutexGuard<'_, Option<Link>> {
         self.this.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-macro_rules! opens {
-    ($(
-        $(#[$doc:meta])*
-        $method:ident $kind:ident ($($number:ident)?)
-    )*) => {
-        /// Objects without items.
-        impl Manager {$(
-            $(#[$doc])*
-            ///
-            /// # Errors
-            ///
-            /// The same as for [`queue`](Self::queue).
-            pub fn $method(
-                &self,
-                name: impl Name,
-                $($number: u32,)?
-            ) -> Result<$kind, ManagerError> {
-                let number: Option<usize> = None;
-                $(let number = number.or(usize::try_from($number).ok());)?
-                match self.open::<()>(&name, ObjectKind::$kind, None, number)? {
-                    Object::$kind(object) => Ok(object),
-                    _ => Err(ManagerError::NotAManager),
-                }
-            }
-        )*}
-    };
-}
-
-opens! {
-    /// Opens the [`Lock`] of this name. If there is none, creates one.
-    lock Lock()
-    /// Opens the [`RLock`] of this name. If there is none, creates one.
-    rlock RLock()
-    /// Opens the [`Semaphore`] of this name. If there is none, creates one with this value.
-    semaphore Semaphore(value)
-    /// Opens the [`BoundedSemaphore`] of this name. If there is none, creates one with this number
-    /// of permits.
-    bounded_semaphore BoundedSemaphore(permits)
-    /// Opens the [`Event`] of this name. If there is none, creates one.
-    event Event()
-    /// Opens the [`Condition`] of this name. If there is none, creates one.
-    condition Condition()
-    /// Opens the [`Barrier`] of this name. If there is none, creates one for this number of
-    /// parties.
-    barrier Barrier(parties)
 }
 
 /// Waits for the process of a manager that was told to end, and kills it after a grace period.

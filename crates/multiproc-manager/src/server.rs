@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::{Connection, Listener, message};
+use multiproc_pipe::{Connection, Listener, frame, message};
 use multiproc_shm::above_stdio;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -44,11 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long no client is accepted after descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The header of a frame: the length of the body, and the number of descriptors.
-const HEADER: usize = 12;
-
 /// The number of bytes that are read at once.
-const PIECE: usize = HEADER + LONGEST_REQUEST;
+const PIECE: usize = frame::HEADER + LONGEST_REQUEST;
 
 /// The limits of a manager.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -284,7 +281,7 @@ impl Server {
         let mut begun = std::mem::take(&mut client.begun);
         begun.extend_from_slice(&piece[..count]);
         let mut rest = &begun[..];
-        while let Some(body) = next_frame(&mut rest)? {
+        while let Some(body) = frame::next_frame(&mut rest, LONGEST_REQUEST).map_err(|_| Drop)? {
             // A completed request ends the deadline.
             client.deadline = None;
             self.answer(client, body)?;
@@ -377,56 +374,5 @@ impl Server {
         self.names.insert(name.clone(), id);
         self.objects.insert(id, Entry { name, spec, object: object.clone() });
         Ok(object)
-    }
-}
-
-/// Removes the body of a frame from the front, if it is complete.
-fn next_frame<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Drop> {
-    let Some((length, behind)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| Drop)?;
-    if length > LONGEST_REQUEST {
-        return Err(Drop);
-    }
-    let Some((descriptors, behind)) = behind.split_first_chunk::<4>() else { return Ok(None) };
-    if *descriptors != [0; 4] {
-        return Err(Drop);
-    }
-    let Some((body, rest)) = behind.split_at_checked(length) else { return Ok(None) };
-    *bytes = rest;
-    Ok(Some(body))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(length: u64, descriptors: u32, body: &[u8]) -> Vec<u8> {
-        [&length.to_le_bytes()[..], &descriptors.to_le_bytes(), body].concat()
-    }
-
-    #[test]
-    fn frame_is_taken_when_complete() {
-        let bytes = [frame(3, 0, b"abc"), frame(0, 0, b""), b"\x01".to_vec()].concat();
-        for cut in 0..HEADER + 3 {
-            let mut part = &bytes[..cut];
-            assert!(next_frame(&mut part).is_ok_and(|body| body.is_none()), "{cut}");
-            assert_eq!(part.len(), cut);
-        }
-        let mut rest = &bytes[..];
-        assert!(next_frame(&mut rest).is_ok_and(|body| body == Some(b"abc")));
-        assert!(next_frame(&mut rest).is_ok_and(|body| body == Some(b"")));
-        assert!(next_frame(&mut rest).is_ok_and(|body| body.is_none()));
-        assert_eq!(rest, b"\x01");
-    }
-
-    #[test]
-    fn long_frames_and_descriptors_are_refused_at_the_header() {
-        let long = LONGEST_REQUEST as u64;
-        assert!(next_frame(&mut &frame(long, 0, b"")[..]).is_ok());
-        for header in [frame(long + 1, 0, b""), frame(u64::MAX, 0, b""), frame(1, 1, b"")] {
-            assert!(next_frame(&mut &header[..]).is_err());
-        }
-        // As soon as the length is known.
-        assert!(next_frame(&mut &[0xff; 8][..]).is_err());
     }
 }

@@ -17,7 +17,8 @@ use std::os::fd::OwnedFd;
 
 use crate::spare;
 
-pub(crate) const HEADER: usize = 12;
+/// The size of a header in bytes.
+pub const HEADER: usize = 12;
 
 /// The kernel's limit for one SCM_RIGHTS message (SCM_MAX_FD).
 pub(crate) const DESCRIPTORS_A_PACKET: usize = 253;
@@ -62,6 +63,24 @@ impl Header {
         }
         Ok(Self { length: usize::try_from(length).unwrap_or(usize::MAX), descriptors })
     }
+}
+
+/// Removes the first frame from `bytes`, if it is complete, and returns its body.
+///
+/// For a server that reads its sockets itself, so that it keeps little for each client.
+///
+/// # Errors
+///
+/// If the header is not valid, or announces more than `longest` bytes, or descriptors.
+pub fn next_frame<'a>(bytes: &mut &'a [u8], longest: usize) -> Result<Option<&'a [u8]>, String> {
+    let Some((header, behind)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
+    let Header { length, descriptors } = Header::parse(*header)?;
+    if length > longest || descriptors > 0 {
+        return Err(format!("a frame has {length} bytes and {descriptors} descriptors"));
+    }
+    let Some((body, rest)) = behind.split_at_checked(length) else { return Ok(None) };
+    *bytes = rest;
+    Ok(Some(body))
 }
 
 /// A frame that has come in whole.
@@ -276,6 +295,30 @@ mod tests {
         let mut bytes = Header { length: body.len(), descriptors: 0 }.to_bytes().to_vec();
         bytes.extend_from_slice(body);
         bytes
+    }
+
+    #[test]
+    fn next_frame_is_taken_when_complete() {
+        let bytes = [frame(b"abc"), frame(b""), b"\x01".to_vec()].concat();
+        for cut in 0..HEADER + 3 {
+            let mut part = &bytes[..cut];
+            assert_eq!(next_frame(&mut part, 3), Ok(None), "{cut}");
+            assert_eq!(part.len(), cut);
+        }
+        let mut rest = &bytes[..];
+        assert_eq!(next_frame(&mut rest, 3), Ok(Some(&b"abc"[..])));
+        assert_eq!(next_frame(&mut rest, 3), Ok(Some(&b""[..])));
+        assert_eq!(next_frame(&mut rest, 3), Ok(None));
+        assert_eq!(rest, b"\x01");
+    }
+
+    #[test]
+    fn next_frame_refuses_length_and_descriptors_at_the_header() {
+        let header = |length, descriptors| Header { length, descriptors }.to_bytes();
+        assert_eq!(next_frame(&mut &header(100, 0)[..], 100), Ok(None));
+        for header in [header(101, 0), header(usize::MAX, 0), header(1, 1), [0xff; HEADER]] {
+            assert!(next_frame(&mut &header[..], 100).is_err());
+        }
     }
 
     /// Feeds at most `count` bytes; gives back how many were taken.

@@ -84,7 +84,8 @@ pub mod syscall_script;
 mod address;
 mod connection;
 mod error;
-mod frame;
+#[doc(hidden)] // for the manager, which reads its sockets itself
+pub mod frame;
 mod frame_reader;
 mod frame_writer;
 mod iter;

@@ -131,6 +131,18 @@ impl Builder {
     }
 
     /// Sets several environment variables.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let variables = |()| (std::env::var("A").unwrap(), std::env::var("B").unwrap());
+    /// let worker = Process::builder().envs([("A", "1"), ("B", "2")]).spawn(variables, ())?;
+    /// assert_eq!(worker.join()?, ("1".to_owned(), "2".to_owned()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -140,12 +152,36 @@ impl Builder {
     }
 
     /// Removes an environment variable.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let path = |()| std::env::var_os("PATH").is_some();
+    /// let worker = Process::builder().env_remove("PATH").spawn(path, ())?;
+    /// assert!(!worker.join()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         self.command.env_remove(key);
         self
     }
 
     /// Removes all environment variables, including those set on this builder.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let count = |()| std::env::vars_os().count();
+    /// let worker = Process::builder().env_clear().env("A", "1").spawn(count, ())?;
+    /// assert_eq!(worker.join()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env_clear(mut self) -> Self {
         self.command.env_clear();
         self
@@ -200,6 +236,20 @@ impl Builder {
 
     /// Sets the standard error, as [`stdout`](Self::stdout) does. Read a pipe from
     /// [`take_stderr`](Process::take_stderr).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::process::Stdio;
+    ///
+    /// // The message of the panic is not printed.
+    /// let fails = |()| -> () { panic!("quiet") };
+    /// let worker = Process::builder().stderr(Stdio::null()).spawn(fails, ())?;
+    /// assert!(worker.join().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.command.stderr(stderr);
         self
@@ -230,6 +280,17 @@ impl Builder {
     }
 
     /// Starts the process. See [`Process::spawn`].
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::builder().name("adder").spawn(|(a, b): (u32, u32)| a + b, (1, 2))?;
+    /// assert_eq!(worker.join()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

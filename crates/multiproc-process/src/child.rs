@@ -8,38 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::{Connection, Deadline, SendError, Source, TryRecvError};
-use multiproc_shm::above_stdio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
 use crate::child_table::{children, collect_at_end};
+use crate::pidfd::{open_pidfd, wait_readable};
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
 use crate::thread::start_thread;
-
-/// Opens a pidfd, which becomes readable when the process has ended.
-pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => above_stdio(pidfd),
-        // Only a filter or an old kernel returns these: pidfd_open(2) needs no permission.
-        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
-            let error = io::Error::from(error);
-            Err(io::Error::new(
-                error.kind(),
-                format!(
-                    "pidfd_open(2) failed: {error}; a seccomp filter refuses the call, as those of old \
-                     container runtimes do, or the kernel is older than 5.10: allow the call in the \
-                     filter, or update the runtime or the kernel"
-                ),
-            ))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// A handle to a child of this process. It is a [`Process`](crate::Process) without the type of the
 /// result.
@@ -144,6 +122,18 @@ impl Child {
 
     /// Returns the process ID. After the child has ended, the ID may belong to another process: use
     /// this handle to signal it and to wait for it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| std::process::id(), ())?;
+    /// let pid = worker.pid();
+    /// assert_eq!(worker.join()?, pid);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.this.pid.as_raw_pid().unsigned_abs()
@@ -422,6 +412,18 @@ impl Child {
 
     /// Sends SIGINT, as Ctrl-C does. The child may handle it.
     ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.interrupt()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(2, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The same as for [`terminate`](Self::terminate).
@@ -457,20 +459,6 @@ impl Child {
         match pidfd_send_signal(&self.this.pidfd, signal) {
             Err(Errno::SRCH) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Waits until the descriptor is readable or hung up; for a pidfd, until its process has ended.
-/// Returns `false` if the deadline passes first.
-pub(crate) fn wait_readable(descriptor: &impl AsFd, deadline: Deadline) -> bool {
-    loop {
-        let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
-        if poll(&mut [PollFd::new(descriptor, PollFlags::IN)], timeout.as_ref()) == Ok(1) {
-            return true;
-        }
-        if deadline.is_past() {
-            return false;
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::getpid;
 use rustix::thread::{gettid, set_name};
 use serde::{Deserialize, Serialize};
 
-use crate::child::{open_pidfd, wait_readable};
+use crate::pidfd::{open_pidfd, wait_readable};
 
 /// What the parent sends to a child about both processes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +80,18 @@ pub fn current_process() -> CurrentProcess {
 }
 
 /// The calling process. Returned by [`current_process`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::current_process;
+///
+/// let current = current_process();
+/// println!("{} has the process ID {}", current.name(), current.pid());
+/// assert!(!current.is_daemon());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct CurrentProcess {
     identity: Option<&'static Identity>,

@@ -130,6 +130,25 @@ fn before_return(code: i32) -> &'static str {
 }
 
 /// The error of [`Process::join_timeout`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{JoinTimeoutError, Process};
+/// use std::time::Duration;
+///
+/// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+/// match worker.join_timeout(Duration::from_millis(10)) {
+///     Ok(()) => println!("done"),
+///     Err(JoinTimeoutError::Timeout(worker)) => {
+///         worker.kill()?;
+///         worker.wait();
+///     }
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Error)]
 #[non_exhaustive]
 pub enum JoinTimeoutError<R> {

@@ -16,6 +16,7 @@ mod init;
 mod newborn;
 mod panic_report;
 mod parent_watch;
+mod pidfd;
 mod process;
 mod protocol;
 mod scope;

@@ -124,6 +124,17 @@ impl Process {
 
     /// Returns a [`Builder`], which sets the name, the environment, the working directory, standard
     /// output and standard error, and whether the process is a daemon.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::builder().name("worker").current_dir("/").spawn(|()| (), ())?;
+    /// worker.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -143,6 +154,22 @@ impl<R> Process<R> {
     ///
     /// Reading returns 0 bytes when the child, and every process that inherited its standard
     /// output, has ended.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::{BufRead, BufReader};
+    /// use std::process::Stdio;
+    ///
+    /// let count = |n: u32| (1..=n).for_each(|i| println!("{i}"));
+    /// let mut worker = Process::builder().stdout(Stdio::piped()).spawn(count, 3)?;
+    /// let lines = BufReader::new(worker.take_stdout().expect("a pipe was requested")).lines();
+    /// assert_eq!(lines.map_while(Result::ok).collect::<Vec<_>>(), ["1", "2", "3"]);
+    /// worker.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.stdout.take()
     }
@@ -159,6 +186,23 @@ impl<R: DeserializeOwned> Process<R> {
     /// If the process is killed, this returns at once with an error. A process that ends normally
     /// first waits for its own children that are not daemons. Grandchildren that are left behind by
     /// a kill are not waited for, even if they hold descriptors of the child.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let workers = (0..4)
+    ///     .map(|n| Process::spawn(|n: u64| n * n, n))
+    ///     .collect::<Result<Vec<_>, _>>()?;
+    /// let mut sum = 0;
+    /// for worker in workers {
+    ///     sum += worker.join()?;
+    /// }
+    /// assert_eq!(sum, 14);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -72,6 +72,23 @@ fn unnoticed_failure(child: &Child) -> Option<String> {
 }
 
 /// A scope in which processes are started. Created by [`scope`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Scope, SpawnError};
+///
+/// fn start(scope: &Scope, count: u32) -> Result<(), SpawnError> {
+///     for n in 0..count {
+///         scope.spawn(|n: u32| println!("{n}"), n)?;
+///     }
+///     Ok(())
+/// }
+///
+/// multiproc::scope(|s| start(s, 3))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Scope {
     children: Mutex<Vec<Child>>,

@@ -161,7 +161,7 @@ fn check(what: &str, unit: &str, number: usize, max: usize) -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("a queue's {what} is between 1 and {max} {unit}, not {number}"),
+        format!("the {what} of a queue must be from 1 to {max} {unit}, got {number}"),
     ))
 }
 

@@ -1,20 +1,20 @@
-//! One buffer a thread, lent to one operation at a time.
+//! One buffer per thread, lent to one operation at a time.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
-/// A buffer larger than this is not kept for the next item. (Fresh memory costs more than a copy.)
+/// A larger buffer is not kept for the next item. (Fresh memory is more expensive than a copy.)
 const KEEP: usize = 4 * 1024 * 1024;
 
-/// A buffer of this thread, empty, for one operation. While it is lent, another one is made; so it is
-/// where this thread's thread-locals are gone already, in the destructor of another one or when the
-/// process exits.
+/// An empty buffer of this thread, for one operation. A new one is created while it is lent, and
+/// also where the thread's thread-locals are already destroyed: in the destructor of another one,
+/// or when the process exits.
 pub(crate) struct ScratchBuffer {
-    /// There until the drop.
+    /// `Some` until it is dropped.
     buffer: Option<Box<Buffer>>,
 }
 
-/// In a box: to lend it is to move a pointer.
+/// Boxed, so that lending it moves only a pointer.
 #[derive(Default)]
 struct Buffer(Vec<u8>);
 

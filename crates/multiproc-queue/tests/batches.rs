@@ -184,8 +184,6 @@ fn encode_error_in_a_batch_returns_the_unsent_items() {
     let error = queue.put_many([2, 4, 5, 6, 7].map(Even)).unwrap_err();
     assert_eq!(error.put(), 2);
     assert!(matches!(error.error(), PutError::Encode(..)));
-    let text = error.to_string();
-    assert!(text.contains("2 items were put") && text.contains("odd"), "{text}");
     assert!(format!("{error:?}").contains("rest: 2"));
     assert_eq!(error.into_items(), [5, 6, 7].map(Even));
     assert_eq!(queue.get_many(9).unwrap(), [2, 4].map(Even));
@@ -205,7 +203,6 @@ fn decode_error_in_a_batch_returns_the_decoded_items() {
     numbers.put_many([(1u8, b'a'), (9, b'x'), (1, b'b'), (9, b'x'), (1, b'c')]).unwrap();
     let error = texts.get_many(4).unwrap_err();
     assert!(matches!(error.error(), GetError::Decode(_)));
-    assert!(error.to_string().contains("2 items were got"), "{error}");
     assert!(format!("{error:?}").contains("items: 2"));
     assert_eq!(error.into_items(), ["a", "b"]);
     assert_eq!(texts.get_many(4).unwrap(), ["c"]);

@@ -14,7 +14,7 @@ use multiproc::pipe::{Bytes, Receiver, Sender, simplex};
 use multiproc::{JoinError, Process};
 use multiproc_queue::{
     GET_POINTS, LANE_POINTS, OVERFLOW_POINTS, PUT_POINTS, Producer, PutError, Queue, SELDOM_POINTS,
-    Shutdown,
+    Shutdown, TryPutError,
 };
 use multiproc_shm::failpoint::refuse;
 use multiproc_testkit::{Census, alone, die_at, is_asleep, until, watchdog};
@@ -453,9 +453,8 @@ fn faults_put_without_memory_returns_the_item() {
         for item in [small, large] {
             refuse("put.reserve", true);
             let error = queue.put(item()).unwrap_err();
-            assert!(error.to_string().contains("no memory"), "{error}");
             assert!(matches!(&error, PutError::OutOfMemory(bytes) if *bytes == item()));
-            assert!(queue.try_put(item()).unwrap_err().to_string().contains("no memory"));
+            assert!(matches!(queue.try_put(item()), Err(TryPutError::OutOfMemory(_))));
             assert!(queue.put_timeout(item(), Duration::MAX).is_err());
             let error = queue.put_many([item(), item()]).unwrap_err();
             assert_eq!((error.put(), error.into_items().len()), (0, 2));

@@ -58,8 +58,6 @@ fn item_with_254_descriptors_is_refused_and_253_arrive() {
         let before = Census::take();
         queue.put((0..253).map(|_| null()).collect::<Vec<_>>()).unwrap();
         let error = queue.put((0..254).map(|_| null()).collect::<Vec<_>>()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("254 descriptors") && text.contains("can have 253"), "{text}");
         assert!(matches!(error, PutError::Encode(..)));
         assert_eq!(error.into_inner().len(), 254);
         assert_eq!(queue.len(), 1);
@@ -87,8 +85,7 @@ fn item_stays_queued_while_its_descriptors_cannot_be_opened() {
                 let GetError::Os(error) = queue.get().unwrap_err() else { panic!("{more}") };
                 assert_eq!(error.raw_os_error(), 24, "EMFILE");
             }
-            let text = queue.get_many(2).unwrap_err().to_string();
-            assert!(text.contains("cannot be opened here"), "{text}");
+            assert!(matches!(queue.get_many(2).unwrap_err().error(), GetError::Os(_)));
         }
         drop(all);
         limit(current);

@@ -348,9 +348,8 @@ fn max_bytes_bounds_the_queued_bytes() {
 #[test]
 fn builder_checks_max_bytes_and_keeps_the_name() {
     for bytes in [0, (1 << 40) + 1, usize::MAX] {
-        let text = Queue::<u8>::builder().max_bytes(bytes).build().unwrap_err().to_string();
-        assert!(text.contains("max_bytes is between 1 and 1099511627776"), "{text}");
-        assert!(text.contains(&bytes.to_string()), "{text}");
+        let error = Queue::<u8>::builder().max_bytes(bytes).build().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
     for bytes in [1, 2, 15, 16, 100, (256 << 10) - 16, 256 << 10, MIB + 1, 1 << 40] {
         let queue = Queue::<u8>::builder().max_bytes(bytes).build().unwrap();

@@ -53,7 +53,6 @@ fn refused_put_returns_the_item() {
 
     let error = queue.try_put("second".to_owned()).unwrap_err();
     assert!(error.is_full());
-    assert_eq!(error.to_string(), "the queue is full");
     assert_eq!(error.into_inner(), "second");
     let start = Instant::now();
     let error = queue.put_timeout("third".to_owned(), moment).unwrap_err();
@@ -71,9 +70,8 @@ fn refused_put_returns_the_item() {
 #[test]
 fn capacity_outside_the_limits_is_an_error() {
     for capacity in [0, (1 << 32) + 1, usize::MAX] {
-        let text = Queue::<u8>::bounded(capacity).unwrap_err().to_string();
-        assert!(text.contains("between 1 and 4294967296"), "{text}");
-        assert!(text.contains(&capacity.to_string()), "{text}");
+        let error = Queue::<u8>::bounded(capacity).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
     assert_eq!(Queue::<u8>::bounded(1 << 32).unwrap().capacity(), Some(1 << 32));
 }
@@ -93,8 +91,8 @@ fn encode_error_returns_the_item_and_changes_nothing() {
     let queue = Queue::bounded(5).unwrap();
     queue.put(("a".to_owned(), Even(2))).unwrap();
     let error = queue.put(("half way".to_owned(), Even(3))).unwrap_err();
-    assert!(error.to_string().contains("3 is odd"), "{error}");
-    assert_eq!(error.into_inner().1.0, 3);
+    let PutError::Encode(item, reason) = error else { panic!("{error}") };
+    assert_eq!((reason.reason(), item.1.0), ("3 is odd", 3));
     assert!(matches!(queue.try_put((String::new(), Even(5))), Err(TryPutError::Encode(..))));
     assert_eq!(queue.len(), 1);
     assert_eq!(queue.get().unwrap().1.0, 2);
@@ -105,9 +103,7 @@ fn item_larger_than_max_bytes_is_an_error_with_both_sizes() {
     let queue = Queue::builder().capacity(5).max_bytes(10_000).build().unwrap();
     queue.put(Bytes(vec![1; 10])).unwrap();
     let error = queue.put(Bytes(vec![2; 10_000])).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("10003 bytes") && text.contains("up to 10000"), "{text}");
-    let PutError::TooLarge { item, size: 10_003, max: 10_000 } = error else { panic!("{text}") };
+    let PutError::TooLarge { item, size: 10_003, max: 10_000 } = error else { panic!("{error}") };
     assert_eq!(item.0.len(), 10_000);
     assert_eq!(queue.len(), 1);
     assert_eq!(queue.get().unwrap().0, [1; 10]);
@@ -123,9 +119,8 @@ fn item_of_another_type_is_a_decode_error_and_the_next_one_arrives() {
     let texts: Queue<String> = retype(&numbers);
     numbers.put((9, b'x')).unwrap();
     numbers.put((1u8, b'y')).unwrap(); // the encoding of a string
-    let error = texts.get().unwrap_err();
-    assert!(matches!(error, GetError::Decode(_)));
-    assert!(error.to_string().contains("alloc::string::String"), "{error}");
+    let GetError::Decode(error) = texts.get().unwrap_err() else { panic!() };
+    assert_eq!(error.type_name(), "alloc::string::String");
     assert_eq!(texts.get().unwrap(), "y");
     assert!(texts.is_empty());
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use multiproc::Process;
 use multiproc::pipe::{Bytes, Descriptor, wait};
-use multiproc_queue::{GetError, Queue, Shutdown, TryGetError};
+use multiproc_queue::{GetError, PutError, Queue, Shutdown, TryGetError};
 use multiproc_testkit::{Census, alone, watchdog};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 
@@ -37,8 +37,7 @@ fn forged_frame_is_reported_as_corrupted() {
     let memory = memory(&queue);
     let ring = HOT;
     memory.write_all_at(&77u64.to_le_bytes(), ring).unwrap();
-    let error = queue.get().unwrap_err();
-    assert!(error.to_string().contains("sequence number"), "{error}");
+    assert!(matches!(queue.get(), Err(GetError::Corrupted(_))));
     memory.write_all_at(&0u64.to_le_bytes(), ring).unwrap();
     memory.write_all_at(&u32::MAX.to_le_bytes(), ring + 8).unwrap();
     assert!(matches!(queue.try_get(), Err(TryGetError::Corrupted(_))));
@@ -54,7 +53,7 @@ fn forged_capacity_is_refused_by_new_members_and_ignored_by_others() {
     assert_eq!(queue.max_bytes(), 8 << 30);
     let child = Process::spawn(|queue: Queue<u8>| drop(queue), queue).unwrap();
     let text = child.join().unwrap_err().to_string();
-    assert!(text.contains("says it holds Some(2) items in 0 bytes"), "{text}");
+    assert!(text.contains("got one of Some(2) items in 0 bytes"), "{text}");
 }
 
 /// Returns a queue with two items in the overflow ring, behind one that fills the hot ring.
@@ -72,8 +71,7 @@ fn forged_table_is_reported_as_corrupted() {
     let mut first = [0; 4];
     memory.read_exact_at(&mut first, TABLE).unwrap();
     memory.write_all_at(&u32::MAX.to_le_bytes(), TABLE).unwrap();
-    let error = queue.get().unwrap_err();
-    assert!(error.to_string().contains("the table of blocks"), "{error}");
+    assert!(matches!(queue.get(), Err(GetError::Corrupted(_))));
     // A block that exists and that holds another frame.
     memory.write_all_at(&4u32.to_le_bytes(), TABLE).unwrap();
     assert!(matches!(queue.get(), Err(GetError::Corrupted(_))));
@@ -258,7 +256,7 @@ fn forged_positions_far_ahead_are_an_error_at_once() {
         }
     }
     let error = within(SOON, || queue.put((9, Bytes(vec![1; 300_000]), None)).unwrap_err());
-    assert!(error.to_string().contains("the blocks of the overflow ring"), "{error}");
+    assert!(matches!(error, PutError::Corrupted(..)), "{error}");
 }
 
 /// Returns the owner of each side's lock in shared memory.

@@ -172,7 +172,7 @@ fn stopped_lock_holder_delays_no_operation_past_its_timeout() {
     memory.write_all_at(&number, producers).unwrap();
     assert!(queue.put_timeout(2, moment).unwrap_err().is_timeout());
     let error = queue.try_put(2).unwrap_err();
-    assert!(error.is_stalled() && error.to_string().contains("stopped"), "{error}");
+    assert!(error.is_stalled(), "{error}");
     assert_eq!(queue.get().unwrap(), 1, "the other side is not affected");
     // Whether the queue will stay empty cannot be decided while the lock is held, so a get waits.
     queue.shutdown(Shutdown::Drain);

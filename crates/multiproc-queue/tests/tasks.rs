@@ -424,7 +424,7 @@ fn tasks_in_work_beyond_the_limit_are_refused() {
     }
     jobs.put(MOST).unwrap();
     assert!(matches!(jobs.try_get(), Err(TryGetError::TooManyTasks)));
-    assert!(jobs.get().unwrap_err().to_string().contains("finish some first"));
+    assert!(matches!(jobs.get(), Err(GetError::TooManyTasks)));
     assert_eq!((jobs.len(), jobs.unfinished()), (1, MOST + 1));
     tasks.swap_remove(77).task_done();
     let task = jobs.get().unwrap();
@@ -573,7 +573,7 @@ fn failed_put_of_a_result_keeps_the_task() {
     let task = jobs.get().unwrap();
     let id = task.id();
     let failed = task.finish_with(&results, (id, 36)).unwrap_err();
-    assert!(failed.error.is_closed() && failed.to_string().contains("has not ended"));
+    assert!(failed.error.is_closed());
     assert_eq!((*failed.task, jobs.unfinished()), (6, 1));
     drop(failed);
     let results = Queue::unbounded().unwrap();
@@ -893,7 +893,7 @@ fn scribble(random: &mut fastrand::Rng) {
             Ok(letters) => letters.into_iter().for_each(|letter| {
                 if random.bool() { letter.put_again() } else { drop(letter.take()) }
             }),
-            Err(error) => assert!(error.to_string().contains("task"), "{error}"),
+            Err(error) => assert!(matches!(error, GetError::Corrupted(_)), "{error}"),
         }
     }
 }

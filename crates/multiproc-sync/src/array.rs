@@ -74,7 +74,7 @@ impl<T: Pod> Shared<T> {
     ///
     /// Panics if `T` has size 0.
     pub fn new(values: &[T]) -> io::Result<Self> {
-        assert!(size_of::<T>() > 0, "there is nothing to share of a type without bytes");
+        assert!(size_of::<T>() > 0, "values of size 0 cannot be shared");
         let region = Region::create(size_of_val(values), |_: &SharedControl| {})?;
         let table = Self { region, values: PhantomData };
         table.write(0, values);
@@ -171,7 +171,7 @@ impl<T: Pod> Shared<T> {
         let len = self.len();
         assert!(
             start <= len && count <= len - start,
-            "{count} values at {start} are not in a table of {len}"
+            "{count} values from index {start} are out of bounds of a table of {len}"
         );
     }
 }
@@ -221,8 +221,8 @@ impl<'de, T: Pod> Deserialize<'de> for Shared<T> {
         let (bytes, each) = (region.data().len(), size_of::<T>());
         if each == 0 || bytes % each != 0 {
             return Err(serde::de::Error::custom(format!(
-                "expected a multiproc shared table of values of {each} bytes, got one of {bytes} \
-                 bytes in all"
+                "expected a multiproc shared table of values of {each} bytes each, got one of \
+                 {bytes} bytes in total"
             )));
         }
         Ok(Self { region, values: PhantomData })

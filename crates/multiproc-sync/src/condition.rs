@@ -250,8 +250,7 @@ impl Condition {
     fn wait_until(&self, guard: ConditionGuard<'_>, deadline: Deadline) -> bool {
         assert!(
             self.region.is_same(&guard.condition.region),
-            "the guard given to a condition must come from its own `lock`, and not from another \
-             condition's"
+            "the guard passed to a condition must be that of its own `lock`, not of another condition"
         );
         let place = self.raw().enter(&self.region);
         drop(guard);

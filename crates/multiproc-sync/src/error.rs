@@ -60,8 +60,8 @@ impl<G> fmt::Debug for Abandoned<G> {
     }
 }
 
-const ABANDONED: &str = "the last holder of the lock died inside: put right what it left, then call \
-                         `into_guard`";
+const ABANDONED: &str = "a holder of the lock died while it held it; repair what the lock protects, \
+                         then call `into_guard`";
 
 impl<G> fmt::Display for Abandoned<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,13 +126,13 @@ lock_error! {
     /// An error of `try_lock`.
     TryLockError,
     /// A holder that is alive has the lock.
-    WouldBlock, is_would_block, "the lock is taken"
+    WouldBlock, is_would_block, "the lock is held"
 }
 lock_error! {
     /// An error of `lock_timeout` and `lock_deadline`.
     LockTimeoutError,
     /// Holders that are alive had the lock until the deadline.
-    Timeout, is_timeout, "the lock was not free in time"
+    Timeout, is_timeout, "timed out waiting for the lock"
 }
 
 macro_rules! simple_error {
@@ -154,19 +154,19 @@ macro_rules! simple_error {
 
 simple_error! {
     /// The error of `try_acquire`: no permit is available.
-    TryAcquireError, "the semaphore is taken"
+    TryAcquireError, "no permit of the semaphore is available"
 }
 simple_error! {
     /// The error of `acquire_timeout` and `acquire_deadline`: no permit was available before the
     /// deadline.
-    AcquireTimeoutError, "the semaphore was taken all the time"
+    AcquireTimeoutError, "timed out waiting for a permit of the semaphore"
 }
 simple_error! {
     /// The error of `release`: the value would exceed 2^31 - 1. It is unchanged.
-    SemaphoreOverflow, "a semaphore counts up to 2147483647: there are more releases than acquires"
+    SemaphoreOverflow, "the value of a semaphore cannot exceed 2147483647; is it released more often than acquired?"
 }
 simple_error! {
     /// The error of a barrier that is broken: a party died, timed out or called `abort`, or `reset`
     /// ended the round. Call `reset` when all parties are ready to start again.
-    Broken, "the barrier is broken: a party died, gave up or called `abort`; `reset` starts afresh"
+    Broken, "the barrier is broken: a party died, timed out or called `abort`; call `reset` to use it again"
 }

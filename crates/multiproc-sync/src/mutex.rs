@@ -138,7 +138,7 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
         let (came, expected) = (region.data().len(), size_of::<T>());
         if came != expected {
             return Err(serde::de::Error::custom(format!(
-                "expected a multiproc mutex of a value of {expected} bytes, got one of {came}"
+                "expected a multiproc mutex of a value of {expected} bytes, got one of {came} bytes"
             )));
         }
         Ok(Self { region, value: PhantomData })

@@ -86,7 +86,7 @@ impl Semaphore {
         if n > Self::MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a semaphore counts up to {}, and not to {n}", Self::MAX),
+                format!("the value of a semaphore is at most {}, not {n}", Self::MAX),
             ));
         }
         let region = Region::create(0, |control: &SemaphoreControl| control.semaphore.set_up(n))?;

@@ -144,7 +144,7 @@ fn membership_survives_a_closed_descriptor() {
 
 /// A barrier, and a condition's adoption of notifications, need to ask about others.
 #[test]
-fn waits_that_must_notice_deaths_end_with_an_error() {
+fn waits_that_must_detect_deaths_end_with_an_error() {
     alone(|()| {
         let (barrier, condition) =
             (multiproc_sync::Barrier::new(2).unwrap(), Condition::new().unwrap());

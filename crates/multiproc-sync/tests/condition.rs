@@ -1,6 +1,5 @@
 //! The condition between processes, and what happens when they die.
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,39 +8,13 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, Event, RECHECK, Shared};
-use multiproc_testkit::{alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, alone, is_asleep, stays, until, watchdog};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 multiproc::enable_in_tests!();
 
 /// The bound of the promise: nobody waits longer for the dead.
 const RECOVERY: Duration = Duration::from_secs(1);
-
-/// Stops a process, and waits until it does nothing any more. It goes on when this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new<R>(child: &Process<R>) -> Self {
-        let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        until(|| {
-            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            threads.all(|thread| {
-                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
-                stat.rsplit(')').next().unwrap().starts_with(" T")
-            })
-        });
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may be dead.
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
 
 fn kill(child: &Process) {
     child.kill().unwrap();
@@ -52,18 +25,6 @@ fn join(children: impl IntoIterator<Item = Process>) {
     for child in children {
         child.join().unwrap();
     }
-}
-
-/// Whether it is so for some rounds of looking up whether somebody has died.
-fn stays(mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + 3 * RECHECK;
-    while Instant::now() < end {
-        if !condition() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
 }
 
 /// A process that is asleep in `wait`, once. When it comes through, it counts itself. If the test
@@ -91,7 +52,7 @@ fn new() -> (Condition, Atomic) {
 }
 
 #[test]
-fn its_lock_is_a_lock() {
+fn lock_of_a_condition_excludes() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let number = Shared::new(&[0u64]).unwrap();
@@ -114,7 +75,7 @@ fn its_lock_is_a_lock() {
 }
 
 #[test]
-fn one_of_two_sleepers_is_notified() {
+fn notify_one_wakes_one_of_two_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 2].map(|_| sleeper(&condition, &through));
@@ -126,7 +87,7 @@ fn one_of_two_sleepers_is_notified() {
 }
 
 #[test]
-fn two_of_five_sleepers_are_notified() {
+fn notify_two_wakes_two_of_five_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 5].map(|_| sleeper(&condition, &through));
@@ -145,7 +106,7 @@ fn two_of_five_sleepers_are_notified() {
 }
 
 #[test]
-fn all_sleepers_are_notified() {
+fn notify_all_wakes_all_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 5].map(|_| sleeper(&condition, &through));
@@ -158,7 +119,7 @@ fn all_sleepers_are_notified() {
 }
 
 #[test]
-fn a_notification_of_nobody_is_not_remembered() {
+fn notification_without_waiters_is_not_remembered() {
     let condition = Condition::new().unwrap();
     condition.notify_one();
     condition.notify_all();
@@ -170,7 +131,7 @@ fn a_notification_of_nobody_is_not_remembered() {
 }
 
 #[test]
-fn the_lock_is_held_again_after_a_timeout() {
+fn wait_that_times_out_holds_the_lock_again() {
     let condition = Condition::new().unwrap();
     for milliseconds in [0, 1, 30] {
         let timeout = Duration::from_millis(milliseconds);
@@ -189,7 +150,7 @@ fn the_lock_is_held_again_after_a_timeout() {
 }
 
 #[test]
-fn a_notification_comes_in_time() {
+fn notification_before_the_deadline_is_no_timeout() {
     let _dog = watchdog();
     let (condition, _) = new();
     let guard = condition.lock().unwrap();
@@ -206,7 +167,7 @@ fn a_notification_comes_in_time() {
 /// Whoever is asleep in front of the lock interrupts the one that lets go of it, which is about to
 /// wait: they share one CPU.
 #[test]
-fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
+fn notification_between_unlocking_and_sleeping_is_not_missed() {
     fn stay_on(cpu: usize) {
         let mut cpus = CpuSet::new();
         cpus.set(cpu);
@@ -242,7 +203,7 @@ fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
 }
 
 #[test]
-fn waiting_gives_the_lock_up() {
+fn wait_releases_the_lock() {
     let _dog = watchdog();
     let (condition, through) = new();
     let child = sleeper(&condition, &through);
@@ -254,7 +215,7 @@ fn waiting_gives_the_lock_up() {
 }
 
 #[test]
-fn who_waits_for_something_gets_it() {
+fn wait_while_returns_when_the_condition_is_false() {
     let _dog = watchdog();
     type Arguments = (Condition, Shared<u32>);
     let (condition, list): Arguments = (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
@@ -275,7 +236,7 @@ fn who_waits_for_something_gets_it() {
 }
 
 #[test]
-fn what_is_so_already_is_not_waited_for() {
+fn wait_while_with_a_false_condition_does_not_wait() {
     let condition = Condition::new().unwrap();
     let guard = condition.lock().unwrap();
     let guard = condition.wait_while(guard, || false).unwrap();
@@ -290,7 +251,7 @@ fn what_is_so_already_is_not_waited_for() {
 }
 
 #[test]
-fn what_becomes_so_in_time_is_no_timeout() {
+fn condition_false_before_the_deadline_is_no_timeout() {
     let _dog = watchdog();
     let (condition, state) = new();
     let guard = condition.lock().unwrap();
@@ -310,7 +271,7 @@ fn what_becomes_so_in_time_is_no_timeout() {
 }
 
 #[test]
-fn killed_sleepers_are_waited_for_by_nobody() {
+fn killed_waiters_do_not_block_notify() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
@@ -329,11 +290,11 @@ fn killed_sleepers_are_waited_for_by_nobody() {
 
 /// The first one that sleeps is notified first. It is stopped, so it can do nothing about it.
 #[test]
-fn a_notification_of_a_dead_one_reaches_another() {
+fn notification_of_a_killed_waiter_reaches_another() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
-    let _stopped = Stopped::new(&first);
+    let _stopped = Stopped::new(first.pid());
     assert_eq!(condition.notify(1), 1);
     assert!(stays(|| through.load() == 0), "it went to the first, who is not dead");
     let start = Instant::now();
@@ -344,12 +305,12 @@ fn a_notification_of_a_dead_one_reaches_another() {
 }
 
 #[test]
-fn all_notifications_of_the_dead_reach_others() {
+fn all_notifications_of_killed_waiters_reach_others() {
     let _dog = watchdog();
     let (condition, through) = new();
     let dead = [0; 3].map(|_| sleeper(&condition, &through));
     let alive = [0; 4].map(|_| sleeper(&condition, &through));
-    let _stopped: Vec<_> = dead.iter().map(Stopped::new).collect();
+    let _stopped: Vec<_> = dead.iter().map(|child| Stopped::new(child.pid())).collect();
     assert_eq!(condition.notify(3), 3);
     let start = Instant::now();
     dead.iter().for_each(kill);
@@ -361,7 +322,7 @@ fn all_notifications_of_the_dead_reach_others() {
 }
 
 #[test]
-fn a_killed_holder_leaves_the_lock_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -390,7 +351,7 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
 }
 
 #[test]
-fn every_way_to_wait_tells_of_the_death() {
+fn every_wait_method_yields_abandoned() {
     let _dog = watchdog();
     type Locked<'a> = Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>>;
     type Wait = for<'a> fn(&'a Condition, ConditionGuard<'a>) -> Locked<'a>;
@@ -422,13 +383,12 @@ fn every_way_to_wait_tells_of_the_death() {
 }
 
 #[test]
-fn the_guard_of_another_condition_is_refused() {
+fn wait_with_the_guard_of_another_condition_panics() {
     let _dog = watchdog();
     let [one, other] = [0; 2].map(|_| Condition::new().unwrap());
     let guard = other.lock().unwrap();
     let wait = AssertUnwindSafe(|| drop(one.wait(guard)));
-    let text = *catch_unwind(wait).unwrap_err().downcast::<&str>().unwrap();
-    assert!(text.contains("its own `lock`") && text.contains("another condition's"), "{text}");
+    catch_unwind(wait).unwrap_err();
     // The guard was dropped by the panic, which counts as the death of its holder.
     let abandoned = other.lock().expect_err("a panic under the lock");
     drop(abandoned.into_guard());
@@ -446,7 +406,7 @@ fn the_guard_of_another_condition_is_refused() {
 
 /// As many as there are places for waiting. With nobody else there, nobody clears up after them.
 #[test]
-fn killed_sleepers_leave_their_places() {
+fn places_of_killed_waiters_are_used_again() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let wait = |condition: Condition| {
@@ -469,7 +429,7 @@ fn killed_sleepers_leave_their_places() {
 /// Those that find no place of their own sleep, and are woken as the others: no system calls in a
 /// loop while they wait, and none is left behind.
 #[test]
-fn waiters_beyond_the_places_sleep_and_are_woken() {
+fn waiters_without_a_place_sleep_and_are_woken() {
     const WAITERS: usize = 600;
     let _dog = watchdog();
     let condition = Condition::new().unwrap();

@@ -59,7 +59,7 @@ fn locked_memory_is_resident_only_where_it_is_used() {
 }
 
 #[test]
-fn limit_of_locked_memory_is_named() {
+fn error_names_the_limit_of_locked_memory() {
     alone(|()| {
         let limit = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
         setrlimit(Resource::Memlock, limit).unwrap();
@@ -92,7 +92,7 @@ fn refused_membarrier_switches_to_full_fences() {
 
 /// Before Linux 6.11, each signal undid a whole fallocate(2), however long: it was never done.
 #[test]
-fn reserving_memory_ends_under_a_storm_of_signals() {
+fn reserving_memory_ends_under_frequent_signals() {
     alone(|()| {
         extern "C" fn nothing(_: libc::c_int) {}
         let interval = libc::timeval { tv_sec: 0, tv_usec: 200 };
@@ -108,7 +108,7 @@ fn reserving_memory_ends_under_a_storm_of_signals() {
 
 /// A region of a process with closed standard descriptors is none of them.
 #[test]
-fn regions_are_above_the_standard_descriptors() {
+fn regions_never_use_the_standard_descriptors() {
     let _dog = watchdog();
     let life = |connection: Connection<(Mutex<u32>, Shared<u64>), ()>| -> () {
         for number in 0..3 {

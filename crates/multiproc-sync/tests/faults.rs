@@ -151,7 +151,7 @@ fn faults_at_each_point() {
 
 /// The points are all there are: whatever a round reaches is in the list.
 #[test]
-fn faults_the_list_is_complete() {
+fn faults_list_of_points_is_complete() {
     let _dog = watchdog();
     let all = All::new();
     let child = doomed(&all, "barrier.complete", 20);

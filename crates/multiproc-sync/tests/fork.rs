@@ -121,7 +121,7 @@ fn pipe() -> (PipeReader, PipeWriter) {
 
 /// What the parent holds stays the parent's, also when the child drops its copies of the guards.
 #[test]
-fn guards_copied_into_a_child_have_no_effect() {
+fn guards_copied_into_a_forked_child_have_no_effect() {
     let _dog = watchdog();
     let (lock, rlock) = (Lock::new().unwrap(), RLock::new().unwrap());
     let (mutex, condition) = (Mutex::new(1u64).unwrap(), Condition::new().unwrap());
@@ -165,7 +165,7 @@ fn copies_of<T>(original: &ManuallyDrop<T>) -> ManuallyDrop<T> {
 
 /// The child never uses the lock, and lives on: the death of the parent is noticed all the same.
 #[test]
-fn killed_parent_is_noticed_while_its_child_lives() {
+fn death_of_a_parent_is_detected_while_its_child_lives() {
     let _dog = watchdog();
     for child_ends in [false, true] {
         let lock = Lock::new().unwrap();
@@ -225,7 +225,7 @@ fn receive(receiver: &Receiver<u32>) -> u32 {
 
 /// A daemon: forks twice, its parents end, and it goes on with what they opened.
 #[test]
-fn daemon_goes_on_with_its_parents_handles() {
+fn daemon_continues_with_its_parents_handles() {
     let _dog = watchdog();
     let (counter, done) = (Mutex::new(0u64).unwrap(), Event::new().unwrap());
     *counter.lock().unwrap() += 1;
@@ -245,7 +245,7 @@ fn daemon_goes_on_with_its_parents_handles() {
 
 /// Eight threads use the handles all the time while others fork: nobody hangs, no count is lost.
 #[test]
-fn forks_beside_busy_threads_lose_nothing() {
+fn forks_during_use_by_threads_lose_no_count() {
     const CHILDREN: u64 = 40;
     const EACH: u64 = 50;
     alone(|()| {
@@ -284,7 +284,7 @@ fn forks_beside_busy_threads_lose_nothing() {
 
 /// A child that has 1,000 siblings does not use up the member table, if it goes on to exec(2).
 #[test]
-fn children_that_do_not_use_a_handle_are_no_members() {
+fn forked_children_that_use_no_handle_take_no_slots() {
     let _dog = watchdog();
     let barrier = Barrier::new(1).unwrap();
     for _ in 0..50 {

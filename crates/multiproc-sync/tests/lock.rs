@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc_sync::{Lock, LockTimeoutError, TryLockError};
-use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Census, Stopped, alone, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
@@ -29,13 +28,8 @@ fn holder(lock: &Lock) -> (Process, Connection<(), ()>) {
     (child, ours)
 }
 
-fn signal(child: &Process, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
 #[test]
-fn one_at_a_time() {
+fn lock_excludes_other_processes() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let path = std::env::temp_dir().join(format!("multiproc-lock-{}", std::process::id()));
@@ -68,7 +62,7 @@ fn one_at_a_time() {
 }
 
 #[test]
-fn a_killed_holder_leaves_the_lock_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -80,7 +74,6 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
     let start = Instant::now();
     let abandoned = lock.lock().unwrap_err();
     assert!(start.elapsed() < RECOVERY);
-    assert!(abandoned.to_string().contains("`into_guard`"));
     let guard = abandoned.into_guard();
     assert!(lock.try_lock().unwrap_err().is_would_block(), "it is held now");
     drop(guard);
@@ -88,7 +81,7 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
 }
 
 #[test]
-fn a_waiter_asleep_is_told_of_the_death() {
+fn sleeping_waiter_gets_abandoned() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -107,7 +100,7 @@ fn a_waiter_asleep_is_told_of_the_death() {
 }
 
 #[test]
-fn exactly_one_of_many_waiters_takes_over() {
+fn exactly_one_of_many_waiters_recovers_the_lock() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -126,7 +119,7 @@ fn exactly_one_of_many_waiters_takes_over() {
 }
 
 #[test]
-fn it_stays_abandoned_until_somebody_repairs() {
+fn lock_stays_abandoned_until_into_guard() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -142,7 +135,7 @@ fn it_stays_abandoned_until_somebody_repairs() {
 }
 
 #[test]
-fn a_killed_waiter_changes_nothing() {
+fn killed_waiter_has_no_effect() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let guard = lock.lock().unwrap();
@@ -159,23 +152,23 @@ fn a_killed_waiter_changes_nothing() {
 }
 
 #[test]
-fn a_stopped_holder_is_not_robbed() {
+fn stopped_holder_keeps_the_lock() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, parent) = holder(&lock);
-    signal(&child, Signal::STOP);
+    let stopped = Stopped::new(child.pid());
     let start = Instant::now();
     assert!(lock.lock_timeout(Duration::from_millis(300)).unwrap_err().is_timeout());
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert!(child.is_alive());
-    signal(&child, Signal::CONT);
+    drop(stopped);
     drop(parent);
     drop(lock.lock().expect("it was let go of, not abandoned"));
     child.join().unwrap();
 }
 
 #[test]
-fn a_timeout_is_a_lower_bound() {
+fn timeout_is_a_lower_bound() {
     let lock = Lock::new().unwrap();
     let _guard = lock.lock().unwrap();
     for milliseconds in [0, 1, 30] {
@@ -202,7 +195,7 @@ fn debug_names_the_holder() {
 }
 
 #[test]
-fn the_slots_of_the_dead_are_used_anew() {
+fn slots_of_dead_members_are_used_again() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     // More than there are slots. Each dies with the lock in its hands, and leaves no slot behind.
@@ -218,7 +211,7 @@ fn the_slots_of_the_dead_are_used_anew() {
 }
 
 #[test]
-fn a_full_member_table_is_an_error() {
+fn full_member_table_is_an_error() {
     use rustix::fs::{FlockOperation, fcntl_lock};
     let _dog = watchdog();
     let (left, right) = duplex::<Lock, ()>().unwrap();
@@ -243,7 +236,7 @@ fn a_full_member_table_is_an_error() {
 }
 
 #[test]
-fn the_same_region_is_mapped_once() {
+fn received_handle_of_a_known_region_shares_its_mapping() {
     alone(|()| {
         let lock = Lock::new().unwrap();
         let before = Census::take();
@@ -261,7 +254,7 @@ fn the_same_region_is_mapped_once() {
 }
 
 #[test]
-fn nothing_stays_behind() {
+fn dropped_locks_leave_nothing_behind() {
     alone(|()| {
         let before = Census::take();
         for _ in 0..1000 {
@@ -282,7 +275,7 @@ fn receive_as_lock(descriptor: impl Into<Descriptor>) -> String {
 }
 
 #[test]
-fn what_is_no_lock_is_refused() {
+fn descriptor_that_is_no_lock_is_refused() {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
     let text = receive_as_lock(File::open("/dev/null").unwrap());
@@ -315,7 +308,7 @@ fn what_is_no_lock_is_refused() {
 }
 
 #[test]
-fn a_limit_is_named_before_it_kills() {
+fn exceeded_limit_is_an_error_that_names_it() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     fn limit(resource: Resource, current: u64) {
         let maximum = getrlimit(resource).maximum;
@@ -342,7 +335,7 @@ fn a_limit_is_named_before_it_kills() {
 }
 
 #[test]
-fn without_proc_the_error_says_so() {
+fn without_proc_the_error_names_proc() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: another root directory needs the rights of root");
         return;
@@ -366,7 +359,7 @@ fn without_proc_the_error_says_so() {
 }
 
 #[test]
-fn a_scribbled_word_is_no_hang() {
+fn corrupted_word_does_not_block() {
     let _dog = watchdog();
     // The control block is at 128 (docs/formats.md), and writing into the file writes into the
     // memory of all who have it mapped.

@@ -30,7 +30,7 @@ fn half_changed_value_is_not_written_back() {
 }
 
 #[test]
-fn panic_under_any_lock_leaves_it_abandoned() {
+fn panic_under_any_lock_yields_abandoned() {
     let (lock, rlock, condition) =
         (Lock::new().unwrap(), RLock::new().unwrap(), Condition::new().unwrap());
     panics(|| {
@@ -54,7 +54,7 @@ fn panic_under_any_lock_leaves_it_abandoned() {
 }
 
 #[test]
-fn inner_panic_that_is_caught_leaves_a_re_entrant_lock_abandoned() {
+fn caught_inner_panic_leaves_an_rlock_abandoned() {
     let rlock = RLock::new().unwrap();
     let outer = rlock.lock().unwrap();
     panics(|| {
@@ -84,7 +84,7 @@ fn guard_used_while_unwinding_is_clean() {
 }
 
 #[test]
-fn permit_comes_back_after_a_panic() {
+fn permit_is_free_after_a_panic() {
     let permits = BoundedSemaphore::new(1).unwrap();
     panics(|| {
         let _permit = permits.acquire();

@@ -142,17 +142,17 @@ macro_rules! tests {
             use super::*;
 
             #[test]
-            fn a_clone_is_the_same() {
+            fn clone_is_the_same() {
                 clone::<$type>();
             }
 
             #[test]
-            fn what_arrives_in_the_same_process_is_the_same() {
+            fn received_in_the_same_process_is_the_same() {
                 alone(|()| travel::<$type>());
             }
 
             #[test]
-            fn what_another_process_gets_is_the_same() {
+            fn received_in_another_process_is_the_same() {
                 share::<$type>();
             }
 
@@ -162,12 +162,12 @@ macro_rules! tests {
             }
 
             #[test]
-            fn one_of_another_kind_is_refused() {
+            fn another_kind_is_refused() {
                 mistake::<$type>();
             }
 
             #[test]
-            fn nothing_stays_behind() {
+            fn dropped_handles_leave_nothing_behind() {
                 alone(|()| use_up::<$type>());
             }
         }

@@ -53,7 +53,7 @@ fn another_thread_gets(lock: &RLock) -> bool {
 }
 
 #[test]
-fn the_thread_that_has_it_takes_it_again() {
+fn holder_thread_locks_again() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let same = lock.clone();
@@ -68,7 +68,7 @@ fn the_thread_that_has_it_takes_it_again() {
 }
 
 #[test]
-fn others_are_kept_out_until_the_last_guard_is_gone() {
+fn others_are_excluded_until_the_last_guard_is_dropped() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, other_process) = asked(&lock);
@@ -91,7 +91,7 @@ fn others_are_kept_out_until_the_last_guard_is_gone() {
 }
 
 #[test]
-fn a_killed_holder_leaves_it_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -112,7 +112,7 @@ fn a_killed_holder_leaves_it_abandoned() {
 }
 
 #[test]
-fn a_waiter_asleep_is_told_of_the_death() {
+fn sleeping_waiter_gets_abandoned() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -133,7 +133,7 @@ fn a_waiter_asleep_is_told_of_the_death() {
 }
 
 #[test]
-fn it_stays_abandoned_until_somebody_repairs() {
+fn lock_stays_abandoned_until_into_guard() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -156,7 +156,7 @@ fn it_stays_abandoned_until_somebody_repairs() {
 }
 
 #[test]
-fn a_killed_waiter_changes_nothing() {
+fn killed_waiter_has_no_effect() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let guards = [lock.lock().unwrap(), lock.lock().unwrap()];
@@ -172,7 +172,7 @@ fn a_killed_waiter_changes_nothing() {
 }
 
 #[test]
-fn a_timeout_is_a_lower_bound() {
+fn timeout_is_a_lower_bound() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, parent) = holder(&lock);
@@ -203,7 +203,7 @@ fn debug_shows_the_depth_and_the_holder() {
 }
 
 #[test]
-fn one_thread_at_a_time() {
+fn rlock_excludes_other_threads() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let number = Shared::new(&[0u64]).unwrap();
@@ -256,7 +256,7 @@ fn stay_on(cpu: usize) {
 /// by one of another process that takes it: it must not take itself for the holder then. Threads
 /// are counted in each process, and both are the first.
 #[test]
-fn a_thread_is_not_taken_for_one_of_another_process() {
+fn thread_is_not_mistaken_for_one_of_another_process() {
     let _dog = watchdog();
     let (lock, inside) = (RLock::new().unwrap(), Atomic::new(0).unwrap());
     let arguments = (lock, inside, sched_getcpu());

@@ -151,7 +151,7 @@ where
 }
 
 #[test]
-fn a_lock_survives() {
+fn corrupted_lock_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Lock::new().unwrap(), |lock, scribble| {
             drop(lock.try_lock());
@@ -164,7 +164,7 @@ fn a_lock_survives() {
 }
 
 #[test]
-fn an_rlock_survives() {
+fn corrupted_rlock_does_not_crash() {
     with_seed(|seed| {
         survive(seed, RLock::new().unwrap(), |lock, scribble| {
             drop(lock.try_lock());
@@ -180,7 +180,7 @@ fn an_rlock_survives() {
 }
 
 #[test]
-fn a_mutex_survives() {
+fn corrupted_mutex_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Mutex::new([1u64; 30]).unwrap(), |mutex, scribble| {
             drop(mutex.try_lock());
@@ -196,7 +196,7 @@ fn a_mutex_survives() {
 }
 
 #[test]
-fn a_table_survives() {
+fn corrupted_table_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Shared::new(&[1u64; 30]).unwrap(), |table, _| {
             assert_eq!((table.len(), table.to_vec().len()), (30, 30));
@@ -206,7 +206,7 @@ fn a_table_survives() {
 }
 
 #[test]
-fn a_number_survives() {
+fn corrupted_atomic_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Atomic::new(0).unwrap(), |number, _| {
             number.fetch_sub(number.fetch_add(u64::MAX));
@@ -216,7 +216,7 @@ fn a_number_survives() {
 }
 
 #[test]
-fn a_semaphore_survives() {
+fn corrupted_semaphore_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Semaphore::new(1).unwrap(), |semaphore, scribble| {
             let _ = semaphore.try_acquire();
@@ -229,7 +229,7 @@ fn a_semaphore_survives() {
 }
 
 #[test]
-fn a_bounded_semaphore_survives() {
+fn corrupted_bounded_semaphore_does_not_crash() {
     with_seed(|seed| {
         survive(seed, BoundedSemaphore::new(20).unwrap(), |semaphore, scribble| {
             assert!(semaphore.available() <= semaphore.permits());
@@ -245,7 +245,7 @@ fn a_bounded_semaphore_survives() {
 }
 
 #[test]
-fn an_event_survives() {
+fn corrupted_event_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Event::new().unwrap(), |event, scribble| {
             let _ = event.wait_timeout(SHORT);
@@ -259,7 +259,7 @@ fn an_event_survives() {
 }
 
 #[test]
-fn a_condition_survives() {
+fn corrupted_condition_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Condition::new().unwrap(), |condition, scribble| {
             drop(condition.try_lock());
@@ -278,7 +278,7 @@ fn a_condition_survives() {
 }
 
 #[test]
-fn a_barrier_survives() {
+fn corrupted_barrier_does_not_crash() {
     with_seed(|seed| {
         survive(seed, Barrier::new(2).unwrap(), |barrier, scribble| {
             let _ = barrier.wait_timeout(SHORT);
@@ -295,7 +295,7 @@ fn a_barrier_survives() {
 
 /// Those who wait are scribbled over all the time, also while they sleep.
 #[test]
-fn those_who_sleep_survive() {
+fn corruption_during_a_wait_does_not_crash() {
     let _dog = watchdog();
     type Primitives = (Semaphore, BoundedSemaphore, Event, Barrier);
     let primitives: Primitives = (
@@ -335,20 +335,19 @@ fn those_who_sleep_survive() {
 
 /// A number of parties that cannot be is refused by whoever gets it; the others keep theirs.
 #[test]
-fn a_barrier_of_nobody_is_refused() {
+fn barrier_without_parties_is_refused() {
     let barrier = Barrier::new(1).unwrap();
     let scribbler = Scribbler::new(barrier.clone(), 1);
     // Behind the state and the place to wait.
     scribbler.file.write_all_at(&0u32.to_le_bytes(), START + 16).unwrap();
     let child = Process::spawn(|barrier: Barrier| drop(barrier), barrier.clone()).unwrap();
-    let text = child.join().unwrap_err().to_string();
-    assert!(text.contains("between 1 and 65535 parties, not 0"), "{text}");
+    assert!(matches!(child.join(), Err(JoinError::ArgumentsLost(_))));
     assert!(barrier.wait().unwrap().is_leader());
 }
 
 /// The depth of a lock is in shared memory, too: as many guards as can be counted.
 #[test]
-fn a_scribbled_depth_is_no_panic() {
+fn corrupted_depth_does_not_panic() {
     let lock = RLock::new().unwrap();
     let scribbler = Scribbler::new(lock.clone(), 1);
     let guard = lock.lock().unwrap();

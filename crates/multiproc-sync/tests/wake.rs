@@ -48,7 +48,7 @@ fn wakes<T: Serialize + DeserializeOwned + Clone>(
 }
 
 #[test]
-fn who_unlocks_wakes() {
+fn unlocking_a_lock_wakes_a_waiter() {
     wakes(
         Lock::new,
         |lock| {
@@ -60,7 +60,7 @@ fn who_unlocks_wakes() {
 }
 
 #[test]
-fn who_unlocks_for_the_last_time_wakes() {
+fn dropping_the_last_guard_of_an_rlock_wakes_a_waiter() {
     wakes(
         RLock::new,
         |lock| {
@@ -72,7 +72,7 @@ fn who_unlocks_for_the_last_time_wakes() {
 }
 
 #[test]
-fn who_unlocks_a_value_wakes() {
+fn unlocking_a_mutex_wakes_a_waiter() {
     wakes(
         || Mutex::new(0u64),
         |mutex| {
@@ -84,7 +84,7 @@ fn who_unlocks_a_value_wakes() {
 }
 
 #[test]
-fn who_releases_wakes() {
+fn releasing_a_semaphore_wakes_a_waiter() {
     wakes(
         || Semaphore::new(0),
         |semaphore| Box::new(|| semaphore.release(1).unwrap()),
@@ -93,7 +93,7 @@ fn who_releases_wakes() {
 }
 
 #[test]
-fn who_gives_a_permit_back_wakes() {
+fn dropping_a_permit_wakes_a_waiter() {
     wakes(
         || BoundedSemaphore::new(1),
         |semaphore| {
@@ -105,12 +105,12 @@ fn who_gives_a_permit_back_wakes() {
 }
 
 #[test]
-fn who_sets_wakes() {
+fn setting_an_event_wakes_a_waiter() {
     wakes(Event::new, |event| Box::new(|| event.set()), Event::wait);
 }
 
 #[test]
-fn who_notifies_wakes() {
+fn notifying_a_condition_wakes_a_waiter() {
     wakes(
         Condition::new,
         |condition| Box::new(|| condition.notify_one()),
@@ -119,7 +119,7 @@ fn who_notifies_wakes() {
 }
 
 #[test]
-fn who_arrives_last_wakes() {
+fn completing_a_barrier_wakes_a_waiter() {
     wakes(
         || Barrier::new(2),
         |barrier| Box::new(|| assert!(barrier.wait().unwrap().is_leader())),

@@ -7,10 +7,12 @@ mod seccomp;
 
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use multiproc_process::{Process, active_children};
+use multiproc_shm::RECHECK;
+use rustix::process::{Pid, Signal, kill_process};
 
 pub use seccomp::refuse_call;
 
@@ -112,16 +114,60 @@ pub fn is_running(pid: u32) -> bool {
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
 }
 
+/// Calls `condition` for three recheck intervals, in which waiters would notice a death. Returns
+/// `true` if it returned `true` each time.
+pub fn stays(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + 3 * RECHECK;
+    while Instant::now() < end {
+        if !condition() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
 /// Returns `true` if all threads of a process sleep in the kernel (on a futex, a pipe or a timer).
 #[must_use]
 pub fn is_asleep(pid: u32) -> bool {
+    are_all_threads(pid, " S")
+}
+
+/// Returns `true` if all threads of a process are in this state of proc_pid_stat(5).
+fn are_all_threads(pid: u32, state: &str) -> bool {
     let Ok(mut threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.all(|thread| {
         // "ID (NAME) STATE …", where the name may contain any characters.
         thread
             .and_then(|thread| fs::read_to_string(thread.path().join("stat")))
-            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")))
+            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(state)))
     })
+}
+
+/// A process that is stopped (SIGSTOP). Dropping this continues it.
+#[derive(Debug)]
+#[must_use = "the process continues as soon as this is dropped"]
+pub struct Stopped(Pid);
+
+impl Stopped {
+    /// Stops a process, and waits until all of its threads are stopped.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such process.
+    pub fn new(pid: u32) -> Self {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(raw, Signal::STOP).expect("the process exists");
+        until(|| are_all_threads(pid, " T"));
+        Self(raw)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // This fails if the process was killed.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
 
 /// Returns the signals that each thread of this process blocks: its name, a space, and the set as a

@@ -1,4 +1,4 @@
-//! Detached tasks without receipts: their completions are counted.
+//! Detached tasks without receipts, whose completions are counted.
 
 use std::mem;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,24 +8,24 @@ use multiproc_shm::members::{MemberId, Members};
 use super::Inner;
 use crate::engine::slot::Slot;
 
-/// The tasks that a process has detached without receipts, by any of its handles of a queue.
+/// The tasks that a process has detached without receipts, through any of its handles of a queue.
 ///
-/// Nobody can tell which of them a call of `task_done` is about. So calls are counted, and the tasks
-/// are completed together once there was one for each: if the process dies before, all of them are
-/// delivered again.
+/// A call of `task_done` does not name a task. So the calls are counted, and the tasks are
+/// completed together once there was one call for each. If the process dies before that, all of
+/// them are delivered again.
 struct Detached {
-    /// Whose they are. A forked child has a copy of this, but is another member.
+    /// The member that has them. A forked child has a copy of this value, but is another member.
     member: MemberId,
     tasks: Mutex<Counted>,
-    /// Those of a child that was forked from this process: a lock of its own, since a thread that
-    /// the child does not have may have held the other one.
+    /// The tasks of a child that was forked from this process. They have a lock of their own,
+    /// because a thread that the child does not have may have held the other one.
     of_child: OnceLock<Box<Self>>,
 }
 
 #[derive(Default)]
 struct Counted {
     slots: Vec<Slot>,
-    /// How many calls of `task_done` there were: fewer than there are slots.
+    /// The number of calls of `task_done`, which is less than the number of slots.
     done: usize,
 }
 
@@ -59,7 +59,7 @@ impl<T> Inner<T> {
         });
     }
 
-    /// Counts a call of `task_done`. False: it is one too many.
+    /// Counts a call of `task_done`. Returns `false` if there were more calls than tasks.
     pub(crate) fn detached_done(&self) -> bool {
         let slots = self.with_detached(|counted| {
             let left = counted.slots.len().checked_sub(counted.done + 1)?;

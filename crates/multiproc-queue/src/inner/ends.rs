@@ -1,4 +1,9 @@
-//! The end of a queue, and of one of its sides; and waiting for it with poll(2).
+//! Detecting the end of a queue and of its sides, and waiting for a queue with poll(2).
+//!
+//! Only the kernel knows whether the other end of the lane is still open, since a handle may be in
+//! flight. The check is a system call. It is made after a handle of the other side was closed (a
+//! counter in shared memory), before a process waits, and every
+//! `PUTS_PER_CHECK` puts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,10 +20,10 @@ use crate::fd_lane;
 use crate::memory::Store;
 
 impl<T> Inner<T> {
-    /// Puts no more through this handle.
+    /// Ends putting through this handle.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        // Dropping the last one wakes others.
+        // Dropping the last reference wakes the other side.
         drop(self.producer.swap(None));
     }
 
@@ -26,19 +31,21 @@ impl<T> Inner<T> {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Ends the queue for everybody.
+    /// Ends the queue for all processes.
     pub(crate) fn shut_down(&self, drain: bool) {
         self.store.region.control().shut_down(drain);
-        // Wakes those who wait with poll(2), on both sides. What lies in the lane can still be read.
+        // Wakes the processes that wait with poll(2), on both sides. Packets in the lane can still
+        // be received.
         if let Some(end) = self.producer_end().as_ref().or(self.consumer.as_ref()) {
             end.shut_down();
         }
         self.discard(PATIENCE);
     }
 
-    /// If nobody gets the queued items any more, releases them: their memory, and their descriptors if
-    /// this handle could get. The process that shuts the queue down calls this. In case it has no
-    /// consumers' end, or is killed before, every operation that finds the queue closed does, too.
+    /// Releases the queued items if no process can get them any more: their memory, and their
+    /// descriptors if this handle can get. The process that shuts the queue down calls this. Since
+    /// that process may have no consumers' end, or may be killed before, every operation that finds
+    /// the queue closed calls it as well.
     #[cold]
     pub(crate) fn discard(&self, patience: Duration) {
         let ring = self.ring();
@@ -49,25 +56,25 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Closes the descriptors in the lane of a queue that is shut down and has nothing left to get.
+    /// Closes the descriptors in the lane of a queue that is shut down and has no items left.
     pub(super) fn drain_lane(&self) {
         if let Some(end) = &self.consumer {
-            // From here on nobody can send, so the drain comes to an end.
+            // From here on no process can send, so the drain ends.
             end.shut_down();
             end.drain(Deadline::NEVER);
         }
     }
 
-    /// Items that no consumer is left for do not count.
+    /// Discards the items if no consumer is left, so that they are not counted.
     pub(super) fn discard_unreachable(&self) {
         if self.consumer.is_none() && self.gettable_len() > 0 {
-            // If none is left, this discards them.
+            // If no consumer is left, this discards the items.
             let _ = self.check_consumers(true);
         }
     }
 
-    /// Whether anybody is left who could get. Asks only if something has changed since, or it is
-    /// `time` to.
+    /// Returns an error if no consumer is left. Asks the kernel only if a consumer was closed since
+    /// the last check, or if it is `time` for a check.
     #[inline]
     pub(super) fn check_consumers(&self, time: bool) -> Result<(), EngineError> {
         let closed = self.store.region.control().config.closed_consumers.load(Ordering::Relaxed);
@@ -79,7 +86,7 @@ impl<T> Inner<T> {
     fn poll_consumers(&self, closed: u32) -> Result<(), EngineError> {
         let is_hung_up =
             self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up());
-        // In this order: a shutdown hangs the lane up as well, and may leave consumers something.
+        // The order matters: a shutdown closes the lane as well, but may leave items for consumers.
         if self.store.region.control().is_shut_down() {
             self.discard(MOMENT);
             return Err(EngineError::Closed);
@@ -93,7 +100,8 @@ impl<T> Inner<T> {
         Ok(())
     }
 
-    /// Whether anything can come any more, when nothing was there.
+    /// Called when the queue is empty: returns an error if no item can be put or come back any
+    /// more.
     pub(crate) fn check_producers(
         &self,
         ring: &Ring<'_, Store>,
@@ -101,7 +109,7 @@ impl<T> Inner<T> {
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<(), EngineError> {
         match self.check_puts(ring, poll, deadline) {
-            // In this order: what was got since is in work.
+            // The order matters: an item that was got since then is in progress.
             Err(EngineError::Closed | EngineError::Disconnected) if self.may_tasks_come_back() => {
                 Ok(())
             }
@@ -109,7 +117,7 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Whether anything can be put any more, or is there.
+    /// Returns an error if the queue is empty and no item can be put any more.
     fn check_puts(
         &self,
         ring: &Ring<'_, Store>,
@@ -127,13 +135,14 @@ impl<T> Inner<T> {
     #[cold]
     fn poll_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), EngineError> {
         let Some(end) = &self.consumer else { return Ok(()) };
-        // Whoever has both ends is a producer. The look at the lane comes first: what was put before
-        // its end is seen by the look at the length.
+        // A handle with both ends is a producer itself. The lane is checked before the length, so
+        // that items that were put before the lane was closed are seen.
         if self.is_closed() && end.is_hung_up() && ring.len() == 0 {
             return Err(EngineError::Disconnected);
         }
         if end.has_packets() {
-            // If it is empty, they belong to nothing: a producer was killed, or a doorbell was rung.
+            // If the queue is empty, the packets belong to no item: a producer was killed, or the
+            // doorbell was rung.
             let _ = ring.while_empty(|| end.drain(Deadline::after(MOMENT)));
         }
         ring.trim_if_idle();
@@ -143,24 +152,24 @@ impl<T> Inner<T> {
     }
 
     pub(crate) fn watch_consumer<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
-        // A lane that is hung up is always ready, though tasks may still come back: they are looked
-        // for now and then.
+        // A lane whose other end is closed is always ready, although tasks may still come back.
+        // Those are found by the recheck.
         let may_hang_up = self.store.tasks.is_some();
         if let Some(end) = self.consumer.as_ref().filter(|end| !(may_hang_up && end.is_hung_up())) {
             add(end.as_fd());
         }
     }
 
-    /// Whether `get` would not wait. If it would, a packet will lie in the lane as soon as that is
-    /// over, or the lane be hung up.
+    /// Returns `true` if `get` would not wait. Otherwise, as soon as it would not, a packet arrives
+    /// in the lane or the lane is closed.
     pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
         let ring = self.ring();
         self.reclaim();
         if self.len() > 0 {
             return Ok(true);
         }
-        // Takes what lies in the lane away, if it belongs to nothing. Only then comes the doorbell, and
-        // then the last look.
+        // First removes packets that belong to no item. Only then requests the doorbell, and then
+        // checks once more.
         let is_over = |result: Result<(), EngineError>| {
             result.is_err_and(|error| error != EngineError::Stalled)
         };
@@ -172,7 +181,7 @@ impl<T> Inner<T> {
         Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
     }
 
-    /// Wakes who waits with poll(2), if anybody wants to be.
+    /// Wakes a process that waits with poll(2), if one has requested it.
     #[inline]
     pub(crate) fn ring_doorbell(&self) {
         if self.store.region.control().must_ring_doorbell()

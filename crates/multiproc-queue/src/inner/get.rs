@@ -15,11 +15,11 @@ use crate::error::{Corrupted, GetError, GetManyError, GetTimeoutError, OsError, 
 use crate::fd_lane::IncomingFds;
 use crate::scratch::ScratchBuffer;
 
-/// Why no item was got.
+/// The reason why no item was got.
 pub(crate) enum GetFailure {
     NotNow,
     Stalled,
-    /// In a box, because it is large and seldom.
+    /// Boxed, because it is large and rare.
     For(Box<GetError>),
 }
 
@@ -78,7 +78,7 @@ impl From<GetFailure> for GetTimeoutError {
 }
 
 impl<T> Inner<T> {
-    /// Gets items into a sink, one at least, and the descriptors of an item that comes alone.
+    /// Gets at least one item into a sink. Returns the descriptors of an item that comes alone.
     #[inline]
     fn get_items(&self, sink: &mut impl Sink, until: Wait) -> Result<Vec<OwnedFd>, GetFailure> {
         let ring = self.ring();
@@ -96,7 +96,7 @@ impl<T> Inner<T> {
             }
         };
         if result == Err(EngineError::Closed) {
-            // There may still be packets in the lane that belong to no item.
+            // The lane may still contain packets that belong to no item.
             self.drain_lane();
             self.discard(MOMENT);
         }
@@ -106,8 +106,8 @@ impl<T> Inner<T> {
 }
 
 impl<T: DeserializeOwned> Inner<T> {
-    /// Gets the bytes of an item, and decodes them. (The error is made in place: to turn one kind of
-    /// result into another would move the item.)
+    /// Gets the bytes of an item and decodes them. The error is created in place, because
+    /// converting one kind of result into another would move the item.
     #[inline]
     pub(crate) fn get<E>(&self, wait: Wait) -> Result<T, E>
     where
@@ -120,7 +120,7 @@ impl<T: DeserializeOwned> Inner<T> {
         }
     }
 
-    /// Gets up to `max` items, waiting for the first one.
+    /// Gets up to `max` items, and waits for the first one.
     pub(crate) fn get_many(&self, max: usize, wait: Wait) -> Result<Vec<T>, GetManyError<T>> {
         match self.get_batch(max, wait) {
             (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
@@ -128,8 +128,8 @@ impl<T: DeserializeOwned> Inner<T> {
         }
     }
 
-    /// Gets up to `max` items, at least one. An item that cannot be decoded is an error, which comes
-    /// with the others.
+    /// Gets at least one and up to `max` items. If some cannot be decoded, the first error is
+    /// returned with the others.
     fn get_batch(&self, max: usize, until: Wait) -> (Vec<T>, Result<(), GetFailure>) {
         let mut items = Vec::new();
         if max == 0 {
@@ -160,7 +160,7 @@ impl<T: DeserializeOwned> Inner<T> {
     }
 }
 
-/// Several items, one after the other.
+/// A sink for several items, one after the other.
 struct Batch<'a> {
     buffer: &'a mut Vec<u8>,
     ends: Vec<usize>,

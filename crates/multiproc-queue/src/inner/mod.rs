@@ -1,4 +1,4 @@
-//! What all handles of a queue are made of: the region, the ends of the lane, and the calls between
+//! What all handles of a queue share: the region, the ends of the lane, and the conversion between
 //! values and bytes.
 
 mod detached;
@@ -26,40 +26,42 @@ use crate::engine::ring::Ring;
 use crate::fd_lane::{self, End, Role};
 use crate::memory::{Store, TaskLimits};
 
-/// How long `try_put` and `try_get` wait for one another's lock. It is held for less than a
-/// microsecond by whoever runs, so after this long its holder is stopped.
+/// The maximum time that `try_put` and `try_get` wait for a lock of the ring. A running process
+/// holds it for less than a microsecond, so after this time its owner is stopped.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The same for one who waits for many things, and not long for any of them.
+/// The same for a caller that waits for several things, and only briefly for each.
 pub(crate) const MOMENT: Duration = Duration::from_millis(10);
 
-/// So many items are put or got under one lock, at most,
+/// The maximum number of items per critical section.
 const BATCH: usize = 128;
 
-/// and about so many bytes.
+/// The number of bytes after which a critical section takes no more items.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// See the module's text. It is public because the handles dereference to it: see the module `put_value`.
+/// See the module's documentation. It is public because the handles dereference to it: see the
+/// module `put_value`.
 pub struct Inner<T> {
     pub(crate) store: Store,
-    /// None: this handle does not put (any more).
+    /// `None` if this handle does not put, or was closed.
     ///
-    /// No mutex: a thread that held one at a fork(2) would hold it forever in the child.
+    /// This is not a mutex: if a thread held one during a fork(2), it would stay locked in the
+    /// child.
     producer: ArcSwapOption<End>,
-    /// Whether there is none, for a look without the mutex.
+    /// Whether `producer` is `None`. Reading this is cheaper.
     is_closed: AtomicBool,
-    /// None: this handle does not get.
+    /// `None` if this handle does not get.
     pub(crate) consumer: Option<Arc<End>>,
-    /// The number of closed handles on the other side, when last looked.
+    /// The number of closed handles of the other side at the last check.
     closed_consumers: AtomicU32,
     closed_producers: AtomicU32,
-    /// What it has seen of tasks.
+    /// What this handle last saw of the tasks.
     pub(crate) hints: Hints,
-    /// When it was last looked for tasks of the dead, in ms.
+    /// The time of the last search for tasks of dead members, in ms.
     pub(crate) reclaimed_at: AtomicU64,
-    /// How many items were put, for a look now and then.
+    /// The number of items that were put, for periodic checks. Updates may be lost.
     puts: AtomicU32,
-    /// Whether the type was found to be one whose items can be got.
+    /// Whether the type was checked: its items can be got.
     pub(crate) is_type_checked: AtomicBool,
     put_pace: Pace,
     get_pace: Pace,
@@ -70,7 +72,7 @@ pub struct Inner<T> {
 /// How long an operation waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wait {
-    /// Not at all, if there is nothing to do.
+    /// Not at all.
     Now,
     Deadline(Deadline),
 }
@@ -87,7 +89,7 @@ impl Wait {
     }
 }
 
-/// For an operation that waits without a deadline and has not been told why it failed.
+/// Panics. For an operation without a deadline that failed without a reason, which cannot happen.
 #[cold]
 pub(crate) fn only_a_deadline_gives_up() -> ! {
     unreachable!("only a deadline gives up")
@@ -116,7 +118,7 @@ impl<T> Inner<T> {
     ) -> Self {
         let config = &store.region.control().config;
         config.fences.join();
-        // One less, so that the first call looks.
+        // One less, so that the first call checks.
         let before = |closed: &AtomicU32| closed.load(Ordering::Relaxed).wrapping_sub(1).into();
         let closed_consumers = before(&config.closed_consumers);
         let closed_producers = before(&config.closed_producers);
@@ -138,7 +140,8 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Another handle of the same queue; with the ends that are asked for, if this one has them.
+    /// Returns another handle of the same queue. It has those of the requested ends that this one
+    /// has.
     pub(crate) fn handle<U>(&self, puts: bool, gets: bool) -> Inner<U> {
         let producer = self.producer_end().filter(|_| puts);
         let consumer = self.consumer.clone().filter(|_| gets);
@@ -149,7 +152,7 @@ impl<T> Inner<T> {
         self.producer.load_full()
     }
 
-    /// The queue, as this process sees it.
+    /// Returns the rings as this process sees them.
     #[inline]
     pub(crate) fn ring(&self) -> Ring<'_, Store> {
         Ring {
@@ -162,7 +165,7 @@ impl<T> Inner<T> {
         }
     }
 
-    /// How many items can be got.
+    /// Returns the number of items that can be got.
     pub(crate) fn len(&self) -> usize {
         self.discard_unreachable();
         self.gettable_len()
@@ -175,7 +178,8 @@ impl<T> Inner<T> {
         }
     }
 
-    /// How many take a place of the queue's capacity: tasks that have come back do not.
+    /// Returns the number of items that count towards the capacity. Tasks that were put back do
+    /// not.
     pub(crate) fn items(&self) -> usize {
         self.discard_unreachable();
         self.ring_len()

@@ -16,15 +16,15 @@ use crate::fd_lane::{MAX_DESCRIPTORS, OutgoingFds};
 use crate::memory::LARGEST_TASK;
 use crate::scratch::ScratchBuffer;
 
-/// After so many puts, one looks whether any consumer is left. (Those who close are noticed at once;
-/// those who are killed, so.)
+/// The number of puts after which a producer checks whether a consumer is left. (Closed consumers
+/// are noticed at once, killed ones by this check.)
 const PUTS_PER_CHECK: u32 = 1024;
 
-/// Why an item was not put.
+/// The reason why an item was not put.
 pub(crate) enum PutFailure {
     NotNow,
     Stalled,
-    /// In a box, because it is large and seldom.
+    /// Boxed, because it is large and rare.
     For(Box<Reason>),
 }
 
@@ -83,7 +83,7 @@ impl<T> From<(T, PutFailure)> for PutTimeoutError<T> {
 }
 
 impl<T> Inner<T> {
-    /// Puts what is encoded, and says how many items.
+    /// Puts encoded items. Returns how many were put, and why not all.
     #[inline]
     fn put_items(
         &self,
@@ -105,7 +105,7 @@ impl<T> Inner<T> {
             },
             Wait::Deadline(deadline) => {
                 let check = |poll| {
-                    // A first part may have been put, and the rest waits until it is got.
+                    // Some items may have been put, and the others wait until those are got.
                     self.ring_doorbell();
                     self.check_consumers(poll == Poll::CheckLiveness)
                 };
@@ -117,19 +117,19 @@ impl<T> Inner<T> {
             self.ring_doorbell();
         }
         if let Err(PutFailure::For(_)) = &result {
-            // If it is the end of the queue, items may have to be discarded.
+            // If the queue has ended, items may have to be discarded.
             let _ = self.check_consumers(true);
         }
         (count, result)
     }
 
-    /// What every put of so many items begins with.
+    /// Begins a put of this many items: checks that the handle is open and that a consumer is left.
     #[inline]
     fn begin_put(&self, items: usize) -> Result<(), Reason> {
         if self.is_closed() {
             return Err(Reason::Closed);
         }
-        // A lost count does not matter.
+        // Concurrent updates may be lost, which only delays the check.
         let before = self.puts.load(Ordering::Relaxed);
         let puts = before.wrapping_add(u32::try_from(items).unwrap_or(PUTS_PER_CHECK));
         self.puts.store(puts, Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl<T> Inner<T> {
 }
 
 impl<T: Serialize> Inner<T> {
-    /// Encodes an item, and puts it.
+    /// Encodes an item and puts it.
     #[inline]
     pub(crate) fn put_item(&self, item: &T, until: Wait) -> Result<(), PutFailure> {
         self.begin_put(1)?;
@@ -155,7 +155,7 @@ impl<T: Serialize> Inner<T> {
         }
     }
 
-    /// Puts the only one of the items, with its handles. They count as sent only if it is put.
+    /// Puts a single item with its handles. They count as sent only if it is put.
     #[cold]
     fn put_with(
         &self,
@@ -182,7 +182,7 @@ impl<T: Serialize> Inner<T> {
         result
     }
 
-    /// Puts as many of the items, from the first on, as is possible; says how many, and why not more.
+    /// Puts the items in order. Returns how many were put, and why not all.
     pub(crate) fn put_batch(&self, batch: &[T], until: Wait) -> (usize, Result<(), PutFailure>) {
         let mut done = 0;
         while done < batch.len() {
@@ -195,7 +195,7 @@ impl<T: Serialize> Inner<T> {
         (done, Ok(()))
     }
 
-    /// The same for the first few, which are encoded together.
+    /// Puts the first few items, encoded together.
     fn put_some(&self, batch: &[T], until: Wait) -> (usize, Result<(), PutFailure>) {
         if let Err(reason) = self.begin_put(batch.len()) {
             return (0, Err(reason.into()));
@@ -206,7 +206,7 @@ impl<T: Serialize> Inner<T> {
         for item in batch {
             match self.encode(item, buffer) {
                 Ok(None) => {}
-                // One with handles goes alone; and one that fails is an error only when it is
+                // An item with handles is put alone. An item that fails is an error only if it is
                 // the first.
                 Ok(Some(handles)) if ends.is_empty() => {
                     let items = Items { bytes: buffer, start: 0, ends: &[buffer.len()] };
@@ -224,7 +224,7 @@ impl<T: Serialize> Inner<T> {
         self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
     }
 
-    /// Appends the bytes of an item.
+    /// Appends the encoded item to the buffer.
     #[inline]
     fn encode(&self, item: &T, buffer: &mut Vec<u8>) -> Result<Option<Handles>, Reason> {
         let before = buffer.len();

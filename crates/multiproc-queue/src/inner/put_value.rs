@@ -55,8 +55,8 @@ impl<T: Deserialize<'static>> Inner<T> {
 
 /// The methods of the handles that put, for types that are not known to implement `Deserialize`.
 ///
-/// The handles dereference to this type. A call ends here where their own methods do not apply, which
-/// require `Deserialize` and check the type.
+/// The handles dereference to this type. A call ends here where their own methods do not apply,
+/// which require `Deserialize` and check the type.
 #[doc(hidden)]
 impl<T: Serialize> Inner<T> {
     #[inline]

@@ -21,7 +21,7 @@ use crate::memory::Store;
 use crate::scratch::ScratchBuffer;
 use crate::task::Task;
 
-/// Tells the threads of this process apart.
+/// Returns a number that identifies the thread within this process.
 fn this_thread() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     thread_local! {
@@ -34,7 +34,7 @@ fn this_thread() -> u64 {
 }
 
 impl<T> Inner<T> {
-    /// The queue's tasks, as this process sees them.
+    /// Returns the queue's tasks as this process sees them.
     #[inline]
     pub(crate) fn work(&self) -> Work<'_, Store> {
         Work {
@@ -45,13 +45,13 @@ impl<T> Inner<T> {
         }
     }
 
-    /// How many tasks can be got.
+    /// Returns the number of tasks that can be got.
     pub(crate) fn tasks_len(&self) -> usize {
         self.work().len()
     }
 
-    /// Whether there will be tasks to get although none is left to be put: what others have may come
-    /// back.
+    /// Returns `true` if tasks may still become available although none can be put: those in
+    /// progress elsewhere may come back.
     pub(crate) fn may_tasks_come_back(&self) -> bool {
         let work = self.work();
         self.store.tasks.is_some()
@@ -59,7 +59,7 @@ impl<T> Inner<T> {
             && work.tasks().may_come_back(this_thread())
     }
 
-    /// Puts the tasks of the dead back, if this is a queue of tasks.
+    /// Puts the tasks of dead members back, if this is a joinable queue.
     pub(crate) fn reclaim(&self) {
         if self.store.tasks.is_some() {
             self.work().reclaim(Deadline::after(MOMENT));
@@ -68,8 +68,8 @@ impl<T> Inner<T> {
 
     /// Takes the next task.
     ///
-    /// The caller has counted the reference that the task keeps: an atomic instruction just behind
-    /// the queue's lock would wait for all that was written under it.
+    /// The caller has already counted the reference that the task keeps. An atomic instruction
+    /// right after the queue's lock would wait for all stores that were made under it.
     #[inline]
     pub(crate) fn get_task<E: From<GetFailure>>(self: Arc<Self>, wait: Wait) -> Result<Task<T>, E>
     where
@@ -104,7 +104,7 @@ impl<T> Inner<T> {
                 deadline
             }
         };
-        // Who always finds something looks for the dead, too.
+        // A consumer that always finds a task must search for those of dead members as well.
         let poll = if self.is_time_to_reclaim() { Poll::CheckLiveness } else { Poll::Retry };
         if poll == Poll::Retry && work.take_fresh(getting, deadline).map_err(GetFailure::from)? {
             return Ok(());
@@ -121,7 +121,7 @@ impl<T> Inner<T> {
         deadline: Deadline,
         poll: Poll,
     ) -> Result<(), GetFailure> {
-        // A task that is there needs no look for dead members.
+        // An available task requires no search for dead members.
         if matches!((until, poll), (Wait::Now, Poll::Retry)) {
             work.take(getting, poll, deadline)?;
             if getting.task.is_some() {
@@ -151,7 +151,7 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Whether a recheck interval has passed since this was last so.
+    /// Returns `true` if a recheck interval has passed since the last time it returned `true`.
     #[inline]
     fn is_time_to_reclaim(&self) -> bool {
         let now = millis(fd_lane::now());
@@ -163,7 +163,7 @@ impl<T> Inner<T> {
         is_time
     }
 
-    /// How many tasks are not done: exact at one moment during the call.
+    /// Returns the number of tasks that are not done. It is exact at one moment during the call.
     pub(crate) fn unfinished(&self) -> usize {
         self.work().unfinished()
     }
@@ -181,7 +181,7 @@ impl<T> Inner<T> {
         Ok(())
     }
 
-    /// This process does not finish a task, which goes back.
+    /// Puts a task back that this process does not complete.
     pub(crate) fn put_task_back(&self, slot: Slot) {
         self.work().nack(slot);
         self.ring_doorbell();
@@ -199,7 +199,7 @@ impl<T> Inner<T> {
         self.work().tasks().dead()
     }
 
-    /// Gives the memory of finished tasks back, in pieces: others may want the lock.
+    /// Releases the memory of completed tasks, in pieces, since other processes may want the lock.
     pub(crate) fn trim_tasks(&self, ring: &Ring<'_, Store>) {
         let work = self.work();
         let now = fd_lane::now();
@@ -220,11 +220,11 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Discards the tasks that nobody gets any more, and gives their memory back. Those in work, and
-    /// dead letters, stay as long as a process is left that can use them.
+    /// Discards the tasks that no process can get any more, and releases their memory. Tasks in
+    /// progress and dead letters are kept while a process exists that can use them.
     pub(crate) fn discard_tasks(&self, ring: &Ring<'_, Store>) {
         if self.store.tasks.is_some() {
-            // Those of dead workers come back first.
+            // First puts those of dead workers back.
             self.reclaim();
             self.work().tasks().discard(ring.control.is_orphaned());
             self.trim_all_tasks(ring);

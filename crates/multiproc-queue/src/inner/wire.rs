@@ -1,4 +1,4 @@
-//! How a handle travels to another process.
+//! How a handle is sent to another process.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::engine::control::Control;
 use crate::fd_lane::{End, Role};
 use crate::memory::Store;
 
-/// How a handle travels.
+/// A handle as it is encoded.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     region: Region<Control>,
@@ -36,8 +36,8 @@ impl<T> Inner<T> {
         wire.serialize(serializer)
     }
 
-    /// `is_right` says whether a handle that can put, can get, of a joinable queue, is one of the right
-    /// kind.
+    /// Returns an error unless `is_right`, called with whether the handle can put, can get, and is
+    /// of a joinable queue.
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
         expected: &str,

@@ -1,17 +1,19 @@
 //! The bounded semaphore: permits, each with an owner.
 //!
-//! A permit is a word: 0 is free, else it holds the [`MemberId`] of its owner.
+//! A permit is a word: 0 if it is free, otherwise the [`MemberId`] of its owner.
 //!
 //! # Invariants
 //!
-//! 1. A permit changes hands by one compare-exchange: a death at any instruction leaves it free, or
-//!    owned by the dead, whom others find out about.
-//! 2. Whoever waits looks, at each recheck, for permits of the dead, and takes one of those as if it
-//!    were free.
+//! 1. The owner of a permit changes by one compare-exchange. So a death at any instruction leaves
+//!    it free, or owned by a dead member.
+//! 2. A waiter checks for permits of dead members at each recheck, and takes them as if they were
+//!    free.
 //!
 //! # Orderings
 //!
-//! As a lock's: taking acquires, giving back releases.
+//! Those of a lock: acquiring a permit is `Acquire`, returning it is `Release`.
+//!
+//! Waiters sleep on an [`EventCount`].
 
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use multiproc_shm::primitives::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
 
-/// What all share beside the permits themselves.
+/// What is shared beside the words of the permits.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PermitsControl {
@@ -36,44 +38,44 @@ pub struct PermitsControl {
 #[cfg(not(loom))]
 multiproc_shm::placed!(PermitsControl { waiters });
 
-/// The permits, as one member sees them.
+/// A view of the permits.
 #[derive(Debug, Clone, Copy)]
 pub struct Permits<'a> {
-    /// Where those wait who found none.
+    /// The waiters.
     pub control: &'a PermitsControl,
-    /// One word each.
+    /// One word for each permit.
     pub words: &'a [AtomicU32],
 }
 
 impl Permits<'_> {
-    /// How many are free at this moment.
+    /// Returns the number of free permits.
     #[must_use]
     pub fn available(&self) -> usize {
         self.words.iter().filter(|word| word.load(Ordering::Relaxed) == FREE).count()
     }
 
-    /// How many are free, or owned by the dead.
+    /// Returns the number of permits that are free or owned by dead members.
     #[must_use]
     pub fn available_after_deaths(&self, members: &impl Members) -> usize {
         self.words.iter().filter(|word| !is_owned(word.load(Ordering::Relaxed), members)).count()
     }
 
-    /// Takes a free permit, or else one of the dead; gives its index.
+    /// Acquires a permit that is free or owned by a dead member, and returns its index.
     ///
     /// # Errors
     ///
-    /// If all are owned by the living.
+    /// Returns [`Busy`] if living members own all permits.
     #[inline]
     pub fn try_acquire(&self, members: &impl Members) -> Result<usize, Busy> {
         self.take_free(members.me()).or_else(|| self.take_of_dead(members)).ok_or(Busy)
     }
 
-    /// Takes a permit, waiting for one.
+    /// Acquires a permit, and waits for one. Each `recheck`, it checks for dead owners.
     ///
     /// # Errors
     ///
-    /// If all are owned by living members until the deadline; or earlier, if the members can no longer
-    /// be asked whether they are alive (see [`Members::is_cut_off`]).
+    /// Returns [`Busy`] if living members own all permits until the deadline. It does so earlier if
+    /// it can no longer be determined which members are alive (see [`Members::is_cut_off`]).
     #[inline]
     pub fn acquire(
         &self,
@@ -123,7 +125,7 @@ impl Permits<'_> {
         })
     }
 
-    /// Returns a permit, if `me` owns it; else does nothing.
+    /// Releases a permit, if `me` owns it. Otherwise it does nothing.
     #[inline]
     pub fn release(&self, me: MemberId, index: usize) {
         if let Some(word) = self.words.get(index)
@@ -138,11 +140,11 @@ impl Permits<'_> {
         self.control.waiters.notify(1, full_fence_after_rmw());
     }
 
-    /// Frees the permits of whoever had `slot`: called before the slot gets a new user.
+    /// Frees the permits of former users of `slot`. It is called before the slot gets a new user.
     pub fn release_slot(&self, slot: usize) {
         for word in self.words {
             let owner = word.load(Ordering::Relaxed);
-            // If it has changed, somebody has taken it over just now.
+            // If the word has changed, another member has just taken the permit over.
             if is_of_slot(owner, slot) && change(word, owner, FREE) {
                 self.notify();
             }
@@ -151,7 +153,7 @@ impl Permits<'_> {
 }
 
 impl PermitsControl {
-    /// Where those sleep who wait.
+    /// Returns what waiters sleep on.
     #[must_use]
     pub fn waiters(&self) -> &EventCount {
         &self.waiters
