@@ -220,7 +220,7 @@ impl Server {
     /// Accepts a client.
     fn accept(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        let added = listener.try_accept().and_then(|connection| {
+        let added = listener.accept_without_hello(Some(Duration::ZERO)).and_then(|connection| {
             if self.clients.len() >= self.limits.clients as usize {
                 let verdict = protocol::answer(Verdict::TooMany(self.limits.clients));
                 // A client that does not read the verdict is dropped without it.
@@ -244,7 +244,7 @@ impl Server {
         });
         match added {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
             // There is no descriptor for it. It keeps waiting, so epoll would report it at once.
             Err(_) => {
                 self.pause = Some(Instant::now() + PAUSE);

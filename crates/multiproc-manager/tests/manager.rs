@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use multiproc_manager::{Manager, ManagerError, ObjectKind};
-use multiproc_pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
+use multiproc_pipe::{
+    Address, Connection, Listener, Sender, connect_without_hello, duplex, simplex,
+};
 use multiproc_process::{Child, Process, active_children};
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
@@ -595,7 +597,7 @@ fn other_protocol_version_is_reported() {
     let address = format!("@multiproc-test-version-{}", process::id());
     let listener = Listener::bind(&address).unwrap();
     let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
-    let client = listener.accept::<(), ()>().unwrap();
+    let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(b"mp-mngr\0\x63\0\0\0\x09\x09\x09\x09!").unwrap();
     let error = connects.join().unwrap();
@@ -611,7 +613,7 @@ fn other_server_is_not_a_manager() {
     for answer in answers {
         let address = address.clone();
         let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
-        let client = listener.accept::<(), ()>().unwrap();
+        let client = listener.accept_without_hello::<(), ()>(None).unwrap();
         let mut socket = UnixStream::from(std::os::fd::OwnedFd::from(client));
         socket.write_all(answer).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();
@@ -624,7 +626,7 @@ fn other_server_is_not_a_manager() {
         let address = address.clone();
         move || Manager::connect(&*address).unwrap().list().unwrap_err()
     });
-    let client = listener.accept::<(), ()>().unwrap();
+    let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(b"mp-mngr\0\x02\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     client.recv_bytes().unwrap();
@@ -905,7 +907,8 @@ fn handle_can_be_used_by_many_threads() {
 fn requests_of_other_programs_are_checked() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
-    let client: Connection<(), ()> = connect(manager.address()).unwrap();
+    let client: Connection<(), ()> =
+        connect_without_hello(manager.address(), Duration::MAX).unwrap();
     client.send_bytes(b"mp-mngr\0\x02\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
