@@ -42,7 +42,9 @@ impl Link {
         })?;
         match protocol::verdict_of(&answer) {
             None => Err(ManagerError::NotAManager),
-            Some((VERSION, Some(Verdict::Welcome))) => Ok(Self(connection)),
+            Some((VERSION, Some(Verdict::Welcome))) => {
+                Ok(Self(connection.in_format(protocol::FORMAT)))
+            }
             Some((VERSION, Some(Verdict::TooMany(limit)))) => {
                 Err(ManagerError::TooManyClients(limit))
             }

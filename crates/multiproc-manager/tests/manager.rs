@@ -64,7 +64,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 }
 
 /// The version of the protocol between a manager and its clients.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Returns the first message of a client.
 fn greeting(version: u32) -> Vec<u8> {
@@ -591,7 +591,7 @@ fn other_protocol_version_is_reported() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     // Its version, and the reason.
-    assert_eq!(answer, frame(b"mp-mngr\0\x02\0\0\0\x01\0\0\0\0\0\0\0"));
+    assert_eq!(answer, frame(b"mp-mngr\0\x03\0\0\0\x01\0\0\0\0\0\0\0"));
 
     // The other way round: a manager of another version, whatever else it sends.
     let address = format!("@multiproc-test-version-{}", process::id());
@@ -628,7 +628,7 @@ fn other_server_is_not_a_manager() {
     });
     let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
-    client.send_bytes(b"mp-mngr\0\x02\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x03\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(&[0xee; 100]).unwrap();
     let error = connects.join().unwrap();
@@ -909,13 +909,13 @@ fn requests_of_other_programs_are_checked() {
     let manager = Manager::start().unwrap();
     let client: Connection<(), ()> =
         connect_without_hello(manager.address(), Duration::MAX).unwrap();
-    client.send_bytes(b"mp-mngr\0\x02\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x03\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
-    client.send_bytes(b"\0\x04Open\x01\n\x02\x04Lock\0\0").unwrap();
-    assert_eq!(client.recv_bytes().unwrap(), b"\x03\x07Refused\0\x0bInvalidName");
+    client.send_bytes(b"\0\x01\n\x02\0\0").unwrap();
+    assert_eq!(client.recv_bytes().unwrap(), b"\x03\0");
     // A lock with a valid name is opened.
-    client.send_bytes(b"\0\x04Open\x01x\x02\x04Lock\0\0").unwrap();
+    client.send_bytes(b"\0\x01x\x02\0\0").unwrap();
     assert_eq!(client.recv_bytes().unwrap()[0], 0);
     assert_eq!(manager.list().unwrap()[0].name, "x");
 }
