@@ -221,7 +221,7 @@ fn queued_descriptors_are_closed_with_the_queue() {
     drop(queue);
     assert!(receiver.recv().unwrap_err().is_disconnected());
 
-    // So it does with the last one who could get.
+    // So it does with the last handle that could get.
     let queue = Queue::bounded(2).unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
     drop(queue);

@@ -1,4 +1,4 @@
-//! A process that writes what it likes, into the queue's memory and into its lane.
+//! A hostile process writes into the queue's memory and into its lane.
 
 mod common;
 
@@ -20,7 +20,7 @@ use common::{CONTROL, HOT, SOON, TABLE, memory, parts, within};
 
 multiproc::enable_in_tests!();
 
-/// Where the blocks of a queue of 1 MiB are.
+/// The offset of the blocks of a queue of 1 MiB.
 const BLOCKS: u64 = TABLE + 4096;
 const BLOCK: u64 = 65_536;
 
@@ -56,7 +56,7 @@ fn a_forged_capacity_is_refused_by_who_comes_and_ignored_by_who_is_there() {
     assert!(text.contains("got one of Some(2) items in 0 bytes"), "{text}");
 }
 
-/// Two items in the overflow ring, behind one that fills the hot ring.
+/// Returns a queue with two items in the overflow ring, behind one that fills the hot ring.
 fn with_overflow() -> Queue<Item> {
     let queue = Queue::builder().max_bytes(1 << 20).build().unwrap();
     (0..3).for_each(|n| queue.put((n, Bytes(vec![7; 200_000]), None)).unwrap());
@@ -72,7 +72,7 @@ fn a_forged_table_is_corrupted() {
     memory.read_exact_at(&mut first, TABLE).unwrap();
     memory.write_all_at(&u32::MAX.to_le_bytes(), TABLE).unwrap();
     assert!(matches!(queue.get(), Err(GetError::Corrupted(_))));
-    // One that is there, and in which another frame lies.
+    // An existing block, which contains another frame.
     memory.write_all_at(&4u32.to_le_bytes(), TABLE).unwrap();
     assert!(matches!(queue.get(), Err(GetError::Corrupted(_))));
     memory.write_all_at(&first, TABLE).unwrap();
@@ -86,7 +86,7 @@ fn forged_packets_give_nobody_what_is_not_his() {
     let queue = Queue::<Item>::bounded(20).unwrap();
     let (_, producers, consumers, _) = parts(&queue);
     let (producers, consumers) = (producers.unwrap().0, consumers.unwrap().0);
-    // Older ones, bells, and what is none.
+    // Older packets, doorbells, and invalid packets.
     for bytes in [&[0; 4][..], &[], &[1], &[0; 100], &u32::MAX.to_le_bytes()] {
         for _ in 0..5 {
             send(&producers, bytes, SendFlags::DONTWAIT).unwrap();
@@ -98,7 +98,8 @@ fn forged_packets_give_nobody_what_is_not_his() {
     let first = queue.get().unwrap();
     assert!(first.0 == 1 && first.2.is_some());
     assert_eq!(queue.get().unwrap().0, 2);
-    // A newer one is in the way: the item has no descriptor, which is an error; and then all is well.
+    // A newer packet is in the way: the item has no descriptor, which is an error. The following
+    // items are correct.
     let newer = 5u32.to_le_bytes();
     send(&producers, &newer, SendFlags::DONTWAIT).unwrap();
     queue.put((3, Bytes(vec![]), Some(null()))).unwrap();
@@ -111,7 +112,7 @@ fn forged_packets_give_nobody_what_is_not_his() {
     assert!(queue.get().unwrap().2.is_some());
 }
 
-/// A packet that says it is an item's.
+/// Sends a packet with the tag of an item.
 fn forge(lane: &OwnedFd, tag: u32, descriptors: usize) {
     let file = null();
     let files = vec![file.0.as_fd(); descriptors];
@@ -122,7 +123,8 @@ fn forge(lane: &OwnedFd, tag: u32, descriptors: usize) {
     sendmsg(lane, &[IoSlice::new(&bytes)], &mut control, SendFlags::DONTWAIT).unwrap();
 }
 
-/// The right tag, and more or fewer descriptors than the item has: none is kept that no item has.
+/// The right tag, with more or fewer descriptors than the item has: none is kept that belongs to no
+/// item.
 #[test]
 fn forged_descriptors_are_closed() {
     alone(|()| {
@@ -141,12 +143,12 @@ fn forged_descriptors_are_closed() {
     });
 }
 
-/// Anything anywhere: in the control block, in frames, in the table, in the lane.
+/// Writes random bytes anywhere: in the control block, in frames, in the table, in the lane.
 fn scribble(random: &mut fastrand::Rng, memory: &File, lane: &[OwnedFd; 2]) {
     let mut bytes = [0; 8];
     random.fill(&mut bytes);
     if random.bool() {
-        // Small numbers are more often nearly right.
+        // Small numbers are more often almost valid.
         bytes[1 + random.usize(..3)..].fill(0);
     }
     let bytes = &bytes[..random.usize(1..=8)];
@@ -173,7 +175,7 @@ fn scribble(random: &mut fastrand::Rng, memory: &File, lane: &[OwnedFd; 2]) {
     memory.write_all_at(bytes, at).unwrap();
 }
 
-/// The most memory that this process has ever had, in KiB.
+/// Returns the peak memory of this process, in KiB.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -183,7 +185,7 @@ fn peak() -> u64 {
 #[test]
 fn scribbling_gives_errors_and_nothing_else() {
     const MOMENT: Duration = Duration::from_millis(2);
-    /// A hundred times as long as it takes, and more.
+    /// More than a hundred times as long as it takes.
     const LONG: Duration = Duration::from_secs(10);
     let _dog = watchdog();
     let seed = fastrand::u64(..);
@@ -236,8 +238,7 @@ fn scribbling_gives_errors_and_nothing_else() {
     child.unwrap().join().unwrap();
 }
 
-/// Positions that are far beyond the blocks that were taken: no blocks are taken round and round to get
-/// there.
+/// Positions far beyond the blocks in use: no blocks are reused in a loop to reach them.
 #[test]
 fn forged_positions_take_no_time() {
     let _dog = watchdog();
@@ -257,7 +258,7 @@ fn forged_positions_take_no_time() {
     assert!(matches!(error, PutError::Corrupted(..)), "{error}");
 }
 
-/// The owner of each side's lock, as it stands in shared memory.
+/// Returns the owner of each side's lock in shared memory.
 fn lock_owners(memory: &File) -> [u32; 2] {
     [CONTROL, CONTROL + 256].map(|at| {
         let mut owner = [0; 4];
@@ -266,7 +267,7 @@ fn lock_owners(memory: &File) -> [u32; 2] {
     })
 }
 
-/// Numbers that overflow if they are added to, or that no member writes at all, in every word of the
+/// Numbers that overflow when something is added, or that no member writes, in every word of the
 /// control block, one word at a time.
 #[test]
 fn extreme_numbers_in_each_word_are_errors_and_leave_no_lock_held() {

@@ -1,5 +1,5 @@
-//! Death at every named point of a task's life. Run by `cargo xtask faults`, which compiles the
-//! points in.
+//! Death at every failpoint of a task's life. Run by `cargo xtask faults`, which compiles the
+//! failpoints in.
 #![cfg(multiproc_faults)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +17,10 @@ multiproc::enable_in_tests!();
 
 const KILLED: JoinError = JoinError::Signaled(9, false);
 
-/// The bound of the promise.
+/// The guaranteed bound.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A number, and perhaps a file.
+/// A number, and optionally a file.
 type Item = (u32, Option<Descriptor>);
 
 fn item(n: u32, has_file: bool) -> Item {
@@ -34,7 +34,8 @@ fn within_recovery<R>(action: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A process that takes tasks, ends each or puts each back, and dies at the `visit`th of `point`.
+/// Runs a process that takes tasks, ends each or puts each back, and dies at the `visit`th pass of
+/// `point`.
 fn doomed_worker(jobs: &JoinableQueue<Item>, point: &str, visit: u32, puts_back: bool) {
     type Args = (JoinableQueue<Item>, String, u32, bool);
     let work = |(jobs, point, visit, puts_back): Args| -> () {
@@ -49,7 +50,7 @@ fn doomed_worker(jobs: &JoinableQueue<Item>, point: &str, visit: u32, puts_back:
     assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
 }
 
-/// A process that is killed while it has one task.
+/// Kills a process that has one task.
 fn killed_with_a_task(jobs: &JoinableQueue<Item>) {
     let take = |(jobs, parent): (JoinableQueue<Item>, Connection<(), ()>)| {
         let _task = jobs.get().unwrap();
@@ -63,7 +64,7 @@ fn killed_with_a_task(jobs: &JoinableQueue<Item>) {
     child.wait();
 }
 
-/// Does what is left, until somebody who joins is satisfied: which items came, at which attempt.
+/// Does the remaining tasks until a joiner returns. Returns the items, and the attempt of each.
 fn do_the_rest(jobs: &JoinableQueue<Item>, has_file: bool) -> BTreeMap<u32, u32> {
     thread::scope(|scope| {
         let joiner = scope.spawn(|| jobs.join().unwrap());
@@ -82,7 +83,7 @@ fn do_the_rest(jobs: &JoinableQueue<Item>, has_file: bool) -> BTreeMap<u32, u32>
     })
 }
 
-/// Whether a worker that dies there has taken its task, and ended it.
+/// Returns whether a worker that dies at `point` has taken its task, and completed it.
 fn has(point: &str) -> (bool, bool) {
     let is_done = point == "task.done";
     let is_taken = ["get.committed", "get.unlocked", "get.removed", "task.doing"].contains(&point);
@@ -103,7 +104,7 @@ fn faults_at_each_point_of_a_first_delivery() {
             let (was_taken, was_done) = has(point);
             assert_eq!(jobs.unfinished(), if was_done { 1 } else { 2 }, "{point}");
             assert_eq!(jobs.len(), if was_taken { 1 } else { 2 }, "{point}");
-            // Its files have gone with the worker.
+            // Its files were lost with the worker.
             let is_dead = has_file && was_taken && !was_done;
             let attempt = if was_taken { 2 } else { 1 };
             let mut expected = BTreeMap::from([(2, 1)]);
@@ -122,7 +123,7 @@ fn faults_at_each_point_of_a_first_delivery() {
     }
 }
 
-/// The same of three tasks that have come back.
+/// The same with three tasks that came back.
 #[test]
 fn faults_at_each_point_of_a_redelivery() {
     for point in ["task.seized", "task.doing", "task.done"] {
@@ -143,14 +144,14 @@ fn faults_at_each_point_of_a_redelivery() {
     }
 }
 
-/// A worker dies while it puts a task back; and one dies while it puts a dead one's back: the hint
-/// that there is one is lost, and the task is not.
+/// A worker dies while it puts its own task back, or that of a dead worker. The hint that there is
+/// a task is lost, but not the task.
 #[test]
 fn faults_while_a_task_goes_back() {
     for has_file in [false, true] {
         let _dog = watchdog();
         let jobs = JoinableQueue::bounded(4).unwrap();
-        // This handle knows that there is nothing.
+        // This handle has seen that there is no task.
         assert!(jobs.try_get().unwrap_err().is_empty());
         for point in ["task.returning", "task.given_up"] {
             if has_file && point == "task.returning" {
@@ -166,7 +167,7 @@ fn faults_while_a_task_goes_back() {
         }
 
         for point in ["task.reclaiming", "task.returning", "task.given_up", "task.seized"] {
-            // Those with files become dead letters at once.
+            // Tasks with files become dead letters at once.
             if has_file && ["task.returning", "task.seized"].contains(&point) {
                 continue;
             }
@@ -182,7 +183,7 @@ fn faults_while_a_task_goes_back() {
     }
 }
 
-/// Who joins sleeps while a worker dies at each point, and another one does the rest.
+/// A joiner sleeps while a worker dies at each failpoint, and another worker does the rest.
 #[test]
 fn faults_one_who_joins_outlives_workers() {
     for &point in GET_POINTS.iter().chain(TAKING).chain(&["event_count.about_to_wake"]) {
@@ -198,7 +199,7 @@ fn faults_one_who_joins_outlives_workers() {
     }
 }
 
-/// Who looks at a dead letter dies: it is one as before.
+/// A process that examines a dead letter dies: it is a dead letter as before.
 #[test]
 fn faults_who_looks_at_a_dead_letter_dies() {
     let _dog = watchdog();
@@ -213,7 +214,7 @@ fn faults_who_looks_at_a_dead_letter_dies() {
     assert_eq!(child.join().unwrap_err(), KILLED);
     let letters = within_recovery(|| {
         loop {
-            // Whoever waits for a task notices.
+            // A process that waits for a task notices.
             let _ = jobs.try_get();
             let letters = jobs.dead_letters().unwrap();
             if !letters.is_empty() {
@@ -224,8 +225,8 @@ fn faults_who_looks_at_a_dead_letter_dies() {
     assert_eq!(letters[0].item().map(|item| item.0), Some(7));
 }
 
-/// Who puts a dead letter again dies on the way: it is a task again, and another process joins only
-/// when that is done.
+/// A process dies while it puts a dead letter back into the queue: it is a task again, and a join
+/// by another process includes it.
 #[test]
 fn faults_a_dead_letter_put_again_by_a_killed_process_is_a_task() {
     for point in ["task.returning", "task.given_up"] {
@@ -245,7 +246,7 @@ fn faults_a_dead_letter_put_again_by_a_killed_process_is_a_task() {
     }
 }
 
-/// No memory for a task: an error, and the task stays in the queue.
+/// No memory for a task is an error, and the task stays in the queue.
 #[test]
 fn faults_no_memory_for_a_task() {
     let _dog = watchdog();
@@ -261,7 +262,7 @@ fn faults_no_memory_for_a_task() {
     jobs.join().unwrap();
 }
 
-/// The list of points is what the code has, in any order.
+/// The list of failpoints matches the code, in any order.
 #[test]
 fn faults_the_list_of_tasks_is_complete() {
     let _dog = watchdog();
@@ -279,9 +280,9 @@ fn faults_the_list_of_tasks_is_complete() {
     assert_eq!(reached, TASK_POINTS.iter().copied().collect());
 }
 
-/// Four workers are killed at random points, and others started, while tasks flow, for a second, or
-/// as long as the environment says: each task is done; and what is done more than once was
-/// delivered more than once.
+/// Four workers are killed at random failpoints, and others started, while tasks flow, for one
+/// second or as long as the environment says. Each task is done, and tasks that are done more than
+/// once were delivered more than once.
 #[test]
 fn faults_soak_of_tasks() {
     let seconds = env::var("MULTIPROC_SOAK_SECONDS").map_or(1, |text| text.parse().unwrap());
@@ -300,7 +301,7 @@ fn faults_soak_of_tasks() {
 
 fn random_kills(random: &mut fastrand::Rng) {
     const TASKS: u32 = 20_000;
-    // One watchdog each, so that a long soak is not a hang.
+    // One watchdog for each, so that a long soak does not count as a hang.
     let _dog = watchdog();
     let jobs: JoinableQueue<u32> =
         JoinableQueue::builder().capacity(64).max_attempts(1000).build().unwrap();
@@ -322,7 +323,7 @@ fn random_kills(random: &mut fastrand::Rng) {
     let points: Vec<_> = TASK_POINTS.iter().chain(GET_POINTS).copied().collect();
     let start_worker = |random: &mut fastrand::Rng| {
         let point = points[random.usize(..points.len())].to_owned();
-        // Some tasks alone go back.
+        // Only some tasks are put back.
         let seldom = ["task.reclaiming", "task.returning", "task.given_up", "task.seized"];
         let is_seldom = seldom.contains(&&*point);
         let visit = random.u32(1..if is_seldom { 5 } else { 500 });
