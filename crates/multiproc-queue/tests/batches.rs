@@ -123,7 +123,7 @@ fn batches_of_many_producers_are_got_once_by_many_consumers() {
 }
 
 #[test]
-fn an_iterator_that_panics_leaves_the_queue_as_it_was() {
+fn panicking_iterator_leaves_the_queue_usable() {
     let _dog = watchdog();
     let queue = Queue::bounded(1000).unwrap();
     // The iterator knows its length, so it is put in steps of 128.

@@ -44,7 +44,7 @@ fn file(len: usize) -> File {
 /// The memory of large items is released when they are got, but the number of the region's
 /// descriptor belongs to a file of the program.
 #[test]
-fn file_of_the_program_gets_no_holes() {
+fn reused_region_descriptor_leaves_the_new_file_intact() {
     const LEN: usize = 40 << 20;
     alone(|()| {
         let queue = Queue::<Vec<u64>>::unbounded().unwrap();
@@ -53,7 +53,7 @@ fn file_of_the_program_gets_no_holes() {
         }
         let file = file(LEN);
         for number in descriptors_of("memfd:multiproc:") {
-            // SAFETY: the number is that of the program's file from now on.
+            // SAFETY: from here on, the number belongs to the program's file.
             assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } >= 0);
         }
         while let Ok(item) = queue.try_get() {
@@ -70,7 +70,7 @@ fn file_of_the_program_gets_no_holes() {
 /// The numbers of the lane belong to a socket of the program, whose other end is closed. The socket
 /// is neither taken for the end of all consumers, nor read from.
 #[test]
-fn socket_of_the_program_is_not_taken_for_the_lane() {
+fn reused_lane_descriptors_are_not_taken_for_the_lane() {
     alone(|()| {
         let sockets = || descriptors_of("socket:");
         let before = sockets();
@@ -86,7 +86,7 @@ fn socket_of_the_program_is_not_taken_for_the_lane() {
         send(&other, b"mine", SendFlags::empty()).unwrap();
         drop(other);
         for number in lane {
-            // SAFETY: the number is that of the program's socket from now on.
+            // SAFETY: from here on, the number belongs to the program's socket.
             assert!(unsafe { libc::dup2(ours.as_raw_fd(), number) } >= 0);
         }
         let (producer, consumer) = (queue.producer(), queue.consumer());
@@ -108,7 +108,7 @@ fn socket_of_the_program_is_not_taken_for_the_lane() {
 
 /// Queued items can be got. An item that needs more memory is refused with the reason.
 #[test]
-fn queue_without_its_descriptors_says_so() {
+fn queue_with_closed_descriptors_reports_the_cause() {
     let _dog = watchdog();
     let run = |()| {
         let queue = Queue::<Vec<u64>>::unbounded().unwrap();
@@ -116,7 +116,7 @@ fn queue_without_its_descriptors_says_so() {
         let ours = [descriptors_of("memfd:multiproc:"), descriptors_of("socket:")].concat();
         for number in ours {
             if number > 2 {
-                // SAFETY: closes a descriptor of the library, on purpose.
+                // SAFETY: closes a descriptor of the library, which is the purpose of this test.
                 unsafe { libc::close(number) };
             }
         }
@@ -133,7 +133,7 @@ fn queue_without_its_descriptors_says_so() {
 /// In a process with closed standard descriptors, neither a queue nor the descriptors in its items
 /// take their numbers.
 #[test]
-fn queue_keeps_its_descriptors_above_the_standard_ones() {
+fn queue_descriptors_avoid_the_standard_numbers() {
     let _dog = watchdog();
     let life = |queue: Queue<Option<Descriptor>>| -> bool {
         for number in 0..3 {

@@ -1,8 +1,8 @@
-//! Random sequences of operations, by several processes of which some are killed, on the queue and
-//! on a simple model of it. Both must return the same results.
+//! Runs random sequences of operations, by several processes of which some are killed, on the queue
+//! and on a simple model of it, and compares the results.
 //!
-//! There are 2,000 sequences, or 100,000 if `MULTIPROC_SOAK_SECONDS` is set. A failure names the
-//! seed of its sequence. `MULTIPROC_SEED` begins with that one, and `MULTIPROC_TRACE` prints each
+//! There are 2,000 sequences, or 100,000 if `MULTIPROC_SOAK_SECONDS` is set. A failure prints the
+//! seed of its sequence. `MULTIPROC_SEED` starts with that seed, and `MULTIPROC_TRACE` prints each
 //! operation.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +20,7 @@ multiproc::enable_in_tests!();
 /// An item: a number, bytes, and optionally a descriptor.
 type Item = ([u8; 4], Bytes, Option<Receiver<u32>>);
 
-/// The description from which an item is created, and with which it is compared.
+/// The description that an item is made from and compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Plan {
     number: u32,
@@ -39,7 +39,7 @@ impl Plan {
         (number, Bytes(vec![number[0]; self.length]), receiver)
     }
 
-    /// Describes an item that was got, after reading all of it.
+    /// Describes an item that was got, after checking its content.
     fn of((number, bytes, receiver): Item) -> Self {
         assert!(bytes.0.iter().all(|&byte| byte == number[0]));
         let number = u32::from_le_bytes(number);
@@ -77,7 +77,7 @@ enum Op {
     Adopt(u32, Box<Handle>),
     Give(u32),
     Drop(u32),
-    /// Creates the first handle from the second one: a clone, a producer, or a consumer.
+    /// Makes the first handle from the second: a clone, a producer or a consumer.
     Clone(u32, u32),
     Producer(u32, u32),
     Consumer(u32, u32),
@@ -87,7 +87,7 @@ enum Op {
     Get(u32, How, usize),
     Look(u32),
     IsReady(u32),
-    /// Repeats until it is killed.
+    /// Repeats the operation until the process is killed.
     PutOn(u32, u32),
     GetOn(u32),
     Clear,
@@ -112,7 +112,7 @@ enum Outcome {
 const MOMENT: Duration = Duration::from_micros(300);
 const OK: &str = "";
 
-/// Returns the name of an error's variant: the first word of its `Debug` output.
+/// Returns the name of the error's variant, the first word of its debug output.
 fn name(error: &impl fmt::Debug) -> String {
     format!("{error:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
 }
@@ -181,7 +181,7 @@ fn get(handle: &Handle, how: How, max: usize) -> Outcome {
     }
 }
 
-/// Calls the same method of any handle.
+/// Calls the same method of any kind of handle.
 macro_rules! any {
     ($handle:expr, $it:ident => $call:expr) => {
         match $handle {
@@ -192,7 +192,7 @@ macro_rules! any {
     };
 }
 
-/// Performs an operation with the handles of one process.
+/// Executes an operation with the handles of one process.
 fn act(handles: &mut BTreeMap<u32, Handle>, op: Op) -> Outcome {
     match op {
         Op::Adopt(id, handle) => drop(handles.insert(id, *handle)),
@@ -256,13 +256,13 @@ fn act(handles: &mut BTreeMap<u32, Handle>, op: Op) -> Outcome {
     Outcome::Done
 }
 
-/// Describes an item of a process that is going to be killed.
+/// Returns the item that a process puts until it is killed.
 fn burst(number: u32) -> Plan {
     let length = if number.is_multiple_of(5) { 40 } else { 3 };
     Plan { number, length, with_descriptor: number.is_multiple_of(4) }
 }
 
-/// Another process, which performs operations on request.
+/// Another process, which executes the operations it receives.
 struct Actor {
     child: Process,
     connection: Connection<Op, Outcome>,
@@ -286,7 +286,7 @@ impl Actor {
     }
 }
 
-/// The owner of a handle: this process, or an actor.
+/// The owner of a handle that belongs to this process rather than to an actor.
 const HERE: usize = 2;
 
 #[derive(Debug, Clone, Copy)]
@@ -294,27 +294,27 @@ struct Entry {
     owner: usize,
     puts: bool,
     gets: bool,
-    /// The kind of the handle when it was created. If neither is set, it was a consumer.
+    /// The kind of the handle when it was made.
     is_producer: bool,
     is_both: bool,
 }
 
-/// The model of the queue.
+/// The expected state of the queue.
 struct Model {
     items: VecDeque<Plan>,
     capacity: Option<usize>,
     max_bytes: usize,
     shutdown: Option<Shutdown>,
     handles: BTreeMap<u32, Entry>,
-    /// Whether the last process that could get was killed.
+    /// Whether the last consumer was killed.
     was_killed: bool,
-    /// Whether a producer has found that no consumer is left. Then all other processes know.
+    /// Whether a producer has found that no consumer is left. From then on all other handles know.
     is_orphaned: bool,
-    /// The size of an item without bytes: without and with a descriptor.
+    /// The size of an item without its bytes: without and with a descriptor.
     bare: [usize; 2],
 }
 
-/// Returns the number of bytes that an item takes in addition to its own.
+/// Returns the size of an item without its bytes.
 fn bare(with_descriptor: bool) -> usize {
     let queue = Queue::builder().max_bytes(1).build().unwrap();
     let plan = Plan { number: 0, length: 0, with_descriptor };
@@ -330,7 +330,7 @@ const fn frame(size: usize) -> usize {
 
 impl Model {
     fn size(&self, plan: Plan) -> usize {
-        // A larger length is encoded in more bytes.
+        // The encoding of a longer length takes more bytes.
         let length = match plan.length {
             0..253 => 0,
             253..65_536 => 2,
@@ -348,7 +348,7 @@ impl Model {
             && bytes <= frame(self.max_bytes)
     }
 
-    /// Returns the possible results of a put. They determine what it puts.
+    /// Returns the results that a put may have. The items that it puts follow from the result.
     fn put_may_say(&self, entry: Entry, how: How, plan: Plan) -> Vec<&'static str> {
         let is_too_large = self.size(plan) > self.max_bytes;
         let plain = match (is_too_large, self.has_room(&[plan]), how) {
@@ -362,7 +362,7 @@ impl Model {
         } else if self.shutdown.is_some() {
             if is_too_large { vec!["Closed", "TooLarge"] } else { vec!["Closed"] }
         } else if !entry.gets && !self.handles.values().any(|entry| entry.gets) {
-            // A killed process is not noticed at once while there is room.
+            // A killed consumer is not noticed at once as long as there is room.
             match plain {
                 OK if self.is_orphaned => vec!["Disconnected"],
                 OK | "TooLarge" if self.was_killed => vec![plain, "Disconnected"],
@@ -373,7 +373,7 @@ impl Model {
         }
     }
 
-    /// Returns the result of a get that gets nothing, or `None` if it gets an item.
+    /// Returns the result of a get that gets no item, or `None` if it gets one.
     fn get_says(&self, how: How) -> Option<&'static str> {
         if self.shutdown == Some(Shutdown::Now) {
             return Some("Closed");
@@ -394,7 +394,7 @@ impl Model {
         })
     }
 
-    /// Removes handles, and records which side ends with them.
+    /// Removes handles, and records whether the last consumer was among them.
     fn without(&mut self, is_gone: impl Fn(u32, &Entry) -> bool, by_kill: bool) {
         let gets = |model: &Self| model.handles.values().any(|entry| entry.gets);
         let before = gets(self);
@@ -408,14 +408,15 @@ impl Model {
         if self.shutdown == Some(Shutdown::Now) { 0 } else { self.items.len() }
     }
 
-    /// Records the length that a handle returned. If no consumer is left, a producer has checked
-    /// for one, unless it was closed or the queue was shut down. Then the items are discarded.
+    /// Updates the model from the length that a handle reported. If no consumer is left, a producer
+    /// has noticed that, unless it was closed or the queue was shut down, and the items are
+    /// discarded.
     fn notice_length(&mut self, id: u32, len: usize) {
         let can_look = self.handles[&id].puts && self.shutdown.is_none();
         if self.handles.values().any(|entry| entry.gets) || !(can_look || len == 0) {
             return;
         }
-        // It checks only if there are items.
+        // The check is made only if there are items.
         self.is_orphaned |= can_look && !self.items.is_empty();
         self.items.clear();
     }
@@ -484,7 +485,7 @@ impl Stage {
                 35..65 if !entry.is_producer => self.get(random, &mut model, id, how),
                 0..65 => {}
                 65..72 => {
-                    // Another handle, or one with fewer abilities.
+                    // A clone, or a handle with fewer rights.
                     let (op, entry) = match random.u32(..3) {
                         1 if entry.is_both => (
                             Op::Producer(next_id, id),
@@ -504,7 +505,7 @@ impl Stage {
                     let Outcome::Given(handle) = self.act(owner, Op::Give(id)) else {
                         panic!("not given")
                     };
-                    // The sender has released it only with the next answer.
+                    // The giver keeps its handle open until its next answer.
                     self.act(owner, Op::Nothing);
                     let to = random.usize(..=HERE);
                     self.act(to, Op::Adopt(id, handle));
@@ -586,7 +587,7 @@ impl Stage {
                 Plan { number: *next_number, length, with_descriptor: random.u32(..5) == 0 }
             })
             .collect();
-        // Calls that would wait indefinitely are left out.
+        // Operations that would block indefinitely are skipped.
         let waits = model.put_may_say(entry, How::Try, plans[0]).contains(&"Full");
         if (!matches!(how, How::Try | How::Timeout) && waits)
             || (count > 1 && !model.has_room(&plans))
@@ -602,13 +603,13 @@ impl Stage {
             may_say.contains(&&*said) || (said == "TooLarge" && may_say.contains(&OK)),
             "{what}"
         );
-        // All up to the first item that is too large, if there is one.
+        // All items up to the first one that is too large.
         let fits = |plan: &&Plan| model.size(**plan) <= model.max_bytes;
         let good = plans.iter().take_while(fits).count();
         match &*said {
             OK => assert_eq!((put, good), (count, count), "{what}"),
             "TooLarge" => assert_eq!(put, good, "{what}"),
-            // It may be noticed during the call.
+            // It may be noticed in the middle of the batch.
             "Disconnected" if may_say.len() > 1 => assert!(put <= good, "{what}"),
             _ => assert_eq!(put, 0, "{what}"),
         }
@@ -642,7 +643,7 @@ impl Stage {
         }
     }
 
-    /// Kills a process that puts or gets items one by one. The calls that have completed count.
+    /// Kills a process that puts or gets items one after the other. What it has completed is kept.
     fn kill_in_the_middle(
         &mut self,
         random: &mut fastrand::Rng,
@@ -672,8 +673,7 @@ impl Stage {
         let (&id, &Entry { owner, .. }) = model.handles.iter().next().unwrap();
         let Outcome::Look { len, .. } = self.act(owner, Op::Look(id)) else { panic!("no answer") };
         model.notice_length(id, len);
-        // If it was getting, the queue may have been empty, so that no check for consumers took
-        // place.
+        // If it got, the queue may have become empty, and then nothing checked for consumers.
         model.is_orphaned &= is_put;
         if model.is_orphaned {
             assert_eq!(len, 0);
@@ -690,7 +690,7 @@ impl Stage {
 }
 
 #[test]
-fn the_queue_is_what_the_model_is() {
+fn queue_behaves_as_the_model_under_random_operations() {
     let sequences = if env::var_os("MULTIPROC_SOAK_SECONDS").is_some() { 100_000 } else { 2_000 };
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
@@ -711,7 +711,7 @@ fn the_queue_is_what_the_model_is() {
     drop(dog);
 }
 
-/// Prints the seed when it is dropped.
+/// Prints the seed when it is dropped, which happens only on a panic.
 struct Told(u64);
 
 impl Drop for Told {

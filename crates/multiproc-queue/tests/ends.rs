@@ -90,7 +90,7 @@ fn disconnected_comes_after_the_remaining_items() {
 }
 
 #[test]
-fn a_killed_producer_is_the_end_within_a_second() {
+fn killed_producer_disconnects_consumers_within_a_second() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -117,7 +117,7 @@ fn a_killed_producer_is_the_end_within_a_second() {
 }
 
 #[test]
-fn what_a_killed_producer_put_comes_before_the_end() {
+fn items_of_a_killed_producer_arrive_before_the_disconnection() {
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();

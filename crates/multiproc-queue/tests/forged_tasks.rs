@@ -58,7 +58,7 @@ fn peak() -> u64 {
 
 /// There is a class of slots of 1 GiB each, but the queue has no task of that length.
 #[test]
-fn forged_length_of_a_task_takes_no_more_memory_than_a_task_can() {
+fn forged_task_length_allocates_at_most_a_whole_task() {
     const MAX: usize = 33 << 20;
     const LARGEST: u64 = 16_384 + 4096 + 2048 + 1024 + 256;
     let _dog = watchdog();
@@ -88,7 +88,7 @@ fn forged_length_of_a_task_takes_no_more_memory_than_a_task_can() {
 
 /// Another process turns the same slot into other dead letters, again and again.
 #[test]
-fn forged_dead_letters_are_no_more_than_there_are_slots() {
+fn forged_dead_letters_are_limited_by_the_number_of_slots() {
     let _dog = watchdog();
     let jobs = JoinableQueue::<u64>::builder().max_bytes(1000).max_attempts(1).build().unwrap();
     jobs.put(7).unwrap();
@@ -118,7 +118,7 @@ fn forged_dead_letters_are_no_more_than_there_are_slots() {
 
 /// Large letters are returned by several calls, each of them once.
 #[test]
-fn dead_letters_are_held_in_portions() {
+fn large_dead_letters_are_returned_over_several_calls() {
     const EACH: usize = 5 << 20;
     const ALL: usize = 20;
     let _dog = watchdog();

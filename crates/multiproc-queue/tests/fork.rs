@@ -1,4 +1,4 @@
-//! fork(2) after a queue was opened: the child is a member of its own.
+//! fork(2) after a queue was opened: the child becomes a member of its own.
 //!
 //! Opens `unsafe` for fork(2) and what goes with it.
 #![allow(unsafe_code)]
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process
 
 multiproc::enable_in_tests!();
 
-/// Runs `life` in a forked child, which ends without returning; and waits for its end.
+/// Runs `life` in a forked child, which exits without returning, and waits for its end.
 fn fork(life: impl FnOnce()) -> WaitStatus {
     // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is
     // made for it; it takes no lock that another thread may have held.
@@ -32,7 +32,7 @@ fn fork(life: impl FnOnce()) -> WaitStatus {
 /// Eight threads put and get continually while another one forks children that do the same: each
 /// item is got once.
 #[test]
-fn forks_beside_busy_threads_lose_no_item() {
+fn forks_during_concurrent_puts_lose_no_item() {
     const CHILDREN: u64 = 30;
     const EACH: u64 = 100;
     alone(|()| {
@@ -98,7 +98,7 @@ fn task_copied_into_a_child_has_no_effect() {
 
 /// Tasks that the parent has detached are not the child's, which counts its own.
 #[test]
-fn detached_tasks_are_counted_by_parent_and_child_apart() {
+fn detached_tasks_are_counted_per_process_after_a_fork() {
     let _dog = watchdog();
     let tasks = JoinableQueue::<u32>::unbounded().unwrap();
     tasks.put_many(0..3).unwrap();
@@ -122,7 +122,7 @@ fn detached_tasks_are_counted_by_parent_and_child_apart() {
 
 /// A task of a forked child comes back when the child dies, while its parent lives.
 #[test]
-fn task_of_a_killed_child_comes_back_to_its_parent() {
+fn task_of_a_killed_forked_child_is_redelivered() {
     let _dog = watchdog();
     let tasks = JoinableQueue::<u32>::unbounded().unwrap();
     tasks.put(7).unwrap();
@@ -139,7 +139,7 @@ fn task_of_a_killed_child_comes_back_to_its_parent() {
 /// A child dies with a lock of the queue, while its parent lives: the parent goes on.
 #[test]
 #[cfg(multiproc_faults)]
-fn lock_of_a_killed_child_is_taken_over_by_its_parent() {
+fn lock_of_a_killed_forked_child_is_recovered_by_its_parent() {
     for point in ["put.locked", "get.locked"] {
         let _dog = watchdog();
         let queue = Queue::<u32>::bounded(4).unwrap();

@@ -17,7 +17,7 @@ multiproc::enable_in_tests!();
 const RECOVERY: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_task_ends_or_goes_back() {
+fn task_is_completed_or_redelivered() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(10).unwrap();
     (0..3).for_each(|n| jobs.put(n).unwrap());
@@ -63,7 +63,7 @@ fn detached_task_is_done_later() {
 
 /// No call names its task, so they are done when all are.
 #[test]
-fn detached_tasks_are_completed_together() {
+fn detached_tasks_are_completed_when_all_are_counted() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..4).unwrap();
     let clone = jobs.clone();
@@ -112,7 +112,7 @@ fn receipt_completes_its_own_task_on_any_thread() {
 /// A receipt may be anywhere in the process, so it is not known whether this thread waits for
 /// itself.
 #[test]
-fn join_waits_for_receipts() {
+fn join_waits_for_unused_receipts() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put_many(0..2).unwrap();
@@ -165,13 +165,13 @@ fn unused_receipt_of_a_killed_process_puts_its_task_back() {
 }
 
 #[test]
-fn all_detached_tasks_come_back_unless_each_was_counted() {
+fn detached_tasks_of_a_killed_worker_are_redelivered_unless_all_counted() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     let again = killed_after_the_newer(&jobs, |(jobs, parent)| {
         let _a = jobs.get().unwrap().detach();
         let _b = jobs.get().unwrap().detach();
-        jobs.task_done().unwrap(); // B, but who can tell
+        jobs.task_done().unwrap(); // meant for B, which the queue cannot know
         parent.send(()).unwrap();
         let _ = parent.recv();
     });
@@ -194,7 +194,7 @@ fn join_by_a_thread_with_a_task_is_refused() {
 }
 
 #[test]
-fn the_tasks_of_a_dead_worker_are_done_by_others() {
+fn tasks_of_a_killed_worker_are_redelivered_to_others() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..10).unwrap();
@@ -220,7 +220,7 @@ fn the_tasks_of_a_dead_worker_are_done_by_others() {
 }
 
 #[test]
-fn join_waits_for_all() {
+fn join_waits_for_all_tasks() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(4).unwrap();
     let results = Queue::unbounded().unwrap();
@@ -244,7 +244,7 @@ fn join_waits_for_all() {
 }
 
 #[test]
-fn a_joiner_asleep_outlives_the_worker() {
+fn sleeping_joiner_survives_a_killed_worker() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(7).unwrap();
@@ -295,7 +295,7 @@ fn task_that_kills_its_workers_becomes_a_dead_letter() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].item(), letters[0].attempts()), (Some(&666), 3));
     assert_eq!(*letters[0].reason(), DeathReason::Attempts);
-    assert!(jobs.dead_letters().unwrap().is_empty(), "somebody looks at it");
+    assert!(jobs.dead_letters().unwrap().is_empty(), "another process holds it");
     drop(letters);
     let letter = jobs.dead_letters().unwrap().pop().unwrap();
     letter.put_again();

@@ -133,7 +133,7 @@ fn put_with_a_full_lane_waits_as_on_a_full_queue() {
     });
 }
 
-/// The same with another process that sleeps meanwhile.
+/// The same with another process that sleeps in the meantime.
 #[test]
 fn producer_that_waits_for_room_in_the_lane_is_woken() {
     let _dog = watchdog();
@@ -156,7 +156,7 @@ fn producer_that_waits_for_room_in_the_lane_is_woken() {
 /// An unprivileged user can have a limited number of descriptors in flight, in all queues together.
 /// A put beyond that waits until some are got, also from another queue. (Root has no such limit.)
 #[test]
-fn put_waits_where_too_many_descriptors_of_the_user_are_in_flight() {
+fn put_waits_while_the_user_has_too_many_descriptors_in_flight() {
     alone(|()| {
         let _dog = watchdog();
         let (queue, other) = (Queue::bounded(1000).unwrap(), Queue::bounded(10).unwrap());
@@ -221,7 +221,7 @@ fn queued_descriptors_are_closed_with_the_queue() {
     drop(queue);
     assert!(receiver.recv().unwrap_err().is_disconnected());
 
-    // So it does with the last handle that could get.
+    // The same happens when the last consumer is dropped.
     let queue = Queue::bounded(2).unwrap();
     let (producer, consumer) = (queue.producer(), queue.consumer());
     drop(queue);
@@ -328,7 +328,7 @@ fn descriptors_that_were_got_are_not_in_the_lane() {
 
 /// No process calls `get`: the shutdown itself closes the handles in discarded items.
 #[test]
-fn shutdown_now_closes_the_handles_in_discarded_items() {
+fn shutdown_now_closes_handles_in_discarded_items() {
     let _dog = watchdog();
     for after_drain in [false, true] {
         let queue = Queue::bounded(10).unwrap();
@@ -353,7 +353,7 @@ fn shutdown_now_closes_the_handles_in_discarded_items() {
 
 /// A server shuts the queue down, and joins a client that waits for its reply.
 #[test]
-fn client_of_a_queue_that_is_shut_down_now_is_told_that_no_reply_comes() {
+fn client_of_a_queue_shut_down_now_is_disconnected() {
     let _dog = watchdog();
     let client = |requests: Queue<Producer<u32>>| {
         let replies = Queue::bounded(1).unwrap();
@@ -372,7 +372,7 @@ fn client_of_a_queue_that_is_shut_down_now_is_told_that_no_reply_comes() {
 /// A producer cannot empty the lane. Consumers do when they find the queue closed, and waiting ones
 /// are woken for it.
 #[test]
-fn shutdown_now_by_a_producer_closes_handles_once_a_consumer_finds_it_closed() {
+fn shutdown_now_by_a_producer_closes_handles_at_the_next_consumer_call() {
     let _dog = watchdog();
     /// What a consumer does when it finds the queue closed.
     type Act = fn(&Consumer<Sender<u8>>);

@@ -196,7 +196,7 @@ fn items_without_a_consumer_are_discarded() {
             let producer = queue.producer();
             drop(queue);
             (0..64).for_each(|_| producer.put(Bytes(vec![1; MIB])).unwrap());
-            assert_eq!(producer.len(), 64, "somebody could get them");
+            assert_eq!(producer.len(), 64, "a consumer is left");
             if killed {
                 child.kill().unwrap();
             } else {
@@ -234,7 +234,7 @@ fn task_in_work_keeps_its_bytes_after_shutdown_now() {
 
 /// Tasks that came back are discarded as well: those of a live worker, and those of a dead one.
 #[test]
-fn returned_tasks_that_nobody_gets_release_their_memory() {
+fn returned_tasks_without_a_consumer_release_their_memory() {
     let _dog = watchdog();
     let item = || Bytes(vec![1; MIB - 100]);
     for by_end in [false, true] {
@@ -268,7 +268,7 @@ fn returned_tasks_that_nobody_gets_release_their_memory() {
 }
 
 #[test]
-fn items_larger_than_the_hot_ring() {
+fn items_larger_than_the_hot_ring_arrive() {
     let _dog = watchdog();
     let queue = Queue::<Bytes>::bounded(4).unwrap();
     for len in [256 << 10, (256 << 10) - 20, 65_536 - 19, 65_536, MIB, 10 * MIB, 100 * MIB] {
@@ -285,7 +285,7 @@ fn items_larger_than_the_hot_ring() {
 /// A process is killed while it puts or gets a large item: the others go on, and no partial item
 /// appears.
 #[test]
-fn large_items_are_all_or_nothing() {
+fn killed_process_leaves_no_partial_large_item() {
     let _dog = watchdog();
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
@@ -322,13 +322,13 @@ fn large_items_are_all_or_nothing() {
 }
 
 #[test]
-fn bytes_are_bounded() {
+fn max_bytes_bounds_the_queued_bytes() {
     let _dog = watchdog();
     let queue = Queue::<Bytes>::builder().max_bytes(10 * MIB).build().unwrap();
     assert_eq!((queue.capacity(), queue.max_bytes()), (None, 10 * MIB));
     let put = (0..).take_while(|_| queue.try_put(Bytes(vec![1; MIB])).is_ok()).count();
     assert_eq!(put, 9, "with their headers, ten are too many");
-    assert!(!queue.is_full(), "of items it takes any number");
+    assert!(!queue.is_full(), "the number of items is unlimited");
     assert!(queue.put_timeout(Bytes(vec![1; MIB]), Duration::from_millis(5)).is_err());
     // There is room for smaller items, until it is used up.
     let smaller = (0..).take_while(|_| queue.try_put(Bytes(vec![1; 1000])).is_ok()).count();
@@ -347,7 +347,7 @@ fn bytes_are_bounded() {
 }
 
 #[test]
-fn limits_of_the_builder() {
+fn builder_checks_max_bytes_and_keeps_the_name() {
     for bytes in [0, (1 << 40) + 1, usize::MAX] {
         let error = Queue::<u8>::builder().max_bytes(bytes).build().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
@@ -401,7 +401,7 @@ impl Drop for Group {
 
 /// The kernel kills a producer that uses too much memory. The items that it had put are queued.
 #[test]
-fn a_control_group_without_memory() {
+fn items_of_a_producer_killed_by_the_memory_limit_are_kept() {
     let _dog = watchdog();
     let Some(group) = Group::new(64 * MIB) else { return };
     let queue = Queue::<(u32, Bytes)>::unbounded().unwrap();

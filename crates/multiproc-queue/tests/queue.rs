@@ -118,7 +118,7 @@ fn item_of_another_type_is_an_error_and_the_next_one_is_got() {
     let numbers = Queue::bounded(5).unwrap();
     let texts: Queue<String> = retype(&numbers);
     numbers.put((9, b'x')).unwrap();
-    numbers.put((1u8, b'y')).unwrap(); // happens to be a string
+    numbers.put((1u8, b'y')).unwrap(); // the encoding of a string
     let GetError::Decode(error) = texts.get().unwrap_err() else { panic!() };
     assert_eq!(error.type_name(), "alloc::string::String");
     assert_eq!(texts.get().unwrap(), "y");
@@ -146,7 +146,7 @@ fn low_byte(n: u32) -> u8 {
 }
 
 #[test]
-fn order_is_kept_across_both_rings() {
+fn order_is_preserved_across_both_rings() {
     let _dog = watchdog();
     let queue = Queue::unbounded().unwrap();
     let seed = fastrand::u64(..);
@@ -224,7 +224,7 @@ fn each_item_of_many_producers_is_got_once_by_many_consumers() {
             }
             all.extend(got);
         }
-        assert_eq!(all.len(), 4 * EACH as usize, "each item came once");
+        assert_eq!(all.len(), 4 * EACH as usize, "each item arrived once");
         assert!(queue.is_empty());
     }
 }
@@ -253,7 +253,7 @@ fn items_of_all_sizes_are_got_unchanged() {
 }
 
 #[test]
-fn what_was_put_survives_its_producer() {
+fn items_of_a_killed_producer_are_kept() {
     let _dog = watchdog();
     let queue = Queue::bounded(1000).unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -339,7 +339,7 @@ fn queue_sent_to_a_process_is_the_same_queue() {
 }
 
 #[test]
-fn nothing_stays_behind() {
+fn dropped_queues_leak_nothing() {
     alone(|()| {
         let before = Census::take();
         for n in 0..1000 {

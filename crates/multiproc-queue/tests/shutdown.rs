@@ -147,7 +147,7 @@ fn number_of<T>(queue: &Queue<T>, pid: u32) -> [u8; 4] {
             return entry[..4].try_into().unwrap();
         }
     }
-    panic!("process {pid} is no member");
+    panic!("process {pid} is not a member");
 }
 
 /// A live process that never releases a lock of the queue, like one that was stopped inside a

@@ -47,7 +47,7 @@ fn join_by_several_waits_for_later_tasks_too() {
     };
     let joiners: Vec<_> = (0..3).map(|_| Process::spawn(join, jobs.clone()).unwrap()).collect();
     joiners.iter().for_each(|joiner| until(|| is_asleep(joiner.pid())));
-    // Each task puts the next one before it is done.
+    // The next task is put before the current one is completed.
     for n in (0..=3).rev() {
         let task = jobs.get().unwrap();
         assert_eq!(*task, n);
@@ -111,7 +111,7 @@ fn start(
 }
 
 #[test]
-fn unfinished_while_tasks_follow_each_other_is_never_zero() {
+fn unfinished_count_of_successive_tasks_is_never_zero() {
     let _dog = watchdog();
     let (jobs, ours, worker) = start(follow);
     for _ in 0..1000 {
@@ -124,7 +124,7 @@ fn unfinished_while_tasks_follow_each_other_is_never_zero() {
 }
 
 #[test]
-fn len_while_tasks_come_back_in_turn_is_never_zero() {
+fn length_during_redelivery_is_never_zero() {
     let _dog = watchdog();
     let (jobs, ours, worker) = start(alternate);
     for _ in 0..1000 {
@@ -137,7 +137,7 @@ fn len_while_tasks_come_back_in_turn_is_never_zero() {
 }
 
 #[test]
-fn join_while_tasks_follow_each_other_waits_for_the_last() {
+fn join_of_successive_tasks_waits_for_the_last() {
     let _dog = watchdog();
     for _ in 0..5 {
         let (jobs, ours, worker) = start(follow);
@@ -237,7 +237,7 @@ impl<'de> Deserialize<'de> for Nervous {
 }
 
 #[test]
-fn task_whose_deserialize_panics_is_a_dead_letter() {
+fn task_whose_deserialize_panics_becomes_a_dead_letter() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(Nervous).unwrap();
@@ -309,7 +309,7 @@ fn dead_letters_survive_the_process_that_examines_them() {
     assert_eq!(jobs.dead_letters_len(), 3);
     child.kill().unwrap();
     child.wait();
-    assert!(jobs.try_get().unwrap_err().is_empty(), "and notices the death");
+    assert!(jobs.try_get().unwrap_err().is_empty(), "this call notices the death");
     let letters = jobs.dead_letters().unwrap();
     let items: Vec<_> = letters.into_iter().map(|letter| letter.take().unwrap()).collect();
     assert_eq!(items, [0, 1, 2]);
@@ -319,7 +319,7 @@ fn dead_letters_survive_the_process_that_examines_them() {
 /// Some threads detach tasks, others count them as done, and others hold tasks in the same process.
 /// Each ends only its own.
 #[test]
-fn detached_tasks_are_done_by_any_thread() {
+fn detached_tasks_are_completed_by_any_thread() {
     const EACH: u32 = 2_000;
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
@@ -437,7 +437,7 @@ fn get_with_all_slots_in_use_is_too_many_tasks() {
 /// A worker had the maximum number of tasks, died or dropped them, and new ones are queued. The
 /// returned tasks are due after the new ones, but occupy all the slots that those need.
 #[test]
-fn tasks_that_came_back_are_taken_while_no_slot_is_free() {
+fn returned_tasks_are_delivered_while_no_slot_is_free() {
     const MOST: u32 = 16_384;
     for is_killed in [true, false] {
         let _dog = watchdog();
@@ -556,7 +556,7 @@ fn memory_of_large_tasks_is_released() {
         assert!(jobs.try_get().unwrap_err().is_empty());
         blocks(&jobs) < 8 * 2048
     });
-    assert!(*stays == large(), "what is in work keeps its memory");
+    assert!(*stays == large(), "a task in work keeps its memory");
 }
 
 #[test]
@@ -634,7 +634,7 @@ fn wait_reports_a_task_that_comes_back() {
     let task = jobs.get().unwrap();
     assert_eq!(task.attempt(), 5);
     task.task_done();
-    assert_eq!(wait([&jobs], None).unwrap(), [0], "at its end");
+    assert_eq!(wait([&jobs], None).unwrap(), [0], "an ended queue is ready");
     assert!(jobs.get().unwrap_err().is_closed());
 }
 

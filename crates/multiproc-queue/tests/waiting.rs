@@ -135,7 +135,7 @@ fn doorbell_taken_by_another_consumer_is_rung_again() {
         until(|| queue.is_empty());
     }
     assert!(waiter.join().unwrap().into_iter().eq(0..ROUNDS));
-    // By rechecks alone it would take a quarter of a second each.
+    // With rechecks alone, each round would take a quarter of a second.
     assert!(start.elapsed() < Duration::from_millis(100) * ROUNDS, "{:?}", start.elapsed());
 }
 
@@ -166,7 +166,7 @@ fn ended_queue_is_ready() {
         assert_eq!(wait([&consumer], None).unwrap(), [0]);
         format!("{:?}", consumer.try_get())
     };
-    // Dropped, and killed.
+    // The producer is dropped, or killed.
     for kill in [false, true] {
         let queue = Queue::bounded(2).unwrap();
         let waiter = Process::spawn(end, queue.consumer()).unwrap();
@@ -192,7 +192,7 @@ fn ended_queue_is_ready() {
             assert_eq!(wait([&consumer], None).unwrap(), [0]);
         });
     }
-    // Shut down.
+    // The queue is shut down.
     for how in [Shutdown::Drain, Shutdown::Now] {
         let queue = Queue::bounded(2).unwrap();
         let waiter = Process::spawn(end, queue.consumer()).unwrap();

@@ -7,11 +7,10 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicU8;
 
 use bytemuck::{Pod, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64};
 use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A table of values in shared memory, of fixed length. Python calls it `Array`; this one has no
 /// lock.

@@ -4,15 +4,14 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Broken;
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::barrier::{Barrier as RawBarrier, WaitOutcome};
-use multiproc_shm::primitives::{AtomicU32, Ordering};
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
 /// A barrier: each party waits until all parties have arrived. Then all of them continue, one of
 /// them as the leader, and the next round begins.

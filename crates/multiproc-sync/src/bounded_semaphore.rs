@@ -5,17 +5,16 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
-use multiproc_shm::members::{MemberId, Members};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
 /// A semaphore with a fixed number of permits, each of which has an owner: `acquire` takes one, and
 /// dropping the [`Permit`] releases it.

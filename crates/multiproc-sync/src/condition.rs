@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
@@ -14,9 +16,6 @@ use crate::methods::lock_methods;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
 /// A condition variable between processes, with its lock.
 ///

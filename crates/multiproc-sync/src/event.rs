@@ -4,14 +4,13 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::event::Event as RawEvent;
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
 /// A flag between processes, which they can wait for.
 ///

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::thread;
 
+use multiproc_shm::members::{MemberId, Members, Membership};
+use multiproc_shm::region::{Control, Region};
+
 use crate::raw::lock::{Acquired, Lock};
 use crate::robust::Robust;
-use multiproc_shm::members::Membership;
-use multiproc_shm::members::{MemberId, Members};
-use multiproc_shm::region::{Control, Region};
 
 /// A guard of a lock whose last holder may have died.
 pub trait Repair {

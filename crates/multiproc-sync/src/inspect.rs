@@ -1,7 +1,8 @@
 //! What a manager lists about an object that it has handed out.
 
-use crate::robust::Robust;
 use multiproc_shm::region::{Control, Region};
+
+use crate::robust::Robust;
 
 /// The users of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
@@ -13,9 +15,6 @@ use crate::inspect::{Inspect, Inspection};
 use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
-use multiproc_shm::placed;
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
 
 /// A mutual exclusion lock between processes and threads, without data of its own.
 ///

@@ -7,7 +7,9 @@ use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, failpoint, placed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
@@ -15,11 +17,6 @@ use crate::guard::{Held, Repair, debug_lock};
 use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
-use multiproc_shm::placed;
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-
-use multiproc_shm::failpoint;
 
 /// A value in shared memory, and the lock that protects it. Python calls it `Value`.
 ///

@@ -6,7 +6,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, failpoint, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
@@ -15,12 +18,6 @@ use crate::inspect::{Inspect, Inspection};
 use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
-use multiproc_shm::members::Members;
-use multiproc_shm::placed;
-use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
-use multiproc_shm::region::{Control, Region};
-
-use multiproc_shm::failpoint;
 
 /// A re-entrant lock between processes: the thread that holds it can lock it again.
 ///

@@ -4,16 +4,15 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, SemaphoreOverflow, TryAcquireError};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::semaphore::{Overflow, Semaphore as RawSemaphore};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
 /// A counting semaphore between processes: `acquire` lowers the value by one and waits while it is
 /// 0, `release` raises it. Any process may release.

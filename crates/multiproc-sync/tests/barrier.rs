@@ -1,4 +1,4 @@
-//! The barrier between processes, and what happens when they die.
+//! Barriers between processes, and the death of parties.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use multiproc_testkit::{Stopped, is_asleep, stays, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that arrives once. It says whether it was the leader; nothing, if it is broken.
+/// Starts a process that arrives once. It returns whether it is the leader, or `None` for `Broken`.
 fn party(barrier: &Barrier) -> Process<Option<bool>> {
     let wait = |barrier: Barrier| barrier.wait().ok().map(|through| through.is_leader());
     Process::spawn(wait, barrier.clone()).unwrap()
 }
 
-/// Processes that have arrived, and are asleep.
+/// Starts processes that arrive, and waits until they sleep.
 fn sleepers<const N: usize>(barrier: &Barrier) -> [Process<Option<bool>>; N] {
     let before = barrier.waiting();
     let children = [0; N].map(|_| party(barrier));
@@ -28,8 +28,8 @@ fn sleepers<const N: usize>(barrier: &Barrier) -> [Process<Option<bool>>; N] {
     children
 }
 
-/// A process that has the barrier open, and has said so. It is there until it is killed, or told to
-/// go.
+/// Starts a process that opens the barrier, and waits until it has. It keeps the barrier open until
+/// the connection is dropped.
 fn bystander(barrier: &Barrier) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let stand_by = |(_barrier, parent): (Barrier, Connection<(), ()>)| {
@@ -41,12 +41,12 @@ fn bystander(barrier: &Barrier) -> (Process, Connection<(), ()>) {
     (child, ours)
 }
 
-/// How they came through: `None` is "broken".
+/// Returns the results of the children.
 fn join<const N: usize>(children: [Process<Option<bool>>; N]) -> [Option<bool>; N] {
     children.map(|child| child.join().unwrap())
 }
 
-/// All of them come through, and the last one leads.
+/// Asserts that a round of three parties completes, and that the last one is the leader.
 fn all_come_through(barrier: &Barrier) {
     assert_eq!(barrier.parties(), 3);
     let children = sleepers::<2>(barrier);
@@ -65,7 +65,8 @@ fn parties_wait_until_all_have_arrived() {
         for round in 0..50 {
             arrived.fetch_add(1);
             led.push(barrier.wait().unwrap().is_leader());
-            // All of this round; of the next one anybody but this one.
+            // All parties of this round have arrived, and in the next one all but this one may
+            // have.
             let (least, most) = (PARTIES * (round + 1), PARTIES * (round + 2) - 1);
             let now = arrived.load();
             assert!((least..=most).contains(&now), "{now} in round {round}");
@@ -127,7 +128,7 @@ fn arrival_before_the_deadline_completes_the_round() {
     let child = Process::spawn(wait, barrier.clone()).unwrap();
     for _ in 0..2 {
         until(|| barrier.waiting() == 1);
-        barrier.wait_deadline(Instant::now()).expect("nobody is missing");
+        barrier.wait_deadline(Instant::now()).expect("the party is alone");
     }
     assert!(child.join().unwrap());
 }
@@ -140,7 +141,7 @@ fn abort_breaks_the_barrier_for_waiters_and_newcomers() {
     Process::spawn(|barrier: Barrier| barrier.abort(), barrier.clone()).unwrap().join().unwrap();
     assert_eq!(join(children), [None; 2]);
     assert!(barrier.is_broken());
-    assert_eq!(join([party(&barrier)]), [None], "who comes later, too");
+    assert_eq!(join([party(&barrier)]), [None], "a later caller, too");
     barrier.abort();
     barrier.reset();
     assert!(!barrier.is_broken());
@@ -155,7 +156,7 @@ fn reset_yields_broken_to_waiters() {
     barrier.reset();
     assert_eq!((barrier.is_broken(), barrier.waiting()), (false, 0));
     assert_eq!(join(children), [None; 2]);
-    barrier.reset(); // nobody is there, and nothing is broken
+    barrier.reset(); // no party has arrived, and it is not broken
     all_come_through(&barrier);
 }
 
@@ -240,7 +241,7 @@ fn reset_after_a_death_admits_another_party() {
         barrier.reset();
         all_come_through(&barrier);
         let children = sleepers::<2>(&barrier);
-        assert!(stays(|| barrier.waiting() == 2), "the dead one is forgotten");
+        assert!(stays(|| barrier.waiting() == 2), "the death is forgotten");
         barrier.wait().unwrap();
         assert_eq!(join(children), [Some(false); 2]);
     }
@@ -257,7 +258,7 @@ fn party_that_drops_its_handle_does_not_break_the_barrier() {
     assert!(stays(|| !barrier.is_broken() && barrier.waiting() == 2));
     barrier.wait().expect("it has not died");
     assert_eq!(join(children), [Some(false); 2]);
-    barrier.wait_timeout(2 * RECHECK).expect_err("nobody comes");
+    barrier.wait_timeout(2 * RECHECK).expect_err("no other party arrives");
 }
 
 #[test]
@@ -292,7 +293,7 @@ fn leader_killed_after_the_round_breaks_only_the_next() {
     let _dog = watchdog();
     let barrier = Barrier::new(3).unwrap();
     let [first, second] = sleepers(&barrier);
-    // Both have arrived, and find out only when the leader is dead.
+    // Both have arrived, and continue only after the leader is dead.
     let stopped = [Stopped::new(first.pid()), Stopped::new(second.pid())];
     let lead = |barrier: Barrier| -> () {
         let is_leader = barrier.wait().unwrap().is_leader();
@@ -303,6 +304,6 @@ fn leader_killed_after_the_round_breaks_only_the_next() {
     drop(stopped);
     assert_eq!(join([first, second]), [Some(false); 2]);
     assert!(!barrier.is_broken());
-    // The next round is broken by that death.
+    // That death breaks the next round.
     barrier.wait().unwrap_err();
 }

@@ -1,4 +1,4 @@
-//! The condition between processes, and what happens when they die.
+//! Conditions between processes, and the death of holders and waiters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
 fn kill(child: &Process) {
@@ -27,8 +27,8 @@ fn join(children: impl IntoIterator<Item = Process>) {
     }
 }
 
-/// A process that is asleep in `wait`, once. When it comes through, it counts itself. If the test
-/// fails before, it ends with it.
+/// Starts a process that waits once, and waits until it sleeps. When its wait ends, it increments
+/// `through`. It is a daemon, so it ends with a test that fails.
 fn sleeper(condition: &Condition, through: &Atomic) -> Process {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |(condition, through, parent): (Condition, Atomic, Connection<(), ()>)| {
@@ -41,7 +41,7 @@ fn sleeper(condition: &Condition, through: &Atomic) -> Process {
     let arguments = (condition.clone(), through.clone(), theirs);
     let child = Process::builder().daemon(true).spawn(wait, arguments).unwrap();
     ours.recv().unwrap();
-    // When this process has the lock, that one has let go of it: it waits.
+    // When this process acquires the lock, the other one has released it: it waits.
     drop(condition.lock().unwrap());
     until(|| is_asleep(child.pid()));
     child
@@ -164,8 +164,8 @@ fn notification_before_the_deadline_is_no_timeout() {
     child.join().unwrap();
 }
 
-/// Whoever is asleep in front of the lock interrupts the one that lets go of it, which is about to
-/// wait: they share one CPU.
+/// A process that sleeps on the lock interrupts the one that releases it and is about to wait: they
+/// share one CPU.
 #[test]
 fn notification_between_unlocking_and_sleeping_is_not_missed() {
     fn stay_on(cpu: usize) {
@@ -192,7 +192,7 @@ fn notification_between_unlocking_and_sleeping_is_not_missed() {
             ours.send(()).unwrap();
             ours.recv().unwrap();
             until(|| is_asleep(child.pid()));
-            // It is somebody else's turn.
+            // It is another process's turn.
             let start = Instant::now();
             while start.elapsed() < Duration::from_millis(5) {}
             drop(condition.wait(guard).unwrap());
@@ -219,7 +219,7 @@ fn wait_while_returns_when_the_condition_is_false() {
     let _dog = watchdog();
     type Arguments = (Condition, Shared<u32>);
     let (condition, list): Arguments = (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
-    // Two processes hand a number over and over: each waits until it is its turn.
+    // Two processes take turns: each waits until it is its turn.
     let count = |(condition, list): Arguments| {
         let mut guard = condition.lock().unwrap();
         let me = list.get(1);
@@ -277,7 +277,7 @@ fn killed_waiters_do_not_block_notify() {
     let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
     kill(&first);
     kill(&second);
-    assert!(stays(|| through.load() == 0), "nobody was notified");
+    assert!(stays(|| through.load() == 0), "no living waiter was notified");
     let start = Instant::now();
     condition.notify_all();
     join([third]);
@@ -288,7 +288,7 @@ fn killed_waiters_do_not_block_notify() {
     drop(condition.try_lock().unwrap());
 }
 
-/// The first one that sleeps is notified first. It is stopped, so it can do nothing about it.
+/// The first waiter is notified first. It is stopped, so it cannot react.
 #[test]
 fn notification_of_a_killed_waiter_reaches_another() {
     let _dog = watchdog();
@@ -296,7 +296,7 @@ fn notification_of_a_killed_waiter_reaches_another() {
     let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
     let _stopped = Stopped::new(first.pid());
     assert_eq!(condition.notify(1), 1);
-    assert!(stays(|| through.load() == 0), "it went to the first, who is not dead");
+    assert!(stays(|| through.load() == 0), "it went to the first, which is alive");
     let start = Instant::now();
     first.kill().unwrap();
     join([second]);
@@ -342,7 +342,7 @@ fn killed_holder_yields_abandoned() {
     };
     let holder = Process::spawn(hold, (condition.clone(), theirs)).unwrap();
     ours.recv().unwrap();
-    // Notified, it sleeps until it gets the lock.
+    // It was notified, and sleeps until it acquires the lock.
     until(|| is_asleep(waiter.pid()));
     let start = Instant::now();
     holder.kill().unwrap();
@@ -373,7 +373,7 @@ fn every_wait_method_yields_abandoned() {
         };
         let child = Process::spawn(die, condition.clone()).unwrap();
         drop(wait(&condition, guard).unwrap_err());
-        // Nobody has put anything right.
+        // No holder has called `into_guard`.
         assert!(condition.try_lock().unwrap_err().is_abandoned());
         assert!(condition.lock_timeout(RECOVERY).unwrap_err().is_abandoned());
         assert!(condition.lock_deadline(Instant::now()).unwrap_err().is_abandoned());
@@ -393,18 +393,18 @@ fn wait_with_the_guard_of_another_condition_panics() {
     let abandoned = other.lock().expect_err("a panic under the lock");
     drop(abandoned.into_guard());
     for condition in [&one, &other] {
-        let guard = condition.try_lock().expect("it is free, and nobody has died");
+        let guard = condition.try_lock().expect("it is free, and no holder has died");
         let (guard, result) = condition.wait_timeout(guard, Duration::ZERO).unwrap();
         assert!(result.timed_out());
         drop(guard);
         assert!(format!("{condition:?}").contains("waiting: 0"), "{condition:?}");
     }
-    // A clone is no other one.
+    // A clone is the same condition.
     let same = one.clone();
     drop(one.wait_timeout(same.lock().unwrap(), Duration::ZERO).unwrap());
 }
 
-/// As many as there are places for waiting. With nobody else there, nobody clears up after them.
+/// As many waiters as there are places are killed. No other member is there to free their places.
 #[test]
 fn places_of_killed_waiters_are_used_again() {
     let _dog = watchdog();
@@ -419,15 +419,15 @@ fn places_of_killed_waiters_are_used_again() {
     let child = Process::spawn(wait, condition.clone()).unwrap();
     until(|| format!("{condition:?}").contains("waiting: 479"));
     kill(&child);
-    // One of those without a place may have held the lock.
+    // A waiter without a place may have held the lock.
     let guard = condition.lock().unwrap_or_else(Abandoned::into_guard);
     let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
-    assert!(result.timed_out(), "nobody has notified");
+    assert!(result.timed_out(), "there was no notification");
     drop(guard);
 }
 
-/// Those that find no place of their own sleep, and are woken as the others: no system calls in a
-/// loop while they wait, and none is left behind.
+/// Waiters that find no place sleep as the others do, without calling the kernel in a loop, and all
+/// of them are woken.
 #[test]
 fn waiters_without_a_place_sleep_and_are_woken() {
     const WAITERS: usize = 600;
@@ -447,12 +447,12 @@ fn waiters_without_a_place_sleep_and_are_woken() {
             });
         }
         until(|| entered.load(Ordering::Relaxed) == WAITERS);
-        // All have entered, and let go of the lock: it is free for us, again and again.
+        // All waiters have released the lock, so it is free.
         for _ in 0..100 {
             drop(condition.lock_timeout(Duration::from_secs(60)).unwrap());
         }
         let before = slept.load(Ordering::Relaxed);
-        assert_eq!(before, 0, "nobody was notified, so nobody was to wake up");
+        assert_eq!(before, 0, "no waiter was notified, so none should wake up");
         let guard = condition.lock().unwrap();
         is_over.set();
         drop(guard);

@@ -1,4 +1,4 @@
-//! The event between processes, and what happens when those who wait for it die.
+//! Events between processes, and the death of waiters.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use multiproc_testkit::{Stopped, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that is asleep in `wait`. If the test fails before it is woken, it ends with it.
+/// Starts a process that waits, and waits until it sleeps. It ends with a test that fails.
 fn sleeper(event: &Event) -> Process {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |(event, parent): (Event, Connection<(), ()>)| {
@@ -100,7 +100,7 @@ fn set_before_the_deadline_ends_the_wait() {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |(event, parent): (Event, Connection<(), ()>)| {
         parent.send(()).unwrap();
-        // Longer than anybody waits, and longer than the clock counts.
+        // Longer than the test runs, and longer than the clock can represent.
         event.wait_timeout(Duration::from_secs(3600)) && event.wait_timeout(Duration::MAX)
     };
     let child = Process::spawn(wait, (event.clone(), theirs)).unwrap();
@@ -157,7 +157,7 @@ fn killed_waiters_do_not_block_set() {
     assert!(!event.is_set());
 }
 
-/// What one wrote before it set the event, all who learn of that see.
+/// What a process wrote before `set` is visible to all processes whose wait it ended.
 #[test]
 fn writes_before_set_are_visible_after_wait() {
     let _dog = watchdog();

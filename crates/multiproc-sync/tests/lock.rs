@@ -1,4 +1,4 @@
-//! The lock between processes, and what happens when they die.
+//! Locks between processes, and the death of holders and waiters.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,10 +11,11 @@ use multiproc_testkit::{Census, Stopped, alone, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that holds the lock, and has said so. It holds it until it is killed, or told to let go.
+/// Starts a process that locks, and waits until it has. It holds the lock until the connection is
+/// dropped.
 fn holder(lock: &Lock) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let hold = |(lock, parent): (Lock, Connection<(), ()>)| {
@@ -36,7 +37,7 @@ fn lock_excludes_other_processes() {
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     file.write_all_at(&[0; 8], 0).unwrap();
-    // Read, add, write: with two at it, some additions would be lost.
+    // Read, add, write: without exclusion, some additions would be lost.
     let add = |(lock, file): (Lock, Descriptor)| {
         let file = File::from(file);
         for _ in 0..2000 {
@@ -163,7 +164,7 @@ fn stopped_holder_keeps_the_lock() {
     assert!(child.is_alive());
     drop(stopped);
     drop(parent);
-    drop(lock.lock().expect("it was let go of, not abandoned"));
+    drop(lock.lock().expect("it was released, not abandoned"));
     child.join().unwrap();
 }
 
@@ -198,7 +199,8 @@ fn debug_names_the_holder() {
 fn slots_of_dead_members_are_used_again() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
-    // More than there are slots. Each dies with the lock in its hands, and leaves no slot behind.
+    // More processes than there are slots. Each dies while it holds the lock, and its slot is
+    // freed.
     for _ in 0..1100 {
         let die = |lock: Lock| {
             let guard = lock.lock().unwrap_or_else(|abandoned| abandoned.into_guard());
@@ -218,7 +220,8 @@ fn full_member_table_is_an_error() {
     let lock = Lock::new().unwrap();
     left.send(lock.clone()).unwrap();
     left.send(lock).unwrap();
-    // Nobody has it open now. Another process takes the locks of all slots at once.
+    // No process has the region open now. Another process takes the file locks of all slots at
+    // once.
     let right = right.retype::<(), Descriptor>();
     let (file, other) = (right.recv().unwrap(), right.recv().unwrap());
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -267,7 +270,7 @@ fn dropped_locks_leave_nothing_behind() {
     });
 }
 
-/// Sends `descriptor` in place of a lock's.
+/// Sends `descriptor` in place of that of a lock, and returns the error of receiving it.
 fn receive_as_lock(descriptor: impl Into<Descriptor>) -> String {
     let (left, right) = duplex::<Descriptor, ()>().unwrap();
     left.send(descriptor.into()).unwrap();
@@ -362,17 +365,17 @@ fn without_proc_the_error_names_proc() {
 fn corrupted_word_does_not_block() {
     let _dog = watchdog();
     // The control block is at 128 (docs/formats.md), and writing into the file writes into the
-    // memory of all who have it mapped.
+    // memory of all processes that map it.
     let lock = Lock::new().unwrap();
     let (left, right) = duplex::<Lock, ()>().unwrap();
     left.send(lock.clone()).unwrap();
     let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
     for n in 0..10_000u32 {
-        // A generator of Marsaglia's kind: any bits will do, and these are the same each time.
+        // A xorshift generator: the bits do not matter, and are the same each time.
         let word = n.wrapping_mul(2_654_435_761).rotate_left(n % 32);
         file.write_all_at(&word.to_le_bytes(), 128).unwrap();
         if let Err(LockTimeoutError::Timeout) = lock.lock_timeout(Duration::from_millis(1)) {
-            // The bits are those of a member that is alive: this process.
+            // The bits are those of a living member: this process.
             assert!(format!("{lock:?}").contains("alive: true"));
         }
     }

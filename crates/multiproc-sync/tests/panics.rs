@@ -21,9 +21,9 @@ fn half_changed_value_is_not_written_back() {
     });
     let abandoned = pair.lock().expect_err("its holder panicked");
     assert_eq!(**abandoned.guard(), [1, 1]);
-    // Not repaired: the next one is told, too.
+    // The value was not repaired, so the next holder gets `Abandoned` as well.
     drop(abandoned);
-    let mut guard = pair.lock().expect_err("nobody has repaired it").into_guard();
+    let mut guard = pair.lock().expect_err("it was not repaired").into_guard();
     *guard = [3, 3];
     drop(guard);
     assert_eq!(*pair.lock().unwrap(), [3, 3]);
@@ -66,7 +66,7 @@ fn caught_inner_panic_leaves_an_rlock_abandoned() {
     drop(rlock.lock().unwrap());
 }
 
-/// A guard that is taken and dropped while a panic unwinds has seen no panic of its own.
+/// No panic begins under a guard that is taken and dropped while another panic unwinds.
 #[test]
 fn guard_used_while_unwinding_is_clean() {
     struct OnUnwind<'a>(&'a Mutex<u32>);

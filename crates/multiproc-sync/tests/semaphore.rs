@@ -1,4 +1,4 @@
-//! The two semaphores between processes, and what happens when they die.
+//! The two kinds of semaphores between processes, and the death of holders and waiters.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -11,7 +11,7 @@ use multiproc_testkit::{Stopped, is_asleep, stays, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
 fn kill(child: &Process) {
@@ -19,8 +19,8 @@ fn kill(child: &Process) {
     child.wait();
 }
 
-/// A process that is asleep in `acquire`. When it comes through, it counts itself. If the test fails
-/// before, it ends with it.
+/// Starts a process that acquires, and waits until it sleeps. When its wait ends, it increments
+/// `through`. It is a daemon, so it ends with a test that fails.
 fn sleeper(semaphore: &Semaphore, through: &Atomic) -> Process {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let acquire = |(semaphore, through, parent): (Semaphore, Atomic, Connection<(), ()>)| {
@@ -136,7 +136,7 @@ fn single_releases_reach_all_waiters() {
 fn killed_waiter_acquires_nothing() {
     let _dog = watchdog();
     let (semaphore, through) = (Semaphore::new(0).unwrap(), Atomic::new(0).unwrap());
-    // The one that fell asleep first is the one that would be woken first.
+    // The waiter that fell asleep first would be woken first.
     let [first, second] = [0; 2].map(|_| sleeper(&semaphore, &through));
     kill(&first);
     let start = Instant::now();
@@ -146,7 +146,7 @@ fn killed_waiter_acquires_nothing() {
     assert_eq!(semaphore.value(), 0);
 }
 
-/// It may be woken, and die before it has taken anything, or after: then it counted for nothing.
+/// The waiter may die before or after it has acquired. In the second case one permit is lost.
 #[test]
 fn waiter_killed_while_woken_acquires_at_most_one() {
     let _dog = watchdog();
@@ -181,7 +181,8 @@ fn acquisitions_of_a_killed_process_are_lost() {
     semaphore.acquire_timeout(3 * RECHECK).unwrap_err();
 }
 
-/// What goes through many hands, processes that come and go among them, is neither lost nor made.
+/// Many processes acquire and release, some of them short-lived: the value is neither lost nor
+/// made.
 #[test]
 fn sum_of_acquisitions_and_value_is_constant() {
     let _dog = watchdog();
@@ -199,8 +200,8 @@ fn sum_of_acquisitions_and_value_is_constant() {
     assert_eq!(semaphore.value(), 3);
 }
 
-/// A process that holds so many permits, and has said so. It holds them until it is killed, or told
-/// to let go.
+/// Starts a process that acquires this number of permits, and waits until it has. It holds them
+/// until the connection is dropped.
 fn holder(semaphore: &BoundedSemaphore, permits: usize) -> (Process, Connection<(), ()>) {
     type Arguments = (BoundedSemaphore, usize, Connection<(), ()>);
     let (ours, theirs) = duplex().unwrap();
@@ -214,8 +215,8 @@ fn holder(semaphore: &BoundedSemaphore, permits: usize) -> (Process, Connection<
     (child, ours)
 }
 
-/// A process that is asleep in `acquire`. When it comes through, it counts itself, and gives the
-/// permit back when `end` is set.
+/// Starts a process that acquires, and waits until it sleeps. When its wait ends, it increments
+/// `through`, and releases the permit when `end` is set.
 fn bounded_sleeper(semaphore: &BoundedSemaphore, through: &Atomic, end: &Event) -> Process {
     type Arguments = (BoundedSemaphore, Atomic, Event, Connection<(), ()>);
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -283,7 +284,7 @@ fn holders_never_exceed_the_permits() {
     };
     let arguments = (semaphore.clone(), inside.clone(), most.clone(), go.clone());
     let children = [0; 8].map(|_| Process::spawn(work, arguments.clone()).unwrap());
-    // At first, whoever comes in stays there.
+    // At first, each holder keeps its permit.
     until(|| inside.load() == PERMITS && children.iter().all(|child| is_asleep(child.pid())));
     assert!(stays(|| inside.load() == PERMITS && semaphore.available() == 0));
     go.set();

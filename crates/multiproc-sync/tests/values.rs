@@ -17,11 +17,11 @@ use serde::de::DeserializeOwned;
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that holds the mutex, has changed its copy of the value, and has said so. It holds it
-/// until it is killed, or told to let go.
+/// Starts a process that locks the mutex and changes its copy of the value, and waits until it has.
+/// It holds the mutex until the connection is dropped.
 fn holder(mutex: &Mutex<u64>) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let hold = |(mutex, parent): (Mutex<u64>, Connection<(), ()>)| {
@@ -101,7 +101,7 @@ fn guard_that_was_only_read_writes_nothing_back() {
     let mutex = Mutex::new(OLD).unwrap();
     let (left, right) = duplex::<_, ()>().unwrap();
     left.send(mutex.clone()).unwrap();
-    // Writing into the file writes into the memory of all who have it mapped.
+    // Writing into the file writes into the memory of all processes that map it.
     let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
     let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();
@@ -115,7 +115,7 @@ fn guard_that_was_only_read_writes_nothing_back() {
     assert_eq!(*mutex.lock().unwrap(), NEW, "nothing was written back");
 
     let mut guard = mutex.lock().unwrap();
-    *guard = NEW; // as it is, but nobody compares
+    *guard = NEW; // the same value, but it is not compared
     file.write_all_at(&OLD.to_le_bytes(), place).unwrap();
     drop(guard);
     assert_eq!(*mutex.lock().unwrap(), NEW, "what was assigned was written back");
@@ -173,7 +173,7 @@ fn mutex_of_another_size_is_refused() {
     assert!(matches!(error, RecvError::Decode(_)), "{error}");
 }
 
-/// Arrays of any length are no `Pod`; those of arrays are.
+/// An array type that is `Pod`: plain arrays are only for some lengths.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Picture {
@@ -183,7 +183,7 @@ struct Picture {
 #[test]
 fn large_value_is_written_back() {
     let _dog = watchdog();
-    // Guards have the value in them, and are moved: that takes some of the stack.
+    // Guards contain the value and are moved, which needs a larger stack.
     fn with_room<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         thread::scope(|scope| {
             let thread = thread::Builder::new().stack_size(64 << 20);
@@ -287,7 +287,7 @@ fn concurrent_fetch_add_is_not_lost() {
 fn exactly_one_of_many_compare_exchanges_succeeds() {
     let _dog = watchdog();
     let number = Atomic::new(0).unwrap();
-    // Whoever finds `n` puts `n + 1`: each number is found by one of them.
+    // A process that finds `n` stores `n + 1`, so exactly one succeeds for each number.
     let count = |number: Atomic| {
         let mut mine = 0u64;
         loop {

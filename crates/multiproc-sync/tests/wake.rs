@@ -1,5 +1,5 @@
-//! Those who sleep are woken. That looking up now and then makes good for a wake-up that was lost, as
-//! one is by a death, hides it if there never is any: so here it is about time.
+//! Sleeping waiters are woken. Rechecks make up for wake-ups that are lost with dead processes, and
+//! would hide it if no waiter were ever woken. So these tests measure time.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 
 multiproc::enable_in_tests!();
 
-/// A process sleeps in `pass`, and comes through when what `close` gives is called. Whoever is not
-/// woken looks up after `RECHECK`; to be woken takes less, on a busy machine, too, most of the times.
+/// A process sleeps in `pass`, which returns when the closure that `close` returns is called. A
+/// waiter that is not woken continues at its recheck, after up to `RECHECK`. A wake-up usually
+/// takes much less, also on a busy machine.
 fn wakes<T: Serialize + DeserializeOwned + Clone>(
     new: impl Fn() -> io::Result<T>,
     close: impl Fn(&T) -> Box<dyn FnOnce() + '_>,

@@ -26,12 +26,10 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
 use multiproc_shm::event_count::{EventCount, Poll};
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::full_fence_after_rmw;
 use multiproc_shm::primitives::{AtomicU64, Ordering};
+use multiproc_shm::{Deadline, failpoint};
 
 const ARRIVED: u64 = (1 << 16) - 1;
 const BROKEN: u64 = 1 << 16;

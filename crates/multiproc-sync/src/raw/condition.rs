@@ -29,13 +29,12 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::is_owned;
-use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
+use multiproc_shm::{Deadline, failpoint};
+
+use super::is_owned;
 
 /// The number of places.
 pub const PLACES: usize = if cfg!(loom) { 3 } else { 479 };

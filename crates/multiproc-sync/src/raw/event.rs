@@ -12,12 +12,10 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
 use multiproc_shm::event_count::EventCount;
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::full_fence_after_rmw;
 use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::{Deadline, failpoint};
 
 const SET: u32 = 1;
 const COUNT: u32 = 2;

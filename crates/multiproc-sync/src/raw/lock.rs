@@ -52,13 +52,12 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::{Busy, is_of_slot, is_owned};
-use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Backoff, Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
+use multiproc_shm::{Deadline, failpoint};
+
+use super::{Busy, is_of_slot, is_owned};
 
 const OWNER: u32 = (1 << MemberId::BITS) - 1;
 const RESERVED: u32 = 1 << 29;

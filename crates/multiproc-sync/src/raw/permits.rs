@@ -17,14 +17,13 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::{Busy, is_of_slot, is_owned};
 use multiproc_shm::event_count::{EventCount, Poll};
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::{Deadline, failpoint};
+
+use super::{Busy, is_of_slot, is_owned};
 
 const FREE: u32 = 0;
 

@@ -15,13 +15,12 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::Busy;
 use multiproc_shm::event_count::EventCount;
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::{Deadline, failpoint};
+
+use super::Busy;
 
 /// A counting semaphore. See the documentation of the module.
 #[derive(Debug, Default)]
