@@ -1,5 +1,5 @@
-//! Connections between processes compared with bare system calls on the same pipe or socket, with
-//! ipc-channel and with memcpy.
+//! Compares connections between processes with bare system calls on the same kind of pipe or
+//! socket, with ipc-channel and with memcpy.
 //!
 //! Each contestant has a process of its own that sends or answers, and is told over a pipe how
 //! often. This process receives. Contestants take turns, and each ratio is of two turns of the same
@@ -108,10 +108,10 @@ fn one_way() {
         their_channel.time(count, |id| assert_eq!(black_box(their_receiver.recv().unwrap()).id, id))
     };
     Contest::new("64 bytes one way, pipe", "bare write and read", read_bare)
-        .with("multiproc, simplex, a struct", recv_simplex)
+        .with("multiproc, simplex, struct", recv_simplex)
         .run();
     Contest::new("64 bytes one way, socket", "bare send and recv", recv_bare)
-        .with("multiproc, duplex, a struct", recv_duplex)
+        .with("multiproc, duplex, struct", recv_duplex)
         .run();
     Contest::new("64 bytes one way, typed", "ipc-channel", recv_theirs)
         .with("multiproc, simplex", recv_simplex)
@@ -122,7 +122,7 @@ fn one_way() {
         .for_each(Other::stop);
 }
 
-/// Measured on one CPU: on two, a wake-up takes five times as long as everything else.
+/// Measures a round trip on one CPU. On two, a wake-up takes five times as long as the rest.
 fn round_trip() {
     let _pinned = OneCpu::pin();
     let (bare_ours, theirs) = sockets();
@@ -145,13 +145,13 @@ fn round_trip() {
         theirs,
     );
     let mut bytes = [0; 64];
-    Contest::new("64 bytes there and back, socket, one CPU", "bare send and recv", |count| {
+    Contest::new("64 bytes round trip, socket, one CPU", "bare send and recv", |count| {
         bare_socket.time(count, |id| {
             send_all(&bare_ours, &[id.to_le_bytes()[0]; 64]);
             recv_all(&bare_ours, &mut bytes);
         })
     })
-    .with("multiproc, duplex, a struct", |count| {
+    .with("multiproc, duplex, struct", |count| {
         ours.time(count, |id| {
             connection.send(Item::new(id)).unwrap();
             assert_eq!(connection.recv().unwrap().id, id);
@@ -179,7 +179,7 @@ fn bytes_over_a_socket() {
     let (connection, theirs) = duplex::<(), Bytes>().unwrap();
     let ours = Other::start(
         |(orders, connection): (_, Connection<Bytes, ()>)| {
-            // By reference, so that the time of creating it is not measured.
+            // Sent by reference, so that creating the bytes is not measured.
             let connection = connection.retype::<&Bytes, ()>();
             let bytes = Bytes(vec![1; MIB]);
             obey(&orders, |_| connection.send(&bytes).unwrap());
@@ -238,15 +238,15 @@ fn shared_bytes() {
     let mut hot = [buffers()];
     let hot_copy = |count| copy(count, &mut hot);
     let mut from_pool_once = |count| from_pool.time(count, |_| receive(&pooled));
-    Contest::new("1 MiB in shared memory", "memcpy, one thread, the same buffers again", hot_copy)
+    Contest::new("1 MiB in shared memory", "memcpy, one thread, one buffer", hot_copy)
         .with("multiproc, SharedPool, filled and read", &mut from_pool_once)
-        .with("multiproc, SharedBytes for good, filled and read", |count| {
+        .with("multiproc, SharedBytes::copy_from, filled and read", |count| {
             for_good.time(count, |_| receive(&sealed))
         })
         .run();
     let mut in_turn = [(); POOL].map(|()| buffers());
     let rotating_copy = |count| copy(count, &mut in_turn);
-    Contest::new("the same", "memcpy, one thread, from and to 8 buffers in turn", rotating_copy)
+    Contest::new("1 MiB in shared memory", "memcpy, one thread, 8 buffers in turn", rotating_copy)
         .with("multiproc, SharedPool, filled and read", &mut from_pool_once)
         .run();
     [from_pool, for_good].into_iter().for_each(Other::stop);

@@ -1,5 +1,5 @@
-//! Locks, semaphores and events between processes compared with those of std (between threads), of
-//! POSIX and of the kernel. Then tables: the resources of a primitive, the cost of an idle waiter,
+//! Compares locks, semaphores and events between processes with those of std (between threads), of
+//! POSIX and of the kernel. Then measures the resources of a primitive, the cost of an idle waiter,
 //! and the time until a waiter has the lock of a dead holder.
 
 use std::env;
@@ -17,6 +17,7 @@ use multiproc::sync::{
     Semaphore, Shared,
 };
 use multiproc::{Lock, Process};
+use multiproc_benches::machine;
 use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::posix::{Memory, Posix};
 use multiproc_testkit::{Census, is_asleep, until};
@@ -73,7 +74,7 @@ impl Flag for AtomicU32 {
 }
 
 fn lock_alone(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("sync/lock and unlock, nobody else");
+    let mut group = criterion.benchmark_group("sync/lock and unlock, uncontended");
     let lock = Lock::new().unwrap();
     group.bench_function("multiproc, Lock", |b| b.iter(|| lock_once(black_box(&lock))));
     let mutex = StdMutex::new(());
@@ -127,7 +128,8 @@ impl Rival {
     }
 }
 
-/// Prints the shares of both: a good time may come from a rival that is starved.
+/// The numbers of acquisitions of both processes. They are printed because a short time may come
+/// from starving the rival.
 #[derive(Default)]
 struct Shares {
     own: u64,
@@ -146,9 +148,9 @@ impl Shares {
 
     fn print(&self) {
         let all = self.own + self.rivals;
-        // No calls if criterion was asked for another bench.
+        // There are no calls if the command line selects another bench.
         if let Some(percent) = (100 * self.own).checked_div(all) {
-            println!("{:24}this process had the lock {percent} % of {all} times", "");
+            println!("{:24}this process acquired the lock in {percent} % of {all} times", "");
         }
     }
 }
@@ -183,7 +185,7 @@ fn lock_contended(criterion: &mut Criterion) {
 }
 
 fn semaphore_alone(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("sync/acquire and release, nobody else");
+    let mut group = criterion.benchmark_group("sync/acquire and release, uncontended");
     let semaphore = Semaphore::new(1).unwrap();
     group.bench_function("multiproc, Semaphore", |b| {
         b.iter(|| {
@@ -221,7 +223,7 @@ fn set_and_see(
     let child = spawn(parent);
     connection.recv().unwrap(); // from now on it only sleeps
     let round = || {
-        // Without a sleep here, which would leave cold caches.
+        // Polls without sleeping, because a sleep would leave cold caches.
         while !is_asleep(child.pid()) {
             thread::yield_now();
         }
@@ -234,7 +236,7 @@ fn set_and_see(
     time
 }
 
-/// The child's side: sends the time at which it ran.
+/// The child's side of [`set_and_see`]: sends the time at which it ran.
 fn run_and_tell(rounds: u64, flag: &impl Flag, parent: &Connection<u64, ()>) {
     parent.send(now()).unwrap();
     for _ in 0..rounds {
@@ -293,7 +295,7 @@ fn ping(
     time / 2
 }
 
-/// The child's side.
+/// The child's side of [`ping`].
 fn pong(rounds: u64, [there, back]: [&impl Flag; 2]) {
     for _ in 0..rounds {
         there.wait();
@@ -302,11 +304,11 @@ fn pong(rounds: u64, [there, back]: [&impl Flag; 2]) {
     }
 }
 
-/// Without forcing a sleep first, so that this shows the cost of useless spinning: while one side
-/// polls, the other cannot run.
+/// Measures half a round trip over two events. Neither side is made to sleep first, so this shows
+/// the cost of useless spinning: while one side polls, the other cannot run.
 fn event_ping_pong(criterion: &mut Criterion) {
     let _pinned = OneCpu::pin();
-    let mut group = criterion.benchmark_group("sync/half a ping-pong, one CPU");
+    let mut group = criterion.benchmark_group("sync/half a round trip, one CPU");
     group.bench_function("multiproc, Event", |b| {
         b.iter_custom(|rounds| {
             let (there, back) = (Event::new().unwrap(), Event::new().unwrap());
@@ -343,7 +345,7 @@ fn touched() -> usize {
     ours.map(|map| 1024 * kib(map)).sum()
 }
 
-/// Counts the additional resources while a used primitive lives.
+/// Prints the resources that a primitive takes after its first use.
 fn print_footprint<T>(name: &str, primitive: impl FnOnce() -> T) {
     let (before, touched_before) = (Census::take(), touched());
     let _primitive = primitive();
@@ -357,7 +359,7 @@ fn print_footprint<T>(name: &str, primitive: impl FnOnce() -> T) {
 }
 
 fn footprint() {
-    println!("\n| primitive, used once | descriptors | memfds mapped | pages touched |");
+    println!("\n| primitive, used once | descriptors | mapped memfds | touched pages |");
     println!("|---|---|---|---|");
     print_footprint("Lock", || {
         let lock = Lock::new().unwrap();
@@ -414,14 +416,14 @@ fn footprint() {
 
 /// Returns how long a process has run and how often it was scheduled.
 fn run_time(pid: u32) -> (Duration, u64) {
-    // Nanoseconds on a CPU, nanoseconds waiting for one, times.
+    // The fields are nanoseconds on a CPU, nanoseconds waiting for one, and time slices.
     let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
     let numbers: Vec<u64> = stat.split_whitespace().map(|n| n.parse().unwrap()).collect();
     (Duration::from_nanos(numbers[0]), numbers[2])
 }
 
-/// Observes a waiting process. One at a time: two would wake together, and the second would find a
-/// warm CPU.
+/// Measures the CPU time of a waiting process. Only one process waits at a time: two would wake
+/// together, and the second would find a warm CPU.
 fn print_idle(name: &str, spawn: impl FnOnce(Connection<(), ()>) -> Process, set: impl FnOnce()) {
     const WATCHED: Duration = Duration::from_secs(5);
     let (connection, parent) = duplex::<(), ()>().unwrap();
@@ -437,7 +439,7 @@ fn print_idle(name: &str, spawn: impl FnOnce(Connection<(), ()>) -> Process, set
     println!("| {name} | {percent:.4} | {} |", times - times_before);
 }
 
-/// The cost of an idle waiter compared with the minimum for the same recheck interval.
+/// Compares an idle waiter with the minimum for the same recheck interval.
 fn idle_waiters() {
     println!("\n| waiting for 5 s | % of one CPU | wake-ups |\n|---|---|---|");
     let event = Event::new().unwrap();
@@ -509,13 +511,19 @@ fn recovery() {
     waiter.join().unwrap();
     times.sort();
     let milliseconds = |time: Duration| 1000.0 * time.as_secs_f64();
-    println!("\n| from SIGKILL for the holder until the waiter has its Lock | ms |\n|---|---|");
+    println!("\n| SIGKILL of the holder until a waiter has the Lock | ms |\n|---|---|");
     println!("| median of {ROUNDS} | {:.1} |", milliseconds(times[times.len() / 2]));
     println!("| worst | {:.1} |", milliseconds(times[times.len() - 1]));
 }
 
 fn main() {
     let _runtime = multiproc::init();
+    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
+    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
+    let is_bench = has("--bench") && !has("--test") && !has("--list");
+    if is_bench {
+        machine::print();
+    }
     let mut criterion = Criterion::default().configure_from_args();
     lock_alone(&mut criterion);
     lock_contended(&mut criterion);
@@ -523,9 +531,7 @@ fn main() {
     event_asleep(&mut criterion);
     event_ping_pong(&mut criterion);
     criterion.final_summary();
-    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if has("--bench") && !has("--test") && !has("--list") {
+    if is_bench {
         footprint();
         idle_waiters();
         recovery();

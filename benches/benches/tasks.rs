@@ -1,4 +1,4 @@
-//! Joinable queues compared with plain ones, and the cost of killed workers.
+//! Compares joinable queues with plain ones, and measures the cost of killed workers.
 //!
 //! Items are structs of 64 bytes, and a queue holds 1024 of them. Each ratio is of two turns of the
 //! same round. The second part measures absolute values: how long it takes until another worker has
@@ -140,7 +140,9 @@ fn delivered_again() {
         doomed.wait();
     }
     let worst = times.iter().copied().fold(0.0, f64::max);
-    println!("\n| from the kill to the next worker, {rounds} times | ms |\n|---|---|");
+    println!(
+        "\n| SIGKILL of a worker until another has its task, {rounds} times | ms |\n|---|---|"
+    );
     println!("| median | {:.0} |\n| worst | {worst:.0} |", median(times.into_iter()));
 }
 
@@ -152,7 +154,7 @@ struct Run {
     redelivered: u64,
     done: u64,
     more_than_once: u64,
-    /// The number of those that were done twice in one attempt.
+    /// The number of those with two results of the same attempt.
     twice_in_one: u64,
 }
 
@@ -169,10 +171,12 @@ fn killed_workers() {
         sum.more_than_once += run.more_than_once;
         sum.twice_in_one += run.twice_in_one;
     }
-    println!("\n| {rounds} times {count} tasks, 4 workers, one killed every 50 ms | |\n|---|---|");
-    println!("| seconds | {:.2} |\n| workers killed | {} |", sum.time.as_secs_f64(), sum.killed);
-    println!("| delivered again | {} |\n| done | {} |", sum.redelivered, sum.done);
-    println!("| done more than once | {} |", sum.more_than_once);
+    println!(
+        "\n| {rounds} runs of {count} tasks, 4 workers, one killed every 50 ms | |\n|---|---|"
+    );
+    println!("| seconds | {:.2} |\n| killed workers | {} |", sum.time.as_secs_f64(), sum.killed);
+    println!("| redelivered tasks | {} |\n| completed tasks | {} |", sum.redelivered, sum.done);
+    println!("| completed more than once | {} |", sum.more_than_once);
     assert_eq!((sum.done, sum.twice_in_one), (count * rounds, 0));
 }
 

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An id, some numbers, some flags.
+/// A 64-byte struct of an id, numbers and flags.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Item {
-    /// Its number.
+    /// The number of the item.
     pub id: u64,
     values: [u64; 6],
     kind: u32,
@@ -15,7 +15,7 @@ pub struct Item {
 const _: () = assert!(size_of::<Item>() == 64);
 
 impl Item {
-    /// Returns the item of that number.
+    /// Creates the item with this number.
     #[inline]
     #[must_use]
     pub fn new(id: u64) -> Self {

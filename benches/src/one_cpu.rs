@@ -9,15 +9,15 @@ pub struct OneCpu {
 }
 
 impl OneCpu {
-    /// Restricts this thread from now on.
-    #[must_use = "it holds until it is dropped"]
+    /// Restricts this thread to the first CPU that it may use.
+    #[must_use = "dropping it lifts the restriction"]
     pub fn pin() -> Self {
         Self::pin_to(0)
     }
 
-    /// Restricts this thread to the first CPU that it may use, or to the second one if there are
-    /// two.
-    #[must_use = "it holds until it is dropped"]
+    /// Restricts this thread to the CPU at index `number` of those that it may use, modulo their
+    /// count.
+    #[must_use = "dropping it lifts the restriction"]
     pub fn pin_to(number: usize) -> Self {
         let before = sched_getaffinity(None).unwrap();
         let usable: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu)).collect();

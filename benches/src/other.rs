@@ -29,7 +29,7 @@ impl Other {
         self.order.send(count).unwrap();
     }
 
-    /// Calls `once` `count` times, starting with the order.
+    /// Orders `count` repetitions, calls `once` as often, and returns how long both took.
     pub fn time(&self, count: u64, mut once: impl FnMut(u64)) -> Duration {
         let start = Instant::now();
         self.order(count);
@@ -37,21 +37,22 @@ impl Other {
         start.elapsed()
     }
 
-    /// Ends it.
+    /// Ends the process and waits for its end.
     pub fn stop(self) {
         drop(self.order);
         self.process.join().unwrap();
     }
 }
 
-/// Carries out orders in the other process.
+/// Carries out orders in the other process until the orderer closes the pipe. `once` receives the
+/// index of the repetition.
 pub fn obey(orders: &Receiver<u64>, mut once: impl FnMut(u64)) {
     while let Ok(count) = orders.recv() {
         (0..count).for_each(&mut once);
     }
 }
 
-/// A thread that takes orders, as a process does.
+/// A thread that takes orders, like [`Other`].
 pub struct OtherThread {
     order: crossbeam_channel::Sender<u64>,
     thread: thread::JoinHandle<()>,
@@ -70,7 +71,7 @@ impl OtherThread {
         self.order.send(count).unwrap();
     }
 
-    /// Ends it.
+    /// Ends the thread and waits for its end.
     pub fn stop(self) {
         drop(self.order);
         self.thread.join().unwrap();

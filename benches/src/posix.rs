@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Memory(Descriptor);
 
-/// One of each.
+/// A robust mutex, a semaphore and two futex words.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Posix {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     semaphore: UnsafeCell<libc::sem_t>,
-    /// To sleep on with `futex`; 0 at the start.
+    /// Futex words, initially 0.
     pub words: [AtomicU32; 2],
 }
 

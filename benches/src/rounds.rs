@@ -55,7 +55,7 @@ impl<'a> Contest<'a> {
                 times[index].push(1e9 * time.as_secs_f64() / counts[index] as f64);
             }
         }
-        println!("\n| {} | ns | speed / reference |\n|---|---|---|", self.work);
+        println!("\n| {} | ns | relative speed |\n|---|---|---|", self.work);
         for ((name, _), own) in self.entries.iter().zip(&times) {
             let ratios = times[0].iter().zip(own).map(|(reference, own)| reference / own);
             println!("| {name} | {:.0} | {:.2} |", median(own.iter().copied()), median(ratios));

@@ -1,4 +1,5 @@
-//! Other code in the process closes descriptors of connections: nothing of the program's is harmed.
+//! Other code in the process closes the descriptors of connections: no file of the program is
+//! affected.
 //!
 //! Opens `unsafe` to close descriptors behind the library's back.
 #![allow(unsafe_code)]
@@ -15,16 +16,16 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 multiproc::enable_in_tests!();
 
-/// Closes a number, as a C library does that closes "everything".
+/// Closes a descriptor number, as a C library does that closes all descriptors.
 fn close(end: &impl AsFd) -> RawFd {
     let number = end.as_fd().as_raw_fd();
     let unsigned = libc::c_long::from(number);
-    // SAFETY: whether the library stands this is what is tested.
+    // SAFETY: the descriptor belongs to the library, and its reaction is the subject of the test.
     assert_eq!(unsafe { libc::syscall(libc::SYS_close_range, unsigned, unsigned, 0) }, 0);
     number
 }
 
-/// Closes the number of an end, and lets a file of the program have it.
+/// Closes the descriptor of an end and reuses its number for a file of the program.
 fn replace(end: &impl AsFd, by: impl AsFd) -> OwnedFd {
     let number = close(end);
     let file = fcntl_dupfd_cloexec(by, number).unwrap();
@@ -32,7 +33,7 @@ fn replace(end: &impl AsFd, by: impl AsFd) -> OwnedFd {
     file
 }
 
-/// That dropping an end leaves the file alone which has its number.
+/// Asserts that dropping an end does not affect the file that now has its number.
 fn assert_drop_is_harmless<E: AsFd>(end: E) {
     let original = File::open("/dev/zero").unwrap();
     let file = File::from(replace(&end, &original));
@@ -42,7 +43,7 @@ fn assert_drop_is_harmless<E: AsFd>(end: E) {
 }
 
 #[test]
-fn dropping_an_end_whose_number_is_taken_leaves_the_file_open() {
+fn dropping_an_end_whose_number_was_reused_leaves_the_file_open() {
     alone(|()| {
         let (left, right) = duplex::<u32, u32>().unwrap();
         assert_drop_is_harmless(left);
@@ -62,9 +63,9 @@ fn dropping_an_end_whose_number_is_taken_leaves_the_file_open() {
     });
 }
 
-/// The halves end their directions when they are dropped, but not those of a socket of the program.
+/// Dropping a half shuts its direction down, but not that of an unrelated socket with its number.
 #[test]
-fn dropping_a_half_whose_number_is_taken_leaves_the_socket_connected() {
+fn dropping_a_half_whose_number_was_reused_leaves_the_socket_connected() {
     alone(|()| {
         let (left, _right) = duplex::<u32, u32>().unwrap();
         let (sender, receiver) = left.split();
@@ -77,7 +78,7 @@ fn dropping_a_half_whose_number_is_taken_leaves_the_socket_connected() {
 }
 
 #[test]
-fn operation_on_a_closed_connection_is_an_error_that_tells_why() {
+fn operation_on_a_closed_descriptor_reports_the_cause() {
     fn tells(error: &std::io::Error) {
         assert!(error.to_string().contains("closed by other code"), "{error}");
     }
@@ -90,7 +91,7 @@ fn operation_on_a_closed_connection_is_an_error_that_tells_why() {
         let Err(RecvError::Io(error)) = left.recv() else { panic!("it is closed") };
         tells(&error);
         drop((left, right));
-        // It is that of a socket whose other side is gone, while the connection's is not.
+        // The number belongs to a socket whose peer is gone, while the connection's peer is not.
         let (left, right) = duplex::<u32, u32>().unwrap();
         let _socket = replace(&left, UnixStream::pair().unwrap().0);
         let Err(SendError::Io(7, error)) = left.send(7) else { panic!("it is not connected") };

@@ -509,7 +509,7 @@ macro_rules! gets {
     };
 }
 
-/// Implements [`Source`]: a handle is ready when `get` would not wait, since there is an item or
+/// Implements `Source`: a handle is ready when `get` would not wait, since there is an item or
 /// the queue has ended. A process that is woken may still find that another one was faster.
 macro_rules! ready_to_get {
     ($name:ident) => {

@@ -16,7 +16,7 @@ use crate::inner::Inner;
 use crate::joinable::JoinableQueue;
 use crate::queue::{Producer, Queue};
 
-/// A task that was got from a [`JoinableQueue`](crate::JoinableQueue). It dereferences to its item.
+/// A task that was got from a [`JoinableQueue`]. It dereferences to its item.
 ///
 /// It stays in the queue's shared memory until it ends:
 ///

@@ -21,7 +21,7 @@ pub use seccomp::refuse_call;
 const TOO_LONG: Duration = Duration::from_secs(300);
 
 /// Limits a test to five minutes while it lives.
-#[must_use = "it watches until it is dropped"]
+#[must_use = "dropping it stops the watchdog"]
 pub struct Watchdog {
     /// Dropping it stops the watchdog.
     _done: mpsc::Sender<()>,
@@ -37,14 +37,14 @@ pub fn watchdog() -> Watchdog {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let bark = move || {
         if is_done.recv_timeout(TOO_LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("watchdog: {test} hangs; its children: {:?}", active_children());
+            eprintln!("watchdog: {test} hangs, with children {:?}", active_children());
             for child in active_children() {
                 let _ = child.kill();
             }
             process::abort();
         }
     };
-    thread::Builder::new().name("watchdog".to_owned()).spawn(bark).expect("a thread for the dog");
+    thread::Builder::new().name("watchdog".to_owned()).spawn(bark).expect("cannot start a thread");
     Watchdog { _done: done }
 }
 
@@ -56,7 +56,7 @@ pub fn watchdog() -> Watchdog {
 /// If the test panics.
 pub fn alone<F: FnOnce(()) + 'static>(test: F) {
     let _dog = watchdog();
-    let child = Process::spawn(test, ()).expect("a process for the test");
+    let child = Process::spawn(test, ()).expect("cannot start a process for the test");
     if let Err(error) = child.join() {
         panic!("{error}");
     }
@@ -81,8 +81,8 @@ impl Census {
     /// If `/proc` cannot be read.
     #[must_use]
     pub fn take() -> Self {
-        let read = |path: &str| fs::read_to_string(path).expect("/proc is there");
-        let entries = |path: &str| fs::read_dir(path).expect("/proc is there");
+        let read = |path: &str| fs::read_to_string(path).expect("cannot read /proc");
+        let entries = |path: &str| fs::read_dir(path).expect("cannot read /proc");
         let children = entries("/proc/self/task")
             .filter_map(Result::ok)
             // A thread may end between the two reads.
@@ -98,15 +98,16 @@ impl Census {
     }
 }
 
-/// Calls `condition` until it returns `true`. For events without a message: that another process
-/// sleeps, or that the kernel has noticed its death. The watchdog bounds it.
+/// Polls `condition` every millisecond until it returns `true`, without a limit: use a [`watchdog`].
+/// For states that no message reports, such as a process that sleeps or a death that the kernel has
+/// noticed.
 pub fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Returns `true` if a process runs. A zombie does not.
+/// Returns `true` if a process exists and is not a zombie.
 #[must_use]
 pub fn is_running(pid: u32) -> bool {
     // "ID (NAME) STATE …", where the name may contain any characters.
@@ -178,19 +179,19 @@ impl Drop for Stopped {
 /// If `/proc` cannot be read.
 #[must_use]
 pub fn blocked_signals() -> Vec<String> {
-    let threads = fs::read_dir("/proc/self/task").expect("/proc is there");
+    let threads = fs::read_dir("/proc/self/task").expect("cannot read /proc");
     let statuses =
         threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
     let field = |status: &str, name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.expect("each status has it").trim().to_owned()
+        line.expect("a status lacks a field").trim().to_owned()
     };
     statuses
         .map(|status| format!("{} {}", field(&status, "Name:"), field(&status, "SigBlk:")))
         .collect()
 }
 
-/// Kills this process by a real SIGKILL when it reaches a failpoint for the `visit`th time.
+/// Kills this process with SIGKILL when it reaches a failpoint for the `visit`th time.
 ///
 /// # Panics
 ///
@@ -199,19 +200,19 @@ pub fn die_at(point: &str, visit: u32) {
     #[cfg(multiproc_faults)]
     multiproc_shm::failpoint::arm(point, visit);
     #[cfg(not(multiproc_faults))]
-    panic!("{point}, visit {visit}: run this by `cargo xtask faults`");
+    panic!("failpoints are not compiled in ({point}, visit {visit}): use `cargo xtask faults`");
 }
 
-/// Returns the program of an example of the crate `multiproc`.
+/// Returns the path of the program of an example of the crate `multiproc`.
 ///
 /// # Panics
 ///
 /// If it was not built: `cargo test` builds the examples, `cargo test --test NAME` alone does not.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
-    let test = env::current_exe().expect("a test program has a path");
+    let test = env::current_exe().expect("cannot find the path of the test program");
     // target/debug/deps/TEST is beside target/debug/examples/NAME.
-    let path = test.ancestors().nth(2).expect("a target folder").join("examples").join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build --examples` first", path.display());
+    let path = test.ancestors().nth(2).expect("no target directory").join("examples").join(name);
+    assert!(path.exists(), "{} does not exist: run `cargo build --examples` first", path.display());
     path
 }

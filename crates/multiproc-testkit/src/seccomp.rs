@@ -1,13 +1,13 @@
-//! A kernel that refuses a system call, as in a container with a seccomp profile.
+//! Makes the kernel refuse a system call, as a container with a seccomp profile does.
 #![allow(unsafe_code)]
 
-/// Makes this process and its children get `error` from the system call of this `number`, for the
-/// rest of their lives.
+/// Makes the system call with this `number` fail with `error`, in this process and its future
+/// children, until they end.
 ///
 /// # Panics
 ///
 /// If the kernel does not accept the filter.
-#[allow(clippy::cast_possible_truncation)] // codes of 16 bits
+#[allow(clippy::cast_possible_truncation)] // the codes have 16 bits
 pub fn refuse_call(number: libc::c_long, error: libc::c_int) {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;

@@ -28,7 +28,7 @@
 //! | wait, or query the status | [`wait`](Child::wait), [`wait_timeout`](Child::wait_timeout), [`is_alive`](Child::is_alive), [`exit_status`](Child::exit_status); a [`Process`] is a pollable descriptor (`AsFd`) |
 //! | end a process | [`interrupt`](Child::interrupt), [`terminate`](Child::terminate), [`kill`](Child::kill) |
 //! | queue items | [`Queue`]; with acknowledgement and redelivery: [`JoinableQueue`] |
-//! | send messages | [`pipe::duplex`], [`pipe::simplex`]; between separate programs: [`pipe::Listener`] |
+//! | send messages | [`pipe::duplex`], [`pipe::simplex`]; between separate programs: `pipe::Listener` |
 //! | synchronise | [`Lock`], [`RLock`], [`Mutex`], [`Semaphore`], [`Condition`], [`Event`], [`Barrier`] |
 //! | share memory | [`Shared`], [`Atomic`], [`pipe::SharedBytes`] |
 //! | find objects by name | `Manager` |
@@ -67,6 +67,7 @@
 //!
 //! # Features
 //!
+//! - `listener` (default): `pipe::Listener` and `pipe::connect`, for connections between programs.
 //! - `manager` (default): `Manager`.
 //! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the crate
 //!   `multiproc-cli`. A library can disable it.

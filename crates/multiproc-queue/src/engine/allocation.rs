@@ -1,4 +1,4 @@
-//! Slots for new tasks, and giving the memory of large ones back.
+//! Allocating slots for new tasks, and releasing the memory of large ones.
 
 use std::sync::atomic;
 use std::time::Duration;
@@ -15,16 +15,17 @@ use super::slot::{
 };
 use super::slots::{CLASSES, Class, Delivered, Places, Tasks};
 
-/// A class of slots larger than this gives its memory back.
+/// Classes of at least this size release their memory.
 const LARGE: usize = 64 * 1024;
 
-/// So much is given back at a time.
+/// The number of bytes that are released at a time.
 const PIECE: usize = 16 << 20;
 
-/// A free slot of the small classes is looked for among so many, before one more is used.
+/// The number of slots of a small class that are searched for a free one, before another slot is
+/// used.
 const WINDOW: usize = 64;
 
-/// Where a handle last took a slot, in each class. Hints.
+/// Where a handle last allocated a slot, in each class. These are hints.
 #[derive(Debug, Default)]
 pub(crate) struct SlotHints([atomic::AtomicU32; CLASSES]);
 
@@ -41,8 +42,8 @@ impl SlotHints {
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
-    /// Puts an item that is about to be got into a slot. Under the consumers' lock, before the
-    /// commit.
+    /// Copies an item that is about to be got into a slot. The caller holds the consumers' lock,
+    /// and commits afterwards.
     #[inline]
     pub(crate) fn allocate(
         &self,
@@ -78,8 +79,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         Ok(Delivered { slot, number, deliveries })
     }
 
-    /// If the consumer before died with a slot, and before its commit, frees that slot. `number` is
-    /// the next item's.
+    /// Frees the slot of a previous consumer that died before its commit. `number` is that of the
+    /// next item.
     #[cold]
     fn free_untaken(&self, number: u64) {
         let last = usize::try_from(load_locked(&self.control.taking.slot)).unwrap_or(0);
@@ -92,7 +93,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
     }
 
-    /// A free slot for so many bytes: the one taken last, whose lines are in the cache, or another.
+    /// Returns a free slot for `length` bytes: the one that was used last, whose cache lines are
+    /// warm, or another one.
     #[inline]
     fn find_free(&self, length: usize, slot_hints: &SlotHints) -> Result<Slot, EngineError> {
         let fits = |class: &Class| class.bytes >= length;
@@ -110,9 +112,10 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.state(slot).kind() == Kind::Free
     }
 
-    /// Of a class that gives its memory back, the first free slot, so that those at the end become
-    /// free. Of another one, a free slot among the next few, or one more: a search that ends at the
-    /// first free slot would take longer with each task that is held.
+    /// Returns another free slot. In a class that releases its memory, it is the first free one, so
+    /// that those at the end become free. In other classes, it is one of the next few, or one that
+    /// was never used: a search for the first free slot would take longer with each task in
+    /// progress.
     #[cold]
     fn find_other_free(
         &self,
@@ -141,7 +144,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             }
             slot_hints.set(slot((first + count) % high.max(1)));
         }
-        // All are in use, as far as was looked.
+        // All slots that were searched are in use.
         for (class, _) in classes() {
             let mut places = (0..self.high(class)).map(|place| Slot { class, place });
             if let Some(free) = places.find(|&slot| self.is_free(slot)) {
@@ -152,9 +155,9 @@ impl<M: Members + Places> Tasks<'_, M> {
         Err(EngineError::TooManyTasks)
     }
 
-    /// Discards the tasks that wait to be delivered again: nobody takes one any more. With
-    /// `is_orphaned`, all others as well: no process is left that could end one, or look at a dead
-    /// letter.
+    /// Discards the tasks that wait to be delivered again, which no process takes any more. With
+    /// `is_orphaned`, discards all others as well: no process is left that could end one, or
+    /// examine a dead letter.
     #[cold]
     pub(crate) fn discard(&self, is_orphaned: bool) {
         for slot in self.all() {
@@ -165,14 +168,15 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
     }
 
-    /// How many pieces of memory [`trim`](Self::trim) can give back at most, if none is used anew.
+    /// Returns how many pieces of memory [`trim`](Self::trim) can release at most, if none is used
+    /// again.
     pub(crate) fn pieces(&self) -> usize {
         let large = self.members.classes().iter().filter(|class| class.bytes >= LARGE);
         large.map(|class| class.slots.div_ceil(PIECE.div_ceil(class.bytes))).sum()
     }
 
-    /// Gives the memory of large slots back that are not in use and have none behind them that is: a
-    /// piece of it. Whether there is more. Under the consumers' lock.
+    /// Releases the memory of large slots that are free and have no used slot after them: one
+    /// piece. Returns `true` if there may be more. The caller holds the consumers' lock.
     pub(crate) fn trim(&self, now: Duration) -> bool {
         for (class, &Class { bytes, .. }) in self.members.classes().iter().enumerate() {
             if bytes < LARGE {
@@ -193,8 +197,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         false
     }
 
-    /// Whether memory has not been given back for a while: taking it again costs more than filling
-    /// it.
+    /// Returns `true` if no memory was released for a while: reserving it again is more expensive
+    /// than filling it.
     pub(crate) fn is_time_to_trim(&self, now: Duration) -> bool {
         const INTERVAL: u64 = 100;
         let before = self.control.taking.trimmed_at.load(Ordering::Relaxed);

@@ -7,19 +7,19 @@ use super::error::EngineError;
 use super::slot::{DEAD, FLAGS, HAD_DESCRIPTORS, Kind, Slot, State};
 use super::slots::{Delivered, Places, Tasks};
 
-/// What becomes of a dead letter: see [`Tasks::end_letter`].
+/// What happens to a dead letter at the end of its examination: see [`Tasks::end_letter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LetterEnd {
-    /// It is gone.
+    /// It is removed.
     Discard,
-    /// It is one again.
+    /// It stays a dead letter.
     LayBack,
-    /// It is a task again, as if it had never been delivered.
+    /// It becomes a task again, as if it had never been delivered.
     Revive { due: u64 },
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
-    /// This member does not deliver the task again: it cannot be decoded.
+    /// Makes a task of this member a dead letter, because it cannot be decoded.
     pub(crate) fn dead_letter(&self, slot: Slot) {
         let state = self.state(slot);
         let dead = State::new(DEAD, None, state.deliveries());
@@ -28,7 +28,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         }
     }
 
-    /// The dead letters that nobody looks at, from the oldest on.
+    /// Returns the dead letters that no member examines, oldest first.
     pub(crate) fn letters(&self) -> Vec<Slot> {
         let is_letter = |state: State| state.kind() == Kind::Dead && state.owner().is_none();
         let letters = self.all().filter(|&slot| is_letter(self.state(slot)));
@@ -37,8 +37,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         letters.into_iter().map(|(_, slot)| slot).collect()
     }
 
-    /// Takes a dead letter, and appends its bytes. Whether it had descriptors comes with it. `None`: it
-    /// is none any more.
+    /// Takes a dead letter, and appends its bytes. Returns it with whether it had descriptors, or
+    /// `None` if it is not a dead letter any more.
     pub(crate) fn take_letter(
         &self,
         slot: Slot,
@@ -49,7 +49,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         Ok(letter.map(|task| (task, flags & HAD_DESCRIPTORS != 0)))
     }
 
-    /// What becomes of a dead letter that this member has taken.
+    /// Ends the examination of a dead letter that this member has taken.
     pub(crate) fn end_letter(&self, slot: Slot, end: LetterEnd) {
         let state = self.state(slot);
         if !state.is_letter_of(self.members.me()) {
@@ -64,7 +64,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         };
     }
 
-    /// How many dead letters there are.
+    /// Returns the number of dead letters.
     pub(crate) fn dead(&self) -> usize {
         self.all().filter(|&slot| self.state(slot).kind() == Kind::Dead).count()
     }

@@ -1,4 +1,5 @@
-//! Tasks that come back: those of dead members, those put back, and taking them again.
+//! Redelivery: tasks of dead members and tasks that were put back become ready, and are claimed
+//! again.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use super::slot::{
 };
 use super::slots::{Delivered, Places, Tasks};
 
-/// A task that has come back: the one that is due first is taken first.
+/// A task that has come back. The one that is due first is taken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Returned {
     due: u64,
@@ -23,31 +24,32 @@ struct Returned {
 }
 
 /// The tasks that a handle found ready when it last scanned the slots. Each is verified when it is
-/// taken: another member may have been quicker.
+/// taken, because another member may have been faster.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// The next one is the last.
+    /// In reverse order: the last one is taken first.
     found: Vec<Returned>,
-    /// Whether there were no others.
+    /// Whether these were all.
     is_all: bool,
-    /// [`Control::returned`] before the scan.
+    /// The value of `Control::returned` before the scan.
     returned: u32,
-    /// How many slots were scanned, and how many tasks were taken since.
+    /// The number of slots that were scanned, and of tasks that were taken since.
     scanned: usize,
     taken: usize,
 }
 
 impl Batch {
-    /// The most it holds.
+    /// The maximum number of tasks.
     const MOST: usize = 1024;
 
-    /// If nothing was left to be taken: [`Control::returned`] at that time.
+    /// Returns the value of `Control::returned` at the scan, if no task is left to be taken.
     pub(crate) fn exhausted(&self) -> Option<u32> {
         (self.found.is_empty() && self.is_all).then_some(self.returned)
     }
 
-    /// Whether it is time for another scan, now that `returned` is this. While tasks come back all
-    /// the time, a scan must be worth its time: 64 slots for each task taken.
+    /// Returns `true` if it is time for another scan, given the current value of `returned`. While
+    /// tasks come back continually, a scan must be worth its time: 64 slots for each task that was
+    /// taken.
     fn is_stale(&self, returned: u32) -> bool {
         let has_changed = returned != self.returned;
         let is_time = (self.taken + 1) * 64 >= self.scanned;
@@ -56,8 +58,8 @@ impl Batch {
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
-    /// Puts a task back, that this member does not finish. `due` is the number that the next item
-    /// put will have: what is there now comes first.
+    /// Puts a task of this member back. `due` is the number that the next item put will have:
+    /// queued items come first.
     pub(crate) fn nack(&self, slot: Slot, due: u64) -> bool {
         let state = self.state(slot);
         if !state.is_of(self.members.me()) {
@@ -67,11 +69,11 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.redeliver(slot, state, due)
     }
 
-    /// Puts the tasks of dead members back. `consumed` reads the consumers' count. Whether there were
-    /// any. The search begins at `first`, and ends there or when the deadline passes: then it returns
-    /// where to begin the next one.
+    /// Puts the tasks of dead members back. `consumed` reads the consumers' count. Returns whether
+    /// there were any, and where to begin the next search: this one begins at `first`, and ends
+    /// there or when the deadline passes.
     ///
-    /// Some system calls: one for each owner.
+    /// Takes a system call for each owner.
     pub(crate) fn reclaim(
         &self,
         first: Slot,
@@ -79,10 +81,10 @@ impl<M: Members + Places> Tasks<'_, M> {
         due: u64,
         deadline: Deadline,
     ) -> (bool, Slot) {
-        /// So many owners are asked about whatever the time is.
+        /// The number of owners that are checked regardless of the deadline.
         const LEAST: usize = 16;
         let me = self.members.me();
-        // The consumers' count, of those that are dead: it was read after their death.
+        // For each dead owner, the consumers' count, which is read after its death.
         let mut owners: HashMap<Option<MemberId>, Option<u64>> = HashMap::new();
         let mut any = false;
         for slot in self.all_from(first) {
@@ -107,7 +109,7 @@ impl<M: Members + Places> Tasks<'_, M> {
                     _ = self.change(slot, state, State::new(DEAD, None, state.deliveries()));
                 }
                 Kind::Returning => any |= self.bring_back(slot, state, state.deliveries(), due),
-                // Its owner is dead, so the number is what it will stay; the commit came after it, or
+                // The owner is dead, so the number is final. Its commit came after the number, or
                 // never will.
                 _ => {
                     let number = self.number(slot);
@@ -122,7 +124,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         (any, first)
     }
 
-    /// To be delivered again; or, if that makes no sense any more, a dead letter.
+    /// Makes a task ready to be delivered again, or a dead letter if that is not possible any more.
     fn redeliver(&self, slot: Slot, state: State, due: u64) -> bool {
         let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
         let deliveries = state.deliveries();
@@ -137,7 +139,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         changed
     }
 
-    /// Makes a slot `Ready` by the steps of invariant 4. False: another member was quicker.
+    /// Makes a slot `Ready` by the steps of invariant 4 of [`slots`](super::slots). Returns `false`
+    /// if another member was faster.
     pub(super) fn bring_back(&self, slot: Slot, from: State, deliveries: u32, due: u64) -> bool {
         let returning = State::new(READY, Some(self.members.me()), deliveries);
         if !self.change(slot, from, returning) {
@@ -152,8 +155,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         changed
     }
 
-    /// Takes a task that has come back, of those that are due, and appends its bytes. It scans the
-    /// slots once at most.
+    /// Takes a task that has come back and is due, and appends its bytes. Scans the slots at most
+    /// once.
     pub(crate) fn take_returned(
         &self,
         batch: &mut Batch,
@@ -203,7 +206,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         found.sort_unstable_by_key(|&task| Reverse(task));
     }
 
-    /// The task in a slot that is ready.
+    /// Returns the task in a slot, if it is ready.
     fn back(&self, slot: Slot) -> Option<Returned> {
         let words = self.words(slot);
         let is_ready = self.state(slot).kind() == Kind::Ready;
@@ -211,8 +214,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         is_ready.then(|| Returned { due, number: self.number(slot), slot })
     }
 
-    /// Makes a slot of nobody, of kind `from`, this member's own, and appends its bytes. `None`:
-    /// somebody was quicker.
+    /// Makes this member the owner of a slot of kind `from` without an owner, and appends its
+    /// bytes. Returns `None` if another member was faster.
     pub(super) fn claim(
         &self,
         slot: Slot,
@@ -231,7 +234,7 @@ impl<M: Members + Places> Tasks<'_, M> {
         let length = usize::try_from(self.words(slot)[LENGTH].load(Ordering::Relaxed));
         let most = self.members.classes()[slot.class].bytes.min(self.longest);
         let Some(length) = length.ok().filter(|&length| length <= most) else {
-            // Nobody can do anything with it. As a dead letter, it is in nobody's way.
+            // No member can use it. As a dead letter, it is not in the way.
             self.change(slot, mine, State::new(DEAD, None, deliveries));
             return Err(EngineError::Corrupted("the length of a task"));
         };

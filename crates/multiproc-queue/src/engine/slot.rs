@@ -1,21 +1,22 @@
-//! One slot of a task: eight words, of which the first one is its state.
+//! One slot of a task: eight words.
 //!
-//! Eight words. The first one is its **state**, and says all that a death could leave in doubt:
+//! The first word is the **state**. It decides everything that the death of a process could leave
+//! open:
 //!
 //! | bits of the state | meaning |
 //! |---|---|
-//! | 0..30 | the member that has it; 0 is nobody |
-//! | 30..32 | what it is: see [`Kind`] |
-//! | 32..64 | how often it was delivered |
+//! | 0..30 | the member that has it; 0 is none |
+//! | 30..32 | the kind: see [`Kind`] |
+//! | 32..64 | the number of deliveries |
 //!
-//! The others are its number in the queue, from which number on it may be delivered again, how long it
-//! is, whether it had descriptors, and who in its process has it. The bytes are in a place of the
-//! slot's own, of one of some sizes.
+//! The other words are: its number in the queue; the number of the queue from which on it may be
+//! delivered again; its length; whether it had descriptors; and the thread that has it. The bytes
+//! are in the slot's own storage, which has one of several sizes.
 
 use multiproc_shm::members::MemberId;
 use multiproc_shm::primitives::{AtomicU64, Ordering, fence_after_rmw};
 
-/// Words of a slot.
+/// The number of words of a slot.
 pub(crate) const WORDS: usize = 8;
 
 pub(super) const STATE: usize = 0;
@@ -28,10 +29,10 @@ pub(super) const THREAD: usize = 5;
 /// The number of a slot whose item is not complete.
 pub(super) const NO_NUMBER: u64 = u64::MAX;
 
-/// The item had descriptors, which do not survive whoever got it.
+/// The item had descriptors, which are lost with the process that got it.
 pub(super) const HAD_DESCRIPTORS: u64 = 1;
 
-/// A slot, by its class and place in it.
+/// A slot, identified by its class and its place in the class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
     pub(super) class: usize,
@@ -39,7 +40,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The slot as one number.
+    /// Returns the slot as one number.
     #[inline]
     pub(crate) fn to_bits(self) -> u64 {
         (self.class as u64) << 32 | self.place as u64
@@ -52,24 +53,24 @@ impl Slot {
     }
 }
 
-/// What a slot is.
+/// The kind of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing.
+    /// Not in use.
     Free,
-    /// A task that its owner works on, and will end.
+    /// A task in progress, which its owner will end.
     Held,
-    /// The same, but it belongs to no thread of its owner.
+    /// The same, but the task belongs to no thread of its owner.
     Detached,
-    /// A task on its way to be `Ready`, by its owner. (It counts as unfinished.)
+    /// A task that its owner is making `Ready`. It counts as unfinished.
     Returning,
     /// A task that waits to be delivered again.
     Ready,
-    /// A task that is not delivered any more. If it has an owner, that one looks at it.
+    /// A dead letter. If it has an owner, that member is examining it.
     Dead,
 }
 
-/// A slot's first word. Anything may be in it, if somebody has scribbled.
+/// The first word of a slot. A hostile process may have written any value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(pub(super) u64);
 
@@ -100,7 +101,7 @@ impl State {
         }
     }
 
-    /// Whose it is: `Held`, `Detached` and `Returning` have an owner.
+    /// Returns the owner. `Held`, `Detached` and `Returning` have one.
     #[inline]
     pub(super) fn owner(self) -> Option<MemberId> {
         u32::try_from(self.0 & OWNER).ok().and_then(MemberId::from_bits)
@@ -116,13 +117,13 @@ impl State {
         matches!(self.kind(), Kind::Held | Kind::Detached)
     }
 
-    /// Whether it is a task that this member works on.
+    /// Returns `true` if it is a task in progress of this member.
     #[inline]
     pub(super) fn is_of(self, member: MemberId) -> bool {
         self.is_in_work() && self.owner() == Some(member)
     }
 
-    /// Whether it is a dead letter that this member looks at.
+    /// Returns `true` if it is a dead letter that this member examines.
     #[inline]
     pub(super) fn is_letter_of(self, member: MemberId) -> bool {
         self.kind() == Kind::Dead && self.owner() == Some(member)

@@ -2,24 +2,27 @@
 //!
 //! # Invariants
 //!
-//! 1. A free slot is taken under the consumers' lock, and its number is [`NO_NUMBER`](super::slot::NO_NUMBER) until its bytes
-//!    are complete; then the item is retired from the ring by the consumer's commit. So a slot with
-//!    a number from the consumers' count on was not taken yet, and if its member is dead, never will
-//!    be: the item is still in the ring, and the slot is free. Only the slot that was taken last can
-//!    be one, and it is freed before the item is taken by somebody else: there is no item twice.
-//! 2. Every other change is one compare-exchange of the state (or a store, by the only one who can
-//!    change it), by its owner or, if none lives, by anybody. So each happens once, and there is
-//!    nothing in between. What it compares with is the whole word as it was found, whatever is in it.
-//! 3. A task goes from the ring into a slot, and never back.
-//! 4. A slot becomes `Ready` in three steps: it is `Returning`, then `returned` is incremented, then
-//!    it is `Ready`. A process that dies on the way leaves a `Returning` slot, which the next one to
-//!    reclaim brings back. So a scan of the slots that has met no `Returning` one, with the same
-//!    `returned` before and after, has not missed a slot that became `Ready` behind its back; and
-//!    neither has a later scan to be made, until `returned` changes.
+//! 1. A free slot is allocated under the consumers' lock. Its number is
+//!    [`NO_NUMBER`](super::slot::NO_NUMBER) until its bytes are complete. Then the consumer's
+//!    commit removes the item from the ring. So a slot whose number is not below the consumers'
+//!    count has not taken its item yet, and if its member is dead, never will: the item is still in
+//!    the ring, and the slot is free. Only the slot that was allocated last can be in that state.
+//!    It is freed before another consumer takes the item, so no item exists twice.
+//! 2. Every other change is one compare-exchange of the state (or a store, by the only thread that
+//!    can change it), by the owner, or by any member if the owner is dead. So each change happens
+//!    once, without intermediate states. A transition compares against the bits that were loaded,
+//!    not against a re-encoding of the decoded state. Otherwise a corrupted word could never be
+//!    replaced.
+//! 3. A task moves from the ring into a slot, and never back.
+//! 4. A slot becomes `Ready` in three steps: it becomes `Returning`, then `returned` is
+//!    incremented, then it becomes `Ready`. A process that dies in between leaves a `Returning`
+//!    slot, which the next member to reclaim makes `Ready`. So a scan that has met no `Returning`
+//!    slot, with the same `returned` before and after, has missed no slot that became `Ready`
+//!    meanwhile. Until `returned` changes, no further scan is needed.
 //!
 //! By 3 and 4, a count of the slots is exact if the counts of the ring and `returned` were the same
-//! before and after: meanwhile tasks only ended, one at a time, so the result was true at some moment
-//! of the scan. If it is 0, nothing was unfinished when the scan ended.
+//! before and after. Meanwhile tasks only ended, one at a time, so the result was true at some
+//! moment of the scan. If it is 0, no task was unfinished when the scan ended.
 
 use std::ops::Range;
 
@@ -33,46 +36,46 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 
 use super::slot::{DETACHED, Kind, NUMBER, STATE, Slot, State, THREAD, WORDS, change};
 
-/// How many sizes there are.
+/// The number of sizes.
 pub(crate) const CLASSES: usize = 6;
 
-/// The slots of one size: how many, and of how many bytes.
+/// The slots of one size: their number, and the bytes of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Class {
     pub(crate) slots: usize,
     pub(crate) bytes: usize,
 }
 
-/// What the members of a queue share of its tasks, beside the slots.
+/// The shared state of the tasks, apart from the slots.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Control {
-    /// Where those wait who join.
+    /// The event that `join` waits for.
     all_done: EventCount<LightFence>,
-    /// How often a task has begun to come back: see invariant 4.
+    /// How many times a task has begun to come back: see invariant 4.
     pub(crate) returned: AtomicU32,
-    /// How many slots of each class have been in use. Under the consumers' lock, it grows before
-    /// one is used.
+    /// The number of slots of each class that have been in use. It grows before a slot is used,
+    /// under the consumers' lock.
     pub(super) highs: [AtomicU32; CLASSES],
     pub(crate) max_attempts: AtomicU32,
     rest: AtomicU32,
-    /// How many deliveries were not the first one.
+    /// The number of deliveries that were not the first one of their task.
     pub(crate) redelivered: AtomicU64,
-    /// How many tasks have become dead letters.
+    /// The number of tasks that have become dead letters.
     pub(crate) died: AtomicU64,
     pub(super) taking: Taking,
 }
 
-/// On a line of its own: it changes with each task, the others seldom.
+/// On a cache line of its own: it changes with each task, the other words rarely.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Taking {
-    /// The slot that was taken last, plus 1, of all slots. Under the consumers' lock.
+    /// The index of the slot that was allocated last, plus 1. Written under the consumers' lock.
     pub(super) slot: AtomicU64,
-    /// For the item of this number. So the slot itself, which is another member's now, need not be
-    /// looked at.
+    /// The number of the item that it was allocated for. So the slot itself, which belongs to
+    /// another member now, need not be read.
     pub(super) number: AtomicU64,
-    /// When memory was last given back, in ms. Under the consumers' lock.
+    /// The time of the last release of memory, in ms. Written under the consumers' lock.
     pub(super) trimmed_at: AtomicU64,
 }
 
@@ -99,23 +102,23 @@ impl Control {
 
 /// The memory of the slots.
 pub(crate) trait Places {
-    /// All slots: [`WORDS`] words each, those of one class after those of another.
+    /// Returns all slots: [`WORDS`] words each, ordered by class.
     fn slots(&self) -> &[AtomicU64];
 
-    /// The classes, from small to large.
+    /// Returns the classes, from small to large.
     fn classes(&self) -> &[Class];
 
-    /// Copies into the place of a slot. False: there is no memory left.
+    /// Copies bytes into the storage of a slot. Returns `false` if there is no memory left.
     fn fill(&self, class: usize, slot: usize, bytes: &[u8]) -> bool;
 
-    /// Appends what is in the place of a slot.
+    /// Appends the bytes in the storage of a slot to `target`.
     fn append_to(&self, class: usize, slot: usize, length: usize, target: &mut Vec<u8>);
 
-    /// Gives the memory of some slots of a class back.
+    /// Releases the memory of some slots of a class.
     fn give_back(&self, class: usize, slots: Range<usize>);
 }
 
-/// How many tasks are in the slots.
+/// The numbers of tasks in the slots.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) ready: usize,
@@ -123,7 +126,7 @@ pub(crate) struct Tally {
     pub(crate) in_work: usize,
 }
 
-/// A task that has been delivered.
+/// A task that was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivered {
     pub(crate) slot: Slot,
@@ -136,12 +139,12 @@ pub(crate) struct Tasks<'a, M> {
     pub(crate) control: &'a Control,
     pub(crate) members: &'a M,
     pub(crate) max_attempts: u32,
-    /// No task is longer than that, in bytes.
+    /// The maximum length of a task, in bytes.
     pub(crate) longest: usize,
 }
 
 impl<M: Members + Places> Tasks<'_, M> {
-    /// Where a slot is among all slots.
+    /// Returns the index of a slot among all slots.
     #[inline]
     pub(super) fn index(&self, Slot { class, place }: Slot) -> usize {
         if class == 0 {
@@ -168,19 +171,20 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.words(slot)[NUMBER].load(Ordering::Acquire)
     }
 
-    /// From one state to another, if nobody was quicker.
+    /// Changes the state, unless another member was faster.
     #[inline]
     pub(super) fn change(&self, slot: Slot, from: State, to: State) -> bool {
         change(&self.words(slot)[STATE], from, to)
     }
 
-    /// All slots that have ever been in use since their class was empty.
+    /// Returns all slots that may be in use.
     pub(super) fn all(&self) -> impl Iterator<Item = Slot> + '_ {
         let classes = self.members.classes().iter().enumerate();
         classes.flat_map(|(class, _)| (0..self.high(class)).map(move |place| Slot { class, place }))
     }
 
-    /// The same, from `first` on: in its class, in the other classes, and what is before it.
+    /// Returns the same, beginning at `first`: the rest of its class, then the other classes, then
+    /// the slots before it.
     pub(super) fn all_from(&self, first: Slot) -> impl Iterator<Item = Slot> + '_ {
         let classes = self.members.classes().len();
         let places = |class, places: Range<usize>| places.map(move |place| Slot { class, place });
@@ -197,15 +201,17 @@ impl<M: Members + Places> Tasks<'_, M> {
         high.min(self.members.classes()[class].slots)
     }
 
-    /// Tells a thread from all those of all members.
+    /// Returns a number that identifies a thread among those of all members.
     #[inline]
     pub(super) fn signature(&self, thread: u64) -> u64 {
         u64::from(self.members.me().bits()) << 32 | thread & u64::from(u32::MAX)
     }
 
-    /// The task that this member works on is done. False: it was not this member's. To be called by
-    /// the thread that has it: nobody else changes the task of a living member, so a store is
-    /// enough. (An exchange would wait until all that was written before has left the processor.)
+    /// Completes a task of this member. Returns `false` if it was not this member's.
+    ///
+    /// To be called by the thread that has the task. No other thread changes the task of a live
+    /// member, so a store is enough. (An exchange would wait until all earlier stores have left the
+    /// processor.)
     #[inline]
     pub(crate) fn ack(&self, slot: Slot) -> bool {
         let state = self.state(slot);
@@ -218,23 +224,23 @@ impl<M: Members + Places> Tasks<'_, M> {
         true
     }
 
-    /// The task that this member works on belongs to no thread any more. False: it was not this
-    /// member's.
+    /// Detaches a task of this member from its thread. Returns `false` if it was not this member's.
     pub(crate) fn detach(&self, slot: Slot) -> bool {
         let state = self.state(slot);
         let detached = State::new(DETACHED, state.owner(), state.deliveries());
         state.is_of(self.members.me()) && self.change(slot, state, detached)
     }
 
-    /// The task that this member has detached is done. False: it was not this member's.
+    /// Completes a detached task of this member. Returns `false` if it was not this member's.
     pub(crate) fn ack_detached(&self, slot: Slot) -> bool {
         let state = self.state(slot);
         let is_mine = state.kind() == Kind::Detached && state.is_of(self.members.me());
         is_mine && self.change(slot, state, State::FREE)
     }
 
-    /// Counts the tasks in the slots, as each of them is at the moment when it is looked at. Slots in
-    /// work that `consumed` does not cover are being taken, and are in the ring as yet.
+    /// Counts the tasks in the slots, each in its state at the moment when it is read. Slots in
+    /// progress that `consumed` does not cover are still being allocated: their items are in the
+    /// ring.
     pub(crate) fn tally(&self, consumed: u64) -> Tally {
         let mut tally = Tally::default();
         for slot in self.all() {
@@ -251,8 +257,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         tally
     }
 
-    /// Finds a slot with an unfinished task; in a queue whose items are thrown away, with one in
-    /// work. The search begins at `first`: it takes one look where that has one.
+    /// Finds a slot with an unfinished task, or with a task in progress if the queue's items are
+    /// discarded. The search begins at `first`, and reads one slot if that has one.
     pub(crate) fn find_unfinished(
         &self,
         first: Slot,
@@ -270,8 +276,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.all_from(first).find(is_unfinished)
     }
 
-    /// Whether any task may come back while this thread waits for it: not those that it has itself,
-    /// and not those that end with the process.
+    /// Returns `true` if a task may come back while this thread waits. Tasks that the thread has
+    /// itself, and those that end with the process, do not count.
     pub(crate) fn may_come_back(&self, thread: u64) -> bool {
         self.all().any(|slot| {
             let state = self.state(slot);
@@ -290,7 +296,7 @@ impl<M: Members + Places> Tasks<'_, M> {
             && self.words(slot)[THREAD].load(Ordering::Relaxed) == self.signature(thread)
     }
 
-    /// Whether this thread is in the middle of a task.
+    /// Returns `true` if this thread has a task.
     pub(crate) fn is_in_task(&self, thread: u64) -> bool {
         self.all().any(|slot| self.is_held_by(slot, self.state(slot), thread))
     }
