@@ -698,7 +698,7 @@ fn slow_and_silent_clients_are_dropped() {
     }
     let mut deaf = welcome(&manager);
     deaf.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
-    let list = frame(b"\x01\x04List\0\0\0\0\0\0\0\0");
+    let list = frame(b"\x01\0");
     while deaf.write_all(&list).is_ok() {}
 
     manager.lock("lock").unwrap();
