@@ -119,6 +119,8 @@ impl<T: Pod> Shared<T> {
     ///
     /// Panics if the range is out of bounds.
     ///
+    /// # Examples
+    ///
     /// ```
     /// let table = multiproc_sync::Shared::new(&[1u32, 2, 3, 4])?;
     /// let mut middle = [0; 2];
@@ -141,6 +143,8 @@ impl<T: Pod> Shared<T> {
     /// # Panics
     ///
     /// Panics if the range is out of bounds.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let table = multiproc_sync::Shared::new(&[0u32; 4])?;

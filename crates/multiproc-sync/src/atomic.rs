@@ -87,6 +87,8 @@ impl Atomic {
 
     /// Adds to the value, wrapping around on overflow, and returns the previous one.
     ///
+    /// # Examples
+    ///
     /// ```
     /// let tickets = multiproc_sync::Atomic::new(1)?;
     /// assert_eq!(tickets.fetch_add(1), 1);
@@ -109,6 +111,8 @@ impl Atomic {
     /// # Errors
     ///
     /// Returns the actual value if it was not `current`.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let state = multiproc_sync::Atomic::new(1)?;

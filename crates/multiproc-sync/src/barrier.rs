@@ -114,6 +114,8 @@ impl Barrier {
     ///
     /// Returns [`Broken`] if the barrier is broken, or breaks while this waits.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use multiproc_sync::Barrier;
     ///
@@ -157,12 +159,16 @@ impl Barrier {
     }
 
     /// Breaks the barrier: all waiters get [`Broken`], and all later callers until a reset.
+    ///
+    /// A party calls it when it cannot reach the barrier, so that the others do not wait for it.
     pub fn abort(&self) {
         self.raw().abort();
     }
 
     /// Starts a new round in which no party has arrived, also after a party died. The waiters of
     /// the current round get [`Broken`].
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiproc_sync::Barrier;

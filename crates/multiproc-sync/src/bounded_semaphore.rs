@@ -134,6 +134,8 @@ impl BoundedSemaphore {
     /// Panics if other code in this process has closed the semaphore's descriptor and holders may
     /// be dead.
     ///
+    /// # Examples
+    ///
     /// ```
     /// let downloads = multiproc_sync::BoundedSemaphore::new(4)?;
     /// let permit = downloads.acquire();
@@ -159,6 +161,8 @@ impl BoundedSemaphore {
     ///
     /// Returns [`TryAcquireError`] if living holders have all permits.
     ///
+    /// # Examples
+    ///
     /// ```
     /// let downloads = multiproc_sync::BoundedSemaphore::new(1)?;
     /// let _permit = downloads.acquire();
@@ -179,6 +183,18 @@ impl BoundedSemaphore {
     /// # Errors
     ///
     /// Returns [`AcquireTimeoutError`] if it timed out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let downloads = multiproc_sync::BoundedSemaphore::new(1)?;
+    /// let permit = downloads.acquire_timeout(Duration::from_secs(1))?;
+    /// assert!(downloads.acquire_timeout(Duration::from_millis(1)).is_err());
+    /// # drop(permit);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireTimeoutError> {
         self.acquire_until(Deadline::after(timeout))
     }

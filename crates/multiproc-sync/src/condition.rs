@@ -134,6 +134,28 @@ impl Condition {
     /// # Panics
     ///
     /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::{Atomic, Condition};
+    ///
+    /// let (changed, jobs) = (Condition::new()?, Atomic::new(0)?);
+    /// let (producer, queued) = (changed.clone(), jobs.clone()); // usually in another process
+    /// let thread = std::thread::spawn(move || {
+    ///     let _guard = producer.lock().unwrap();
+    ///     queued.fetch_add(1);
+    ///     producer.notify_one();
+    /// });
+    /// let mut guard = changed.lock().unwrap();
+    /// while jobs.load() == 0 {
+    ///     guard = changed.wait(guard).unwrap();
+    /// }
+    /// jobs.fetch_sub(1); // under the lock
+    /// drop(guard);
+    /// # thread.join().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn wait<'a>(
         &'a self,
         guard: ConditionGuard<'a>,
@@ -207,6 +229,8 @@ impl Condition {
     /// Waits while `condition` returns true, for at most `timeout`. The result tells whether it
     /// timed out with the condition still true.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use multiproc_sync::{Atomic, Condition};
     /// use std::time::Duration;
@@ -260,6 +284,8 @@ impl Condition {
     ///
     /// Hold the lock while changing what the waiters check. It need not be held for the
     /// notification.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiproc_sync::{Atomic, Condition};

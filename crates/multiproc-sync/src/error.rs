@@ -14,6 +14,8 @@ use crate::guard::Repair;
 ///
 /// This is what POSIX calls `EOWNERDEAD`. `into_guard` corresponds to pthread_mutex_consistent(3).
 ///
+/// # Examples
+///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// # let lock = multiproc_sync::Lock::new()?;
@@ -32,6 +34,8 @@ pub struct Abandoned<G> {
 
 impl<G> Abandoned<G> {
     /// Returns the guard, to inspect what the lock protects. The lock stays abandoned.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # let mutex = multiproc_sync::Mutex::new(0u32)?;

@@ -80,6 +80,17 @@ impl Event {
     }
 
     /// Sets the event and wakes all waiters. It never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let started = multiproc_sync::Event::new()?;
+    /// started.set();
+    /// assert!(started.is_set());
+    /// started.clear();
+    /// assert!(!started.is_set());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set(&self) {
         self.raw().set();
     }
@@ -99,11 +110,24 @@ impl Event {
     ///
     /// The death of a process does not end the wait: if the only process that would set the event
     /// may die, use [`wait_timeout`](Self::wait_timeout) and check on it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let started = multiproc_sync::Event::new()?;
+    /// let same = started.clone(); // usually sent to another process
+    /// let thread = std::thread::spawn(move || same.set());
+    /// started.wait();
+    /// # thread.join().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn wait(&self) {
         while !self.raw().wait(Deadline::NEVER, RECHECK) {}
     }
 
     /// Waits until the event is set, for at most `timeout`. Returns false if it timed out.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiproc_sync::Event;

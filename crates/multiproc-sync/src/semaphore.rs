@@ -127,6 +127,8 @@ impl Semaphore {
     ///
     /// Returns [`AcquireTimeoutError`] if it timed out.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use multiproc_sync::Semaphore;
     /// use std::time::Duration;
@@ -160,6 +162,8 @@ impl Semaphore {
     ///
     /// Returns [`SemaphoreOverflow`] if the value would exceed [`MAX`](Self::MAX). It is then
     /// unchanged.
+    ///
+    /// # Examples
     ///
     /// ```
     /// let ready = multiproc_sync::Semaphore::new(0)?;

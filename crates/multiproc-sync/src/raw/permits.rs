@@ -108,6 +108,7 @@ impl Permits<'_> {
         waited.outcome.unwrap_or(Err(Busy))
     }
 
+    #[inline]
     fn take_free(&self, me: MemberId) -> Option<usize> {
         let take = |word: &AtomicU32| {
             word.load(Ordering::Relaxed) == FREE && change(word, FREE, me.bits())
@@ -134,6 +135,7 @@ impl Permits<'_> {
         }
     }
 
+    #[inline]
     fn notify(&self) {
         failpoint::reached("permit.released");
         self.control.waiters.notify(1, full_fence_after_rmw());
@@ -159,6 +161,7 @@ impl PermitsControl {
     }
 }
 
+#[inline]
 fn change(word: &AtomicU32, from: u32, to: u32) -> bool {
     word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
