@@ -180,7 +180,7 @@ fn without_descriptors_clients_wait() {
     let mut waiting: Vec<UnixStream> = (0..60)
         .map(|_| {
             let mut client = UnixStream::connect_addr(&name).unwrap();
-            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x02\0\0\0").unwrap();
+            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x03\0\0\0").unwrap();
             client.set_nonblocking(true).unwrap();
             client
         })
@@ -212,7 +212,7 @@ fn without_descriptors_clients_wait() {
     // An object needs descriptors as well. The request fails, and nothing else.
     let mut one = welcomed.pop().unwrap();
     one.set_nonblocking(false).unwrap();
-    one.write_all(b"\x11\0\0\0\0\0\0\0\0\0\0\0\0\x04Open\x01x\0\x05Queue\0\0").unwrap();
+    one.write_all(b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0").unwrap();
     let mut answer = [0; 13];
     one.read_exact(&mut answer).unwrap();
     assert_eq!(answer[12], 3);
