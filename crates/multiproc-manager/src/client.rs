@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use multiproc_pipe::{
-    Address, AllowedUsers, Connection, RecvTimeoutError, SendTimeoutError, connect_timeout,
+    Address, AllowedUsers, Connection, RecvTimeoutError, SendTimeoutError, connect_without_hello,
 };
 use serde::de::DeserializeOwned;
 
@@ -23,7 +23,7 @@ impl Link {
         patience: Duration,
     ) -> Result<Self, ManagerError> {
         let user = rustix::process::geteuid().as_raw();
-        let connection = connect_timeout::<Request, ()>(address, patience)
+        let connection = connect_without_hello::<Request, ()>(address, patience)
             .map_err(|error| ManagerError::at(address, error))?;
         // The user reported by the kernel: any process can listen at an address.
         let manager = connection.peer().map_err(ManagerError::Io)?.uid;
@@ -42,7 +42,9 @@ impl Link {
         })?;
         match protocol::verdict_of(&answer) {
             None => Err(ManagerError::NotAManager),
-            Some((VERSION, Some(Verdict::Welcome))) => Ok(Self(connection)),
+            Some((VERSION, Some(Verdict::Welcome))) => {
+                Ok(Self(connection.in_format(protocol::FORMAT)))
+            }
             Some((VERSION, Some(Verdict::TooMany(limit)))) => {
                 Err(ManagerError::TooManyClients(limit))
             }

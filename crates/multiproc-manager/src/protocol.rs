@@ -5,13 +5,17 @@
 //! requests, one at a time, and the manager answers each. A client's frames are short and carry no
 //! descriptors.
 
+use multiproc_pipe::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Object, ObjectInfo, ObjectKind, Spec};
 
 /// To be increased with every change of requests and replies. The layouts of the objects have
 /// versions of their own.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+
+/// The format of requests and replies: programs that talk to a manager are built separately.
+pub(crate) const FORMAT: Format = Format::Postcard;
 
 const MAGIC: &[u8; 8] = b"mp-mngr\0";
 
@@ -169,7 +173,7 @@ mod tests {
             Spec { kind: ObjectKind::JoinableQueue, item: Some(item), capacity: Some(usize::MAX) };
         let request = Request::Open { name: "x".repeat(LONGEST_NAME), spec };
         let mut bytes = Vec::new();
-        multiproc_pipe::message::encode(&request, &mut bytes).unwrap();
+        FORMAT.encode(&request, &mut bytes).unwrap();
         assert!(bytes.len() <= LONGEST_REQUEST, "{}", bytes.len());
     }
 }

@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::{Connection, Listener, frame, message};
+use multiproc_pipe::{Connection, Listener, frame};
 use multiproc_shm::above_stdio;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -220,7 +220,7 @@ impl Server {
     /// Accepts a client.
     fn accept(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        let added = listener.try_accept().and_then(|connection| {
+        let added = listener.accept_without_hello(Some(Duration::ZERO)).and_then(|connection| {
             if self.clients.len() >= self.limits.clients as usize {
                 let verdict = protocol::answer(Verdict::TooMany(self.limits.clients));
                 // A client that does not read the verdict is dropped without it.
@@ -233,7 +233,7 @@ impl Server {
             self.next_client += 1;
             self.deadlines.push_back((deadline, id));
             let client = Client {
-                connection,
+                connection: connection.in_format(protocol::FORMAT),
                 begun: Vec::new(),
                 is_welcome: false,
                 deadline: Some(deadline),
@@ -244,7 +244,7 @@ impl Server {
         });
         match added {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
             // There is no descriptor for it. It keeps waiting, so epoll would report it at once.
             Err(_) => {
                 self.pause = Some(Instant::now() + PAUSE);
@@ -299,7 +299,7 @@ impl Server {
             connection.try_send_bytes(&protocol::answer(verdict)).map_err(|_| Drop)?;
             return if client.is_welcome { Ok(()) } else { Err(Drop) };
         }
-        let request = message::decode::<Request>(body, Vec::new()).map_err(|_| Drop)?;
+        let request = protocol::FORMAT.decode::<Request>(body, Vec::new()).map_err(|_| Drop)?;
         let reply = self.reply(request);
         match connection.try_send(reply) {
             Ok(()) => Ok(()),

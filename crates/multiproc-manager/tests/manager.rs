@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use multiproc_manager::{Manager, ManagerError, ObjectKind};
-use multiproc_pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
+use multiproc_pipe::{
+    Address, Connection, Listener, Sender, connect_without_hello, duplex, simplex,
+};
 use multiproc_process::{Child, Process, active_children};
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
@@ -62,7 +64,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 }
 
 /// The version of the protocol between a manager and its clients.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Returns the first message of a client.
 fn greeting(version: u32) -> Vec<u8> {
@@ -589,13 +591,13 @@ fn other_protocol_version_is_reported() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     // Its version, and the reason.
-    assert_eq!(answer, frame(b"mp-mngr\0\x02\0\0\0\x01\0\0\0\0\0\0\0"));
+    assert_eq!(answer, frame(b"mp-mngr\0\x03\0\0\0\x01\0\0\0\0\0\0\0"));
 
     // The other way round: a manager of another version, whatever else it sends.
     let address = format!("@multiproc-test-version-{}", process::id());
     let listener = Listener::bind(&address).unwrap();
     let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
-    let client = listener.accept::<(), ()>().unwrap();
+    let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(b"mp-mngr\0\x63\0\0\0\x09\x09\x09\x09!").unwrap();
     let error = connects.join().unwrap();
@@ -611,7 +613,7 @@ fn other_server_is_not_a_manager() {
     for answer in answers {
         let address = address.clone();
         let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
-        let client = listener.accept::<(), ()>().unwrap();
+        let client = listener.accept_without_hello::<(), ()>(None).unwrap();
         let mut socket = UnixStream::from(std::os::fd::OwnedFd::from(client));
         socket.write_all(answer).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();
@@ -624,9 +626,9 @@ fn other_server_is_not_a_manager() {
         let address = address.clone();
         move || Manager::connect(&*address).unwrap().list().unwrap_err()
     });
-    let client = listener.accept::<(), ()>().unwrap();
+    let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
-    client.send_bytes(b"mp-mngr\0\x02\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x03\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(&[0xee; 100]).unwrap();
     let error = connects.join().unwrap();
@@ -696,7 +698,7 @@ fn slow_and_silent_clients_are_dropped() {
     }
     let mut deaf = welcome(&manager);
     deaf.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
-    let list = frame(b"\x01\x04List\0\0\0\0\0\0\0\0");
+    let list = frame(b"\x01\0");
     while deaf.write_all(&list).is_ok() {}
 
     manager.lock("lock").unwrap();
@@ -905,14 +907,15 @@ fn handle_can_be_used_by_many_threads() {
 fn requests_of_other_programs_are_checked() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
-    let client: Connection<(), ()> = connect(manager.address()).unwrap();
-    client.send_bytes(b"mp-mngr\0\x02\0\0\0").unwrap();
+    let client: Connection<(), ()> =
+        connect_without_hello(manager.address(), Duration::MAX).unwrap();
+    client.send_bytes(b"mp-mngr\0\x03\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
-    client.send_bytes(b"\0\x04Open\x01\n\x02\x04Lock\0\0").unwrap();
-    assert_eq!(client.recv_bytes().unwrap(), b"\x03\x07Refused\0\x0bInvalidName");
+    client.send_bytes(b"\0\x01\n\x02\0\0").unwrap();
+    assert_eq!(client.recv_bytes().unwrap(), b"\x03\0");
     // A lock with a valid name is opened.
-    client.send_bytes(b"\0\x04Open\x01x\x02\x04Lock\0\0").unwrap();
+    client.send_bytes(b"\0\x01x\x02\0\0").unwrap();
     assert_eq!(client.recv_bytes().unwrap()[0], 0);
     assert_eq!(manager.list().unwrap()[0].name, "x");
 }

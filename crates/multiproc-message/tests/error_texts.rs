@@ -26,7 +26,7 @@ fn decode_error_names_type_and_reason() {
     );
     assert_eq!(
         text(&[1, 2, 3, 4, 5]),
-        "cannot decode the message as `u32`: 1 byte is left over; do both sides use the same type and \
+        "cannot decode the message as `u32`: 1 bytes are left over; do both sides use the same type and \
          version?"
     );
 }

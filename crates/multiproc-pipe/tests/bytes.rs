@@ -84,8 +84,6 @@ fn message_longer_than_the_buffer_is_returned_in_the_error() {
     for length in lengths {
         let mut buffer = [9; 10];
         let error = reader.recv_bytes_into(&mut buffer).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains(&format!("{length} bytes")), "{text}");
         assert!(matches!(error, RecvBytesError::TooLong(bytes) if bytes == pattern(length)));
         assert_eq!(buffer, [9; 10], "nothing was written into it");
         assert_eq!(reader.recv_bytes_into(&mut buffer).unwrap(), 10, "the next message arrives");

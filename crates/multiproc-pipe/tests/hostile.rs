@@ -146,10 +146,6 @@ fn with_descriptors<R: DeserializeOwned>(
     (ours.recv(), ours, theirs)
 }
 
-fn text<T>(result: Result<T, RecvError>) -> String {
-    result.err().unwrap().to_string()
-}
-
 /// Returns the encoding of descriptor indices in a body.
 fn indices(indices: &[u32]) -> Vec<u8> {
     indices.iter().flat_map(|index| index.to_le_bytes()).collect()
@@ -168,9 +164,8 @@ fn forged_descriptor_indices_are_refused_and_the_next_message_arrives() {
             (&indices(&[0]), "it ends 4 bytes too early"),
         ] {
             let (result, ours, theirs) = with_descriptors::<Two>(2, body, 2);
-            assert!(matches!(result, Err(RecvError::Decode(_))));
-            let text = text(result);
-            assert!(text.contains(what), "{text}");
+            let Err(RecvError::Decode(error)) = result else { panic!("{what}") };
+            assert!(error.reason().contains(what), "{error}");
             let null = File::open("/dev/null").unwrap();
             write_with(&theirs, &frame(8, 2, &indices(&[1, 0])), &[null.as_fd(); 2]);
             ours.recv().unwrap();
@@ -205,18 +200,17 @@ fn unannounced_descriptors_corrupt_the_stream() {
         let one = [1, 0, 0, 0, 0];
         let (result, ours, theirs) = with_descriptors::<Vec<Descriptor>>(1, &one, 3);
         assert_eq!(result.unwrap().len(), 1);
-        let error = ours.try_recv().unwrap_err().to_string();
-        assert!(error.contains("descriptors came that no frame announced"), "{error}");
+        assert!(matches!(ours.try_recv(), Err(TryRecvError::Corrupted(_))));
         drop((ours, theirs));
         // Fewer than announced.
         let (result, ours, theirs) = with_descriptors::<Vec<Descriptor>>(3, &one, 2);
-        assert!(text(result).contains("announces 3 descriptors, 2 came"));
+        assert!(matches!(result, Err(RecvError::Corrupted(_))));
         assert!(matches!(ours.recv(), Err(RecvError::Corrupted(_))), "the stream stays corrupted");
         drop((ours, theirs));
         // Far more than the maximum.
         for announced in [3037, u32::MAX] {
             let (result, ..) = with_descriptors::<Vec<Descriptor>>(announced, &one, 1);
-            assert!(text(result).contains(&format!("claims {announced} descriptors")));
+            assert!(matches!(result, Err(RecvError::Corrupted(_))), "{announced} descriptors");
         }
         assert_eq!(Census::take(), before);
     });
@@ -249,7 +243,7 @@ fn descriptors_on_the_wrong_byte_corrupt_the_stream_or_are_closed() {
             write_with(&theirs, &bytes[100_000..], &[null.as_fd(); 100]);
             match ours.recv() {
                 Ok((_, content)) => assert!(announced == 0 && content.0 == vec![1; 150_000]),
-                error => assert!(text(error).contains("announces 1 descriptors, 0 came")),
+                Err(error) => assert!(announced == 1 && matches!(error, RecvError::Corrupted(_))),
             }
         }
         assert_eq!(Census::take(), before);
@@ -299,17 +293,16 @@ fn receiving_an_unsuitable_descriptor_as_an_end_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let datagram = UnixDatagram::pair().unwrap().0;
-        for text in [
-            text(receive_end::<Receiver<u8>>(null())),
-            text(receive_end::<Sender<u8>>(null())),
-            text(receive_end::<Connection<u8, u8>>(null())),
-            text(receive_end::<Receiver<u8>>(datagram)),
-            text(receive_end::<Sender<u8>>(tcp)),
+        for result in [
+            receive_end::<Receiver<u8>>(null()).map(drop),
+            receive_end::<Sender<u8>>(null()).map(drop),
+            receive_end::<Connection<u8, u8>>(null()).map(drop),
+            receive_end::<Receiver<u8>>(datagram).map(drop),
+            receive_end::<Sender<u8>>(tcp).map(drop),
+            receive_end::<Connection<u8, u8>>(writer).map(drop),
         ] {
-            assert!(text.contains("a Unix stream socket, got a "), "{text}");
+            assert!(matches!(result, Err(RecvError::Decode(_))), "{result:?}");
         }
-        let text = text(receive_end::<Connection<u8, u8>>(writer));
-        assert!(text.contains("expected a Unix stream socket, got a pipe"), "{text}");
         drop(listener);
         assert_eq!(Census::take(), before);
     });
@@ -347,8 +340,8 @@ fn deeply_nested_value_does_not_overflow_the_stack() {
         theirs.write_all(&frame(3_000_000, 0, &deep)).unwrap();
         theirs.write_all(&frame(12, 0, b"\x01\x04Node\x00\x04Leaf")).unwrap();
     });
-    let error = text(ours.recv());
-    assert!(error.contains("at most 256 levels"), "{error}");
+    let Err(RecvError::Decode(error)) = ours.recv() else { panic!("it is nested too deeply") };
+    assert!(error.reason().contains("256"), "{error}");
     assert_eq!(ours.recv().unwrap(), Tree::Node(Box::new(Tree::Leaf)));
     sender.join().unwrap();
 }

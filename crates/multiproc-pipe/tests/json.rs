@@ -121,7 +121,7 @@ fn nesting_beyond_the_limit_is_refused_when_encoding() {
     arrive([nested(127), objects(127)]);
     for value in [nested(128), objects(128), nested(1000)] {
         let error = encode(&Json(value)).unwrap_err();
-        assert!(error.contains("at most 127 arrays and objects"), "{error}");
+        assert!(error.contains("127"), "{error}");
     }
     let deep = serde_json::to_vec(&nested(128)).unwrap();
     serde_json::from_slice::<Value>(&deep).expect_err("the bound is serde_json's own");
@@ -132,9 +132,9 @@ fn nesting_beyond_the_limit_is_refused_when_encoding() {
 #[test]
 fn value_without_a_json_form_is_refused() {
     let error = encode(&Json(BTreeMap::from([(vec![1], 2)]))).unwrap_err();
-    assert!(error.contains("cannot be written as JSON: key must be a string"), "{error}");
+    assert!(error.contains("key must be a string"), "{error}");
     let error = decode::<Json<u8>>(&encode(&Json("x")).unwrap()).unwrap_err();
-    assert!(error.contains("its JSON is wrong: invalid type"), "{error}");
+    assert!(error.contains("invalid type"), "{error}");
     decode::<Json<Value>>(&[3, b'[', b'1', 0xff]).unwrap_err();
     decode::<Json<Value>>(&[3, b'1', b' ', b'2']).unwrap_err();
 }

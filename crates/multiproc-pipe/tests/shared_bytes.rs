@@ -186,7 +186,7 @@ fn pipe_refuses_shared_bytes() {
     let (receiver, sender) = simplex::<SharedBytes>().unwrap();
     for bytes in each_kind(1) {
         let error = sender.send(bytes).unwrap_err();
-        assert!(error.to_string().contains("`duplex`"), "{error}");
+        assert!(matches!(error, SendError::Encode(..)), "{error}");
         assert_eq!(*error.into_inner(), [PATTERN[0]]);
     }
     assert!(receiver.try_recv().unwrap_err().is_empty());
@@ -258,7 +258,7 @@ fn memory_that_is_unsafe_to_read_is_refused() {
     };
     type Memory<'a> = Box<dyn Fn(SealFlags) -> OwnedFd + 'a>;
     let table: [(&str, u64, Memory<'_>); 8] = [
-        ("lacks F_SEAL_SHRINK", 100, Box::new(|all| missing(all, SealFlags::SHRINK))),
+        ("F_SEAL_SHRINK", 100, Box::new(|all| missing(all, SealFlags::SHRINK))),
         ("WRITE", 100, Box::new(|all| missing(all, SealFlags::WRITE | SealFlags::FUTURE_WRITE))),
         ("F_SEAL_SHRINK", 100, Box::new(|_| memfd(&bytes, SealFlags::empty()))),
         ("Fifo", 100, Box::new(|_| io::pipe().unwrap().0.into())),
@@ -281,10 +281,10 @@ fn memory_that_is_unsafe_to_read_is_refused() {
     }
     // Only for sealed memory: lent bytes may be shorter than their memory.
     let error = Forged::Sealed(99, memfd(&bytes, SEALED | SealFlags::SEAL).into()).receive();
-    assert!(error.unwrap_err().contains("expected 99 bytes"));
+    assert!(error.unwrap_err().contains("99 bytes"));
     for less in [SealFlags::GROW, SealFlags::WRITE] {
         let error = Forged::Sealed(100, missing(SEALED | SealFlags::SEAL, less).into()).receive();
-        assert!(error.unwrap_err().contains("lacks F_SEAL_"));
+        assert!(error.unwrap_err().contains("F_SEAL_"));
     }
     // Correct memory is accepted.
     let memory = memfd(&bytes, SEALED | SealFlags::SEAL);
@@ -523,9 +523,9 @@ fn file_size_limit_is_an_error_and_not_a_signal() {
         setrlimit(Resource::Fsize, Rlimit { current: Some(MIB as u64), maximum }).unwrap();
         let bytes = filled(2 * MIB);
         let error = SharedPool::new().buffer(2 * MIB).unwrap_err();
-        assert!(error.to_string().contains("RLIMIT_FSIZE"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge, "{error}");
         let error = SharedBytes::copy_from(&bytes).unwrap_err();
-        assert!(error.to_string().contains("RLIMIT_FSIZE"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge, "{error}");
         let mut writer = SharedBytes::builder().unwrap();
         writer.write_all(&bytes[..MIB]).unwrap();
         assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::FileTooLarge);

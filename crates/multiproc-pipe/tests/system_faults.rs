@@ -290,7 +290,6 @@ fn lost_descriptors_corrupt_the_stream() {
         for _ in 0..2 {
             let error = theirs.recv().unwrap_err();
             assert!(matches!(error, RecvError::Corrupted(_)), "{error}");
-            assert!(error.to_string().contains("descriptors were lost"), "{error}");
         }
         assert_eq!(Census::take(), before);
     });

@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layout_has_room_for_all() {
+    fn layout_has_room_for_all_blocks() {
         for limit in [32, HOT as u64, HOT as u64 + 16, 1 << 20, (8 << 30) + 32] {
             let Layout { table, table_len, blocks, blocks_len, .. } = Layout::of(limit, None);
             assert!(table_len == 0 || table_len.is_power_of_two());
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_place_for_every_task() {
+    fn layout_has_storage_for_every_task() {
         for (largest, classes) in [(1, 1), (256, 1), (257, 2), (1 << 20, 4), (8 << 30, 6)] {
             let layout = Layout::of(1 << 20, Some(largest));
             assert_eq!(layout.classes, classes);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::Process;
-use multiproc::pipe::{Bytes, Connection, Descriptor, duplex, wait};
+use multiproc::pipe::{Bytes, Connection, Descriptor, RecvError, duplex, wait};
 use multiproc_queue::{
     DeathReason, GetError, JoinableQueue, Queue, Shutdown, TooManyTaskDone, TryGetError,
 };

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layout_is_the_one_written_above() {
+    fn header_has_the_documented_layout() {
         let header =
             Header { number: 0x0102_0304_0506_0708, length: 0x1112_1314, tag: 0x2122_2324 };
         let bytes = header.to_bytes();
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn size_is_rounded_up() {
         assert_eq!([0, 1, 16, 17].map(size), [16, 32, 32, 48]);
         assert!(u32::try_from(LONGEST).is_ok());
     }

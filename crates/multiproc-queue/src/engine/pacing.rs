@@ -87,14 +87,14 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn after(looks: impl IntoIterator<Item = u64>) -> u32 {
+    fn after(reads: impl IntoIterator<Item = u64>) -> u32 {
         let pace = Pace::default();
-        looks.into_iter().for_each(|count| pace.found(count, 1024));
+        reads.into_iter().for_each(|count| pace.found(count, 1024));
         pace.quarters.into_inner() / 4
     }
 
     #[test]
-    fn it_grows_where_items_stream_and_not_where_they_are_waited_for() {
+    fn pause_grows_in_a_stream_and_not_with_requests() {
         assert_eq!(after([2; 1000]), 16, "as long as two take, and no stream is slower");
         assert_eq!(after([31; 100]), 100);
         assert_eq!(after([31; 1000]), 31 * 8, "at most");
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_bound_there_is_always_enough() {
+    fn unbounded_capacity_does_not_grow_the_pause() {
         let pace = Pace::default();
         [1, 2, u64::MAX - 1, u64::MAX].iter().for_each(|&count| pace.found(count, u64::MAX));
         assert_eq!(pace.steps(), 1);
     }
 
     #[test]
-    fn a_small_queue_does_not_wait_for_what_it_cannot_hold() {
+    fn small_capacity_bounds_the_pause() {
         let pace = Pace::default();
         (0..100).for_each(|n| pace.found(n % 4, 3));
         assert_eq!(pace.steps(), 1);

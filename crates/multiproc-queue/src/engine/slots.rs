@@ -157,7 +157,7 @@ impl<M: Members + Places> Tasks<'_, M> {
     #[inline(always)]
     pub(super) fn words(&self, slot: Slot) -> &[AtomicU64] {
         #[cfg(all(test, not(loom)))]
-        tests::looked(self.members.slots());
+        tests::on_read(self.members.slots());
         &self.members.slots()[self.index(slot) * WORDS..][..WORDS]
     }
 

@@ -1,4 +1,4 @@
-//! How many slots are looked at.
+//! Bounds on the number of slots that each operation reads.
 
 use std::cell::Cell;
 use std::iter;
@@ -13,27 +13,27 @@ use crate::engine::slot::{DEAD, DUE, HELD, READY};
 use crate::{JoinableQueue, Receipt, Task};
 
 thread_local! {
-    /// How often this thread has looked at a slot.
-    static LOOKS: Cell<u64> = const { Cell::new(0) };
-    /// What another process does to the slots before each look.
+    /// The number of slots that this thread has read.
+    static READS: Cell<u64> = const { Cell::new(0) };
+    /// What a hostile process does to the slots before each read.
     static FORGE: Cell<Option<Forge>> = const { Cell::new(None) };
 }
 
 type Forge = fn(&[AtomicU64], u64);
 
-pub(super) fn looked(slots: &[AtomicU64]) {
-    LOOKS.set(LOOKS.get() + 1);
+pub(super) fn on_read(slots: &[AtomicU64]) {
+    READS.set(READS.get() + 1);
     if let Some(forge) = FORGE.get() {
-        forge(slots, LOOKS.get());
+        forge(slots, READS.get());
     }
 }
 
 const TASKS: u32 = 4000;
 
-fn looks_of(act: impl FnOnce()) -> u64 {
-    let before = LOOKS.get();
+fn reads_of(act: impl FnOnce()) -> u64 {
+    let before = READS.get();
     act();
-    LOOKS.get() - before
+    READS.get() - before
 }
 
 fn take_all(jobs: &JoinableQueue<u32>) -> Vec<Task<u32>> {
@@ -41,44 +41,44 @@ fn take_all(jobs: &JoinableQueue<u32>) -> Vec<Task<u32>> {
 }
 
 #[test]
-fn taking_a_task_looks_at_few_slots_however_many_are_held() {
+fn get_reads_few_slots_however_many_tasks_are_held() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..TASKS).unwrap();
     let mut tasks = Vec::new();
-    let looks = looks_of(|| tasks = take_all(&jobs));
-    assert!(looks < u64::from(TASKS) * 100, "{looks}");
-    // Neither does taking them once more, beside others that are fresh.
+    let reads = reads_of(|| tasks = take_all(&jobs));
+    assert!(reads < u64::from(TASKS) * 100, "{reads}");
+    // Neither does taking them again, together with new ones.
     tasks.clear();
     jobs.put_many(0..TASKS).unwrap();
-    let looks = looks_of(|| tasks = take_all(&jobs));
+    let reads = reads_of(|| tasks = take_all(&jobs));
     assert!(tasks.iter().all(|task| task.attempt() == 2));
-    assert!(looks < u64::from(TASKS) * 100, "{looks}");
-    let looks = looks_of(|| tasks.extend(take_all(&jobs)));
-    assert!(looks < u64::from(TASKS) * 200, "{looks}");
+    assert!(reads < u64::from(TASKS) * 100, "{reads}");
+    let reads = reads_of(|| tasks.extend(take_all(&jobs)));
+    assert!(reads < u64::from(TASKS) * 200, "{reads}");
     tasks.clear();
-    // Until now, all were held at once.
-    let looks = looks_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
-    assert!(looks < u64::from(TASKS) * 200, "{looks}");
+    // Until now, all were in progress at once.
+    let reads = reads_of(|| iter::from_fn(|| jobs.try_get().ok()).for_each(Task::task_done));
+    assert!(reads < u64::from(TASKS) * 200, "{reads}");
     assert_eq!(jobs.unfinished(), 0);
 }
 
 #[test]
-fn taking_fresh_tasks_looks_at_few_slots_while_others_wait_for_their_turn() {
+fn get_of_new_tasks_reads_few_slots_while_others_are_not_due() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..2 * TASKS).unwrap();
     drop(take_all(&jobs));
-    let looks = looks_of(|| {
+    let reads = reads_of(|| {
         for n in TASKS..2 * TASKS {
             let task = jobs.get().unwrap();
             assert_eq!((*task, task.attempt()), (n, 1));
             task.task_done();
         }
     });
-    assert!(looks < u64::from(TASKS) * 100, "{looks}");
+    assert!(reads < u64::from(TASKS) * 100, "{reads}");
 }
 
 #[test]
-fn a_completion_looks_at_few_slots_while_a_thread_joins() {
+fn completion_reads_few_slots_while_a_thread_joins() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..2 * TASKS).unwrap();
     let tasks = take_all(&jobs);
@@ -87,48 +87,49 @@ fn a_completion_looks_at_few_slots_while_a_thread_joins() {
         let all_done = jobs.inner.store.region.control().tasks.all_done();
         let end = |tasks: Vec<Task<u32>>| {
             tasks.into_iter().for_each(|task| {
-                // It sleeps, or so it seems to whoever completes a task.
+                // The joiner sleeps, or seems to, for the thread that completes a task.
                 while !all_done.has_sleepers() {
                     thread::yield_now();
                 }
                 task.task_done();
             });
         };
-        // While something is in the ring, nothing needs to be looked at but the slot itself.
-        let looks = looks_of(|| end(tasks));
-        assert!(looks <= u64::from(TASKS) * 2, "{looks}");
-        // Without that, one that is in work, mostly the same as before.
+        // While an item is in the ring, only the task's own slot needs to be read.
+        let reads = reads_of(|| end(tasks));
+        assert!(reads <= u64::from(TASKS) * 2, "{reads}");
+        // Otherwise, also a slot in progress, mostly the same as before.
         let tasks = take_all(&jobs);
-        let looks = looks_of(|| end(tasks));
-        assert!(looks < u64::from(TASKS) * 10, "{looks}");
+        let reads = reads_of(|| end(tasks));
+        assert!(reads < u64::from(TASKS) * 10, "{reads}");
         joiner.join().unwrap();
     });
 }
 
-/// Slots in use while they are forged.
+/// The number of slots in use while they are forged.
 const FORGED: usize = 16;
 
-/// Each time, each is another task.
-fn forge_all(slots: &[AtomicU64], kind: u64, owner: fn(u64) -> u64, looks: u64) {
+/// Turns each slot into another task, each time.
+fn forge_all(slots: &[AtomicU64], kind: u64, owner: fn(u64) -> u64, reads: u64) {
     for (n, slot) in slots.chunks_exact(WORDS).take(FORGED).enumerate() {
-        let n = looks + n as u64;
+        let n = reads + n as u64;
         slot[NUMBER].store(n, Ordering::Relaxed);
         slot[DUE].store(0, Ordering::Relaxed);
         slot[STATE].store((n + 1) << 32 | kind | owner(n), Ordering::Relaxed);
     }
 }
 
-/// Whatever another process makes of the slots, each call ends, and looks at each slot a few times.
+/// Whatever a hostile process writes into the slots, each call ends, and reads each slot a few
+/// times.
 #[test]
-fn forged_slots_bound_what_each_call_looks_at() {
-    /// Of nobody, of the creator, of a member that there never was, each time another one.
+fn each_call_reads_a_bounded_number_of_forged_slots() {
+    /// No owner, the creator, and members that never existed, each time another one.
     const OWNERS: [fn(u64) -> u64; 3] = [|_| 0, |_| 1 << 10, |n| 0x1_0400 + (n << 10)];
     let forges: [Forge; 5] = [
-        |slots, looks| forge_all(slots, READY, OWNERS[0], looks),
-        |slots, looks| forge_all(slots, DEAD, OWNERS[0], looks),
-        |slots, looks| forge_all(slots, DETACHED, OWNERS[1], looks),
-        |slots, looks| forge_all(slots, HELD, OWNERS[2], looks),
-        |slots, looks| forge_all(slots, READY, OWNERS[2], looks),
+        |slots, reads| forge_all(slots, READY, OWNERS[0], reads),
+        |slots, reads| forge_all(slots, DEAD, OWNERS[0], reads),
+        |slots, reads| forge_all(slots, DETACHED, OWNERS[1], reads),
+        |slots, reads| forge_all(slots, HELD, OWNERS[2], reads),
+        |slots, reads| forge_all(slots, READY, OWNERS[2], reads),
     ];
     let _dog = watchdog();
     for (n, forge) in forges.into_iter().enumerate() {
@@ -141,11 +142,11 @@ fn forged_slots_bound_what_each_call_looks_at() {
         let task = tasks.pop().unwrap();
         FORGE.set(Some(forge));
         let forged = |name: &str, act: &mut dyn FnMut()| {
-            // Something seems to have come back.
+            // A task seems to have come back.
             let control = jobs.inner.store.region.control();
             control.tasks.returned.fetch_add(1, Ordering::Relaxed);
-            let looks = looks_of(act);
-            assert!(looks <= 100 * FORGED as u64 * 10, "forge {n}: {name}: {looks}");
+            let reads = reads_of(act);
+            assert!(reads <= 100 * FORGED as u64 * 10, "forge {n}: {name}: {reads}");
         };
         let moment = Duration::ZERO;
         forged("try_get", &mut || drop(jobs.try_get()));
