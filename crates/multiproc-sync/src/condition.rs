@@ -273,7 +273,8 @@ impl Condition {
     fn wait_until(&self, guard: ConditionGuard<'_>, deadline: Deadline) -> bool {
         assert!(
             self.region.is_same(&guard.condition.region),
-            "the guard passed to a condition must be that of its own `lock`, not of another condition"
+            "the guard passed to a condition must be that of its own `lock`, not of another \
+             condition"
         );
         let place = self.raw().enter(&self.region);
         drop(guard);

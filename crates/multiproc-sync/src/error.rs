@@ -64,8 +64,8 @@ impl<G> fmt::Debug for Abandoned<G> {
     }
 }
 
-const ABANDONED: &str = "a holder of the lock died while it held it; repair what the lock protects, \
-                         then call `into_guard`";
+const ABANDONED: &str = "a holder of the lock died while it held it; repair what the lock \
+                         protects, then call `into_guard`";
 
 impl<G> fmt::Display for Abandoned<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,10 +167,12 @@ simple_error! {
 }
 simple_error! {
     /// The error of `release`: the value would exceed 2^31 - 1. It is unchanged.
-    SemaphoreOverflow, "the value of a semaphore cannot exceed 2147483647; is it released more often than acquired?"
+    SemaphoreOverflow, "the value of a semaphore cannot exceed 2147483647; is it released more \
+                        often than acquired?"
 }
 simple_error! {
     /// The error of a barrier that is broken: a party died, timed out or called `abort`, or `reset`
     /// ended the round. Call `reset` when all parties are ready to start again.
-    Broken, "the barrier is broken: a party died, timed out or called `abort`; call `reset` to use it again"
+    Broken, "the barrier is broken: a party died, timed out or called `abort`; call `reset` to use \
+             it again"
 }
