@@ -138,7 +138,11 @@ fn reasons_of_a_type_are_kept() {
     impl TryFrom<u8> for Even {
         type Error = String;
         fn try_from(number: u8) -> Result<Self, String> {
-            if number.is_multiple_of(2) { Ok(Self(number)) } else { Err(format!("{number} is odd")) }
+            if number.is_multiple_of(2) {
+                Ok(Self(number))
+            } else {
+                Err(format!("{number} is odd"))
+            }
         }
     }
     assert_eq!(decode::<Even>(&[7]).unwrap_err(), "7 is odd");
