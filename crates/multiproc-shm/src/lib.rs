@@ -29,6 +29,7 @@ pub mod model_members;
 mod sealed;
 mod segment;
 mod stdio;
+mod thread_id;
 
 pub use checked::CheckedFd;
 pub use deadline::Deadline;
@@ -37,6 +38,7 @@ pub use recheck::{OWNER_RECHECK, RECHECK};
 pub use sealed::{Sealed, Writer};
 pub use segment::{Frozen, Segment};
 pub use stdio::above_stdio;
+pub use thread_id::thread_id;
 
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -1,6 +1,5 @@
 //! The handle of a re-entrant lock: a raw lock with its thread and depth, placed in a region.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{Deadline, failpoint, placed};
+use multiproc_shm::{Deadline, failpoint, placed, thread_id};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
@@ -84,19 +83,6 @@ impl Control for RLockControl {
     }
 }
 
-/// Returns the number of this thread, which no other thread of this process has.
-#[inline]
-fn this_thread() -> u32 {
-    static LAST: AtomicU32 = AtomicU32::new(0);
-    thread_local! {
-        static NUMBER: Cell<u32> = const { Cell::new(0) };
-    }
-    if NUMBER.get() == 0 {
-        NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
-    }
-    NUMBER.get()
-}
-
 impl RLock {
     /// Creates a lock that is free.
     ///
@@ -127,7 +113,7 @@ impl RLock {
         let RLockControl { lock, depth, thread } = self.region.control();
         let process = self.region.me();
         // With the member: while the lock changes hands, `thread` may belong to another process.
-        let me = u64::from(process.bits()) << 32 | u64::from(this_thread());
+        let me = u64::from(process.bits()) << 32 | thread_id() & u64::from(u32::MAX);
         if lock.owner() == Some(process) && thread.load(Ordering::Relaxed) == me {
             // There are never 2^32 guards, but a corrupted word may contain any number.
             let deeper = depth.load(Ordering::Relaxed).saturating_add(1);

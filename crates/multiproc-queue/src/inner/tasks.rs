@@ -1,13 +1,11 @@
 //! Getting tasks, ending them, and waiting for all of them.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use multiproc_message as message;
-use multiproc_shm::Deadline;
-use multiproc_shm::RECHECK;
 use multiproc_shm::event_count::Poll;
+use multiproc_shm::{Deadline, RECHECK, thread_id};
 use serde::de::DeserializeOwned;
 
 use super::{GetFailure, Inner, MOMENT, PATIENCE, Wait};
@@ -20,18 +18,6 @@ use crate::fd_lane::{self, IncomingFds};
 use crate::memory::Store;
 use crate::scratch::ScratchBuffer;
 use crate::task::Task;
-
-/// Returns a number that identifies the thread within this process.
-fn this_thread() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    thread_local! {
-        static THIS: Cell<u64> = const { Cell::new(0) };
-    }
-    if THIS.get() == 0 {
-        THIS.set(NEXT.fetch_add(1, Ordering::Relaxed));
-    }
-    THIS.get()
-}
 
 impl<T> Inner<T> {
     /// Returns the queue's tasks as this process sees them.
@@ -56,7 +42,7 @@ impl<T> Inner<T> {
         let work = self.work();
         self.store.tasks.is_some()
             && !work.ring.is_discarding()
-            && work.tasks().may_come_back(this_thread())
+            && work.tasks().may_come_back(thread_id())
     }
 
     /// Puts the tasks of dead members back, if this is a joinable queue.
@@ -78,7 +64,7 @@ impl<T> Inner<T> {
         let mut buffer = ScratchBuffer::empty();
         let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
         let mut lane = IncomingFds { end, descriptors: Vec::new() };
-        let thread = this_thread();
+        let thread = thread_id();
         let mut getting = Getting::new(thread, &mut buffer, &mut lane);
         let result = self.get_task_bytes(&mut getting, wait);
         let Some(task) = getting.task else {
@@ -171,7 +157,7 @@ impl<T> Inner<T> {
     /// Waits until all tasks are done.
     pub(crate) fn join(&self, deadline: Deadline) -> Result<(), JoinTasksTimeoutError> {
         let work = self.work();
-        if work.tasks().is_in_task(this_thread()) {
+        if work.tasks().is_in_task(thread_id()) {
             return Err(JoinTasksTimeoutError::InTask);
         }
         if !work.join(deadline, || self.ring_doorbell()) {
