@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use multiproc_pipe::{Address, Connection, RecvTimeoutError, SendTimeoutError, connect_timeout};
+use multiproc_pipe::{
+    Address, Connection, RecvTimeoutError, SendTimeoutError, connect_without_hello,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +44,7 @@ impl Link {
         patience: Duration,
     ) -> Result<Self, ManagerError> {
         let user = rustix::process::geteuid().as_raw();
-        let connection = connect_timeout::<Request, ()>(address, patience)
+        let connection = connect_without_hello::<Request, ()>(address, patience)
             .map_err(|error| ManagerError::at(address, error))?;
         // Who listens there, as the kernel has it: an address could be anybody's.
         let manager = connection.peer().map_err(ManagerError::Io)?.uid;

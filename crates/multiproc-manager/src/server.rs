@@ -219,7 +219,7 @@ impl Server {
     /// Lets one in.
     fn accept(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        let added = listener.try_accept().and_then(|connection| {
+        let added = listener.accept_without_hello(Some(Duration::ZERO)).and_then(|connection| {
             if self.clients.len() >= self.limits.clients as usize {
                 let verdict = protocol::answer(Verdict::TooMany(self.limits.clients));
                 // If it does not want to know, that is its affair.
@@ -243,7 +243,7 @@ impl Server {
         });
         match added {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
             // There is nothing left to accept it with. It goes on waiting, and so would wake us at once.
             Err(_) => {
                 self.pause = Some(Instant::now() + PAUSE);

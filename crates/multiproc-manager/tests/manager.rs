@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use multiproc_manager::{Manager, ManagerError, ObjectKind};
-use multiproc_pipe::{Address, Connection, Listener, Sender, connect, duplex, simplex};
+use multiproc_pipe::{
+    Address, Connection, Listener, Sender, connect_without_hello, duplex, simplex,
+};
 use multiproc_process::{Child, Process, active_children};
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
@@ -599,7 +601,7 @@ fn another_version_is_told_so() {
     let address = format!("@multiproc-test-version-{}", process::id());
     let listener = Listener::bind(&address).unwrap();
     let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
-    let client = listener.accept::<(), ()>().unwrap();
+    let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(b"mp-mngr\0\x63\0\0\0\x09\x09\x09\x09!").unwrap();
     let error = connects.join().unwrap();
@@ -615,7 +617,7 @@ fn who_is_no_manager_is_an_error() {
     for answer in answers {
         let address = address.clone();
         let connects = thread::spawn(move || Manager::connect(&*address).unwrap_err());
-        let client = listener.accept::<(), ()>().unwrap();
+        let client = listener.accept_without_hello::<(), ()>(None).unwrap();
         let mut socket = UnixStream::from(std::os::fd::OwnedFd::from(client));
         socket.write_all(answer).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();
@@ -628,7 +630,7 @@ fn who_is_no_manager_is_an_error() {
         let address = address.clone();
         move || Manager::connect(&*address).unwrap().list().unwrap_err()
     });
-    let client = listener.accept::<(), ()>().unwrap();
+    let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(b"mp-mngr\0\x02\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     client.recv_bytes().unwrap();
@@ -903,12 +905,13 @@ fn a_handle_is_for_many_threads() {
     });
 }
 
-/// `connect` of the layer below, for one who looks at what is said.
+/// A connection of the layer below, for one who looks at what is said.
 #[test]
 fn a_request_of_another_program_is_checked_by_the_manager() {
     let _dog = watchdog();
     let manager = Manager::start().unwrap();
-    let client: Connection<(), ()> = connect(manager.address()).unwrap();
+    let client: Connection<(), ()> =
+        connect_without_hello(manager.address(), Duration::MAX).unwrap();
     client.send_bytes(b"mp-mngr\0\x02\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.

@@ -17,9 +17,11 @@ use crate::error::{
 };
 use crate::frame_reader::Reader;
 use crate::frame_writer::Writer;
+#[cfg(feature = "listener")]
+use crate::hello::Hello;
 use crate::iter::{IntoIter, Iter};
 use crate::stream::{Role, Stream};
-use multiproc_message::check_type;
+use multiproc_message::{Format, check_type};
 use multiproc_shm::Deadline;
 
 /// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
@@ -72,6 +74,52 @@ impl<S, R> Connection<S, R> {
 
     pub(crate) fn with(stream: Stream, writer: Writer, reader: Reader) -> Self {
         Self { outgoing: Outgoing::new(stream, writer), reader, types: PhantomData }
+    }
+
+    /// A connection on which both sides send a hello first. Sends ours, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system refuses. That the other side is gone is for the first use to tell.
+    #[cfg(feature = "listener")]
+    pub(crate) fn greeting(stream: Stream) -> io::Result<Self>
+    where
+        S: Deserialize<'static>,
+        R: Deserialize<'static>,
+    {
+        let ours = Hello::new::<S, R>();
+        let connection = Self::over(stream).in_format(Hello::FORMAT);
+        let Self { outgoing: Outgoing { stream, writer, .. }, reader, .. } = connection;
+        match writer.send_bytes(&stream, &ours.to_bytes(), Deadline::after(Duration::ZERO)) {
+            Ok(()) | Err(SendFault::Unfinished | SendFault::Disconnected) => {}
+            Err(SendFault::Io(error)) => return Err(error),
+            Err(SendFault::TimedOut | SendFault::Encode(_)) => {
+                return Err(io::Error::other("a new socket has no room for a hello"));
+            }
+        }
+        Ok(Self::with(stream, writer, reader.expect(ours)))
+    }
+
+    /// Reads the other side's hello, if it comes before the deadline.
+    ///
+    /// # Errors
+    ///
+    /// If it does not match ours. Anything else is for the first use to tell.
+    #[cfg(feature = "listener")]
+    pub(crate) fn greet_until(&self, deadline: Deadline) -> io::Result<()> {
+        match self.reader.open(&self.outgoing.stream, deadline) {
+            Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the format of the messages from here on. Both sides must do so.
+    #[doc(hidden)] // for the manager, which has a hello of its own
+    #[must_use]
+    pub fn in_format(mut self, format: Format) -> Self {
+        self.outgoing.writer.set_format(format);
+        self.reader.set_format(format);
+        self
     }
 
     fn into_stream(self) -> Stream {

@@ -306,3 +306,95 @@ impl Error for RecvBytesError {
         }
     }
 }
+
+/// The two sides of a connection between programs do not understand each other.
+///
+/// [`connect`](crate::connect) and [`Listener::accept`](crate::Listener::accept) return it inside an
+/// `io::Error` of the kind `InvalidData`. Where the other side's hello comes later, the first call that
+/// receives returns it, inside its variant `Io`. The connection is of no use then; other connections of
+/// the listener are not affected.
+///
+/// ```
+/// use multiproc_pipe::{HandshakeError, Listener, connect};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let address = format!("@multiproc-handshake-{}", std::process::id());
+/// let listener = Listener::bind(&address)?;
+/// let _client = connect::<u32, String>(&address)?;
+/// let error = listener.accept::<String, u64>().unwrap_err();
+/// let reason = error.get_ref().and_then(|error| error.downcast_ref::<HandshakeError>());
+/// assert!(matches!(reason, Some(HandshakeError::Types { .. })));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// What the other side sent first is not what a `Listener` or `connect` of this library sends.
+    NotAHello,
+    /// The other side has another version of the protocol.
+    Version {
+        /// The version of this side.
+        ours: u32,
+        /// The version of the other side.
+        theirs: u32,
+    },
+    /// The other side has another format of messages.
+    Format {
+        /// The format of this side.
+        ours: u32,
+        /// The format of the other side.
+        theirs: u32,
+    },
+    /// One side sends another type than the other receives.
+    Types {
+        /// The type that this side sends.
+        sends: String,
+        /// The type that this side receives.
+        receives: String,
+        /// The type that the other side sends.
+        peer_sends: String,
+        /// The type that the other side receives.
+        peer_receives: String,
+    },
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAHello => f.write_str(
+                "the other side does not speak the protocol of `Listener` and `connect`: check the \
+                 address, and that both programs use this version of multiproc or a later one",
+            ),
+            Self::Version { ours, theirs } => write!(
+                f,
+                "the other side has version {theirs} of the protocol, and this side version {ours}: \
+                 build both programs with the same version of multiproc"
+            ),
+            Self::Format { ours, theirs } => write!(
+                f,
+                "the other side has format {theirs} of messages, and this side format {ours}: build \
+                 both programs with the same version of multiproc"
+            ),
+            Self::Types { sends, receives, peer_sends, peer_receives } => {
+                write!(
+                    f,
+                    "this side sends `{sends}` and receives `{receives}`, and the other side sends \
+                     `{peer_sends}` and receives `{peer_receives}`"
+                )?;
+                if sends == peer_receives && receives == peer_sends {
+                    f.write_str(", of the same names with other fields or variants")?;
+                }
+                f.write_str(": build both programs with the same types")
+            }
+        }
+    }
+}
+
+impl Error for HandshakeError {}
+
+impl From<HandshakeError> for io::Error {
+    fn from(error: HandshakeError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
+    }
+}

@@ -168,6 +168,16 @@ impl Assembler {
         Ok((rest.len() >= header.length).then_some(header))
     }
 
+    /// The length that the next frame announces, if its header is there.
+    pub(crate) fn announced(&self) -> Option<usize> {
+        if let Some((header, _)) = &self.large {
+            return Some(header.length);
+        }
+        let header = self.ahead[self.start..self.end].first_chunk::<HEADER>()?;
+        // One that cannot be is as long as none.
+        Some(Header::parse(*header).map_or(usize::MAX, |header| header.length))
+    }
+
     /// Takes the next complete frame, if there is one.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, String> {

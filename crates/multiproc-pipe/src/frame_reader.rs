@@ -7,10 +7,12 @@ use std::os::fd::OwnedFd;
 
 use serde::de::DeserializeOwned;
 
-use crate::error::{RecvBytesError, RecvError};
+use crate::error::{HandshakeError, RecvBytesError, RecvError};
 use crate::frame::{Assembler, Frame, Space};
+use crate::hello::{self, Hello};
 use crate::message;
 use crate::stream::{ReadFault, Stream};
+use multiproc_message::{DecodeError, Format};
 use multiproc_shm::Deadline;
 
 /// Why nothing can be made out after a message whose descriptors did not come.
@@ -19,30 +21,67 @@ const LOST: &str = "descriptors were lost on arrival, because this process has a
 
 pub(crate) struct Reader {
     assembler: RefCell<Assembler>,
-    /// Why no further message can be made out.
-    corrupted: RefCell<Option<String>>,
+    state: RefCell<State>,
+    format: Format,
+}
+
+enum State {
+    Open,
+    /// The other side's hello comes before the first message. This is ours, to be compared with it.
+    Greeting(Box<Hello>),
+    /// No further message can be made out.
+    Corrupted(String),
+    /// The other side's hello does not match ours.
+    Refused(HandshakeError),
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self::new(Assembler::new())
+        Self::new(Assembler::new(), Format::Native)
     }
 }
 
 impl Reader {
-    fn new(assembler: Assembler) -> Self {
-        Self { assembler: RefCell::new(assembler), corrupted: RefCell::default() }
+    fn new(assembler: Assembler, format: Format) -> Self {
+        let state = RefCell::new(State::Open);
+        Self { assembler: RefCell::new(assembler), state, format }
     }
 
     /// Goes on with what another end had read ahead.
-    pub(crate) fn resume(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Self {
-        Self::new(Assembler::resume(bytes, descriptors))
+    pub(crate) fn resume(bytes: &[u8], descriptors: Vec<OwnedFd>, format: Format) -> Self {
+        Self::new(Assembler::resume(bytes, descriptors), format)
+    }
+
+    /// Expects the other side's hello before the first message.
+    pub(crate) fn expect(mut self, ours: Hello) -> Self {
+        self.state = RefCell::new(State::Greeting(Box::new(ours)));
+        self
+    }
+
+    /// Returns our hello, if the other side's has not been read.
+    pub(crate) fn expected(&self) -> Option<Hello> {
+        match &*self.state.borrow() {
+            State::Greeting(ours) => Some((**ours).clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(crate) fn set_format(&mut self, format: Format) {
+        self.format = format;
     }
 
     /// What was read ahead, to travel with the end.
     pub(crate) fn pending(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        if let Some(why) = &*self.corrupted.borrow() {
-            return Err(io::Error::other(format!("it is corrupted: {why}")));
+        match &*self.state.borrow() {
+            State::Open | State::Greeting(_) => {}
+            State::Corrupted(why) => {
+                return Err(io::Error::other(format!("it is corrupted: {why}")));
+            }
+            State::Refused(why) => return Err(why.clone().into()),
         }
         let assembler = self.assembler.try_borrow().map_err(|_| busy())?;
         if assembler.has_lost_descriptors() {
@@ -62,7 +101,11 @@ impl Reader {
     ) -> Result<Option<T>, RecvError> {
         let mut used = None;
         let decoded = self.next_with(stream, deadline, |Frame { body, descriptors }| {
-            let value = message::decode(&body, descriptors).map_err(RecvError::Decode);
+            let value = match self.format {
+                Format::Native => message::decode(&body, descriptors),
+                format => decode_in(format, &body, descriptors),
+            };
+            let value = value.map_err(RecvError::Decode);
             if let Cow::Owned(body) = body {
                 used = Some(body);
             }
@@ -119,11 +162,13 @@ impl Reader {
 
     /// The same without a look at the kernel.
     pub(crate) fn is_ready(&self) -> bool {
-        if self.corrupted.borrow().is_some() {
-            return true;
-        }
         // While a message is being decoded, receiving is an error at once.
-        let Ok(assembler) = self.assembler.try_borrow() else { return true };
+        let Ok(mut assembler) = self.assembler.try_borrow_mut() else { return true };
+        match self.greet(&mut assembler) {
+            Ok(true) => {}
+            Ok(false) => return assembler.has_lost_descriptors(),
+            Err(_) => return true,
+        }
         assembler.is_ready() || assembler.has_lost_descriptors()
     }
 
@@ -140,8 +185,8 @@ impl Reader {
         deadline: Deadline,
         use_it: impl FnOnce(Frame<'_>) -> V,
     ) -> Result<Option<V>, RecvError> {
-        if let Some(why) = &*self.corrupted.borrow() {
-            return Err(RecvError::Corrupted(why.clone()));
+        if !matches!(*self.state.borrow(), State::Open) && !self.open(stream, deadline)? {
+            return Ok(None);
         }
         let mut assembler = self.assembler().map_err(RecvError::Io)?;
         let mut has_read = false;
@@ -163,6 +208,55 @@ impl Reader {
                 return Ok(None);
             }
             has_read = true;
+        }
+    }
+
+    /// Reads the other side's hello, if it comes before the first message. False: not in time.
+    #[cold]
+    pub(crate) fn open(&self, stream: &Stream, deadline: Deadline) -> Result<bool, RecvError> {
+        let mut assembler = self.assembler().map_err(RecvError::Io)?;
+        let mut has_read = false;
+        while !self.greet(&mut assembler)? {
+            if has_read && deadline.is_past() {
+                return Ok(false);
+            }
+            if !self.read_more(stream, &mut assembler, deadline)? {
+                return Ok(false);
+            }
+            has_read = true;
+        }
+        Ok(true)
+    }
+
+    /// Checks the other side's hello, if it has come. False: it has not.
+    fn greet(&self, assembler: &mut Assembler) -> Result<bool, RecvError> {
+        let checked = match &*self.state.borrow() {
+            State::Open => return Ok(true),
+            State::Corrupted(why) => return Err(RecvError::Corrupted(why.clone())),
+            State::Refused(why) => return Err(RecvError::Io(why.clone().into())),
+            State::Greeting(ours) => match assembler.announced() {
+                None => return Ok(false),
+                // Nothing more of it is read.
+                Some(length) if length > hello::LONGEST => Err(HandshakeError::NotAHello),
+                Some(_) => match assembler.next() {
+                    Ok(None) => return Ok(false),
+                    Ok(Some(frame)) if frame.descriptors.is_empty() => {
+                        Hello::parse(&frame.body).and_then(|theirs| ours.check(&theirs))
+                    }
+                    Ok(Some(_)) | Err(_) => Err(HandshakeError::NotAHello),
+                },
+            },
+        };
+        match checked {
+            Ok(()) => {
+                self.state.replace(State::Open);
+                Ok(true)
+            }
+            Err(why) => {
+                *assembler = Assembler::new();
+                self.state.replace(State::Refused(why.clone()));
+                Err(RecvError::Io(why.into()))
+            }
         }
     }
 
@@ -205,9 +299,19 @@ impl Reader {
     fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
         let why = if assembler.has_lost_descriptors() { LOST.to_owned() } else { why };
         *assembler = Assembler::new();
-        self.corrupted.replace(Some(why.clone()));
+        self.state.replace(State::Corrupted(why.clone()));
         RecvError::Corrupted(why)
     }
+}
+
+/// In another format than the native one.
+#[cold]
+fn decode_in<T: DeserializeOwned>(
+    format: Format,
+    body: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<T, DecodeError> {
+    format.decode(body, descriptors)
 }
 
 #[cold]

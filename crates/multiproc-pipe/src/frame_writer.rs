@@ -11,15 +11,22 @@ use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
 use crate::message::{self, Handles};
 use crate::spare;
 use crate::stream::Stream;
-use multiproc_message::EncodeError;
+use multiproc_message::{EncodeError, Format};
 use multiproc_shm::Deadline;
 
-#[derive(Default)]
 pub(crate) struct Writer {
     buffer: RefCell<Vec<u8>>,
     /// How long the last frame was, if it took more than is kept in `buffer`; else 0.
     large: Cell<usize>,
     unsent: RefCell<Unsent>,
+    format: Format,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        let (buffer, large, unsent) = Default::default();
+        Self { buffer, large, unsent, format: Format::Native }
+    }
 }
 
 /// What is left of an earlier frame.
@@ -58,12 +65,20 @@ fn sent_with(written: usize, descriptors: &[OwnedFd]) -> usize {
 
 impl Writer {
     /// Goes on with what another end had not written.
-    pub(crate) fn resume(bytes: Vec<u8>, descriptors: Vec<OwnedFd>) -> Self {
-        let writer = Self::default();
+    pub(crate) fn resume(bytes: Vec<u8>, descriptors: Vec<OwnedFd>, format: Format) -> Self {
+        let writer = Self { format, ..Self::default() };
         if !bytes.is_empty() {
             writer.unsent.replace(Unsent::Rest(Rest { bytes, descriptors, written: 0 }));
         }
         writer
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(crate) fn set_format(&mut self, format: Format) {
+        self.format = format;
     }
 
     /// What is still to be written, to travel with the end.
@@ -93,12 +108,14 @@ impl Writer {
         };
         buffer.clear();
         buffer.extend_from_slice(&[0; HEADER]);
-        let result = message::encode_unsent(value, &mut buffer)
-            .map_err(SendFault::Encode)
-            .and_then(|handles| match handles {
-                None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
-                Some(handles) => self.write_handles::<T>(stream, &mut buffer, handles, deadline),
-            });
+        let encoded = match self.format {
+            Format::Native => message::encode_unsent(value, &mut buffer),
+            format => encode_in(format, value, &mut buffer),
+        };
+        let result = encoded.map_err(SendFault::Encode).and_then(|handles| match handles {
+            None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
+            Some(handles) => self.write_handles::<T>(stream, &mut buffer, handles, deadline),
+        });
         let is_large = buffer.len() > spare::SMALL;
         self.large.set(if is_large { buffer.len() } else { 0 });
         if buffer.capacity() <= spare::SMALL {
@@ -209,6 +226,16 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// In another format than the native one.
+#[cold]
+fn encode_in<T: Serialize>(
+    format: Format,
+    value: &T,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Handles>, EncodeError> {
+    format.encode_unsent(value, buffer)
 }
 
 fn torn() -> io::Error {

@@ -82,6 +82,7 @@ mod error;
 mod frame;
 mod frame_reader;
 mod frame_writer;
+mod hello;
 mod iter;
 #[cfg(feature = "listener")]
 mod listener;
@@ -98,19 +99,20 @@ mod wait;
 pub use address::Address;
 pub use connection::{Connection, Receiver, Sender};
 pub use error::{
-    RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
-    TrySendError,
+    HandshakeError, RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
+    TryRecvError, TrySendError,
 };
 pub use iter::{IntoIter, Iter};
 #[cfg(feature = "listener")]
 pub use listener::{
     AllowedUsers, Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout,
+    connect_without_hello,
 };
 /// Values that carry descriptors, for those who build on this crate.
 pub use multiproc_message as message;
 #[cfg(feature = "json")]
 pub use multiproc_message::Json;
-pub use multiproc_message::{Bytes, DecodeError, Descriptor, EncodeError};
+pub use multiproc_message::{Bytes, DecodeError, Descriptor, EncodeError, Format};
 pub use multiproc_shm::Deadline;
 pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};

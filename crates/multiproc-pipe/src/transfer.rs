@@ -8,21 +8,30 @@ use serde::ser::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::connection::{Connection, Receiver, Sender};
+use crate::error::HandshakeError;
 use crate::frame_reader::Reader;
 use crate::frame_writer::Writer;
+use crate::hello::{self, Hello};
 use crate::message;
 use crate::stream::{Role, Stream};
-use multiproc_message::{Bytes, Descriptor};
+use multiproc_message::{Bytes, Descriptor, Format};
 
 /// An end on its way: its descriptor, and what lies between the kernel and its user.
 #[derive(Serialize, Deserialize)]
 struct WireEnd {
     descriptor: Descriptor,
-    /// One half of a split connection: it still ends its direction.
-    is_half: bool,
+    /// Bits: see below.
+    flags: u8,
     ahead: Residue,
     unsent: Residue,
 }
+
+/// One half of a split connection: it still ends its direction.
+const HALF: u8 = 1;
+/// Messages have the format of postcard.
+const POSTCARD: u8 = 2;
+/// The other side's hello has not been read: ours stands in front of what was read ahead.
+const GREETING: u8 = 4;
 
 /// Bytes of the stream, and the descriptors that belong to them.
 #[derive(Default, Serialize, Deserialize)]
@@ -56,14 +65,23 @@ impl WireEnd {
     ) -> Result<S::Ok, S::Error> {
         stream.check().map_err(refuse)?;
         let descriptor = stream.try_clone().map(Descriptor).map_err(refuse)?;
-        let ahead = reader.map(Reader::pending).transpose().map_err(refuse)?;
+        let mut ahead = reader.map(Reader::pending).transpose().map_err(refuse)?;
         let unsent = writer.map(Writer::pending).transpose().map_err(refuse)?;
+        let mut flags = if stream.moved().is_some() { HALF } else { 0 };
+        let format = reader.map(Reader::format).or(writer.map(Writer::format));
+        if format == Some(Format::Postcard) {
+            flags |= POSTCARD;
+        }
+        if let (Some(ours), Some((bytes, _))) = (reader.and_then(Reader::expected), &mut ahead) {
+            flags |= GREETING;
+            bytes.splice(..0, ours.to_bytes());
+        }
         if let Some(moved) = stream.moved() {
             message::tell_when_sent(moved);
         }
         Self {
             descriptor,
-            is_half: stream.moved().is_some(),
+            flags,
             ahead: ahead.unwrap_or_default().into(),
             unsent: unsent.unwrap_or_default().into(),
         }
@@ -74,18 +92,30 @@ impl WireEnd {
         role: Role,
         deserializer: D,
     ) -> Result<(Stream, Writer, Reader), D::Error> {
-        let Self { descriptor, is_half, ahead, unsent } = Self::deserialize(deserializer)?;
+        let Self { descriptor, flags, ahead, unsent } = Self::deserialize(deserializer)?;
+        if flags & !(HALF | POSTCARD | GREETING) != 0 {
+            return Err(D::Error::custom(
+                "a connection came with flags that this version does not know",
+            ));
+        }
+        let format = if flags & POSTCARD == 0 { Format::Native } else { Format::Postcard };
         let mut stream = Stream::adopt(descriptor.into(), role).map_err(D::Error::custom)?;
-        if is_half && role != Role::Both && stream.carries_descriptors() {
+        if flags & HALF != 0 && role != Role::Both && stream.carries_descriptors() {
             stream = stream.into_half(role);
         }
         let (unsent, unsent_descriptors) = unsent.into();
-        let (ahead, ahead_descriptors) = ahead.into();
-        Ok((
-            stream,
-            Writer::resume(unsent, unsent_descriptors),
-            Reader::resume(&ahead, ahead_descriptors),
-        ))
+        let (mut ahead, ahead_descriptors) = ahead.into();
+        let mut expected = None;
+        if flags & GREETING != 0 {
+            let ours = ahead.get(..hello::LENGTH).ok_or(HandshakeError::NotAHello);
+            expected = Some(ours.and_then(Hello::parse).map_err(D::Error::custom)?);
+            ahead.drain(..hello::LENGTH);
+        }
+        let mut reader = Reader::resume(&ahead, ahead_descriptors, format);
+        if let Some(ours) = expected {
+            reader = reader.expect(ours);
+        }
+        Ok((stream, Writer::resume(unsent, unsent_descriptors, format), reader))
     }
 }
 

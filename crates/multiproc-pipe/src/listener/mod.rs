@@ -33,7 +33,7 @@ use crate::stream::{Stream, wait_for};
 use crate::wait::Source;
 
 pub use self::bind::ListenerBuilder;
-pub use self::connect::{connect, connect_timeout};
+pub use self::connect::{connect, connect_timeout, connect_without_hello};
 pub use self::credentials::{AllowedUsers, Credentials};
 
 /// Waits at an address for others who [`connect`].
@@ -139,7 +139,11 @@ impl Listener {
     ///
     /// If the process or the system has no descriptors or memory left. The listener can be used again:
     /// who wants to connect goes on waiting.
-    pub fn accept<S, R>(&self) -> io::Result<Connection<S, R>> {
+    pub fn accept<S, R>(&self) -> io::Result<Connection<S, R>>
+    where
+        S: Deserialize<'static>,
+        R: Deserialize<'static>,
+    {
         self.accept_until(Deadline::NEVER)
     }
 
@@ -148,7 +152,11 @@ impl Listener {
     /// # Errors
     ///
     /// `WouldBlock` if there is nobody; else as [`accept`](Self::accept).
-    pub fn try_accept<S, R>(&self) -> io::Result<Connection<S, R>> {
+    pub fn try_accept<S, R>(&self) -> io::Result<Connection<S, R>>
+    where
+        S: Deserialize<'static>,
+        R: Deserialize<'static>,
+    {
         self.accept_until(Deadline::after(Duration::ZERO)).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => io::ErrorKind::WouldBlock.into(),
             _ => error,
@@ -160,18 +168,47 @@ impl Listener {
     /// # Errors
     ///
     /// `TimedOut` if there was none in time; else as [`accept`](Self::accept).
-    pub fn accept_timeout<S, R>(&self, timeout: Duration) -> io::Result<Connection<S, R>> {
+    pub fn accept_timeout<S, R>(&self, timeout: Duration) -> io::Result<Connection<S, R>>
+    where
+        S: Deserialize<'static>,
+        R: Deserialize<'static>,
+    {
         self.accept_until(Deadline::after(timeout))
     }
 
-    fn accept_until<S, R>(&self, deadline: Deadline) -> io::Result<Connection<S, R>> {
+    fn accept_until<S, R>(&self, deadline: Deadline) -> io::Result<Connection<S, R>>
+    where
+        S: Deserialize<'static>,
+        R: Deserialize<'static>,
+    {
+        let connection = Connection::greeting(self.accept_stream(deadline)?)?;
+        // A client that sends none does not hold up this call: the connection waits for it.
+        connection.greet_until(Deadline::after(Duration::ZERO))?;
+        Ok(connection)
+    }
+
+    /// Accepts a connection that begins without a hello, and has messages in the native format.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if there was none in time; else as [`accept`](Self::accept).
+    #[doc(hidden)] // for the manager, which has a hello of its own
+    pub fn accept_without_hello<S, R>(
+        &self,
+        timeout: Option<Duration>,
+    ) -> io::Result<Connection<S, R>> {
+        let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
+        self.accept_stream(deadline).map(Connection::over)
+    }
+
+    fn accept_stream(&self, deadline: Deadline) -> io::Result<Stream> {
         let mut refused = 0;
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let socket = above_stdio(socket)?;
                     if self.allowed.includes(Credentials::of(&socket)?.uid) {
-                        return Ok(Connection::over(Stream::socket(socket)));
+                        return Ok(Stream::socket(socket));
                     }
                     // Those who were there first are all looked at; more could come for ever.
                     refused += 1;
@@ -215,7 +252,11 @@ pub struct Incoming<'a, S, R> {
     types: PhantomData<fn(S) -> R>,
 }
 
-impl<S, R> Iterator for Incoming<'_, S, R> {
+impl<S, R> Iterator for Incoming<'_, S, R>
+where
+    S: Deserialize<'static>,
+    R: Deserialize<'static>,
+{
     type Item = io::Result<Connection<S, R>>;
 
     fn next(&mut self) -> Option<Self::Item> {
