@@ -1,5 +1,5 @@
-//! A manager's queue, beside one that was passed as an argument; and opening by name, beside a round
-//! trip over a bare socket.
+//! Compares a manager's queue with one that was passed as an argument, and opening by name with a
+//! round trip over a bare socket.
 //!
 //! Contestants take turns, and each ratio is of two turns of the same round.
 
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use multiproc::pipe::Descriptor;
 use multiproc::{Manager, Process, Queue};
 use multiproc_benches::item::Item;
+use multiproc_benches::machine;
 use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::other::{Other, obey};
 use multiproc_benches::rounds::Contest;
@@ -19,7 +20,7 @@ use rustix::net::{
 
 const CAPACITY: usize = 1024;
 
-/// A put and a get, in this process.
+/// Measures `count` times one put and one get in this process.
 fn put_and_get(queue: &Queue<Item>, count: u64) -> Duration {
     let start = Instant::now();
     for id in 0..count {
@@ -35,14 +36,14 @@ fn produce((orders, queue): (multiproc::pipe::Receiver<u64>, Queue<Item>)) {
 
 fn queues(manager: &Manager) {
     let passed = Queue::bounded(CAPACITY).unwrap();
-    // Open elsewhere, as the other one is.
+    // Also open in another process, like the other queue.
     let elsewhere =
         Other::start(|(orders, _queue): (_, Queue<Item>)| obey(&orders, |_| {}), passed.clone());
     let named = manager.queue::<Item>("alone", CAPACITY).unwrap();
-    Contest::new("put + get, one process", "a queue that was passed", |count| {
+    Contest::new("put + get, one process", "queue passed as an argument", |count| {
         put_and_get(&passed, count)
     })
-    .with("a manager's queue", |count| put_and_get(&named, count))
+    .with("queue of a manager", |count| put_and_get(&named, count))
     .run();
     elsewhere.stop();
 
@@ -58,16 +59,16 @@ fn queues(manager: &Manager) {
     let get = |queue: &Queue<Item>, producer: &Other, count| {
         producer.time(count, |id| assert_eq!(black_box(queue.get().unwrap()).id, id))
     };
-    Contest::new("1 producer, 1 consumer", "a queue that was passed", |count| {
+    Contest::new("1 producer, 1 consumer", "queue passed as an argument", |count| {
         get(&passed, &producer, count)
     })
-    .with("a manager's queue", |count| get(&named, &other_producer, count))
+    .with("queue of a manager", |count| get(&named, &other_producer, count))
     .run();
     producer.stop();
     other_producer.stop();
 }
 
-/// A stream socket, and a process that sends back what comes.
+/// Returns a stream socket and a process that echoes what arrives on it.
 fn echo() -> (OwnedFd, Process) {
     let (here, there) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
@@ -80,7 +81,8 @@ fn echo() -> (OwnedFd, Process) {
     (here, Process::spawn(answers, Descriptor(there)).unwrap())
 }
 
-/// How long opening takes, without dropping what was opened. It is open nowhere else in this process.
+/// Measures how long opening takes, without the drop. The object is not open elsewhere in this
+/// process.
 fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
     let mut time = Duration::ZERO;
     for _ in 0..count {
@@ -92,7 +94,8 @@ fn opening<T>(count: u64, open: impl Fn() -> T) -> Duration {
     time
 }
 
-/// This process on one CPU, and those that it asks on the same or on another one.
+/// Measures opening by name. This process is restricted to the first CPU, the manager and the echo
+/// process to the CPU at index `cpu`.
 fn open_by_name(title: &'static str, cpu: usize) {
     let (manager, (socket, answers)) = {
         let _pinned = OneCpu::pin_to(cpu);
@@ -109,10 +112,10 @@ fn open_by_name(title: &'static str, cpu: usize) {
             recv(&socket, &mut bytes[..], RecvFlags::empty()).unwrap();
         })
     })
-    .with("a lock", |count| opening(count, open_lock))
-    .with("a queue", |count| opening(count, open_queue))
-    .with("a queue, and drop it", |count| opening(count, || drop(open_queue())))
-    .with("a queue, and connect", |count| {
+    .with("open a lock", |count| opening(count, open_lock))
+    .with("open a queue", |count| opening(count, open_queue))
+    .with("open and drop a queue", |count| opening(count, || drop(open_queue())))
+    .with("connect and open a queue", |count| {
         opening(count, || {
             let manager = Manager::connect(manager.address()).unwrap();
             manager.queue::<Item>("opened", CAPACITY).unwrap()
@@ -125,6 +128,7 @@ fn open_by_name(title: &'static str, cpu: usize) {
 
 fn main() {
     let _runtime = multiproc::init();
+    machine::print();
     let manager = Manager::start().unwrap();
     queues(&manager);
     drop(manager);

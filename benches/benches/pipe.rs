@@ -1,8 +1,9 @@
-//! Connections between processes, beside the bare system calls on what they are made of, beside
-//! ipc-channel, and beside memcpy.
+//! Compares connections between processes with bare system calls on the same kind of pipe or
+//! socket, with ipc-channel and with memcpy.
 //!
-//! Each contestant has a process of its own that sends, or answers, and is told over a pipe how often.
-//! This process receives. Contestants take turns, and each ratio is of two turns of the same round.
+//! Each contestant has a process of its own that sends or answers, and is told over a pipe how
+//! often. This process receives. Contestants take turns, and each ratio is of two turns of the same
+//! round.
 
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 const MIB: usize = 1024 * 1024;
 
-/// What a pool keeps, if not told otherwise.
+/// The number of segments that a pool keeps by default.
 const POOL: usize = 8;
 
 fn sockets() -> (OwnedFd, OwnedFd) {
@@ -107,10 +108,10 @@ fn one_way() {
         their_channel.time(count, |id| assert_eq!(black_box(their_receiver.recv().unwrap()).id, id))
     };
     Contest::new("64 bytes one way, pipe", "bare write and read", read_bare)
-        .with("multiproc, simplex, a struct", recv_simplex)
+        .with("multiproc, simplex, struct", recv_simplex)
         .run();
     Contest::new("64 bytes one way, socket", "bare send and recv", recv_bare)
-        .with("multiproc, duplex, a struct", recv_duplex)
+        .with("multiproc, duplex, struct", recv_duplex)
         .run();
     Contest::new("64 bytes one way, typed", "ipc-channel", recv_theirs)
         .with("multiproc, simplex", recv_simplex)
@@ -121,7 +122,7 @@ fn one_way() {
         .for_each(Other::stop);
 }
 
-/// On one CPU: on two, a wake-up takes five times as long as all the rest, if it comes to one.
+/// Measures a round trip on one CPU. On two, a wake-up takes five times as long as the rest.
 fn round_trip() {
     let _pinned = OneCpu::pin();
     let (bare_ours, theirs) = sockets();
@@ -144,13 +145,13 @@ fn round_trip() {
         theirs,
     );
     let mut bytes = [0; 64];
-    Contest::new("64 bytes there and back, socket, one CPU", "bare send and recv", |count| {
+    Contest::new("64 bytes round trip, socket, one CPU", "bare send and recv", |count| {
         bare_socket.time(count, |id| {
             send_all(&bare_ours, &[id.to_le_bytes()[0]; 64]);
             recv_all(&bare_ours, &mut bytes);
         })
     })
-    .with("multiproc, duplex, a struct", |count| {
+    .with("multiproc, duplex, struct", |count| {
         ours.time(count, |id| {
             connection.send(Item::new(id)).unwrap();
             assert_eq!(connection.recv().unwrap().id, id);
@@ -160,7 +161,7 @@ fn round_trip() {
     [bare_socket, ours].into_iter().for_each(Other::stop);
 }
 
-/// Something that depends on each of the words.
+/// Returns a value that depends on every word.
 fn read_words(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
     words.fold(0, u64::wrapping_add)
@@ -178,7 +179,7 @@ fn bytes_over_a_socket() {
     let (connection, theirs) = duplex::<(), Bytes>().unwrap();
     let ours = Other::start(
         |(orders, connection): (_, Connection<Bytes, ()>)| {
-            // By reference, so that sending it does not take making one.
+            // Sent by reference, so that creating the bytes is not measured.
             let connection = connection.retype::<&Bytes, ()>();
             let bytes = Bytes(vec![1; MIB]);
             obey(&orders, |_| connection.send(&bytes).unwrap());
@@ -237,15 +238,15 @@ fn shared_bytes() {
     let mut hot = [buffers()];
     let hot_copy = |count| copy(count, &mut hot);
     let mut from_pool_once = |count| from_pool.time(count, |_| receive(&pooled));
-    Contest::new("1 MiB in shared memory", "memcpy, one thread, the same buffers again", hot_copy)
+    Contest::new("1 MiB in shared memory", "memcpy, one thread, one buffer", hot_copy)
         .with("multiproc, SharedPool, filled and read", &mut from_pool_once)
-        .with("multiproc, SharedBytes for good, filled and read", |count| {
+        .with("multiproc, SharedBytes::copy_from, filled and read", |count| {
             for_good.time(count, |_| receive(&sealed))
         })
         .run();
     let mut in_turn = [(); POOL].map(|()| buffers());
     let rotating_copy = |count| copy(count, &mut in_turn);
-    Contest::new("the same", "memcpy, one thread, from and to 8 buffers in turn", rotating_copy)
+    Contest::new("1 MiB in shared memory", "memcpy, one thread, 8 buffers in turn", rotating_copy)
         .with("multiproc, SharedPool, filled and read", &mut from_pool_once)
         .run();
     [from_pool, for_good].into_iter().for_each(Other::stop);

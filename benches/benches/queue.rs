@@ -1,9 +1,9 @@
-//! Queues between processes, beside crossbeam-channel between threads.
+//! Compares queues between processes with crossbeam-channel between threads.
 //!
-//! Items are structs of 64 bytes, unless it says otherwise; those of the queue go through serde. A
-//! queue holds 1024 of them. Producers and consumers are processes that are told over a pipe how many
-//! to put or get; where there is one consumer, it is this process. Contestants take turns, and each
-//! ratio is of two turns of the same round.
+//! Items are structs of 64 bytes unless stated otherwise, and those of the queue are encoded by
+//! serde. A queue holds 1024 items. Producers and consumers are processes that are told over a pipe
+//! how many items to put or get. A single consumer is this process. Contestants take turns, and
+//! each ratio is of two turns of the same round.
 
 use std::env;
 use std::fs;
@@ -41,7 +41,7 @@ fn producer(queue: &Queue<Item>) -> Other {
     )
 }
 
-/// Gets as many as it is told, and says over the second queue that it has.
+/// Starts a process that gets as many items as it is told, and confirms over the second queue.
 fn consumer(queue: &Queue<Item>, done: &Queue<()>) -> Other {
     Other::start(
         |(orders, (queue, done)): (Receiver<u64>, (Queue<Item>, Queue<()>))| {
@@ -84,22 +84,26 @@ fn one_to_one() {
         },
         queue.clone(),
     );
-    Contest::new("the same, in hundreds", "crossbeam-channel, threads, one by one", recv_theirs)
-        .with("multiproc, put_many and get_many", |count| {
-            let start = Instant::now();
-            ours.order(count);
-            let mut left = count;
-            while left > 0 {
-                left -= black_box(queue.get_many(100).unwrap()).len() as u64;
-            }
-            start.elapsed()
-        })
-        .run();
+    Contest::new(
+        "1 producer, 1 consumer, batches of 100",
+        "crossbeam-channel, threads, one by one",
+        recv_theirs,
+    )
+    .with("multiproc, processes, put_many and get_many", |count| {
+        let start = Instant::now();
+        ours.order(count);
+        let mut left = count;
+        while left > 0 {
+            left -= black_box(queue.get_many(100).unwrap()).len() as u64;
+        }
+        start.elapsed()
+    })
+    .run();
     ours.stop();
     theirs.stop();
 }
 
-/// Some producers, as many consumers.
+/// Measures `sides` producers and as many consumers.
 fn many_to_many(title: &'static str, sides: usize, capacity: usize) {
     let queue = Queue::bounded(capacity).unwrap();
     let done = Queue::unbounded().unwrap();
@@ -158,7 +162,7 @@ fn round_trip() {
     let theirs = OtherThread::start(move |count| {
         (0..count).for_each(|_| their_back.send(their_there.recv().unwrap()).unwrap());
     });
-    Contest::new("there and back over two", "crossbeam-channel, threads", |count| {
+    Contest::new("round trip over two queues", "crossbeam-channel, threads", |count| {
         let start = Instant::now();
         theirs.order(count);
         for id in 0..count {
@@ -196,7 +200,7 @@ fn megabytes() {
     let queue = Queue::<Bytes>::bounded(8).unwrap();
     let ours = Other::start(
         |(orders, queue): (_, Queue<Bytes>)| {
-            // The bytes come back from the queue only in an error: so each item is made anew.
+            // The queue returns the bytes only in an error, so each item is created anew.
             obey(&orders, |_| queue.put(Bytes(vec![1; MIB])).unwrap());
         },
         queue.clone(),
@@ -217,7 +221,7 @@ fn megabytes() {
     [bare, ours].into_iter().for_each(Other::stop);
 }
 
-/// One is put and one got, again and again, behind so many others.
+/// Puts and gets one item repeatedly behind `length` others.
 fn backlog() {
     let with = |length: u64| {
         let queue = Queue::unbounded().unwrap();
@@ -233,11 +237,9 @@ fn backlog() {
         start.elapsed()
     };
     let (short, long) = (with(1_000), with(1_000_000));
-    Contest::new("put and get, one process", "1,000 items in the queue", |count| {
-        once(&short, count)
-    })
-    .with("1,000,000 items in the queue", |count| once(&long, count))
-    .run();
+    Contest::new("put + get, one process", "1,000 queued items", |count| once(&short, count))
+        .with("1,000,000 queued items", |count| once(&long, count))
+        .run();
 }
 
 fn footprint() {
@@ -246,18 +248,19 @@ fn footprint() {
         let line = status.lines().find(|line| line.starts_with("RssShmem")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    // Whatever the first one brings along.
+    // The first queue of a process costs more than later ones.
     drop(Queue::<Item>::unbounded().unwrap());
     let (before, shared) = (Census::take(), resident());
     let queue = Queue::<Item>::unbounded().unwrap();
     let (after, more) = (Census::take(), resident() - shared);
-    println!("\n| an empty queue | |\n|---|---|");
+    println!("\n| empty queue | |\n|---|---|");
     println!("| descriptors | {} |", after.descriptors - before.descriptors);
     println!("| resident, KiB | {more} |");
     drop(queue);
 }
 
-/// What others make of the same work, for those who ask: `cargo xtask bench --peers` installs them.
+/// Measures the same work with other libraries if the command line contains `--peers`.
+/// `cargo xtask bench --peers` installs those in Python.
 fn peers() {
     if !env::args().any(|arg| arg == "--peers") {
         return;
@@ -274,7 +277,7 @@ fn peers() {
         name,
     );
     let (_, receiver) = server.accept().unwrap();
-    Contest::new("peers: 1 producer, 1 consumer", "ipc-channel, processes", |count| {
+    Contest::new("1 producer, 1 consumer, other libraries", "ipc-channel, processes", |count| {
         theirs.time(count, |id| assert_eq!(black_box(receiver.recv().unwrap()).id, id))
     })
     .with("multiproc, processes", |count| {
@@ -287,8 +290,8 @@ fn peers() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/queues.py");
     match Command::new(python).arg(script).status() {
         Ok(status) if status.success() => {}
-        Ok(status) => println!("the peers in Python ended with {status}"),
-        Err(error) => println!("the peers in Python cannot be started: {error}"),
+        Ok(status) => println!("the libraries for Python failed: {status}"),
+        Err(error) => println!("cannot start the libraries for Python: {error}"),
     }
 }
 

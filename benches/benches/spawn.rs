@@ -1,6 +1,6 @@
-//! Starting a process that does nothing, and waiting for its end, beside `std::process::Command`
-//! starting the same executable to do nothing; then what memory and arguments add to that, and how
-//! soon an end is noticed.
+//! Compares starting a process that does nothing and waiting for its end with
+//! `std::process::Command` on the same executable. Then measures the cost of resident memory and of
+//! arguments, and the delay until an end is noticed.
 
 use std::env;
 use std::hint::black_box;
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use multiproc::pipe::{Bytes, Connection, duplex};
 use multiproc::{Lock, Process, Queue};
+use multiproc_benches::machine;
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Makes this program end at once.
+/// The environment variable that makes this program end at once.
 const DO_NOTHING: &str = "MULTIPROC_BENCH_DO_NOTHING";
 
 fn spawn_and_join() {
@@ -32,7 +33,8 @@ fn time(action: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// The times of something and of its reference, taken in turn: what disturbs one disturbs the other.
+/// Prints the times of an action and of its reference, taken in turn, so that a disturbance affects
+/// both.
 fn print_ratio(
     name: &str,
     rounds: usize,
@@ -43,7 +45,7 @@ fn print_ratio(
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..rounds + 10 {
         let pair = [this(), reference()];
-        // The first ones are for warming up.
+        // The first rounds are for warming up.
         if round >= 10 {
             times.iter_mut().zip(pair).for_each(|(times, time)| times.push(time));
         }
@@ -57,7 +59,7 @@ fn print_ratio(
 
 type Handles = (Vec<Queue<u32>>, Vec<Lock>, Vec<Connection<(), ()>>);
 
-/// Ten handles and a mebibyte.
+/// Returns arguments of ten handles and 1 MiB.
 fn large_arguments() -> (Handles, Bytes) {
     let queues = (0..4).map(|_| Queue::bounded(10).unwrap()).collect();
     let locks = (0..3).map(|_| Lock::new().unwrap()).collect();
@@ -73,7 +75,7 @@ fn with_large_arguments() -> Duration {
     })
 }
 
-/// A process that waits to be killed.
+/// Starts a process that waits to be killed.
 fn waiting() -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |parent: Connection<(), ()>| {
@@ -101,13 +103,13 @@ fn kill_and_poll() -> Duration {
     })
 }
 
-/// A process that starts others when it is told to.
+/// A process that starts others on request.
 struct Parent {
     connection: Connection<(), Duration>,
 }
 
 impl Parent {
-    /// One that has so much memory resident.
+    /// Starts one with `bytes` bytes of resident memory.
     fn start(bytes: usize) -> Self {
         let (connection, theirs) = duplex().unwrap();
         let serve = |(bytes, parent): (usize, Connection<Duration, ()>)| {
@@ -128,10 +130,10 @@ impl Parent {
 }
 
 fn ratios() {
-    println!("\n| work | µs | reference, µs | ratio | at most |\n|---|---|---|---|---|");
+    println!("\n| work (reference) | µs | reference, µs | ratio | limit |\n|---|---|---|---|---|");
     let spawn = || time(spawn_and_join);
     print_ratio(
-        "spawn + join, of std::process::Command",
+        "spawn and join (std::process::Command)",
         1000,
         spawn,
         || time(command_and_wait),
@@ -139,26 +141,20 @@ fn ratios() {
     );
     let [large, little] = [1 << 30, 1 << 20].map(Parent::start);
     print_ratio(
-        "with 1 GiB resident, of the same with little",
+        "spawn and join, 1 GiB resident (1 MiB resident)",
         1000,
         || large.spawn_and_join(),
         || little.spawn_and_join(),
         1.1,
     );
     print_ratio(
-        "with 10 handles and 1 MiB, of an empty function",
+        "spawn and join, 10 handles and 1 MiB (no arguments)",
         500,
         with_large_arguments,
         spawn,
         2.5,
     );
-    print_ratio(
-        "SIGKILL until join returns, of bare poll",
-        1000,
-        kill_and_join,
-        kill_and_poll,
-        1.3,
-    );
+    print_ratio("SIGKILL until join returns (bare poll)", 1000, kill_and_join, kill_and_poll, 1.3);
 }
 
 fn main() {
@@ -166,15 +162,19 @@ fn main() {
         return;
     }
     let _runtime = multiproc::init();
+    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
+    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
+    let is_bench = has("--bench") && !has("--test") && !has("--list");
+    if is_bench {
+        machine::print();
+    }
     let mut criterion = Criterion::default().configure_from_args();
-    let mut group = criterion.benchmark_group("spawn/W5 do nothing");
+    let mut group = criterion.benchmark_group("spawn/do nothing");
     group.bench_function("multiproc, spawn and join", |b| b.iter(spawn_and_join));
     group.bench_function("std::process::Command, spawn and wait", |b| b.iter(command_and_wait));
     group.finish();
     criterion.final_summary();
-    // As criterion has it: `cargo bench` passes --bench, `cargo test` does not.
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if has("--bench") && !has("--test") && !has("--list") {
+    if is_bench {
         ratios();
     }
 }

@@ -1,6 +1,6 @@
-//! Locks, semaphores and events between processes, beside those of std (between threads), of POSIX
-//! and of the kernel. Then tables: what one takes, what an idle waiter costs, and how long it takes
-//! until a waiter has the lock of a dead holder.
+//! Compares locks, semaphores and events between processes with those of std (between threads), of
+//! POSIX and of the kernel. Then measures the resources of a primitive, the cost of an idle waiter,
+//! and the time until a waiter has the lock of a dead holder.
 
 use std::env;
 use std::fs;
@@ -17,6 +17,7 @@ use multiproc::sync::{
     Semaphore, Shared,
 };
 use multiproc::{Lock, Process};
+use multiproc_benches::machine;
 use multiproc_benches::one_cpu::OneCpu;
 use multiproc_benches::posix::{Memory, Posix};
 use multiproc_testkit::{Census, is_asleep, until};
@@ -32,7 +33,7 @@ fn posix_lock_once(posix: &Posix) {
     posix.unlock();
 }
 
-/// What a process waits for, and another one sets.
+/// An event that one process waits for and another one sets.
 trait Flag {
     fn set(&self);
     fn wait(&self);
@@ -53,7 +54,7 @@ impl Flag for Event {
     }
 }
 
-/// The least that can be done with a futex.
+/// The minimal event on a futex.
 impl Flag for AtomicU32 {
     fn set(&self) {
         self.store(1, Ordering::Release);
@@ -62,7 +63,7 @@ impl Flag for AtomicU32 {
 
     fn wait(&self) {
         while self.load(Ordering::Acquire) == 0 {
-            // It fails if the word is not 0 any more, or by a signal: look again.
+            // It fails if the word is no longer 0, or by a signal: check again.
             let _ = futex::wait(self, futex::Flags::empty(), 0, None);
         }
     }
@@ -73,7 +74,7 @@ impl Flag for AtomicU32 {
 }
 
 fn lock_alone(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("sync/lock and unlock, nobody else");
+    let mut group = criterion.benchmark_group("sync/lock and unlock, uncontended");
     let lock = Lock::new().unwrap();
     group.bench_function("multiproc, Lock", |b| b.iter(|| lock_once(black_box(&lock))));
     let mutex = StdMutex::new(());
@@ -87,21 +88,21 @@ fn lock_alone(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A process that does the same as this one, from before it begins until after it has ended.
+/// A process that does the same as this one, from before the measurement until after its end.
 struct Rival {
     process: Process<u64>,
     connection: Connection<(), ()>,
 }
 
 impl Rival {
-    /// Its side: calls `once` until it is told to stop, and gives how often.
+    /// The side of the rival: calls `once` until it is told to stop and returns how often.
     fn run(parent: Connection<(), ()>, once: impl Fn()) -> u64 {
         (0..1000).for_each(|_| once());
         parent.send(()).unwrap();
         let stopped = &AtomicBool::new(false);
         let mut count = 0;
         thread::scope(|scope| {
-            // A thread of its own, so that the loop needs no system call to know.
+            // A thread waits for the message, so that the loop needs no system call.
             scope.spawn(move || {
                 let _ = parent.recv();
                 stopped.store(true, Ordering::Relaxed);
@@ -117,7 +118,7 @@ impl Rival {
     fn start(spawn: impl FnOnce(Connection<(), ()>) -> Process<u64>) -> Self {
         let (connection, parent) = duplex().unwrap();
         let process = spawn(parent);
-        connection.recv().unwrap(); // it is at it
+        connection.recv().unwrap(); // the rival has begun
         Self { process, connection }
     }
 
@@ -127,7 +128,8 @@ impl Rival {
     }
 }
 
-/// Who got how much: a time alone may come from a rival that is hardly ever let in.
+/// The numbers of acquisitions of both processes. They are printed because a short time may come
+/// from starving the rival.
 #[derive(Default)]
 struct Shares {
     own: u64,
@@ -146,9 +148,9 @@ impl Shares {
 
     fn print(&self) {
         let all = self.own + self.rivals;
-        // Nothing was run if criterion was asked for another bench.
+        // There are no calls if the command line selects another bench.
         if let Some(percent) = (100 * self.own).checked_div(all) {
-            println!("{:24}this process had the lock {percent} % of {all} times", "");
+            println!("{:24}this process acquired the lock in {percent} % of {all} times", "");
         }
     }
 }
@@ -183,7 +185,7 @@ fn lock_contended(criterion: &mut Criterion) {
 }
 
 fn semaphore_alone(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("sync/acquire and release, nobody else");
+    let mut group = criterion.benchmark_group("sync/acquire and release, uncontended");
     let semaphore = Semaphore::new(1).unwrap();
     group.bench_function("multiproc, Semaphore", |b| {
         b.iter(|| {
@@ -205,13 +207,13 @@ fn semaphore_alone(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Nanoseconds on a clock that all processes share.
+/// Returns nanoseconds of a clock that all processes share.
 fn now() -> u64 {
     let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap();
     u64::try_from(now.as_nanos()).unwrap()
 }
 
-/// From each `set` to the child, which was asleep, running. What lies between is not counted.
+/// Measures from each `set` until the sleeping child runs.
 fn set_and_see(
     rounds: u64,
     flag: &impl Flag,
@@ -219,9 +221,9 @@ fn set_and_see(
 ) -> Duration {
     let (connection, parent) = duplex::<(), u64>().unwrap();
     let child = spawn(parent);
-    connection.recv().unwrap(); // from now on it sleeps for that alone
+    connection.recv().unwrap(); // from now on it only sleeps
     let round = || {
-        // Without a sleep of our own: who spins first would make it longer, and find cold caches.
+        // Polls without sleeping, because a sleep would leave cold caches.
         while !is_asleep(child.pid()) {
             thread::yield_now();
         }
@@ -234,7 +236,7 @@ fn set_and_see(
     time
 }
 
-/// The child's side: says when it ran.
+/// The child's side of [`set_and_see`]: sends the time at which it ran.
 fn run_and_tell(rounds: u64, flag: &impl Flag, parent: &Connection<u64, ()>) {
     parent.send(now()).unwrap();
     for _ in 0..rounds {
@@ -273,7 +275,7 @@ fn event_asleep(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Half of the time of `rounds` times there and back.
+/// Returns half of the time of `rounds` round trips.
 fn ping(
     rounds: u64,
     [there, back]: [&impl Flag; 2],
@@ -285,7 +287,7 @@ fn ping(
         back.wait();
         back.clear();
     };
-    round(); // it is there
+    round(); // the child has started
     let start = Instant::now();
     (0..rounds).for_each(|_| round());
     let time = start.elapsed();
@@ -293,7 +295,7 @@ fn ping(
     time / 2
 }
 
-/// The child's side.
+/// The child's side of [`ping`].
 fn pong(rounds: u64, [there, back]: [&impl Flag; 2]) {
     for _ in 0..rounds {
         there.wait();
@@ -302,11 +304,11 @@ fn pong(rounds: u64, [there, back]: [&impl Flag; 2]) {
     }
 }
 
-/// Nobody is made to sleep first, so that this shows what spinning costs where it is in vain: while
-/// one looks, the other cannot run.
+/// Measures half a round trip over two events. Neither side is made to sleep first, so this shows
+/// the cost of useless spinning: while one side polls, the other cannot run.
 fn event_ping_pong(criterion: &mut Criterion) {
     let _pinned = OneCpu::pin();
-    let mut group = criterion.benchmark_group("sync/half a ping-pong, one CPU");
+    let mut group = criterion.benchmark_group("sync/half a round trip, one CPU");
     group.bench_function("multiproc, Event", |b| {
         b.iter_custom(|rounds| {
             let (there, back) = (Event::new().unwrap(), Event::new().unwrap());
@@ -332,7 +334,7 @@ fn event_ping_pong(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Bytes of shared memory of ours that this process has touched.
+/// Returns the bytes of the library's shared memory that this process has touched.
 fn touched() -> usize {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let ours = smaps.split_inclusive("VmFlags:").filter(|map| map.contains("memfd:multiproc:"));
@@ -343,7 +345,7 @@ fn touched() -> usize {
     ours.map(|map| 1024 * kib(map)).sum()
 }
 
-/// What there is more of while `primitive` gives one that was used.
+/// Prints the resources that a primitive takes after its first use.
 fn print_footprint<T>(name: &str, primitive: impl FnOnce() -> T) {
     let (before, touched_before) = (Census::take(), touched());
     let _primitive = primitive();
@@ -357,7 +359,7 @@ fn print_footprint<T>(name: &str, primitive: impl FnOnce() -> T) {
 }
 
 fn footprint() {
-    println!("\n| primitive, used once | descriptors | memfds mapped | pages touched |");
+    println!("\n| primitive, used once | descriptors | mapped memfds | touched pages |");
     println!("|---|---|---|---|");
     print_footprint("Lock", || {
         let lock = Lock::new().unwrap();
@@ -412,21 +414,21 @@ fn footprint() {
     });
 }
 
-/// How long a process has run, and how often it was let run.
+/// Returns how long a process has run and how often it was scheduled.
 fn run_time(pid: u32) -> (Duration, u64) {
-    // Nanoseconds on a CPU, nanoseconds waiting for one, times.
+    // The fields are nanoseconds on a CPU, nanoseconds waiting for one, and time slices.
     let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
     let numbers: Vec<u64> = stat.split_whitespace().map(|n| n.parse().unwrap()).collect();
     (Duration::from_nanos(numbers[0]), numbers[2])
 }
 
-/// Watches a process that waits. One at a time: two would wake together, and the second find the
-/// CPU awake and warm.
+/// Measures the CPU time of a waiting process. Only one process waits at a time: two would wake
+/// together, and the second would find a warm CPU.
 fn print_idle(name: &str, spawn: impl FnOnce(Connection<(), ()>) -> Process, set: impl FnOnce()) {
     const WATCHED: Duration = Duration::from_secs(5);
     let (connection, parent) = duplex::<(), ()>().unwrap();
     let child = spawn(parent);
-    connection.recv().unwrap(); // from now on it sleeps for that alone
+    connection.recv().unwrap(); // from now on it only sleeps
     until(|| is_asleep(child.pid()));
     let (time_before, times_before) = run_time(child.pid());
     thread::sleep(WATCHED);
@@ -437,7 +439,7 @@ fn print_idle(name: &str, spawn: impl FnOnce(Connection<(), ()>) -> Process, set
     println!("| {name} | {percent:.4} | {} |", times - times_before);
 }
 
-/// What an idle waiter costs, beside the least that looking up so often can cost here.
+/// Compares an idle waiter with the minimum for the same recheck interval.
 fn idle_waiters() {
     println!("\n| waiting for 5 s | % of one CPU | wake-ups |\n|---|---|---|");
     let event = Event::new().unwrap();
@@ -466,7 +468,7 @@ fn idle_waiters() {
     print_idle("bare futex, the same timeout", spawn, || Flag::set(word));
 }
 
-/// Takes the lock whenever it is told to, and says so before and after.
+/// Takes the lock whenever it is told to, and reports before and after.
 fn take_again_and_again((lock, parent): (Lock, Connection<(), ()>)) {
     while parent.recv().is_ok() {
         parent.send(()).unwrap();
@@ -492,9 +494,9 @@ fn recovery() {
         let holder = Process::spawn(take_and_keep, (lock.clone(), parent)).unwrap();
         holders.recv().unwrap();
         connection.send(()).unwrap();
-        connection.recv().unwrap(); // from now on it sleeps in `lock` alone
+        connection.recv().unwrap(); // from now on it only sleeps in `lock`
         until(|| is_asleep(waiter.pid()));
-        // The waiter looks up at fixed intervals. Multiples of the golden ratio, modulo one, spread
+        // The waiter checks at fixed intervals. Multiples of the golden ratio, modulo one, spread
         // the deaths evenly over them.
         thread::sleep(OWNER_RECHECK.mul_f64((f64::from(n) * 0.618_034).fract()));
         let start = Instant::now();
@@ -509,13 +511,19 @@ fn recovery() {
     waiter.join().unwrap();
     times.sort();
     let milliseconds = |time: Duration| 1000.0 * time.as_secs_f64();
-    println!("\n| from SIGKILL for the holder until the waiter has its Lock | ms |\n|---|---|");
+    println!("\n| SIGKILL of the holder until a waiter has the Lock | ms |\n|---|---|");
     println!("| median of {ROUNDS} | {:.1} |", milliseconds(times[times.len() / 2]));
     println!("| worst | {:.1} |", milliseconds(times[times.len() - 1]));
 }
 
 fn main() {
     let _runtime = multiproc::init();
+    // As in criterion: `cargo bench` passes --bench, `cargo test` does not.
+    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
+    let is_bench = has("--bench") && !has("--test") && !has("--list");
+    if is_bench {
+        machine::print();
+    }
     let mut criterion = Criterion::default().configure_from_args();
     lock_alone(&mut criterion);
     lock_contended(&mut criterion);
@@ -523,9 +531,7 @@ fn main() {
     event_asleep(&mut criterion);
     event_ping_pong(&mut criterion);
     criterion.final_summary();
-    // As criterion has it: `cargo bench` passes --bench, `cargo test` does not.
-    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
-    if has("--bench") && !has("--test") && !has("--list") {
+    if is_bench {
         footprint();
         idle_waiters();
         recovery();

@@ -1,8 +1,8 @@
-//! Joinable queues, beside plain ones; and what it takes when workers are killed.
+//! Compares joinable queues with plain ones, and measures the cost of killed workers.
 //!
 //! Items are structs of 64 bytes, and a queue holds 1024 of them. Each ratio is of two turns of the
-//! same round. The second part counts what is not a ratio: how long a task of a dead worker is on
-//! its way to another one, and whether a million tasks are done by workers that are killed.
+//! same round. The second part measures absolute values: how long it takes until another worker has
+//! the task of a dead one, and whether workers that are killed complete a million tasks.
 
 use std::collections::HashMap;
 use std::env;
@@ -108,7 +108,7 @@ fn four_to_four() {
     plain.into_iter().chain(joinable).for_each(Other::stop);
 }
 
-/// A worker is killed that has a task, while another one sleeps: how long until that one has it.
+/// Measures the time from the kill of a worker with a task until a sleeping worker has that task.
 fn delivered_again() {
     let rounds = if is_test() { 2 } else { 200 };
     let mut times = Vec::new();
@@ -129,7 +129,7 @@ fn delivered_again() {
         has_it.recv().unwrap();
         let (heir, has_it) = start();
         until(|| is_asleep(heir.pid()));
-        // Anywhere in the interval at which it looks.
+        // At any time within its recheck interval.
         std::thread::sleep(Duration::from_millis(fastrand::u64(..250)));
         let start = Instant::now();
         doomed.kill().unwrap();
@@ -140,11 +140,13 @@ fn delivered_again() {
         doomed.wait();
     }
     let worst = times.iter().copied().fold(0.0, f64::max);
-    println!("\n| from the kill to the next worker, {rounds} times | ms |\n|---|---|");
+    println!(
+        "\n| SIGKILL of a worker until another has its task, {rounds} times | ms |\n|---|---|"
+    );
     println!("| median | {:.0} |\n| worst | {worst:.0} |", median(times.into_iter()));
 }
 
-/// What came of a run with workers that are killed.
+/// The result of a run with workers that are killed.
 #[derive(Default)]
 struct Run {
     time: Duration,
@@ -152,11 +154,11 @@ struct Run {
     redelivered: u64,
     done: u64,
     more_than_once: u64,
-    /// Of those, how many were done twice in one attempt.
+    /// The number of those with two results of the same attempt.
     twice_in_one: u64,
 }
 
-/// A million tasks, and four workers, of which one is killed every 50 ms.
+/// Runs a million tasks with four workers, one of which is killed every 50 ms.
 fn killed_workers() {
     let (count, rounds) = if is_test() { (1000, 1) } else { (1_000_000, 20) };
     let mut sum = Run::default();
@@ -169,10 +171,12 @@ fn killed_workers() {
         sum.more_than_once += run.more_than_once;
         sum.twice_in_one += run.twice_in_one;
     }
-    println!("\n| {rounds} times {count} tasks, 4 workers, one killed every 50 ms | |\n|---|---|");
-    println!("| seconds | {:.2} |\n| workers killed | {} |", sum.time.as_secs_f64(), sum.killed);
-    println!("| delivered again | {} |\n| done | {} |", sum.redelivered, sum.done);
-    println!("| done more than once | {} |", sum.more_than_once);
+    println!(
+        "\n| {rounds} runs of {count} tasks, 4 workers, one killed every 50 ms | |\n|---|---|"
+    );
+    println!("| seconds | {:.2} |\n| killed workers | {} |", sum.time.as_secs_f64(), sum.killed);
+    println!("| redelivered tasks | {} |\n| completed tasks | {} |", sum.redelivered, sum.done);
+    println!("| completed more than once | {} |", sum.more_than_once);
     assert_eq!((sum.done, sum.twice_in_one), (count * rounds, 0));
 }
 

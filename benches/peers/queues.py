@@ -1,6 +1,6 @@
-"""Queues of Python, on the work of the bench `queue`: 64 bytes, 1024 places.
+"""Runs the workload of the bench `queue` on queues for Python: 64 bytes, capacity 1024.
 
-Prints a line for each: nanoseconds an item. faster-fifo is left out if it is not installed.
+Prints a table of nanoseconds per item. faster-fifo is skipped if it is not installed.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ def get(queue, count):
 def measure(name, queue, producers, consumers):
     share = COUNT // producers
     processes = [multiprocessing.Process(target=put, args=(queue, share)) for _ in range(producers)]
-    # One consumer less: this process.
+    # This process is one of the consumers.
     share_out = share * producers // consumers
     processes += [
         multiprocessing.Process(target=get, args=(queue, share_out)) for _ in range(consumers - 1)
@@ -40,22 +40,22 @@ def measure(name, queue, producers, consumers):
 
 
 def main():
-    # The consumer of the bench is not forked from a large process either.
+    # Forking is cheap here, since this process is small like the consumer of the bench.
     multiprocessing.set_start_method("fork")
-    print("\n| peers in Python: 64 bytes | ns |\n|---|---|", flush=True)
+    print("\n| libraries for Python, 64 bytes | ns |\n|---|---|", flush=True)
     for producers, consumers in [(1, 1), (4, 4)]:
         queue = multiprocessing.Queue(CAPACITY)
         measure("CPython multiprocessing.Queue", queue, producers, consumers)
     try:
         import faster_fifo
     except ImportError as error:
-        print(f"| faster-fifo | left out: {error} |")
+        print(f"| faster-fifo | skipped: {error} |")
         return
     for producers, consumers in [(1, 1), (4, 4)]:
         queue = faster_fifo.Queue(CAPACITY * 128)
 
         class Waiting:
-            """Its get and put time out after ten seconds, unless told otherwise."""
+            """Waits up to 60 seconds: by default put and get time out after 10."""
 
             def put(self, item, queue=queue):
                 queue.put(item, timeout=60)

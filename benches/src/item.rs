@@ -1,11 +1,11 @@
-//! What is moved: 64 bytes, as a program would have them.
+//! The item that the benches move: 64 bytes, as a program might have them.
 
 use serde::{Deserialize, Serialize};
 
-/// An id, some numbers, some flags.
+/// A 64-byte struct of an id, numbers and flags.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Item {
-    /// Which one it is.
+    /// The number of the item.
     pub id: u64,
     values: [u64; 6],
     kind: u32,
@@ -15,7 +15,7 @@ pub struct Item {
 const _: () = assert!(size_of::<Item>() == 64);
 
 impl Item {
-    /// The item of that number.
+    /// Creates the item with this number.
     #[inline]
     #[must_use]
     pub fn new(id: u64) -> Self {

@@ -1,22 +1,23 @@
-//! Where processes take turns on one CPU, the scheduler does not decide anew what is measured.
+//! Restricts a bench to one CPU, so that the scheduler's choice of CPUs does not change the result.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// While this lives, this thread and the processes that it starts share one CPU.
+/// Keeps this thread and the processes that it starts on one CPU while it lives.
 #[derive(Debug)]
 pub struct OneCpu {
     before: CpuSet,
 }
 
 impl OneCpu {
-    /// From now on.
-    #[must_use = "it holds until it is dropped"]
+    /// Restricts this thread to the first CPU that it may use.
+    #[must_use = "dropping it lifts the restriction"]
     pub fn pin() -> Self {
         Self::pin_to(0)
     }
 
-    /// To one of those that this thread may use: the first one, or the second one, if there are two.
-    #[must_use = "it holds until it is dropped"]
+    /// Restricts this thread to the CPU at index `number` of those that it may use, modulo their
+    /// count.
+    #[must_use = "dropping it lifts the restriction"]
     pub fn pin_to(number: usize) -> Self {
         let before = sched_getaffinity(None).unwrap();
         let usable: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu)).collect();

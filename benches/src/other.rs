@@ -1,4 +1,4 @@
-//! Processes and threads that do something as often as they are told to.
+//! Processes and threads that repeat an action as often as they are told to.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub struct Other {
 }
 
 impl Other {
-    /// Starts it; `run` gets the orders, and passes them to [`obey`].
+    /// Starts the process. `run` receives the orders and passes them to [`obey`].
     pub fn start<A: Serialize + DeserializeOwned>(
         run: impl FnOnce((Receiver<u64>, A)) + 'static,
         argument: A,
@@ -24,12 +24,12 @@ impl Other {
         Self { order, process: Process::spawn(run, (orders, argument)).unwrap() }
     }
 
-    /// Orders it to do it so many times.
+    /// Orders `count` repetitions.
     pub fn order(&self, count: u64) {
         self.order.send(count).unwrap();
     }
 
-    /// `once` is called `count` times, from the order on.
+    /// Orders `count` repetitions, calls `once` as often, and returns how long both took.
     pub fn time(&self, count: u64, mut once: impl FnMut(u64)) -> Duration {
         let start = Instant::now();
         self.order(count);
@@ -37,40 +37,41 @@ impl Other {
         start.elapsed()
     }
 
-    /// Ends it.
+    /// Ends the process and waits for its end.
     pub fn stop(self) {
         drop(self.order);
         self.process.join().unwrap();
     }
 }
 
-/// What the other process does with its orders.
+/// Carries out orders in the other process until the orderer closes the pipe. `once` receives the
+/// index of the repetition.
 pub fn obey(orders: &Receiver<u64>, mut once: impl FnMut(u64)) {
     while let Ok(count) = orders.recv() {
         (0..count).for_each(&mut once);
     }
 }
 
-/// A thread that takes orders, as a process does.
+/// A thread that takes orders, like [`Other`].
 pub struct OtherThread {
     order: crossbeam_channel::Sender<u64>,
     thread: thread::JoinHandle<()>,
 }
 
 impl OtherThread {
-    /// Starts it; `run` is called with each order.
+    /// Starts the thread. `run` is called with each order.
     pub fn start(run: impl FnMut(u64) + Send + 'static) -> Self {
         let (order, orders) = crossbeam_channel::unbounded::<u64>();
         let thread = thread::spawn(move || orders.iter().for_each(run));
         Self { order, thread }
     }
 
-    /// Orders it to do it so many times.
+    /// Orders `count` repetitions.
     pub fn order(&self, count: u64) {
         self.order.send(count).unwrap();
     }
 
-    /// Ends it.
+    /// Ends the thread and waits for its end.
     pub fn stop(self) {
         drop(self.order);
         self.thread.join().unwrap();

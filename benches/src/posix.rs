@@ -1,6 +1,6 @@
-//! What POSIX and the kernel have to lock and to wait with, in memory that processes share.
+//! The locks and semaphores of POSIX and the kernel's futex, in memory that processes share.
 //!
-//! Opens `unsafe` to map and view that memory, and to call libc, which is nearly all there is to it.
+//! Contains `unsafe` to map and view that memory and to call libc.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -14,32 +14,32 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use serde::{Deserialize, Serialize};
 
-/// Memory with one [`Posix`] in it. It can be sent to other processes.
+/// Memory that contains one [`Posix`]. It can be sent to other processes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Memory(Descriptor);
 
-/// One of each.
+/// A robust mutex, a semaphore and two futex words.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Posix {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     semaphore: UnsafeCell<libc::sem_t>,
-    /// To sleep on with `futex`; 0 at the start.
+    /// Futex words, initially 0.
     pub words: [AtomicU32; 2],
 }
 
-/// Functions that return what went wrong, or 0.
+/// Checks the result of a function that returns an error number or 0.
 fn check(error: libc::c_int) {
     assert_eq!(error, 0, "{}", io::Error::from_raw_os_error(error));
 }
 
-/// Functions that return -1 if something went wrong.
+/// Checks the result of a function that returns -1 on failure.
 fn check_errno(result: libc::c_int) {
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
 impl Memory {
-    /// New memory: the mutex is free, the semaphore is 1.
+    /// Creates memory with a free mutex and a semaphore of 1.
     #[allow(clippy::new_without_default)] // it takes a descriptor
     #[must_use]
     pub fn new() -> Self {
@@ -50,8 +50,8 @@ impl Memory {
         memory
     }
 
-    /// Maps it. It stays mapped until the process ends: a robust mutex that was unmapped while
-    /// somebody holds it would leave a dangling pointer in the list of that thread.
+    /// Maps the memory until the process ends. Unmapping a robust mutex while a thread holds it
+    /// would leave a dangling pointer in the list of that thread.
     #[must_use]
     pub fn map(&self) -> &'static Posix {
         let (protection, len) = (ProtFlags::READ | ProtFlags::WRITE, size_of::<Posix>());
@@ -59,14 +59,15 @@ impl Memory {
         let start = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, &self.0, 0) }
             .unwrap();
         let start = NonNull::new(start).unwrap().cast::<Posix>();
-        // SAFETY: mapped for ever, at a page, in full length (`new` set it, and nothing changes it).
-        // What others may write lies in an `UnsafeCell` or is atomic, and any bytes are a `Posix`.
+        // SAFETY: mapped until the process ends, page-aligned, in full length (`new` set it, and
+        // nothing changes it). Fields that others write are atomic or in an `UnsafeCell`,
+        // and any bytes are a valid `Posix`.
         unsafe { start.as_ref() }
     }
 }
 
 impl Posix {
-    /// Before anybody else has it.
+    /// Initialises it. Called before any other process has the memory.
     fn set_up(&self) {
         let mut attributes = MaybeUninit::uninit();
         let attributes = attributes.as_mut_ptr();
@@ -78,22 +79,22 @@ impl Posix {
         });
         // SAFETY: as above.
         check(unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) });
-        // SAFETY: as above; the mutex is mapped, and nobody has it yet.
+        // SAFETY: as above; the mutex is mapped, and no other process has it yet.
         check(unsafe { libc::pthread_mutex_init(self.mutex.get(), attributes) });
         // SAFETY: initialised, and not used again.
         check(unsafe { libc::pthread_mutexattr_destroy(attributes) });
-        // SAFETY: the semaphore is mapped, and nobody has it yet.
+        // SAFETY: the semaphore is mapped, and no other process has it yet.
         check_errno(unsafe { libc::sem_init(self.semaphore.get(), 1, 1) });
     }
 
-    /// Takes the robust mutex.
+    /// Locks the robust mutex.
     #[inline]
     pub fn lock(&self) {
         // SAFETY: `Memory::new` initialised it, and it stays mapped.
         check(unsafe { libc::pthread_mutex_lock(self.mutex.get()) });
     }
 
-    /// Frees the robust mutex. It checks whether this thread has it.
+    /// Unlocks the robust mutex, which checks that this thread holds it.
     #[inline]
     pub fn unlock(&self) {
         // SAFETY: as in `lock`.

@@ -1,25 +1,25 @@
-//! Contestants that take turns, so that what slows the machine down slows all of them down.
+//! Contestants that take turns, so that a slow phase of the machine affects all of them.
 
 use std::env;
 use std::time::Duration;
 
-/// How often each has its turn.
+/// The number of turns of each contestant.
 const ROUNDS: usize = 21;
 
-/// How long a turn takes, about.
+/// The approximate length of a turn.
 const TURN: Duration = Duration::from_millis(60);
 
-/// Does the work so many times, and says how long that took.
+/// Repeats the work and returns how long that took.
 pub type Run<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
-/// Some that do the same work.
+/// Contestants that do the same work.
 pub struct Contest<'a> {
     work: &'static str,
     entries: Vec<(&'static str, Run<'a>)>,
 }
 
 impl<'a> Contest<'a> {
-    /// In which `reference` is what the others are measured by.
+    /// Creates a contest in which the others are compared with `reference`.
     #[must_use]
     pub fn new(
         work: &'static str,
@@ -29,15 +29,15 @@ impl<'a> Contest<'a> {
         Self { work, entries: vec![(reference, Box::new(run))] }
     }
 
-    /// One more.
+    /// Adds a contestant.
     #[must_use]
     pub fn with(mut self, name: &'static str, run: impl FnMut(u64) -> Duration + 'a) -> Self {
         self.entries.push((name, Box::new(run)));
         self
     }
 
-    /// Lets them run, and prints a table: the median time of each, and the median over all rounds of how fast it
-    /// was beside the reference.
+    /// Runs the contest and prints a table: the median time of each contestant, and the median over
+    /// all rounds of its speed relative to the reference.
     pub fn run(mut self) {
         let is_test = env::args().any(|arg| arg == "--test");
         let counts: Vec<u64> = self
@@ -49,13 +49,13 @@ impl<'a> Contest<'a> {
         let mut times = vec![Vec::new(); self.entries.len()];
         for round in 0..rounds {
             for turn in 0..counts.len() {
-                // Not always after the same one.
+                // The order changes, so that no contestant always follows the same one.
                 let index = (turn + round) % counts.len();
                 let time = (self.entries[index].1)(counts[index]);
                 times[index].push(1e9 * time.as_secs_f64() / counts[index] as f64);
             }
         }
-        println!("\n| {} | ns | speed / reference |\n|---|---|---|", self.work);
+        println!("\n| {} | ns | relative speed |\n|---|---|---|", self.work);
         for ((name, _), own) in self.entries.iter().zip(&times) {
             let ratios = times[0].iter().zip(own).map(|(reference, own)| reference / own);
             println!("| {name} | {:.0} | {:.2} |", median(own.iter().copied()), median(ratios));
@@ -63,7 +63,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// How often the work fits into a turn.
+/// Returns how often the work fits into a turn.
 fn calibrate(run: &mut Run<'_>) -> u64 {
     let mut count = 1;
     loop {
@@ -76,7 +76,7 @@ fn calibrate(run: &mut Run<'_>) -> u64 {
     }
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);

@@ -1,11 +1,16 @@
-//! `cargo xtask bench`: the benchmarks.
+//! `cargo xtask bench [--peers] [NAME] [-- BENCH-ARGS]`: runs the benchmarks of the package
+//! `multiproc-benches`, or the one called NAME (a file in `benches/benches/` without its ending).
+//!
+//! `--peers` also measures other libraries. They exist for queues only, so without a NAME it selects
+//! `queue`. BENCH-ARGS are passed to the benchmark. The name of a part selects that part, except in
+//! `manager`, which ignores it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shell::{self, Error, Result};
 
-/// What the peers in Python need, beside Python.
+/// The Python packages that `--peers` compares with, in addition to the standard library.
 const PEERS: &[&str] = &["faster-fifo"];
 
 pub(crate) fn run(args: &[String]) -> Result {
@@ -15,11 +20,11 @@ pub(crate) fn run(args: &[String]) -> Result {
     let with_peers = match flags.as_slice() {
         [] => false,
         [flag] if *flag == "--peers" => true,
-        _ => return Err(Error::Usage("bench knows one flag, --peers".to_owned())),
+        _ => return Err(Error::Usage("the only flag of bench is --peers".to_owned())),
     };
     let mut command = shell::cargo_locked("bench", &["-p", "multiproc-benches"]);
     match names.as_slice() {
-        // Peers there are of queues only.
+        // Only the benchmark of queues has peers.
         [] if with_peers => {
             command.args(["--bench", "queue"]);
         }
@@ -29,7 +34,10 @@ pub(crate) fn run(args: &[String]) -> Result {
         }
         _ => {
             let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
-            return Err(Error::Usage(format!("bench takes one name, not `{}`", names.join(" "))));
+            return Err(Error::Usage(format!(
+                "bench takes at most one name, not `{}`",
+                names.join(" ")
+            )));
         }
     }
     command.args(rest);
@@ -44,8 +52,8 @@ pub(crate) fn run(args: &[String]) -> Result {
     shell::run(&mut command)
 }
 
-/// A Python with the peers, in a folder of its own under `target`. If they cannot be installed, the
-/// bench says what it leaves out.
+/// Installs the peers in a virtual environment under `target` and returns its Python. The benchmark
+/// reports the peers that could not be installed.
 fn install_peers() -> PathBuf {
     let folder = Path::new("target/peers");
     let python = folder.join("bin/python3");
@@ -57,7 +65,7 @@ fn install_peers() -> PathBuf {
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PEERS);
     if shell::run(&mut pip).is_err() {
-        println!("bench: not all of {PEERS:?} could be installed");
+        println!("bench: cannot install all of {PEERS:?}");
     }
     std::env::current_dir().map_or(python.clone(), |here| here.join(&python))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: every check, the quick ones first.
+//! `cargo xtask ci`: runs all checks, the fastest first.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Step {
 
 fn doc() -> Command {
     let mut doc = cargo_locked("doc", &["--workspace", "--all-features", "--no-deps"]);
-    // A broken link is only a warning by default.
+    // By default, a broken link is only a warning.
     doc.env("RUSTDOCFLAGS", shell::with_flags("RUSTDOCFLAGS", "-D warnings"));
     doc
 }
@@ -44,11 +44,11 @@ fn steps() -> Vec<Step> {
     let job = |name, run| Step { name, action: Action::Job(run) };
 
     vec![
-        // fmt has no --locked: it resolves nothing.
+        // fmt resolves no dependencies, so it has no --locked.
         cargo_step("fmt", cargo("fmt", &["--all", "--check"])),
         job("tidy", tidy::run),
-        // --all-targets adds tests, examples and benchmarks. Warnings are denied after `--` and
-        // not in RUSTFLAGS, which would rebuild every dependency.
+        // --all-targets adds tests, examples and benchmarks. Warnings are denied after `--`,
+        // because a change of RUSTFLAGS would rebuild every dependency.
         cargo_step(
             "clippy",
             cargo_locked(
@@ -56,7 +56,7 @@ fn steps() -> Vec<Step> {
                 &["--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"],
             ),
         ),
-        // No --all-targets here: it would leave out the doc tests.
+        // Without --all-targets, which would skip the doc tests.
         cargo_step("test", cargo_locked("test", &["--workspace", "--all-features"])),
         job("deny", run_deny),
         job("loom", model::loom),
@@ -66,47 +66,36 @@ fn steps() -> Vec<Step> {
     ]
 }
 
-/// Builds each published crate from its package alone, as crates.io would get it.
+/// Builds each published crate from its package alone, as uploaded to crates.io.
 fn package() -> Command {
     cargo_locked("publish", &["--workspace", "--dry-run", "--allow-dirty", "--quiet"])
 }
 
-pub(crate) fn run_package(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("package takes no arguments".into()));
-    }
+pub(crate) fn run_package(_: &[String]) -> Result {
     shell::run(&mut package())
 }
 
-/// Licences, versions and sources of the dependencies. Advisories need a network: see CONTRIBUTING.
-pub(crate) fn run_deny(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("deny takes no arguments".into()));
-    }
+/// Checks licences, versions and sources of the dependencies. Advisories need a network connection:
+/// see CONTRIBUTING.md.
+pub(crate) fn run_deny(_: &[String]) -> Result {
     let is_installed = cargo("deny", &["--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
     if !is_installed {
-        println!("deny: skipped, as cargo-deny is not installed: `cargo install cargo-deny`");
+        println!("deny: skipped because cargo-deny is missing: run `cargo install cargo-deny`");
         return Ok(());
     }
     let check = ["--offline", "check", "licenses", "bans", "sources"];
     shell::run(&mut cargo("deny", &check))
 }
 
-pub(crate) fn run_doc(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("doc takes no arguments".into()));
-    }
+pub(crate) fn run_doc(_: &[String]) -> Result {
     shell::run(&mut doc())
 }
 
-pub(crate) fn run(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("ci takes no arguments".into()));
-    }
+pub(crate) fn run(_: &[String]) -> Result {
     let mut times = Vec::new();
     for mut step in steps() {
         let (name, command) = (step.name, step.command());
@@ -116,7 +105,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         let time = start.elapsed();
         println!("ci: {name}: {:.1} s", time.as_secs_f64());
         if let Err(Error::Failed(why) | Error::Usage(why)) = result {
-            return failed(format!("{why}\nci: step {name} failed, repeat it with: {command}"));
+            return failed(format!("{why}\nci: step {name} failed; repeat it with: {command}"));
         }
         times.push((name, time));
     }
@@ -138,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn summary_adds_up() {
+    fn summary_lists_steps_and_their_total() {
         let times = [("fmt", Duration::from_millis(500)), ("tidy", Duration::from_millis(1500))];
         let lines = "step      seconds\nfmt           0.5\ntidy          1.5\ntotal         2.0";
         assert_eq!(summary(&times), lines);

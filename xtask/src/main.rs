@@ -1,4 +1,4 @@
-//! The jobs of this workspace, run as `cargo xtask JOB`.
+//! The development tasks of this workspace. `cargo xtask JOB` runs one of them.
 
 mod bench;
 mod ci;
@@ -22,49 +22,49 @@ const JOBS: &[Job] = &[
     Job {
         name: "ci",
         args: "",
-        help: "every check below but bench, with format, lints, tests and docs",
+        help: "run all checks: format, clippy, tests, and every job below except bench",
         run: ci::run,
     },
     Job {
         name: "tidy",
         args: "",
-        help: "the rules no compiler checks: layers, unsafe code, reasons for dependencies",
+        help: "check layers, unsafe code and the reasons for dependencies",
         run: tidy::run,
     },
     Job {
         name: "loom",
         args: "[--preemptions N] [FILTER...] [-- TEST-ARGS]",
-        help: "the loom models of multiproc-sync and multiproc-queue",
+        help: "run the loom models of multiproc-shm, multiproc-sync and multiproc-queue",
         run: model::loom,
     },
     Job {
         name: "faults",
         args: "[--soak SECONDS] [--seed N] [FILTER...] [-- TEST-ARGS]",
-        help: "tests that kill processes, let system calls fail, break streams",
+        help: "run the tests that kill processes, fail system calls and break streams",
         run: model::faults,
     },
     Job {
         name: "deny",
         args: "",
-        help: "licences and sources of the dependencies, by cargo-deny",
+        help: "check the licences and sources of dependencies with cargo-deny",
         run: ci::run_deny,
     },
     Job {
         name: "doc",
         args: "",
-        help: "the documentation of all crates, without warnings",
+        help: "build the documentation of all crates and deny warnings",
         run: ci::run_doc,
     },
     Job {
         name: "package",
         args: "",
-        help: "packages each published crate, and builds it from its package",
+        help: "package each published crate and build it from its package",
         run: ci::run_package,
     },
     Job {
         name: "bench",
-        args: "[NAME] [-- BENCH-ARGS]",
-        help: "the benchmarks, or the one called NAME",
+        args: "[--peers] [NAME] [-- BENCH-ARGS]",
+        help: "run all benchmarks, or the one called NAME",
         run: bench::run,
     },
 ];
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(args: &[String]) -> Result {
-    // What follows `--` belongs to the tests or the benchmarks.
+    // Arguments after `--` belong to the tests or the benchmarks.
     let asks_help =
         args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--help" || arg == "-h");
     let Some((name, rest)) = args.split_first().filter(|_| !asks_help) else {
@@ -93,16 +93,21 @@ fn dispatch(args: &[String]) -> Result {
         return Ok(());
     };
     match JOBS.iter().find(|job| job.name == name) {
+        Some(job) if job.args.is_empty() && !rest.is_empty() => {
+            Err(Error::Usage(format!("{name} takes no arguments")))
+        }
         Some(job) => (job.run)(rest),
-        None => Err(Error::Usage(format!("there is no job `{name}`"))),
+        None => Err(Error::Usage(format!("unknown job `{name}`"))),
     }
 }
 
 fn usage() -> String {
-    let mut text = "usage: cargo xtask JOB\n\njobs:".to_string();
+    let mut text = "usage: cargo xtask JOB [ARGS]\n\njobs:".to_string();
     for Job { name, args, help, .. } in JOBS {
-        let call = format!("{name} {args}");
-        text += &format!("\n  {call:<51} {help}");
+        text += &format!("\n  {name:<8} {help}");
+        if !args.is_empty() {
+            text += &format!("\n  {:<8}   {args}", "");
+        }
     }
     text
 }

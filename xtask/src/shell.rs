@@ -7,9 +7,9 @@ use std::process::Command;
 
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The call was wrong: exit code 2 and the list of jobs.
+    /// The arguments are invalid: exit code 2 and the list of jobs.
     Usage(String),
-    /// The job ran and found a fault: exit code 1.
+    /// The job ran and failed: exit code 1.
     Failed(String),
 }
 
@@ -19,12 +19,12 @@ pub(crate) fn failed<T>(why: impl Into<String>) -> Result<T> {
     Err(Error::Failed(why.into()))
 }
 
-/// The root of the workspace: the folder above this crate.
+/// Returns the root of the workspace, which is the parent directory of this crate.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the root").into()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask has a parent directory").into()
 }
 
-/// `cargo SUB ARGS`, by the same cargo that started this program.
+/// Returns the command `cargo SUB ARGS`, with the cargo that started this program.
 pub(crate) fn cargo(sub: &str, args: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
@@ -34,14 +34,15 @@ pub(crate) fn cargo(sub: &str, args: &[&str]) -> Command {
 
 /// Like [`cargo`], for the subcommands that read Cargo.lock.
 pub(crate) fn cargo_locked(sub: &str, args: &[&str]) -> Command {
-    // The lock is committed, so a build must not change it. Without a lock (someone deleted
-    // it to update everything) --locked can only fail.
+    // Cargo.lock is committed, so a build must not change it. Without the file (after it was
+    // deleted to update all dependencies) --locked would fail.
     let locked = root().join("Cargo.lock").exists().then_some("--locked");
     let all: Vec<&str> = locked.into_iter().chain(args.iter().copied()).collect();
     cargo(sub, &all)
 }
 
-/// The value of `variable` with `flags` added, for RUSTFLAGS and RUSTDOCFLAGS.
+/// Returns the value of the environment variable with `flags` appended, for RUSTFLAGS and
+/// RUSTDOCFLAGS.
 pub(crate) fn with_flags(variable: &str, flags: &str) -> String {
     match env::var(variable) {
         Ok(old) if !old.is_empty() => format!("{old} {flags}"),
@@ -49,7 +50,7 @@ pub(crate) fn with_flags(variable: &str, flags: &str) -> String {
     }
 }
 
-/// Runs `command` and waits for it.
+/// Runs `command` and waits until it ends. Any exit code but 0 is a failure.
 pub(crate) fn run(command: &mut Command) -> Result {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
@@ -58,7 +59,7 @@ pub(crate) fn run(command: &mut Command) -> Result {
     }
 }
 
-/// `command` as one would type it in the root, with the variables it sets.
+/// Returns `command` as typed in a shell in the root, with the environment variables that it sets.
 pub(crate) fn show(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let envs = command
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shown_command_can_be_typed() {
+    fn shown_command_is_quoted_for_a_shell() {
         let mut command = Command::new("/usr/bin/cargo");
         command.args(["doc", "it's", ""]).env("RUSTDOCFLAGS", "-D warnings").env("A", "1");
         assert_eq!(show(&command), r"A=1 RUSTDOCFLAGS='-D warnings' cargo doc 'it'\''s' ''");

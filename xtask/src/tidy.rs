@@ -1,6 +1,6 @@
-//! `cargo xtask tidy`: the rules of the project that neither the compiler nor clippy checks.
+//! `cargo xtask tidy`: checks rules of the project that neither the compiler nor clippy checks.
 //!
-//! Each fault is printed as `tidy: FILE:LINE: what is wrong and what to do`.
+//! Each problem is printed as `tidy: FILE:LINE: problem and solution`.
 
 use std::fs;
 use std::process::Command;
@@ -11,13 +11,13 @@ use toml_edit::{DocumentMut, Item, RawString, Table};
 use crate::shell::{self, Error, Result, failed};
 
 /// The published crates, and the crates of this workspace that each may depend on. Dev-dependencies
-/// are free, because users do not build them.
+/// are not restricted, because users do not build them.
 const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-message", &[]),
     ("multiproc-shm", &["message"]),
     ("multiproc-pipe", &["message", "shm"]),
     ("multiproc-sync", &["message", "shm"]),
-    // On pipe for `Source` alone.
+    // Depends on pipe only for `Source`.
     ("multiproc-queue", &["message", "shm", "pipe"]),
     ("multiproc-process", &["message", "shm", "pipe"]),
     ("multiproc-manager", &["message", "shm", "pipe", "sync", "queue", "process"]),
@@ -25,8 +25,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("multiproc-cli", &["manager"]),
 ];
 
-/// The library files that may contain unsafe code, and why. The workspace denies it elsewhere, so
-/// such a file contains `allow(unsafe_code)`.
+/// The library files that may contain unsafe code, and the reason. Each contains
+/// `allow(unsafe_code)`, because the workspace denies unsafe code.
 const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/bytes.rs", "copies bytes into and out of shared memory"),
     ("crates/multiproc-shm/src/checked.rs", "dup3 onto a descriptor that is shared"),
@@ -37,7 +37,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-shm/src/region/mapping.rs", "maps and views shared memory"),
     ("crates/multiproc-shm/src/region/placed.rs", "declares what may lie in shared memory"),
     ("crates/multiproc-shm/src/sealed.rs", "refers to memory that cannot change"),
-    ("crates/multiproc-shm/src/segment.rs", "refers to memory that nobody else can write"),
+    ("crates/multiproc-shm/src/segment.rs", "refers to memory that no other process can write"),
     ("crates/multiproc-shm/src/sigpipe.rs", "the disposition and the mask of SIGPIPE"),
     ("crates/multiproc-process/src/bootstrap.rs", "calls the spawned function"),
     ("crates/multiproc-process/src/bulk.rs", "maps memory for large arguments"),
@@ -46,22 +46,21 @@ const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-process/src/init.rs", "constructor of `enable_in_tests!`, SIGPIPE"),
     ("crates/multiproc-process/src/newborn.rs", "constructor, environment marker, calls of libc"),
     ("crates/multiproc-process/src/thread.rs", "blocked signals"),
+    ("crates/multiproc-testkit/src/seccomp.rs", "sets a seccomp filter"),
 ];
 
-/// The crates that need no unsafe code. The compiler holds them to the attribute.
+/// The crates without unsafe code. They must contain `forbid(unsafe_code)`, which the compiler
+/// enforces.
 const FORBIDS_UNSAFE: &[&str] =
     &["crates/multiproc-message/src/lib.rs", "crates/multiproc-pipe/src/lib.rs"];
 
-/// What no file may contain: a Perl regular expression, the files, and what to do instead.
+/// Forbidden text: a Perl regular expression, the files to search, and what to do instead.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (r"#\[ignore", &["*.rs"], "make the test run, or remove it"),
     (r"(?<![\w._~)}-])/(home|root)/", &["*"], "use a path relative to the workspace"),
 ];
 
-pub(crate) fn run(args: &[String]) -> Result {
-    if !args.is_empty() {
-        return Err(Error::Usage("tidy takes no arguments".into()));
-    }
+pub(crate) fn run(_: &[String]) -> Result {
     let metadata = MetadataCommand::new()
         .current_dir(shell::root())
         .no_deps()
@@ -97,7 +96,7 @@ fn check_layers(packages: &[Package]) -> Vec<String> {
     let published = packages.iter().filter(|package| is_published(package));
     for Package { name, dependencies, .. } in published {
         let Some((_, below)) = LAYERS.iter().find(|(layer, _)| *layer == name.as_str()) else {
-            problems.push(format!("{name} is published but in no layer: add it to LAYERS"));
+            problems.push(format!("{name} is published but not in LAYERS: add it"));
             continue;
         };
         let own = dependencies.iter().filter(|used| used.kind != DependencyKind::Development);
@@ -110,7 +109,7 @@ fn check_layers(packages: &[Package]) -> Vec<String> {
     problems
 }
 
-/// What crates.io shows of a package, its licences, and a reason for each dependency.
+/// Checks the metadata for crates.io, the licence files, and the reason for each dependency.
 fn check_package(package: &Package) -> Result<Vec<String>> {
     let manifest = &package.manifest_path;
     let mut problems = Vec::new();
@@ -127,7 +126,8 @@ fn check_package(package: &Package) -> Result<Vec<String>> {
     );
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
         if !manifest.with_file_name(licence).exists() {
-            problems.push(format!("add a link to ../../{licence}, so that the package has it"));
+            problems
+                .push(format!("add a link to ../../{licence}, so that the package contains it"));
         }
     }
     let broken = |error: String| Error::Failed(format!("tidy cannot read {manifest}: {error}"));
@@ -141,7 +141,8 @@ fn check_package(package: &Package) -> Result<Vec<String>> {
     Ok(problems.into_iter().map(|problem| format!("{manifest}: {problem}")).collect())
 }
 
-/// The dependencies without a comment. The crates of this workspace need none: the layers are theirs.
+/// Returns the dependencies without a comment. The crates of this workspace need none, because
+/// `LAYERS` lists them.
 fn without_reason(document: &DocumentMut) -> impl Iterator<Item = &str> {
     let targets = document.get("target").and_then(Item::as_table);
     let parts = targets.into_iter().flatten().filter_map(|(_, target)| target.as_table());
@@ -157,8 +158,8 @@ fn without_reason(document: &DocumentMut) -> impl Iterator<Item = &str> {
         .filter(|name| !name.starts_with("multiproc"))
 }
 
-/// Whether a comment stands above the line of `name`. That of `name.workspace = true` belongs to its
-/// last key.
+/// Returns `true` if there is a comment above the line of `name`. The comment above
+/// `name.workspace = true` belongs to the last key.
 fn has_comment(table: &Table, name: &str) -> bool {
     let above = |table: &Table, name: &str| {
         let prefix = table.key(name).and_then(|key| key.leaf_decor().prefix());
@@ -168,7 +169,7 @@ fn has_comment(table: &Table, name: &str) -> bool {
     above(table, name) || inner.is_some_and(|inner| inner.iter().any(|(key, _)| above(inner, key)))
 }
 
-/// Checks that exactly these library files contain `text`.
+/// Checks that exactly the `expected` library files contain `text`.
 fn check_files<'a>(text: &str, expected: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
     let mut found = git_grep("-lF", text, &["crates/*/src/*.rs"])?;
     let mut problems = Vec::new();
@@ -176,7 +177,8 @@ fn check_files<'a>(text: &str, expected: impl Iterator<Item = &'a str>) -> Resul
         let before = found.len();
         found.retain(|other| other != file);
         if found.len() == before {
-            problems.push(format!("{file}: no `{text}`: add it, or remove the file from the list"));
+            problems
+                .push(format!("{file}: lacks `{text}`: add it, or remove the file from the list"));
         }
     }
     problems.extend(found.into_iter().map(|file| {
@@ -185,18 +187,18 @@ fn check_files<'a>(text: &str, expected: impl Iterator<Item = &'a str>) -> Resul
     Ok(problems)
 }
 
-/// The lines or files that `git grep` finds, those that are not yet added to git included.
+/// Returns the lines or files that `git grep` finds, including files not yet added to git.
 fn git_grep(option: &str, pattern: &str, files: &[&str]) -> Result<Vec<String>> {
     let output = Command::new("git")
         .current_dir(shell::root())
-        // Columns are characters, not bytes.
+        // In UTF-8, a column is a character and not a byte.
         .env("LC_ALL", "C.UTF-8")
         .args(["grep", "--untracked", "-I", option, "-e", pattern, "--"])
         .args(files)
         .args([":!xtask/src/tidy.rs", ":!Cargo.lock"])
         .output()
         .map_err(|error| Error::Failed(format!("tidy cannot start git: {error}")))?;
-    // Exit code 1: nothing was found.
+    // Exit code 1 means that there is no match.
     if !matches!(output.status.code(), Some(0 | 1)) {
         return failed(format!("git grep: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn forbidden_texts_are_found() {
+    fn git_grep_finds_perl_expressions() {
         let matches = |pattern: &str| !git_grep("-nP", pattern, &["*"]).unwrap().is_empty();
         assert!(matches("edition = .2024."));
         assert!(!matches(concat!("no file has ", "this text")));

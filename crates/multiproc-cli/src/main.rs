@@ -4,16 +4,17 @@ use std::env;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-multiproc: tools for programs that use the library of this name
+multiproc: tools for programs that use the library multiproc
 
 usage:
-  multiproc manager serve|list|watch ...
+  multiproc manager serve|list|watch ADDRESS ...
 
-  manager  named queues, locks and the rest, for programs that start apart:
-           `multiproc manager --help` says more
+  manager  run or inspect a manager of named queues and locks
+
+`multiproc manager --help` lists the options.
 ";
 
-/// The arguments are wrong.
+/// The exit code after wrong arguments.
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {

@@ -35,7 +35,7 @@ fn help_prints_the_usage_and_succeeds() {
     for arguments in [&["help"][..], &["--help"], &["-h"], &["manager", "--help"]] {
         let (code, out, err) = run(arguments);
         assert_eq!((code, &*err), (Some(0), ""), "{arguments:?}");
-        assert!(out.contains("multiproc manager serve"), "{out}");
+        assert!(out.contains("multiproc manager"), "{out}");
     }
 }
 

@@ -3,58 +3,38 @@
 use std::time::Duration;
 
 use multiproc_pipe::{
-    Address, Connection, RecvTimeoutError, SendTimeoutError, connect_without_hello,
+    Address, AllowedUsers, Connection, RecvTimeoutError, SendTimeoutError, connect_without_hello,
 };
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::error::ManagerError;
 use crate::protocol::{self, Request, VERSION, Verdict};
 
-/// How long a client waits for an answer. A manager takes microseconds.
+/// How long a client waits for an answer. A manager needs microseconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whose processes may be at the other end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Peers {
-    /// This user's, and those of some others.
-    Users(Vec<u32>),
-    Everyone,
-}
-
-impl Peers {
-    /// A manager of root's is no risk that root is not anyhow.
-    fn include_manager(&self, manager: u32, user: u32) -> bool {
-        manager == user
-            || manager == 0
-            || match self {
-                Self::Users(users) => users.contains(&manager),
-                Self::Everyone => true,
-            }
-    }
-}
-
-/// A connection to a manager that has said welcome.
+/// A connection to a manager that has accepted this client.
 pub(crate) struct Link(Connection<Request, ()>);
 
 impl Link {
     pub(crate) fn connect(
         address: &Address,
-        peers: &Peers,
+        allowed: &AllowedUsers,
         patience: Duration,
     ) -> Result<Self, ManagerError> {
         let user = rustix::process::geteuid().as_raw();
         let connection = connect_without_hello::<Request, ()>(address, patience)
             .map_err(|error| ManagerError::at(address, error))?;
-        // Who listens there, as the kernel has it: an address could be anybody's.
+        // The user reported by the kernel: any process can listen at an address.
         let manager = connection.peer().map_err(ManagerError::Io)?.uid;
-        if !peers.include_manager(manager, user) {
+        // A manager of root is always trusted: root can do anything to this process anyway.
+        if manager != user && manager != 0 && !allowed.includes(manager) {
             return Err(ManagerError::NotAllowed { manager, user });
         }
-        // If it fails, the answer says why: it may have been given before the question.
+        // If it fails, the answer states the reason. It may have been sent before the greeting.
         let _ = connection.send_bytes_timeout(&protocol::greeting(VERSION), patience);
         let answer = connection.recv_bytes_timeout(patience).map_err(|error| match error {
-            // A listener turns others away without a word.
+            // A listener closes a connection that is not allowed without an answer.
             RecvTimeoutError::Disconnected if manager != user && user != 0 => {
                 ManagerError::NotAllowed { manager, user }
             }
@@ -62,7 +42,9 @@ impl Link {
         })?;
         match protocol::verdict_of(&answer) {
             None => Err(ManagerError::NotAManager),
-            Some((VERSION, Some(Verdict::Welcome))) => Ok(Self(connection)),
+            Some((VERSION, Some(Verdict::Welcome))) => {
+                Ok(Self(connection.in_format(protocol::FORMAT)))
+            }
             Some((VERSION, Some(Verdict::TooMany(limit)))) => {
                 Err(ManagerError::TooManyClients(limit))
             }
@@ -71,7 +53,7 @@ impl Link {
         }
     }
 
-    /// Asks, and waits for the answer. The link comes back if it can be used again.
+    /// Sends a request and waits for the answer. Returns the link if it can be used again.
     pub(crate) fn ask<R: DeserializeOwned>(
         self,
         request: Request,
@@ -83,7 +65,8 @@ impl Link {
         }
         match connection.recv_timeout(patience) {
             Ok(reply) => (Some(Self(connection.retype())), Ok(reply)),
-            // A whole message, which is not what was expected, or cannot be opened here.
+            // A complete message that cannot be decoded, or holds a handle that cannot be opened
+            // here.
             Err(RecvTimeoutError::Decode(error)) => {
                 let error = ManagerError::Failed { name: None, reason: error.reason().to_owned() };
                 (Some(Self(connection.retype())), Err(error))
@@ -106,7 +89,7 @@ fn received(error: RecvTimeoutError) -> ManagerError {
         RecvTimeoutError::Disconnected => ManagerError::ManagerGone,
         RecvTimeoutError::Timeout => ManagerError::NoAnswer,
         RecvTimeoutError::Io(error) => ManagerError::Io(error),
-        // Died in the middle of a message; or somebody else altogether.
+        // It died while it was sending, or it is not a manager.
         _ => ManagerError::NotAManager,
     }
 }

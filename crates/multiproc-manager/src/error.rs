@@ -1,4 +1,4 @@
-//! What can go wrong with a manager.
+//! The errors of a manager.
 
 use std::{fmt, io};
 
@@ -9,28 +9,35 @@ use thiserror::Error;
 use crate::object::ObjectKind;
 use crate::protocol::VERSION;
 
-/// A manager did not do what it was asked for.
+/// The error of an operation of a [`Manager`](crate::Manager).
+///
+/// ```
+/// use multiproc::{Manager, ManagerError};
+///
+/// let error = Manager::connect("@no manager listens here").unwrap_err();
+/// assert!(matches!(error, ManagerError::ManagerGone));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ManagerError {
-    /// No manager listens at the address: it ended, was killed, or never was there. Objects that were
-    /// opened before go on working.
+    /// No manager listens at the address: it has ended, was killed, or never started. Objects that
+    /// were opened before stay usable.
     #[error(
-        "no manager listens at the address; check the address, or start another one there \
-         (`multiproc-manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
+        "no manager listens at the address; check the address, or start a manager there \
+         (`multiproc manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
     )]
     ManagerGone,
-    /// The manager did not answer in time (10 s): it is stopped, perhaps.
+    /// The manager did not answer within 10 seconds. It may be stopped.
     #[error(
-        "the manager did not answer for 10 s; it may be stopped (SIGSTOP, a debugger): let it go on, \
-         or start another one"
+        "the manager did not answer within 10 s; it may be stopped (SIGSTOP, a debugger): resume it, or \
+         start another one"
     )]
     NoAnswer,
-    /// The manager is of a user whose processes do not connect to this one's: the manager turned this
-    /// process away, or this process the manager.
+    /// The manager belongs to another user. Either the manager refused this process, or this
+    /// process refused the manager.
     #[error(
-        "the manager runs as user {manager} and this process as user {user}: a manager serves its \
-         own user, and is trusted by it, unless both sides allow the other one \
+        "the manager runs as user {manager} and this process as user {user}; each side accepts only its \
+         own user, and a client also a manager of root, unless it allows the other one \
          (`Manager::builder().allow_user(..)`)"
     )]
     NotAllowed {
@@ -39,10 +46,10 @@ pub enum ManagerError {
         /// The user of this process.
         user: u32,
     },
-    /// The manager speaks another version of the protocol.
+    /// The manager uses another version of the protocol.
     #[error(
-        "the manager speaks version {theirs} of the protocol, and this program version {ours}; build \
-         both with the same version of multiproc"
+        "the manager uses version {theirs} of the protocol, and this program version {ours}; build both \
+         with the same version of multiproc"
     )]
     Version {
         /// The version of this process.
@@ -50,111 +57,108 @@ pub enum ManagerError {
         /// The version of the manager.
         theirs: u32,
     },
-    /// Somebody listens at the address, and is no manager.
+    /// The process that listens at the address is not a manager.
     #[error(
-        "expected a manager at the address (protocol version {VERSION}), got somebody who answers \
-         with something else; see that the address is that of a manager"
+        "the process that listens at the address is not a manager (expected protocol version \
+         {VERSION}); check the address"
     )]
     NotAManager,
-    /// The manager has as many clients as it may have: so many.
+    /// The manager has reached its limit of clients, which is this number.
     #[error(
-        "the manager has {0} clients, which is its limit (`Manager::builder().max_clients(..)`); drop \
-         handles that are not used, or raise it"
+        "the manager has reached its limit of {0} clients; drop unused handles, or raise the limit \
+         (`Manager::builder().max_clients(..)`)"
     )]
     TooManyClients(u32),
-    /// The manager has as many objects as it may have: so many.
+    /// The manager has reached its limit of objects, which is this number.
     #[error(
-        "the manager has {0} objects, which is its limit (`Manager::builder().max_objects(..)`); \
-         remove some, or raise it"
+        "the manager has reached its limit of {0} objects; remove some, or raise the limit \
+         (`Manager::builder().max_objects(..)`)"
     )]
     TooManyObjects(usize),
-    /// A name cannot be one.
+    /// The name is not valid.
     #[error(
-        "expected a name of 1 to 255 printable bytes for an object, got {}: {reason}",
+        "the name {} is not valid: {reason}; a name has 1 to 255 printable bytes",
         beginning(name)
     )]
     InvalidName {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// Why it is not valid.
         reason: String,
     },
     /// There is no object of this name.
-    #[error("the manager has nothing that is named {0:?}; `list` says what it has")]
+    #[error("the manager has no object named {0:?}; `list` returns all names")]
     NoSuchName(String),
-    /// The name is of another kind of object.
+    /// The object of this name has another kind.
     #[error(
-        "expected {name:?} to be a {asked}, and it is a {is}; use another name, or remove that one \
+        "expected {name:?} to be a {asked}, but it is a {is}; use another name, or remove this one \
          first"
     )]
     KindMismatch {
         /// The name.
         name: String,
-        /// The kind that was asked for.
+        /// The requested kind.
         asked: ObjectKind,
-        /// What there is.
+        /// The kind of the object.
         is: ObjectKind,
     },
-    /// The name is of a queue with items of another type; or of one that has the same name and another
-    /// shape.
-    #[error(
-        "expected the items of {name:?} to be `{asked}`, and they are {}",
-        other_type(asked, is)
-    )]
+    /// The queue of this name has items of another type, or of a type of the same name with another
+    /// schema.
+    #[error("expected the items of {name:?} to be `{asked}`, but {}", other_type(asked, is))]
     TypeMismatch {
         /// The name of the queue.
         name: String,
-        /// The type that was asked for.
+        /// The requested type.
         asked: String,
-        /// The type of the items.
+        /// The type of its items.
         is: String,
     },
-    /// The name is of an object that was made with another number: capacity, permits, parties.
+    /// The object of this name was created with another number: capacity, permits, parties.
     #[error(
-        "expected the {kind} {name:?} to have {}, and it has {}; ask for that, or use another name",
+        "expected the {kind} {name:?} to have {}, but it has {}; request the same, or use another name",
         Number(*kind, *asked),
         Number(*kind, *is)
     )]
     CapacityMismatch {
         /// The name.
         name: String,
-        /// What it is.
+        /// The kind of the object.
         kind: ObjectKind,
-        /// The number that was asked for.
+        /// The requested number.
         asked: Option<usize>,
-        /// The number that it was made with.
+        /// The number with which it was created.
         is: Option<usize>,
     },
-    /// The object could not be made, or not be opened here.
+    /// The object could not be created, or not be opened here.
     #[error("{}: {reason}", what_failed(name.as_deref()))]
     Failed {
-        /// The name, if it was to have one.
+        /// The name, if it has one.
         name: Option<String>,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Somebody listens already where the manager was to listen.
-    #[error("somebody listens at {0} already: connect to it, or choose another address")]
+    /// Another process already listens at the address.
+    #[error("another process already listens at {0}; connect to it, or choose another address")]
     AddressInUse(Address),
-    /// The manager's process was not started.
+    /// The process of the manager was not started.
     #[error("the manager was not started: {0}")]
     Spawn(#[source] SpawnError),
-    /// The manager's process ended before it could serve.
-    #[error("the manager's process ended before it could serve: {0}")]
+    /// The process of the manager ended before it could serve.
+    #[error("the process of the manager ended before it could serve: {0}")]
     Died(ExitStatus),
-    /// The operating system refused.
-    #[error("the manager cannot be reached: {0}")]
+    /// A system call failed.
+    #[error("cannot connect to an address, or listen there: {0}")]
     Io(#[source] io::Error),
 }
 
 impl ManagerError {
-    /// Whether there is no manager (any more).
+    /// Returns `true` if no manager listens at the address.
     #[must_use]
     pub fn is_manager_gone(&self) -> bool {
         matches!(self, Self::ManagerGone)
     }
 
-    /// Whether the name is that of something else: of another kind, item type or number.
+    /// Returns `true` if the object of this name has another kind, item type or number.
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
         matches!(
@@ -163,7 +167,7 @@ impl ManagerError {
         )
     }
 
-    /// Of connecting to an address, or listening there.
+    /// Converts an error of connecting to the address, or of listening there.
     pub(crate) fn at(address: &Address, error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::ManagerGone,
@@ -188,7 +192,7 @@ impl fmt::Display for Number {
     }
 }
 
-/// The first characters of a name, which may be a long one.
+/// Returns the first characters of a name, which may be long.
 fn beginning(name: &str) -> String {
     let start: String = name.chars().take(40).collect();
     format!("{start:?}{}", if start.len() < name.len() { "…" } else { "" })
@@ -196,17 +200,17 @@ fn beginning(name: &str) -> String {
 
 fn other_type(asked: &str, is: &str) -> String {
     if asked == is {
-        "of a type of that name with other fields or variants; build both programs from the same \
+        "their type of the same name has other fields or variants; build both programs from the same \
          source"
             .to_owned()
     } else {
-        format!("`{is}`; use another name, or remove that one first")
+        format!("they are `{is}`; use another name, or remove this one first")
     }
 }
 
 fn what_failed(name: Option<&str>) -> String {
     name.map_or_else(
-        || "the object could not be made".to_owned(),
-        |name| format!("{name:?} could not be opened"),
+        || "cannot create the object".to_owned(),
+        |name| format!("cannot open {name:?}"),
     )
 }

@@ -1,17 +1,18 @@
-//! The manager: named queues, locks and the rest, for programs that do not know each other.
+#![doc = include_str!("../README.md")]
 
 mod builder;
 mod client;
 mod error;
+mod item_type;
 mod manager;
 mod name;
 mod object;
+mod open;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod program;
 mod protocol;
 mod server;
-mod shape;
 
 pub use builder::ManagerBuilder;
 pub use error::ManagerError;

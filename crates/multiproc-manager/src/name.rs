@@ -2,7 +2,21 @@
 
 use std::borrow::Cow;
 
-/// The name of an object of a manager: a string; or `None`, if it is to have none.
+/// The name of an object of a manager: a string, or `None` for an object without a name.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::Manager;
+///
+/// let manager = Manager::start()?;
+/// let shared = manager.queue::<u8>("jobs", 5)?;
+/// assert!(manager.queue("jobs", 5)?.is_same(&shared));
+/// let nameless = manager.queue::<u8>(None, 5)?;
+/// assert!(!nameless.is_same(&shared));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Name: private::Name {}
 
 pub(crate) mod private {

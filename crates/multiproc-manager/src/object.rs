@@ -1,4 +1,4 @@
-//! What a manager has: objects of some kinds, and what there is to say about one.
+//! The objects of a manager, their kinds and their descriptions.
 
 use std::fmt;
 use std::io;
@@ -9,9 +9,21 @@ use multiproc_sync::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::shape::ItemType;
+use crate::item_type::ItemType;
 
-/// What an object of a manager is.
+/// The kind of an object of a manager.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Manager, ObjectKind};
+///
+/// let manager = Manager::start()?;
+/// let _lock = manager.lock("printer")?;
+/// assert_eq!(manager.list()?[0].kind, ObjectKind::Lock);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ObjectKind {
@@ -51,17 +63,17 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// What somebody asks for, and what there is then.
+/// What a client requests, and with what an object was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) kind: ObjectKind,
-    /// Queues have one.
+    /// The item type of a queue.
     pub(crate) item: Option<ItemType>,
-    /// Of a queue: how many items it holds. Of others: the number they are made with.
+    /// The capacity of a queue, or the number with which another object is created.
     pub(crate) capacity: Option<usize>,
 }
 
-/// An object. What type its items have is nothing to a manager, and no part of what travels.
+/// An object. The manager does not know the type of the items; it is not part of what is sent.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(bound = "")]
 #[allow(clippy::large_enum_variant)] // there is one for each object, and it is moved a few times
@@ -80,7 +92,7 @@ pub(crate) enum Object<T> {
 impl<T> Object<T> {
     pub(crate) fn make(name: Option<&str>, spec: &Spec) -> io::Result<Self> {
         let Spec { kind, capacity, .. } = *spec;
-        // A number that does not fit is refused as too large by whoever has to do with it.
+        // A number that does not fit is refused by the constructor as too large.
         let number = || u32::try_from(capacity.unwrap_or(0)).unwrap_or(u32::MAX);
         Ok(match kind {
             ObjectKind::Queue => {
@@ -115,22 +127,22 @@ impl<T> Object<T> {
         })
     }
 
-    /// Makes this process one that keeps it for others.
-    pub(crate) fn stand_aside(&self) {
+    /// Makes this process an observer of the object.
+    pub(crate) fn observe(&self) {
         match self {
             Self::Queue(it) => it.stand_aside(),
             Self::JoinableQueue(it) => it.stand_aside(),
-            Self::Lock(it) => it.stand_aside(),
-            Self::RLock(it) => it.stand_aside(),
-            Self::Semaphore(it) => it.stand_aside(),
-            Self::BoundedSemaphore(it) => it.stand_aside(),
-            Self::Condition(it) => it.stand_aside(),
-            Self::Event(it) => it.stand_aside(),
-            Self::Barrier(it) => it.stand_aside(),
+            Self::Lock(it) => it.observe(),
+            Self::RLock(it) => it.observe(),
+            Self::Semaphore(it) => it.observe(),
+            Self::BoundedSemaphore(it) => it.observe(),
+            Self::Condition(it) => it.observe(),
+            Self::Event(it) => it.observe(),
+            Self::Barrier(it) => it.observe(),
         }
     }
 
-    /// What there is to say about it, as the manager sees it.
+    /// Describes the object, as the manager sees it.
     pub(crate) fn describe(&self, name: &str, spec: &Spec) -> ObjectInfo {
         let mut info = ObjectInfo {
             name: name.to_owned(),
@@ -149,7 +161,7 @@ impl<T> Object<T> {
             info.length = length;
             info.members = members;
             (info.waiting, info.waiting_to_put) = (get, put);
-            // None: corrupted by somebody. Whoever uses it will hear of it.
+            // `None` if another process has corrupted it. The users of the queue will get an error.
             (info.put, info.got) = Option::unwrap_or_default(counts);
         };
         let (length, Inspection { members, holder, waited_for }) = match self {
@@ -175,36 +187,51 @@ impl<T> Object<T> {
     }
 }
 
-/// What [`Manager::list`](crate::Manager::list) says about an object.
+/// A description of an object, returned by [`Manager::list`](crate::Manager::list).
 ///
-/// It was true a moment ago: others work with the objects meanwhile.
+/// It is a snapshot: other processes use the objects at the same time.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::Manager;
+///
+/// let manager = Manager::start()?;
+/// let _jobs = manager.queue::<u32>("jobs", 5)?;
+/// for info in manager.list()? {
+///     println!("{} ({}): {} items, {} members", info.name, info.kind, info.length, info.members);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ObjectInfo {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is.
+    /// The kind.
     pub kind: ObjectKind,
-    /// Of queues: the name of the type of their items, as the compiler has it.
+    /// The name of the item type of a queue, as the compiler prints it.
     pub item_type: Option<String>,
-    /// Of queues: how many items they hold, `None` is any number. Of semaphores and barriers: the number
-    /// that they were made with.
+    /// For queues, the capacity; `None` if the number of items is not limited. For semaphores and
+    /// barriers, the number with which they were created.
     pub capacity: Option<usize>,
-    /// How many items there are in a queue (tasks in work do not count), what a semaphore's value is, how
-    /// many permits are available, how many wait at a barrier; 1 if an event is set, or a lock is held.
+    /// The number of items in a queue (without tasks that were taken), the value of a semaphore,
+    /// the number of available permits, or the number of processes that wait at a barrier. For an
+    /// event, 1 if it is set. For a lock, 1 if it is held.
     pub length: usize,
-    /// How many living processes have it open, beside the manager.
+    /// The number of living processes that have it open, without the manager.
     pub members: usize,
-    /// The process that holds a lock, or the lock of a condition. 0: it cannot be seen from the
-    /// manager.
+    /// The process ID of the holder of a lock, or of the lock of a condition, as seen in the holder's
+    /// own pid namespace. 0 if it is unknown.
     pub holder: Option<u32>,
-    /// Somebody waits: for an item, for the lock, for the event. (Who has given up since, or was
-    /// killed, may still be seen.)
+    /// Whether a process waits for an item, for the lock, or for the event. A waiter that has given
+    /// up or was killed may still be counted.
     pub waiting: bool,
-    /// The same for room in a queue.
+    /// Whether a process waits for room in a queue.
     pub waiting_to_put: bool,
-    /// How many items were put into a queue so far.
+    /// The number of items that were put into a queue so far.
     pub put: u64,
-    /// How many items were got from it.
+    /// The number of items that were taken from a queue so far.
     pub got: u64,
 }

@@ -1,48 +1,55 @@
-//! What a client and a manager say to each other.
+//! The messages between a client and a manager.
 //!
-//! First both say who they are, in bytes that stay the same in every version: the client a magic
-//! number and its version, the manager the same and a verdict. Then the client sends requests, one at a
-//! time, and the manager answers each. A client's frames have no descriptors, and are short.
+//! Both sides first identify themselves, in bytes that stay the same in every version: the client
+//! by a magic number and its version, the manager by the same and a verdict. Then the client sends
+//! requests, one at a time, and the manager answers each. A client's frames are short and carry no
+//! descriptors.
 
+use multiproc_pipe::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Object, ObjectInfo, ObjectKind, Spec};
 
-/// Changes with the requests and replies. The layouts of the objects have versions of their own.
-pub(crate) const VERSION: u32 = 2;
+/// To be increased with every change of requests and replies. The layouts of the objects have
+/// versions of their own.
+pub(crate) const VERSION: u32 = 3;
+
+/// The format of requests and replies: programs that talk to a manager are built separately.
+pub(crate) const FORMAT: Format = Format::Postcard;
 
 const MAGIC: &[u8; 8] = b"mp-mngr\0";
 
-/// The most bytes of a request: a name, the name of a type, and some numbers.
+/// The maximum size of a request in bytes: a name, the name of a type, and some numbers.
 pub(crate) const LONGEST_REQUEST: usize = 4096;
 
-/// So many objects are listed at a time, so that a reply always fits into a socket's buffer.
+/// The number of objects in one reply to `List`, so that a reply always fits into a socket's
+/// buffer.
 pub(crate) const PAGE: usize = 64;
 
-/// The longest name of an object, in bytes.
+/// The maximum length of an object's name, in bytes.
 pub(crate) const LONGEST_NAME: usize = 255;
 
-/// What the client begins with.
+/// Returns the first message of a client.
 pub(crate) fn greeting(version: u32) -> Vec<u8> {
     [&MAGIC[..], &version.to_le_bytes()].concat()
 }
 
-/// The version of who greets, if that is a client.
+/// Returns the version of the sender, if this is the first message of a client.
 pub(crate) fn version_of(greeting: &[u8]) -> Option<u32> {
     let version = greeting.strip_prefix(MAGIC)?;
     Some(u32::from_le_bytes(version.try_into().ok()?))
 }
 
-/// Whether a client may stay.
+/// Whether a client is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Welcome,
     OtherVersion,
-    /// There are so many clients already.
+    /// The limit of clients, which is this number, is reached.
     TooMany(u32),
 }
 
-/// What the manager answers.
+/// Returns the answer to the first message of a client.
 pub(crate) fn answer(verdict: Verdict) -> Vec<u8> {
     let (code, number) = match verdict {
         Verdict::Welcome => (0u32, 0),
@@ -52,7 +59,7 @@ pub(crate) fn answer(verdict: Verdict) -> Vec<u8> {
     [&*greeting(VERSION), &code.to_le_bytes(), &number.to_le_bytes()].concat()
 }
 
-/// The version of who answers, and the verdict, if it is one that this version knows.
+/// Returns the version of the manager, and the verdict if this version knows it.
 pub(crate) fn verdict_of(answer: &[u8]) -> Option<(u32, Option<Verdict>)> {
     let (version, rest) = answer.split_at_checked(MAGIC.len() + 4)?;
     let version = version_of(version)?;
@@ -66,15 +73,15 @@ pub(crate) fn verdict_of(answer: &[u8]) -> Option<(u32, Option<Verdict>)> {
     Some((version, verdict))
 }
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// The object of this name, made if there is none.
+    /// Opens the object of this name, and creates it if there is none.
     Open {
         name: String,
         spec: Spec,
     },
-    /// What there is, after so many objects since the manager began.
+    /// Lists the objects that were created after this one.
     List {
         after: u64,
     },
@@ -84,13 +91,13 @@ pub(crate) enum Request {
     Shutdown,
 }
 
-/// What it gets.
+/// A reply of the manager.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 #[allow(clippy::large_enum_variant)] // as with what is in it
 pub(crate) enum Reply<T> {
     Opened(Object<T>),
-    /// Some objects; and, if there may be more, after which to go on.
+    /// Some objects, and the last of them if there may be more.
     Listed {
         objects: Vec<ObjectInfo>,
         next: Option<u64>,
@@ -99,7 +106,7 @@ pub(crate) enum Reply<T> {
     Refused(Refusal),
 }
 
-/// Why it gets nothing.
+/// Why a request was refused.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Refusal {
     InvalidName,
@@ -108,24 +115,25 @@ pub(crate) enum Refusal {
     TypeIs(String),
     CapacityIs(Option<usize>),
     TooManyObjects(usize),
-    /// It could not be made, or not be sent.
+    /// The object could not be created or sent.
     Failed(String),
 }
 
-/// What is wrong with a name.
-pub(crate) fn fault_of(name: &str) -> Option<String> {
+/// Returns why a name is not valid.
+pub(crate) fn reason_against(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("it is empty".to_owned());
     }
     if name.len() > LONGEST_NAME {
-        return Some(format!("it has {} bytes, and may have {LONGEST_NAME}", name.len()));
+        return Some(format!("it has {} bytes", name.len()));
     }
-    // What is shown to people as itself. (Quotes and backslashes are escaped for another reason.)
+    // Characters that are printed as themselves. (Quotes and backslashes are escaped for another
+    // reason.)
     let is_printable = |text: &str| {
         let plain = text.replace(['"', '\'', '\\'], "_");
         plain.escape_debug().eq(plain.chars())
     };
-    (!is_printable(name)).then(|| "it has characters that cannot be printed".to_owned())
+    (!is_printable(name)).then(|| "it has unprintable characters".to_owned())
 }
 
 #[cfg(test)]
@@ -133,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greetings_go_there_and_back() {
+    fn hellos_are_parsed_as_they_were_written() {
         assert_eq!(version_of(&greeting(7)), Some(7));
         for bytes in [&b""[..], b"mp-mngr\0", b"GET / HTTP/1", &[0; 4096]] {
             assert_eq!(version_of(bytes), None);
@@ -145,27 +153,27 @@ mod tests {
     }
 
     #[test]
-    fn names_are_for_people() {
+    fn names_must_be_printable() {
         for name in ["jobs", "a b", "Aufträge", "名前", "it's \"q\" \\", "a/b.c", &"x".repeat(255)]
         {
-            assert_eq!(fault_of(name), None, "{name}");
+            assert_eq!(reason_against(name), None, "{name}");
         }
         let bad = ["", "\0", "a\nb", "\u{1b}[31m", "\u{202e}x", "\u{200b}", &"x".repeat(10 << 10)];
         for name in bad {
-            assert!(fault_of(name).is_some(), "{name:?}");
+            assert!(reason_against(name).is_some(), "{name:?}");
         }
     }
 
     #[test]
-    fn the_longest_request_fits() {
-        use crate::shape::ItemType;
+    fn longest_request_fits() {
+        use crate::item_type::ItemType;
         let mut item = ItemType::of::<u64>();
         item.name = "x".repeat(1024);
         let spec =
             Spec { kind: ObjectKind::JoinableQueue, item: Some(item), capacity: Some(usize::MAX) };
         let request = Request::Open { name: "x".repeat(LONGEST_NAME), spec };
         let mut bytes = Vec::new();
-        multiproc_pipe::message::encode(&request, &mut bytes).unwrap();
+        FORMAT.encode(&request, &mut bytes).unwrap();
         assert!(bytes.len() <= LONGEST_REQUEST, "{}", bytes.len());
     }
 }

@@ -1,19 +1,20 @@
-//! The manager's process: one thread, which never waits for anybody in particular.
+//! The server: one thread that never waits for a single client.
 //!
-//! It sleeps in epoll(7), without a timeout when nobody owes it anything: so an idle manager takes no
-//! CPU. What is readable is read once, as much as a request can have; a part of a request is kept. An
-//! answer is written at once or not at all. So a client can hold up nobody:
+//! It sleeps in epoll(7), without a timeout while no client owes it anything, so an idle manager
+//! uses no CPU. Each readable socket is read once, up to the size of a request; a part of a request
+//! is kept. An answer is written at once, or its client is dropped. So a client cannot block
+//! another one:
 //!
 //! | a client that | is |
 //! |---|---|
-//! | does not say who it is, or stops in the middle of a request | dropped after [`PATIENCE`] |
-//! | says what is no request, or one that is too long | dropped |
+//! | does not identify itself, or does not complete a request | dropped after [`PATIENCE`] |
+//! | sends an invalid request, or one that is too long | dropped |
 //! | does not read its answers | dropped when they fill its socket's buffer |
-//! | has said who it is, and wants nothing | kept: its end is seen |
-//! | sends descriptors | not heard: reading without room for them closes them |
-//! | is one too many | told so, and dropped |
+//! | has identified itself and is idle | kept; its end is noticed |
+//! | sends descriptors | dropped; reading without room for descriptors closes them |
+//! | exceeds the limit of clients | told so and dropped |
 //!
-//! What it keeps for a client is bounded by the longest request.
+//! The memory for one client is bounded by the longest request.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -21,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use multiproc_pipe::{Connection, Listener, message};
+use multiproc_pipe::{Connection, Listener, frame};
 use multiproc_shm::above_stdio;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -34,38 +35,35 @@ use signal_hook::low_level::pipe;
 
 use crate::object::{Object, Spec};
 use crate::protocol::{
-    self, LONGEST_REQUEST, PAGE, Refusal, Reply, Request, VERSION, Verdict, fault_of,
+    self, LONGEST_REQUEST, PAGE, Refusal, Reply, Request, VERSION, Verdict, reason_against,
 };
 
-/// How long a client may take to say who it is, or to finish a request that it has begun.
+/// How long a client may take to identify itself, or to complete a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long nobody is accepted when there are no descriptors left.
+/// How long no client is accepted after descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Before the body of a frame: its length, and how many descriptors it has.
-const HEADER: usize = 12;
+/// The number of bytes that are read at once.
+const PIECE: usize = frame::HEADER + LONGEST_REQUEST;
 
-/// What is read at a time.
-const PIECE: usize = HEADER + LONGEST_REQUEST;
-
-/// How much a manager takes on.
+/// The limits of a manager.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Limits {
     pub(crate) objects: usize,
     pub(crate) clients: u32,
 }
 
-/// What tells the manager's process to end.
+/// What ends the manager's process.
 pub(crate) enum Ends {
-    /// A child of the program that started it, which gets the terminal's Ctrl-C as well, and tells when
-    /// it is over.
+    /// It is a child of the program that started it. That program receives the terminal's Ctrl-C as
+    /// well, and decides when the manager ends.
     WithParent,
-    /// A program of its own.
+    /// It is a program of its own.
     OnInterrupt,
 }
 
-/// Serves until somebody says that it is over: a client, or a signal.
+/// Serves until a client or a signal ends it.
 pub(crate) fn serve(
     listener: Listener,
     limits: Limits,
@@ -78,21 +76,22 @@ pub(crate) fn serve(
     pipe::register(SIGTERM, write.try_clone()?)?;
     match ends {
         Ends::OnInterrupt => _ = pipe::register(SIGINT, write)?,
-        // Taken, and not looked at.
+        // The signal is received and ignored.
         Ends::WithParent => _ = signal_hook::flag::register(SIGINT, std::sync::Arc::default())?,
     }
     raise_descriptor_limit();
     let mut server = Server::new(listener, limits, signal)?;
     ready();
-    while server.turn()? {}
+    while server.poll_once()? {}
     Ok(())
 }
 
-/// Clients and objects are descriptors. Nobody here uses select(2), for which the usual limit is low.
+/// Raises the limit of descriptors, since each client and object takes some. The usual limit is low
+/// for the sake of select(2), which is not used here.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // If it stays as it is, there is room for fewer.
+    // If it fails, the manager has room for fewer clients.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -101,15 +100,15 @@ const SIGNAL: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
 
 struct Client {
-    /// Read past its buffer, and written through it.
+    /// Requests are read past its buffer. Answers are written through it.
     connection: Connection<Reply<()>, ()>,
-    /// What has come of a request.
+    /// The part of a request that has been received.
     begun: Vec<u8>,
     is_welcome: bool,
-    /// When it must have finished what it has begun.
+    /// When the client must have completed what it has begun.
     deadline: Option<Instant>,
-    /// It is among those that are looked at in time.
-    is_watched: bool,
+    /// Whether `deadlines` has an entry for it.
+    has_deadline_entry: bool,
 }
 
 struct Entry {
@@ -119,19 +118,20 @@ struct Entry {
 }
 
 struct Server {
-    /// None: it is over.
+    /// `None` after the manager has ended.
     listener: Option<Listener>,
-    /// Readable when a signal has come.
+    /// Readable after a signal.
     _signal: OwnedFd,
     epoll: OwnedFd,
     limits: Limits,
     clients: HashMap<u64, Client>,
     next_client: u64,
-    /// When to look at whom: in order, since all may take the same time; and each client once.
+    /// When to check which client. In ascending order, because all have the same time. One entry
+    /// per client.
     deadlines: VecDeque<(Instant, u64)>,
-    /// Nobody is accepted until then.
+    /// No client is accepted until then.
     pause: Option<Instant>,
-    /// By when they were made.
+    /// In the order in which they were created.
     objects: BTreeMap<u64, Entry>,
     names: HashMap<String, u64>,
     next_object: u64,
@@ -161,12 +161,13 @@ impl Server {
         })
     }
 
-    /// Waits until there is something to do, and does it. False: it is over.
-    fn turn(&mut self) -> io::Result<bool> {
+    /// Waits for events and handles them. Returns `false` when the manager has ended.
+    fn poll_once(&mut self) -> io::Result<bool> {
         let now = Instant::now();
         let next = self.deadlines.front().map(|&(at, _)| at).into_iter().chain(self.pause).min();
         let sleep = next.map(|at| at.saturating_duration_since(now));
-        // Rounded up to what epoll counts in on old kernels: else it would not sleep, and come too early.
+        // Rounded up to the unit of epoll on old kernels. Otherwise it would return early, again
+        // and again.
         let sleep = sleep.map(|sleep| sleep + Duration::from_millis(1));
         let sleep = sleep.and_then(|sleep| Timespec::try_from(sleep).ok());
         let mut events = Vec::with_capacity(64);
@@ -179,17 +180,17 @@ impl Server {
             match event.data.u64() {
                 LISTENER => self.accept()?,
                 SIGNAL => return Ok(false),
-                id => self.hear(id),
+                id => self.on_readable(id),
             }
             if self.listener.is_none() {
                 return Ok(false);
             }
         }
-        self.look_at_deadlines()?;
+        self.check_deadlines()?;
         Ok(true)
     }
 
-    fn look_at_deadlines(&mut self) -> io::Result<()> {
+    fn check_deadlines(&mut self) -> io::Result<()> {
         let now = Instant::now();
         if self.pause.is_some_and(|until| until <= now) {
             self.pause = None;
@@ -201,9 +202,9 @@ impl Server {
             self.deadlines.pop_front();
             let Some(client) = self.clients.get_mut(&id) else { continue };
             match client.deadline {
-                None => client.is_watched = false,
+                None => client.has_deadline_entry = false,
                 Some(deadline) if deadline <= now => _ = self.clients.remove(&id),
-                // It has finished what it had begun, and begun anew.
+                // It has completed one request and begun another.
                 Some(_) => self.deadlines.push_back((now + PATIENCE, id)),
             }
         }
@@ -216,13 +217,13 @@ impl Server {
         Ok(epoll::modify(&self.epoll, listener, data, flags)?)
     }
 
-    /// Lets one in.
+    /// Accepts a client.
     fn accept(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
         let added = listener.accept_without_hello(Some(Duration::ZERO)).and_then(|connection| {
             if self.clients.len() >= self.limits.clients as usize {
                 let verdict = protocol::answer(Verdict::TooMany(self.limits.clients));
-                // If it does not want to know, that is its affair.
+                // A client that does not read the verdict is dropped without it.
                 let _ = connection.try_send_bytes(&verdict);
                 return Ok(());
             }
@@ -232,11 +233,11 @@ impl Server {
             self.next_client += 1;
             self.deadlines.push_back((deadline, id));
             let client = Client {
-                connection,
+                connection: connection.in_format(protocol::FORMAT),
                 begun: Vec::new(),
                 is_welcome: false,
                 deadline: Some(deadline),
-                is_watched: true,
+                has_deadline_entry: true,
             };
             self.clients.insert(id, client);
             Ok(())
@@ -244,7 +245,7 @@ impl Server {
         match added {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
-            // There is nothing left to accept it with. It goes on waiting, and so would wake us at once.
+            // There is no descriptor for it. It keeps waiting, so epoll would report it at once.
             Err(_) => {
                 self.pause = Some(Instant::now() + PAUSE);
                 self.listen(epoll::EventFlags::empty())
@@ -252,24 +253,24 @@ impl Server {
         }
     }
 
-    /// Reads what a client has to say.
-    fn hear(&mut self, id: u64) {
-        // It is not among them while it is heard.
+    /// Reads from a client.
+    fn on_readable(&mut self, id: u64) {
+        // The client is not in the map meanwhile.
         let Some(mut client) = self.clients.remove(&id) else { return };
-        if self.hear_client(&mut client).is_err() {
+        if self.read_requests(&mut client).is_err() {
             return;
         }
         if !client.begun.is_empty() && client.deadline.is_none() {
             let deadline = Instant::now() + PATIENCE;
             client.deadline = Some(deadline);
-            if !std::mem::replace(&mut client.is_watched, true) {
+            if !std::mem::replace(&mut client.has_deadline_entry, true) {
                 self.deadlines.push_back((deadline, id));
             }
         }
         self.clients.insert(id, client);
     }
 
-    fn hear_client(&mut self, client: &mut Client) -> Result<(), Drop> {
+    fn read_requests(&mut self, client: &mut Client) -> Result<(), Drop> {
         let mut piece = [0; PIECE];
         let count = match recv(client.connection.as_fd(), &mut piece[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err(Drop),
@@ -280,8 +281,8 @@ impl Server {
         let mut begun = std::mem::take(&mut client.begun);
         begun.extend_from_slice(&piece[..count]);
         let mut rest = &begun[..];
-        while let Some(body) = next_frame(&mut rest)? {
-            // One that has finished is not late with the next.
+        while let Some(body) = frame::next_frame(&mut rest, LONGEST_REQUEST).map_err(|_| Drop)? {
+            // A completed request ends the deadline.
             client.deadline = None;
             self.answer(client, body)?;
         }
@@ -298,16 +299,17 @@ impl Server {
             connection.try_send_bytes(&protocol::answer(verdict)).map_err(|_| Drop)?;
             return if client.is_welcome { Ok(()) } else { Err(Drop) };
         }
-        let request = message::decode::<Request>(body, Vec::new()).map_err(|_| Drop)?;
+        let request = protocol::FORMAT.decode::<Request>(body, Vec::new()).map_err(|_| Drop)?;
         let reply = self.reply(request);
         match connection.try_send(reply) {
             Ok(()) => Ok(()),
             Err(error) if error.is_full() || error.is_unfinished() || error.is_disconnected() => {
                 Err(Drop)
             }
-            // Without descriptors left for the handles in it, say: nothing of it was sent.
+            // For example, there are no descriptors for the handles in it. Nothing was sent.
             Err(error) => {
-                let refusal = Refusal::Failed(format!("the manager cannot send it: {error}"));
+                let refusal =
+                    Refusal::Failed(format!("the manager cannot send the object: {error}"));
                 connection.try_send(Reply::Refused(refusal)).map_err(|_| Drop)
             }
         }
@@ -333,7 +335,7 @@ impl Server {
                 None => Reply::Refused(Refusal::NoSuchName),
             },
             Request::Shutdown => {
-                // Who hears that it is done can listen at the address.
+                // A client that receives the answer can listen at the address.
                 self.listener = None;
                 Reply::Done
             }
@@ -355,8 +357,10 @@ impl Server {
                 Ok(entry.object.clone())
             };
         }
-        // Clients have looked at it themselves, if they are this library.
-        if fault_of(&name).is_some() || spec.item.as_ref().is_some_and(|item| !item.is_valid()) {
+        // Clients that use this library have checked it already.
+        if reason_against(&name).is_some()
+            || spec.item.as_ref().is_some_and(|item| !item.is_valid())
+        {
             return Err(Refusal::InvalidName);
         }
         if self.objects.len() >= self.limits.objects {
@@ -364,62 +368,11 @@ impl Server {
         }
         let object =
             Object::make(Some(&name), &spec).map_err(|error| Refusal::Failed(error.to_string()))?;
-        object.stand_aside();
+        object.observe();
         let id = self.next_object;
         self.next_object += 1;
         self.names.insert(name.clone(), id);
         self.objects.insert(id, Entry { name, spec, object: object.clone() });
         Ok(object)
-    }
-}
-
-/// Takes the body of a frame off the front, if all of it is there.
-fn next_frame<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Drop> {
-    let Some((length, behind)) = bytes.split_first_chunk::<8>() else { return Ok(None) };
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| Drop)?;
-    if length > LONGEST_REQUEST {
-        return Err(Drop);
-    }
-    let Some((descriptors, behind)) = behind.split_first_chunk::<4>() else { return Ok(None) };
-    if *descriptors != [0; 4] {
-        return Err(Drop);
-    }
-    let Some((body, rest)) = behind.split_at_checked(length) else { return Ok(None) };
-    *bytes = rest;
-    Ok(Some(body))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(length: u64, descriptors: u32, body: &[u8]) -> Vec<u8> {
-        [&length.to_le_bytes()[..], &descriptors.to_le_bytes(), body].concat()
-    }
-
-    #[test]
-    fn a_frame_is_taken_when_it_is_whole() {
-        let bytes = [frame(3, 0, b"abc"), frame(0, 0, b""), b"\x01".to_vec()].concat();
-        for cut in 0..HEADER + 3 {
-            let mut part = &bytes[..cut];
-            assert!(next_frame(&mut part).is_ok_and(|body| body.is_none()), "{cut}");
-            assert_eq!(part.len(), cut);
-        }
-        let mut rest = &bytes[..];
-        assert!(next_frame(&mut rest).is_ok_and(|body| body == Some(b"abc")));
-        assert!(next_frame(&mut rest).is_ok_and(|body| body == Some(b"")));
-        assert!(next_frame(&mut rest).is_ok_and(|body| body.is_none()));
-        assert_eq!(rest, b"\x01");
-    }
-
-    #[test]
-    fn what_is_too_long_or_has_descriptors_is_refused_at_its_header() {
-        let long = LONGEST_REQUEST as u64;
-        assert!(next_frame(&mut &frame(long, 0, b"")[..]).is_ok());
-        for header in [frame(long + 1, 0, b""), frame(u64::MAX, 0, b""), frame(1, 1, b"")] {
-            assert!(next_frame(&mut &header[..]).is_err());
-        }
-        // As soon as the length is there.
-        assert!(next_frame(&mut &[0xff; 8][..]).is_err());
     }
 }

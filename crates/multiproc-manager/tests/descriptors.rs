@@ -1,4 +1,4 @@
-//! Which descriptors the process of a manager has.
+//! The descriptors of a manager's process.
 
 // Closes standard descriptors.
 #![allow(unsafe_code)]
@@ -12,16 +12,16 @@ use multiproc_testkit::watchdog;
 
 multiproc_process::enable_in_tests!();
 
-/// Closes some of the standard descriptors of this process, for good.
+/// Closes some of the standard descriptors of this process.
 fn close_standard(numbers: &[RawFd]) {
     for &number in numbers {
-        // SAFETY: nothing in this process needs it. (What would print panics, or fails.)
+        // SAFETY: no code in this process needs them. (Printing would panic or fail.)
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
 
 #[test]
-fn a_manager_works_with_closed_standard_descriptors_and_takes_none_of_them() {
+fn manager_with_closed_standard_streams_works() {
     let _dog = watchdog();
     let test = |()| {
         close_standard(&[0, 1, 2]);

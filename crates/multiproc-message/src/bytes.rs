@@ -5,9 +5,9 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Bytes as a field of a message, copied as a whole.
+/// Bytes as a field of a message, copied in one piece.
 ///
-/// serde takes a `Vec<u8>` for a sequence of numbers, one by one, which is some ten times slower.
+/// serde treats a `Vec<u8>` as a sequence of single numbers, which is some ten times slower.
 ///
 /// ```
 /// use multiproc_pipe::{Bytes, duplex};
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Bytes {
                 Ok(Bytes(bytes))
             }
 
-            // Formats without bytes, such as JSON, have a sequence in their place.
+            // Formats without bytes, such as JSON, use a sequence instead.
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bytes, A::Error> {
                 let mut bytes = Vec::new();
                 while let Some(byte) = seq.next_element()? {
@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// The length, and no more: there may be megabytes.
+/// Prints the length only, since there may be megabytes.
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Bytes({} bytes)", self.0.len())

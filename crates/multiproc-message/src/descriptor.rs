@@ -9,10 +9,14 @@ use crate::handles;
 
 /// An open file, socket or any other descriptor, as a field of a message.
 ///
-/// Sending it gives the receiver a descriptor of its own for the same open file (`SCM_RIGHTS`, see
-/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)); file offset and status flags are
+/// The receiver gets a descriptor of its own for the same open file (`SCM_RIGHTS`, see
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)). File offset and status flags are
 /// shared, as after [dup(2)](https://man7.org/linux/man-pages/man2/dup.2.html). It is
-/// close-on-exec on arrival.
+/// close-on-exec.
+///
+/// Sending duplicates the descriptor, so the sender's own stays open until it is dropped. A
+/// descriptor in a message that is never received is closed with the connection, also if the sender
+/// was killed.
 ///
 /// ```
 /// use multiproc_pipe::{Descriptor, duplex};
@@ -28,6 +32,7 @@ use crate::handles;
 /// # }
 /// ```
 #[derive(Debug)]
+#[doc(alias = "SCM_RIGHTS")]
 pub struct Descriptor(pub OwnedFd);
 
 impl Serialize for Descriptor {

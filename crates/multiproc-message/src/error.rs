@@ -1,9 +1,9 @@
-//! Why a value is no message, or a message no value.
+//! The errors of encoding and decoding.
 
 use std::error::Error;
 use std::fmt;
 
-/// A value could not be turned into a message.
+/// The error of a value that cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeError {
     pub(crate) type_name: &'static str,
@@ -11,19 +11,19 @@ pub struct EncodeError {
 }
 
 impl EncodeError {
-    /// A value of type `T` cannot be sent, for this reason.
+    /// Creates the error of a value of type `T`.
     #[must_use]
     pub fn new<T: ?Sized>(reason: impl Into<String>) -> Self {
         Self { type_name: std::any::type_name::<T>(), reason: reason.into() }
     }
 
-    /// The type of the value.
+    /// Returns the name of the value's type.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         self.type_name
     }
 
-    /// Why it failed.
+    /// Returns the reason.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -38,9 +38,9 @@ impl fmt::Display for EncodeError {
 
 impl Error for EncodeError {}
 
-/// A message came whole, but it does not hold a value of the expected type.
+/// The error of a complete message that is not a value of the expected type.
 ///
-/// The message is gone, its descriptors are closed; the next one can be received.
+/// The message has been consumed and its descriptors are closed. The next message can be received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
     pub(crate) type_name: &'static str,
@@ -48,13 +48,13 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    /// The type that was expected.
+    /// Returns the name of the expected type.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         self.type_name
     }
 
-    /// Why the bytes are no value of it.
+    /// Returns the reason.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -65,8 +65,7 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "expected a value of type `{}`, got a message that is none: {}; \
-             do both sides use the same type?",
+            "cannot decode the message as `{}`: {}; do both sides use the same type and version?",
             self.type_name, self.reason
         )
     }

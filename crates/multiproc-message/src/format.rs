@@ -14,8 +14,9 @@ use crate::postcard;
 
 /// The bytes of a message.
 ///
-/// The free functions [`encode`] and [`decode`] use [`Native`](Self::Native); the methods of a format
-/// do the same in that format. Handles can be sent in both: their descriptors travel beside the bytes.
+/// The free functions [`encode`] and [`decode`] use [`Native`](Self::Native); the methods of a
+/// format do the same in that format. Handles can be sent in both: their descriptors travel beside
+/// the bytes.
 ///
 /// ```
 /// use multiproc_message::Format;
@@ -36,11 +37,12 @@ pub enum Format {
     /// processes of one machine that run the same build: queues, arguments of processes, and the
     /// connections of `duplex` and `simplex`.
     Native,
-    /// The [format of the crate `postcard`](https://postcard.jamesmunns.com/wire-format), byte by byte.
+    /// The [format of the crate `postcard`](https://postcard.jamesmunns.com/wire-format), byte by
+    /// byte.
     /// It is for programs that were built separately.
     ///
-    /// Variants are identified by their number. An enum with serde's `skip` on a variant numbers the
-    /// ones behind it differently for writing and reading, so such variants must come last.
+    /// Variants are identified by their number. An enum with serde's `skip` on a variant numbers
+    /// the ones behind it differently for writing and reading, so such variants must come last.
     Postcard,
 }
 
@@ -49,8 +51,8 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// As [`encode`]. In the format `Postcard`, also if the value has more than 65,536 elements that
-    /// take no bytes.
+    /// As [`encode`]. In the format `Postcard`, also if the value has more than 65,536 elements
+    /// that take no bytes.
     pub fn encode<T: Serialize + ?Sized>(
         self,
         value: &T,
@@ -128,8 +130,8 @@ impl Format {
 ///
 /// # Errors
 ///
-/// If the value's `Serialize` fails, or the value has more than 256 levels: structs, options,
-/// sequences and so on in one another. `bytes` is then as before, and nothing is left open.
+/// If the value's `Serialize` fails, or the value has more than 256 levels of nesting (structs,
+/// options, sequences and so on). `bytes` is then unchanged, and no descriptor stays open.
 #[inline]
 pub fn encode<T: Serialize + ?Sized>(
     value: &T,
@@ -152,8 +154,8 @@ pub fn encode<T: Serialize + ?Sized>(
     }
 }
 
-/// As [`encode`], for a value that may come back: its handles, if it has any, learn from
-/// [`Handles::sent`] that they have moved.
+/// Encodes a value that may be returned to the caller. Its handles, if any, learn from
+/// [`Handles::sent`] that they have been sent.
 ///
 /// # Errors
 ///
@@ -174,14 +176,17 @@ pub fn encode_unsent<T: Serialize + ?Sized>(
     }
 }
 
-/// Decodes a value from all of `bytes`; its handles take their descriptors, the others are closed.
+/// Decodes a value from all of `bytes`. Its handles take their descriptors, and the others are
+/// closed.
 ///
 /// # Errors
 ///
-/// If the bytes are no value of this type, or something is left over, or its `Deserialize` panics (the
-/// error then holds the panic's message), or the value has more than 256 levels. (Decoding those takes some 400 KiB of stack in a debug build, and more if the type holds
-/// kilobytes in each; a thread with less than that cannot be saved from a hostile sender, if the type
-/// can hold itself.)
+/// If the bytes are not a value of this type, bytes are left over, the value has more than 256
+/// levels, or its `Deserialize` panics (the error then contains the panic's message).
+///
+/// Decoding 256 levels takes some 400 KiB of stack in a debug build, and more if each level
+/// contains kilobytes. A thread with a smaller stack is not protected from a hostile sender if the
+/// type can contain itself.
 #[inline]
 pub fn decode<T: DeserializeOwned>(
     bytes: &[u8],
@@ -190,8 +195,8 @@ pub fn decode<T: DeserializeOwned>(
     decode_as(bytes, descriptors)
 }
 
-/// As [`decode`], with an error of the caller's own. (To make another result of a result moves the
-/// value once more.)
+/// Decodes as [`decode`] does, with an error type of the caller. (Converting a `Result` afterwards
+/// would move the value once more.)
 ///
 /// # Errors
 ///
@@ -201,8 +206,8 @@ pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, E> {
-    // Unwind safe: what a value's own code has changed elsewhere is its own affair, as with every panic;
-    // nothing else outlives the panic but the table, which its scope puts back.
+    // Unwind safe: what a value's own code has changed elsewhere is its own affair, as with every
+    // panic; nothing else outlives the panic but the table, which its scope puts back.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let _scope = Scope::enter(Doing::Decoding);
         if !descriptors.is_empty() {
@@ -238,7 +243,7 @@ fn panicked<T>(panic: Box<dyn Any + Send>) -> DecodeError {
         _ => "a panic with a payload that is no text",
     };
     let reason = format!("its `Deserialize` panicked: {text}");
-    // Its drop may panic as well. Then that one's payload is left alone.
+    // Its drop may panic as well. The payload of that panic is leaked.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);
     }
@@ -272,7 +277,7 @@ mod tests {
         let mut bytes = vec![1, 2];
         let error = encode(&(null(), tree(256)), &mut bytes).unwrap_err();
         assert!(error.reason().contains("at most 256 levels"), "{error}");
-        assert_eq!(bytes, [1, 2], "what was there before stays");
+        assert_eq!(bytes, [1, 2], "bytes before the value stay");
         let descriptors = encode(&(null(), tree(255)), &mut bytes).unwrap();
         let (_, back) = decode::<(Descriptor, Tree)>(&bytes[2..], descriptors).unwrap();
         assert_eq!(back, tree(255));

@@ -1,10 +1,10 @@
-//! Values that carry descriptors: encoding and decoding, for those who build on this crate.
+//! Handles: values that carry descriptors.
 //!
 //! While a value is encoded, each handle in it puts its descriptor into a side table with
-//! [`attach`] and writes the index it got; while it is decoded, each handle [`claim`]s its own. The
-//! table is a thread-local that belongs to one encode or decode: a nested one has its own, a failed
-//! one closes what it held, and outside of one there is none, so serialising a handle to JSON, say,
-//! is an error that says so.
+//! [`attach`] and writes the index. While it is decoded, each handle takes its descriptor with
+//! [`claim`]. The table is a thread-local that belongs to one encode or decode. A nested one has a
+//! table of its own, a failed one closes the descriptors in its table, and elsewhere there is no
+//! table, so serialising a handle to JSON, for example, returns an error that explains this.
 //!
 //! ```
 //! use multiproc_message::{self as message, Descriptor};
@@ -29,11 +29,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How many descriptors a message can have.
+/// The maximum number of descriptors of a message.
 pub const MAX_DESCRIPTORS: usize = 12 * 253;
 
-/// What this thread is doing. Kept apart from [`TABLE`], and without a destructor, because every
-/// message pays for it, and few have handles.
+/// What this thread is doing. Separate from [`TABLE`] and without a destructor, because every
+/// message pays for it and few have handles.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Doing {
     Nothing,
@@ -44,7 +44,7 @@ pub(crate) enum Doing {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     doing: Doing,
-    /// Whether [`TABLE`] belongs to what is being done; if not, it belongs to nobody.
+    /// Whether [`TABLE`] belongs to the present encode or decode. If not, it is unused.
     pub(crate) has_table: bool,
 }
 
@@ -52,9 +52,9 @@ pub(crate) const NOTHING: State = State { doing: Doing::Nothing, has_table: fals
 
 thread_local! {
     pub(crate) static STATE: Cell<State> = const { Cell::new(NOTHING) };
-    /// In a box, because a message without handles has to move it, too. Without a destructor, so that
-    /// it is there to the very end of the thread: another thread-local's destructor may send a
-    /// message, or a handler of atexit(3). Nothing is lost by it, because outside of an encode or a
+    /// Boxed, because a message without handles has to move it as well. Without a destructor, so
+    /// that it exists until the end of the thread: the destructor of another thread-local or a
+    /// handler of atexit(3) may send a message. Nothing leaks, because outside of an encode or
     /// decode there is no table.
     static TABLE: Cell<ManuallyDrop<Option<Box<Table>>>> =
         const { Cell::new(ManuallyDrop::new(None)) };
@@ -67,23 +67,23 @@ fn replace_table(table: Option<Box<Table>>) -> Option<Box<Table>> {
 /// The descriptors of one message while it is being encoded or decoded.
 #[derive(Default)]
 pub(crate) struct Table {
-    /// Decoding takes them out one by one: `None` is one that was claimed.
+    /// `None` for a descriptor that was claimed while decoding.
     descriptors: Vec<Option<OwnedFd>>,
-    /// Flags of handles that must know whether they have been sent: see [`tell_when_sent`].
+    /// The flags of handles that need to know whether they have been sent: see [`tell_when_sent`].
     sent: Vec<Arc<AtomicBool>>,
 }
 
-/// The handles in a value that was encoded: see [`encode_unsent`](crate::encode_unsent).
+/// The handles in an encoded value: see [`encode_unsent`](crate::encode_unsent).
 pub struct Handles(pub(crate) Box<Table>);
 
 impl Handles {
-    /// Their descriptors, to be sent with the bytes.
+    /// Returns their descriptors, to be sent with the bytes.
     #[must_use]
     pub fn take_descriptors(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.0.descriptors).into_iter().flatten().collect()
     }
 
-    /// Says that they are on their way: from here on they live elsewhere.
+    /// Tells the handles that they have been sent: from here on the receiver owns them.
     pub fn sent(self) {
         self.0.sent.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
     }
@@ -97,7 +97,7 @@ impl fmt::Debug for Handles {
     }
 }
 
-/// One encode or decode. The outer one's table is put back at the end, also when a user's
+/// One encode or decode. The table of the outer one is restored at the end, also when a user's
 /// `Serialize` panics.
 pub(crate) struct Scope {
     outer: State,
@@ -112,7 +112,7 @@ impl Scope {
         Self { outer, outer_table }
     }
 
-    /// What handles have put into the table, if any did.
+    /// Returns the table, if handles have put descriptors into it.
     #[inline]
     pub(crate) fn table(&self) -> Option<Box<Table>> {
         let state = STATE.get();
@@ -148,7 +148,7 @@ fn set_table(table: Box<Table>) {
     STATE.set(State { has_table: true, ..STATE.get() });
 }
 
-/// The table of what is being done, which has one from now on.
+/// Calls `use_it` with the table of the present encode or decode, which is created if necessary.
 fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
     let mut table = take_table();
     let result = use_it(&mut table);
@@ -156,7 +156,8 @@ fn with_table<R>(use_it: impl FnOnce(&mut Table) -> R) -> R {
     result
 }
 
-/// Sets the flag when the message being encoded has been sent, and not if it comes back in an error.
+/// Sets the flag when the message being encoded has been sent, but not if it is returned in an
+/// error.
 #[doc(hidden)] // for handles of this workspace
 pub fn tell_when_sent(flag: &Arc<AtomicBool>) {
     if doing() == Doing::Encoding {
@@ -164,18 +165,48 @@ pub fn tell_when_sent(flag: &Arc<AtomicBool>) {
     }
 }
 
-/// Puts what came into the table, for handles to [`claim`].
+/// Puts received descriptors into the table, for handles to [`claim`].
 #[cold]
 pub(crate) fn offer(descriptors: Vec<OwnedFd>) {
     let descriptors = descriptors.into_iter().map(Some).collect();
     set_table(Box::new(Table { descriptors, ..Table::default() }));
 }
 
-/// Puts a descriptor into the message being encoded. To be called from a handle's `Serialize`.
+/// Puts a descriptor into the message being encoded. Called from a handle's `Serialize`.
 ///
 /// # Errors
 ///
-/// If no message is being encoded, or it has as many descriptors as it can have.
+/// If no message is being encoded, or it already has [`MAX_DESCRIPTORS`] descriptors.
+///
+/// ```
+/// use multiproc_message::{attach, claim, decode, encode};
+/// use serde::{Deserialize, Deserializer, Serialize, Serializer};
+/// use std::{fs::File, os::fd::OwnedFd};
+///
+/// /// A handle of one's own.
+/// struct Log(OwnedFd);
+///
+/// impl Serialize for Log {
+///     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+///         let copy = self.0.try_clone().map_err(serde::ser::Error::custom)?;
+///         attach(copy, serializer)
+///     }
+/// }
+///
+/// impl<'de> Deserialize<'de> for Log {
+///     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+///         claim(deserializer).map(Log)
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut bytes = Vec::new();
+/// let descriptors = encode(&Log(File::open("/dev/null")?.into()), &mut bytes)?;
+/// let _log: Log = decode(&bytes, descriptors)?;
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "SCM_RIGHTS")]
 pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok, S::Error> {
     let index = match doing() {
         Doing::Encoding => with_table(|table| {
@@ -186,7 +217,7 @@ pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok
             u32::try_from(table.descriptors.len() - 1).map_err(|error| error.to_string())
         }),
         Doing::Nothing | Doing::Decoding => {
-            Err("it holds a descriptor, which can only travel in a multiproc message: through a \
+            Err("it holds a descriptor, which can only be sent in a multiproc message: through a \
              connection, or as an argument of a process"
                 .to_owned())
         }
@@ -197,11 +228,12 @@ pub fn attach<S: Serializer>(descriptor: OwnedFd, serializer: S) -> Result<S::Ok
     }
 }
 
-/// Takes a descriptor out of the message being decoded. To be called from a handle's `Deserialize`.
+/// Takes a descriptor out of the message being decoded. Called from a handle's `Deserialize`: see
+/// [`attach`] for an example.
 ///
 /// # Errors
 ///
-/// If no message is being decoded, or it has no such descriptor, or another handle took it.
+/// If no message is being decoded, it has no such descriptor, or another handle has taken it.
 pub fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::Error> {
     let index = u32::deserialize(deserializer)? as usize;
     let descriptor = match doing() {
@@ -239,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nested_encode_has_a_table_of_its_own() {
+    fn nested_encode_has_a_table_of_its_own() {
         /// Sends a message while it is being encoded itself.
         struct Nosy(RefCell<Vec<u8>>, Descriptor);
         impl Serialize for Nosy {
@@ -258,7 +290,7 @@ mod tests {
 
     // One test, because it counts the descriptors of the whole process.
     #[test]
-    fn what_is_not_claimed_is_closed() {
+    fn unclaimed_descriptors_are_closed() {
         struct Fails;
         impl Serialize for Fails {
             fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -268,9 +300,9 @@ mod tests {
         let mut bytes = vec![1, 2];
         let error = encode(&(null(), Fails), &mut bytes).unwrap_err();
         assert!(error.to_string().contains("out of ink"), "{error}");
-        assert_eq!(bytes, [1, 2], "what was there before stays");
+        assert_eq!(bytes, [1, 2], "bytes before the value stay");
 
-        // Without descriptors of other tests around: counted in a loop until it is quiet.
+        // Other tests open descriptors as well, so counting repeats until it is undisturbed.
         let leaks = |action: &dyn Fn()| {
             (0..100).all(|_| {
                 let before = open_descriptors();
@@ -289,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_index_is_refused() {
+    fn forged_index_is_refused() {
         let descriptors = || vec![OwnedFd::from(null())];
         for (second, what) in [(0, "used twice"), (1, "no descriptor 1")] {
             let bytes = [0, 0, 0, 0, second, 0, 0, 0];
@@ -299,13 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_a_message_a_handle_refuses() {
+    fn handle_outside_of_a_message_is_refused() {
         let text = null().serialize(Encoder::new(&mut Vec::new())).unwrap_err().to_string();
-        assert!(text.contains("can only travel in a multiproc message"), "{text}");
+        assert!(text.contains("can only be sent in a multiproc message"), "{text}");
     }
 
     #[test]
-    fn a_panic_in_serialize_puts_the_outer_table_back() {
+    fn panic_in_serialize_restores_the_outer_table() {
         struct Panics;
         impl Serialize for Panics {
             fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {

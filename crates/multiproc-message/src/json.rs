@@ -1,4 +1,4 @@
-//! Values that only a self-describing format can hold.
+//! Values that need a self-describing format.
 
 use std::fmt;
 use std::io;
@@ -9,11 +9,12 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
 
-/// A value that travels as JSON, as a field of a message or as all of it. With the feature `json`.
+/// A value that is sent as JSON, as a field of a message or as the whole of it. Requires the
+/// feature `json`.
 ///
-/// A message does not say what is in it, so a type whose `Deserialize` asks for that cannot be
-/// received: `serde_json::Value`, an enum with serde's `untagged` or `tag`, a struct with `flatten`.
-/// In this wrapper it can. It costs what JSON costs: text instead of bytes.
+/// Messages do not describe themselves, so a type whose `Deserialize` asks for the kind of the next
+/// value cannot be received: `serde_json::Value`, an enum with serde's `untagged` or `tag`, a
+/// struct with `flatten`. In this wrapper it can, at the cost of JSON: text instead of bytes.
 ///
 /// ```
 /// use multiproc_pipe::{Json, duplex};
@@ -35,20 +36,20 @@ use serde_json::ser::{CompactFormatter, Formatter};
 /// # }
 /// ```
 ///
-/// # What does not arrive
+/// # Limits
 ///
-/// What JSON has no text for: the keys of a map must be strings, numbers or `char`s, and a NaN or an
-/// infinity becomes `null`, which only an `Option` takes. A value of more than 127 arrays and objects in
-/// one another is refused where it is sent, since serde_json would not read it.
+/// The keys of a map must be strings, numbers or `char`s, and NaN and infinity become `null`, which
+/// only an `Option` accepts. A value with more than 127 nested arrays and objects is refused where
+/// it is sent, since serde_json would not read it.
 ///
-/// Handles in the value travel as in any other message.
+/// Handles in the value are sent as in any other message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json<T>(pub T);
 
-/// serde_json reads as many arrays and objects in one another.
+/// The maximum nesting of arrays and objects that serde_json reads.
 const DEEPEST: u32 = 127;
 
-/// Writes no text that is nested more deeply than it could be read.
+/// Refuses text that is nested more deeply than it could be read.
 struct Bounded {
     depth: u32,
 }
@@ -57,7 +58,7 @@ impl Bounded {
     fn enter(&mut self) -> io::Result<()> {
         if self.depth == DEEPEST {
             return Err(io::Error::other(format!(
-                "expected at most {DEEPEST} arrays and objects in one another, got more"
+                "expected at most {DEEPEST} nested arrays and objects, got more"
             )));
         }
         self.depth += 1;
@@ -89,7 +90,7 @@ impl Formatter for Bounded {
 
 impl<T: Serialize> Serialize for Json<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // In a text of its own, JSON for one, the value needs no wrapper.
+        // In a self-describing text such as JSON the value needs no wrapper.
         if serializer.is_human_readable() {
             return self.0.serialize(serializer);
         }

@@ -1,27 +1,4 @@
-//! Values as bytes and file descriptors: what the messages of `multiproc` are made of.
-//!
-//! [`encode`] turns a value into bytes in a format for one machine and one build, and collects the
-//! descriptors of the handles in it; [`decode`] is the way back, and trusts nothing that it reads.
-//! A type takes part by serde's `Serialize` and `Deserialize`, and a handle by [`attach`] and
-//! [`claim`].
-//!
-//! ```
-//! use multiproc_message::{Descriptor, decode, encode};
-//! use std::fs::File;
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let file = Descriptor::from(File::open("/dev/null")?);
-//! let mut bytes = Vec::new();
-//! let descriptors = encode(&("log", file), &mut bytes)?;
-//! let (name, _file): (String, Descriptor) = decode(&bytes, descriptors)?;
-//! assert_eq!(name, "log");
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! It opens, reads and writes nothing: how bytes and descriptors travel is the affair of
-//! `multiproc-pipe` and `multiproc-queue`.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]

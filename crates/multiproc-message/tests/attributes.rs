@@ -1,4 +1,4 @@
-//! Which of serde's attributes work: the table in docs/formats.md, row by row.
+//! The serde attributes that are supported: the table in docs/formats.md, row by row.
 
 use std::fmt::{self, Debug};
 
@@ -16,7 +16,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     message::decode(bytes, Vec::new()).map_err(|error| error.reason().to_owned())
 }
 
-/// That each of these arrives as what it was.
+/// Asserts that each of these values arrives unchanged.
 #[track_caller]
 fn arrive<T: Serialize + DeserializeOwned + PartialEq + Debug>(
     values: impl IntoIterator<Item = T>,
@@ -28,7 +28,7 @@ fn arrive<T: Serialize + DeserializeOwned + PartialEq + Debug>(
 }
 
 #[test]
-fn variant_behind_a_skipped_one_arrives_as_itself() {
+fn variant_after_a_skipped_one_arrives_unchanged() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Event {
         Started,
@@ -50,7 +50,7 @@ fn variant_behind_a_skipped_one_arrives_as_itself() {
 }
 
 #[test]
-fn variant_that_is_written_and_not_read_is_refused_and_the_others_arrive() {
+fn variant_that_is_only_serialized_is_refused_when_decoding() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Event {
         Started,
@@ -63,7 +63,7 @@ fn variant_that_is_written_and_not_read_is_refused_and_the_others_arrive() {
     let error = decode::<Event>(&encode(&Event::Local(5))).unwrap_err();
     assert!(error.contains("got `Local`") && error.contains("skip_deserializing"), "{error}");
 
-    // Not even `other` takes it: its content would be taken for what follows.
+    // Not even `other` accepts it, because its content would be read as the next value.
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Open {
         #[serde(skip_deserializing)]
@@ -78,7 +78,7 @@ fn variant_that_is_written_and_not_read_is_refused_and_the_others_arrive() {
 }
 
 #[test]
-fn variant_that_is_read_and_not_written_is_refused_where_it_is_written() {
+fn variant_that_is_only_deserialized_is_refused_when_encoding() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Event {
         Started,
@@ -91,11 +91,11 @@ fn variant_that_is_read_and_not_written_is_refused_where_it_is_written() {
 }
 
 #[test]
-fn variants_with_other_names_arrive() {
+fn renamed_variants_arrive() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     enum Event {
-        // Three names, of which the one that is written is the last.
+        // The variant has three names, and the last one is written.
         #[serde(alias = "a", alias = "b", rename = "z")]
         Started(u32),
         #[serde(skip)]
@@ -126,13 +126,13 @@ fn variants_with_other_names_arrive() {
 }
 
 #[test]
-fn enum_of_std_arrives() {
+fn enums_of_std_arrive() {
     arrive([Ok::<u8, String>(1), Err("no".to_owned())]);
     arrive([std::net::IpAddr::from([127, 0, 0, 1]), std::net::IpAddr::from([0; 16])]);
     arrive([std::ops::Bound::Included(1), std::ops::Bound::Unbounded]);
 }
 
-/// A type whose author knows formats that number variants, and asks for the number.
+/// A type that supports only formats that number variants, and requests the number.
 #[derive(Debug, PartialEq)]
 struct ByNumber<I>(u32, std::marker::PhantomData<I>);
 
@@ -158,7 +158,7 @@ impl<'de, I: Deserialize<'de> + Into<Number>> Deserialize<'de> for ByNumber<I> {
                 Ok(ByNumber(content, std::marker::PhantomData))
             }
         }
-        // It does not say which there are.
+        // It does not name its variants.
         deserializer.deserialize_enum("ByNumber", &[], Variants(std::marker::PhantomData))
     }
 }
@@ -225,7 +225,7 @@ impl From<Plain> for Number {
 }
 
 #[test]
-fn variant_by_hand_is_told_by_number_or_by_name() {
+fn variant_of_a_manual_impl_is_identified_by_number_or_name() {
     fn arrives<I: DeserializeOwned + Into<Number> + Debug + PartialEq>() {
         arrive([ByNumber::<I>(0, std::marker::PhantomData), ByNumber(3, std::marker::PhantomData)]);
     }
@@ -238,7 +238,7 @@ fn variant_by_hand_is_told_by_number_or_by_name() {
 }
 
 #[test]
-fn long_name_of_a_hostile_variant_is_not_repeated_in_the_error() {
+fn long_forged_variant_name_is_not_repeated_in_the_error() {
     #[derive(Debug, Serialize, Deserialize)]
     enum One {
         Known,
@@ -253,7 +253,7 @@ fn long_name_of_a_hostile_variant_is_not_repeated_in_the_error() {
 }
 
 #[test]
-fn renamed_fields_and_skipped_fields_arrive() {
+fn renamed_and_skipped_fields_arrive() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
     struct Fields {
@@ -278,7 +278,7 @@ fn renamed_fields_and_skipped_fields_arrive() {
         last: Some(3),
     };
     arrive([fields("", 7)]);
-    // What is skipped is made anew where it arrives.
+    // A skipped field gets a new value on arrival.
     assert_eq!(decode::<Fields>(&encode(&fields("x", 9))).unwrap(), fields("", 7));
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -342,8 +342,8 @@ fn converted_fields_arrive() {
 }
 
 #[test]
-fn type_of_another_crate_arrives() {
-    /// As if it were elsewhere.
+fn remote_type_arrives() {
+    /// Stands for a type of another crate.
     #[derive(Debug, PartialEq)]
     enum Remote {
         Off,
@@ -361,7 +361,7 @@ fn type_of_another_crate_arrives() {
 }
 
 #[test]
-fn field_that_is_left_out_at_times_is_refused_where_it_is_written() {
+fn conditionally_skipped_field_is_refused_when_encoding() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Sparse {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -375,7 +375,7 @@ fn field_that_is_left_out_at_times_is_refused_where_it_is_written() {
 }
 
 #[test]
-fn type_that_asks_what_comes_is_refused_with_a_hint() {
+fn self_describing_type_is_refused_with_a_hint() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(untagged)]
     enum Untagged {

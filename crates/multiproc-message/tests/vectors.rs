@@ -1,4 +1,5 @@
-//! The bytes of both formats, frozen: a change of any of them is a change of the protocols that use it.
+//! The bytes of both formats, frozen: a change of any of them is a change of the protocols that use
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
@@ -42,7 +43,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Appends the line of a value, which must come back from its bytes.
+/// Appends the line of a value after checking that decoding its bytes returns it.
 fn line<T>(text: &mut String, name: &str, value: T)
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
@@ -58,7 +59,7 @@ where
 }
 
 #[test]
-fn bytes_of_both_formats_are_the_frozen_ones() {
+fn bytes_of_both_formats_match_the_frozen_vectors() {
     let mut text = String::new();
     let out = &mut text;
     line(out, "bool", true);

@@ -1,4 +1,4 @@
-//! Where a listener is found.
+//! Addresses of listeners.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use rustix::net::SocketAddrUnix;
 use serde::{Deserialize, Serialize};
 
-/// What a socket address has room for: 108 bytes, of which one is the end of a path, or the start of
-/// an abstract name.
+/// The maximum length: a socket address has 108 bytes, one of which ends a path or starts an
+/// abstract name.
 const MOST: usize = 107;
 
 /// The address of a [`Listener`](crate::Listener): a path, or an abstract name.
 ///
-/// A path is a file that others can see, protected by its permissions. An abstract name is no file: it
-/// ends with its listener, however that ends, and anybody on the machine (in the same network
-/// namespace) may take one that is free or ask for a connection to it.
+/// A path is a visible file, protected by its permissions. An abstract name is not a file: it ends
+/// with its listener, also if that is killed, and any process in the same network namespace may
+/// bind a free one or connect to it.
 ///
-/// A string is an abstract name if it begins with `@` or a zero byte, which is left out, and else a
-/// path. A `Path` always is a path; `"./@odd"` is one, too. Both may have 107 bytes at most: whoever
-/// binds or connects gets an error that says so.
+/// A string is an abstract name if it begins with `@` or a NUL byte, which is left out, and
+/// otherwise a path. A `Path` is always a path, and so is `"./@odd"`. Both may have at most 107
+/// bytes: otherwise binding and connecting return an error.
 ///
 /// ```
 /// use multiproc_pipe::Address;
@@ -41,17 +41,18 @@ enum Place {
 }
 
 impl Address {
-    /// The file at `path`. A relative one is looked up from where the process is.
+    /// Returns the address of the file at `path`. A relative path is relative to the working
+    /// directory.
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self(Place::Path(path.into().into_os_string().into_vec()))
     }
 
-    /// The abstract name `name`, without an `@`.
+    /// Returns the address of the abstract name `name`, given without an `@`.
     pub fn abstract_name(name: impl Into<Vec<u8>>) -> Self {
         Self(Place::Abstract(name.into()))
     }
 
-    /// The path, if it is one.
+    /// Returns the path, if it is one.
     #[must_use]
     pub fn as_path(&self) -> Option<&Path> {
         match &self.0 {
@@ -84,14 +85,14 @@ impl Address {
         })
     }
 
-    /// Where a socket is bound; `None` if it has no address.
+    /// Returns the address of a socket, or `None` if it has none.
     pub(crate) fn of(address: &SocketAddrUnix) -> Option<Self> {
         let path = address.path_bytes().map(|path| Place::Path(path.to_vec()));
         path.or_else(|| Some(Place::Abstract(address.abstract_name()?.to_vec()))).map(Self)
     }
 }
 
-/// An abstract name with `@` before it, and what is no text in it escaped.
+/// Prints an abstract name after `@`, with bytes that are not text escaped.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

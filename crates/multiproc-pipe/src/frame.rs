@@ -1,15 +1,16 @@
-//! How messages lie on a stream: pure functions over bytes, no system calls.
+//! Frames: the layout of messages on a stream. Pure functions over bytes, without system calls.
 //!
 //! A frame is a header of 12 bytes and a body:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0..8 | length of the body, little-endian `u64` |
 //! | 8..12 | number of descriptors, little-endian `u32` |
 //! | 12.. | the body |
 //!
-//! Descriptors ride on the bytes of the header of their frame, at most [`DESCRIPTORS_A_PACKET`] a
-//! byte. So they have all arrived when the header has, and the body never carries any.
+//! Descriptors are sent with the bytes of the header of their frame, at most
+//! [`DESCRIPTORS_A_PACKET`] with each byte. They have therefore all arrived when the header has,
+//! and the body carries none.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,20 +18,21 @@ use std::os::fd::OwnedFd;
 
 use crate::spare;
 
-pub(crate) const HEADER: usize = 12;
+/// The size of a header in bytes.
+pub const HEADER: usize = 12;
 
 /// The kernel's limit for one SCM_RIGHTS message (SCM_MAX_FD).
 pub(crate) const DESCRIPTORS_A_PACKET: usize = 253;
 
-/// One packet on each byte of the header.
+/// One packet with each byte of the header.
 pub(crate) use multiproc_message::MAX_DESCRIPTORS;
 
 const _: () = assert!(MAX_DESCRIPTORS == HEADER * DESCRIPTORS_A_PACKET);
 
-/// What one read takes at most: many small messages, one system call.
+/// The maximum size of one read: many small messages in one system call.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// How far memory may run ahead of the bytes that really came.
+/// The maximum memory that is reserved in advance of the bytes that have arrived.
 const GROWTH: usize = 1024 * 1024;
 
 #[derive(Clone, Copy)]
@@ -64,36 +66,53 @@ impl Header {
     }
 }
 
-/// A frame that has come in whole.
+/// Removes the first frame from `bytes`, if it is complete, and returns its body.
+///
+/// For a server that reads its sockets itself, so that it keeps little for each client.
+///
+/// # Errors
+///
+/// If the header is not valid, or announces more than `longest` bytes, or descriptors.
+pub fn next_frame<'a>(bytes: &mut &'a [u8], longest: usize) -> Result<Option<&'a [u8]>, String> {
+    let Some((header, behind)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
+    let Header { length, descriptors } = Header::parse(*header)?;
+    if length > longest || descriptors > 0 {
+        return Err(format!("a frame has {length} bytes and {descriptors} descriptors"));
+    }
+    let Some((body, rest)) = behind.split_at_checked(length) else { return Ok(None) };
+    *bytes = rest;
+    Ok(Some(body))
+}
+
+/// A complete frame.
 pub(crate) struct Frame<'a> {
     pub(crate) body: Cow<'a, [u8]>,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// Where the next bytes of the stream belong.
+/// The destination of the next bytes of the stream.
 pub(crate) enum Space<'a> {
-    /// Read-ahead: anything may come, descriptors too.
+    /// Read-ahead: any bytes, with descriptors.
     Ahead(&'a mut [u8], &'a mut VecDeque<OwnedFd>),
-    /// Inside the body of a large frame: bytes of it, appended, at most as many as there is spare
-    /// capacity.
+    /// The body of a large frame: its bytes are appended, up to the spare capacity.
     Body(&'a mut Vec<u8>),
 }
 
-/// Puts frames together from what the stream delivers, in whatever pieces.
+/// Assembles frames from the pieces that the stream delivers.
 ///
-/// A frame that is not complete stays here: a timeout in the middle of it loses nothing.
+/// An incomplete frame stays here, so a timeout in the middle of it loses nothing.
 pub(crate) struct Assembler {
-    /// Read-ahead. All initialised; `start..end` has been read and not been taken.
+    /// Read-ahead, all initialised. `start..end` has been read and not yet consumed.
     ahead: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Came with the bytes in `ahead`, in the order of their frames.
+    /// The descriptors that came with the bytes in `ahead`, in the order of their frames.
     descriptors: VecDeque<OwnedFd>,
-    /// After those above, some were lost: no frame can be made out beyond the one they belong to.
+    /// Whether descriptors after those above were lost. No frame beyond theirs can be read.
     has_lost: bool,
     /// The frame in progress, when it does not fit into `ahead`.
     large: Option<(Header, Vec<u8>)>,
-    /// The body of an earlier one, empty: memory for the next. Fresh memory costs more than a copy.
+    /// The emptied body of an earlier frame, to be reused. New memory costs more than a copy.
     spare: Vec<u8>,
 }
 
@@ -110,7 +129,7 @@ impl Assembler {
         }
     }
 
-    /// An assembler that has already read these bytes and descriptors.
+    /// Creates an assembler that has already read these bytes and descriptors.
     pub(crate) fn resume(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Self {
         let mut resumed = Self { descriptors: descriptors.into(), ..Self::new() };
         if !bytes.is_empty() {
@@ -121,12 +140,12 @@ impl Assembler {
         resumed
     }
 
-    /// Whether a frame has begun and is not complete.
+    /// Returns `true` if a frame has begun and is not complete.
     pub(crate) fn is_inside_frame(&self) -> bool {
         self.large.is_some() || self.start < self.end
     }
 
-    /// What has been read and not been taken: bytes, and their descriptors.
+    /// Returns the bytes, and their descriptors, that have been read and not yet consumed.
     pub(crate) fn pending(&self) -> (Vec<u8>, &VecDeque<OwnedFd>) {
         let mut bytes = Vec::new();
         if let Some((header, body)) = &self.large {
@@ -137,12 +156,12 @@ impl Assembler {
         (bytes, &self.descriptors)
     }
 
-    /// Whether [`next`](Self::next) has something to say: a frame, or what is wrong.
+    /// Returns `true` if [`next`](Self::next) would return a frame or an error.
     pub(crate) fn is_ready(&self) -> bool {
         !matches!(self.look(), Ok(None))
     }
 
-    /// The header of the next frame, if that is complete.
+    /// Returns the header of the next frame, if that is complete.
     #[inline]
     fn look(&self) -> Result<Option<Header>, String> {
         if let Some((header, body)) = &self.large
@@ -150,7 +169,7 @@ impl Assembler {
         {
             return Ok(Some(*header));
         }
-        // One frame's, and the packet that began the next one, are the most that can wait here.
+        // At most those of one frame and the packet that began the next one can wait here.
         if self.descriptors.len() > MAX_DESCRIPTORS + DESCRIPTORS_A_PACKET {
             return Err("more descriptors came than frames announced".to_owned());
         }
@@ -168,17 +187,17 @@ impl Assembler {
         Ok((rest.len() >= header.length).then_some(header))
     }
 
-    /// The length that the next frame announces, if its header is there.
+    /// Returns the length that the next frame announces, if its header has arrived.
     pub(crate) fn announced(&self) -> Option<usize> {
         if let Some((header, _)) = &self.large {
             return Some(header.length);
         }
         let header = self.ahead[self.start..self.end].first_chunk::<HEADER>()?;
-        // One that cannot be is as long as none.
+        // An invalid header counts as longer than any frame.
         Some(Header::parse(*header).map_or(usize::MAX, |header| header.length))
     }
 
-    /// Takes the next complete frame, if there is one.
+    /// Removes and returns the next frame, if it is complete.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, String> {
         let Some(header) = self.look()? else { return Ok(None) };
@@ -194,7 +213,7 @@ impl Assembler {
         Ok(Some(Frame { body, descriptors }))
     }
 
-    /// Takes the body of a frame back, for the next one.
+    /// Keeps the body of a frame for the next one.
     pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
         if body.capacity() <= spare::SMALL {
             body.clear();
@@ -204,11 +223,11 @@ impl Assembler {
         }
     }
 
-    /// The place for the next read. Never empty.
+    /// Returns the space for the next read, which is never empty.
     pub(crate) fn space(&mut self) -> Result<Space<'_>, std::collections::TryReserveError> {
         self.begin_large_body();
         if let Some((header, body)) = &mut self.large {
-            // The capacity is never beyond the frame: a read may fill all of it.
+            // The capacity does not exceed the frame, so a read may fill all of it.
             let missing = header.length - body.len();
             if body.capacity() == body.len() {
                 body.try_reserve_exact(missing.min(body.len().max(GROWTH)))?;
@@ -221,14 +240,14 @@ impl Assembler {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start > 0 {
-            // A part of a frame: move it to the front, so that the whole frame fits.
+            // Part of a frame: moved to the front, so that the whole frame fits.
             self.ahead.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         Ok(Space::Ahead(&mut self.ahead[self.end..], &mut self.descriptors))
     }
 
-    /// Gives a frame that has begun, and does not fit into `ahead`, a buffer of its own.
+    /// Allocates a buffer for a frame that has begun and does not fit into `ahead`.
     fn begin_large_body(&mut self) {
         let bytes = &self.ahead[self.start..self.end];
         if let Some((header, body)) = bytes.split_first_chunk::<HEADER>()
@@ -239,7 +258,7 @@ impl Assembler {
                 ..=spare::SMALL => std::mem::take(&mut self.spare),
                 length => spare::take(length),
             };
-            // A read fills all of it, and must not go beyond the frame.
+            // A read fills all of it and must not exceed the frame.
             large.shrink_to(header.length);
             if large.capacity() > header.length {
                 large = Vec::new();
@@ -251,13 +270,13 @@ impl Assembler {
         }
     }
 
-    /// Says that `count` bytes were read into [`Space::Ahead`].
+    /// Records that `count` bytes were read into [`Space::Ahead`].
     pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
     }
 
-    /// Says that the bytes read last carried more descriptors than came. Frames before them are still
-    /// to be had; nothing more must be read.
+    /// Records that descriptors of the bytes read last were lost. Frames before them can still be
+    /// taken, but nothing more must be read.
     pub(crate) fn lose_descriptors(&mut self) {
         self.has_lost = true;
     }
@@ -288,7 +307,31 @@ mod tests {
         bytes
     }
 
-    /// Feeds at most `count` bytes; gives back how many were taken.
+    #[test]
+    fn next_frame_is_taken_when_complete() {
+        let bytes = [frame(b"abc"), frame(b""), b"\x01".to_vec()].concat();
+        for cut in 0..HEADER + 3 {
+            let mut part = &bytes[..cut];
+            assert_eq!(next_frame(&mut part, 3), Ok(None), "{cut}");
+            assert_eq!(part.len(), cut);
+        }
+        let mut rest = &bytes[..];
+        assert_eq!(next_frame(&mut rest, 3), Ok(Some(&b"abc"[..])));
+        assert_eq!(next_frame(&mut rest, 3), Ok(Some(&b""[..])));
+        assert_eq!(next_frame(&mut rest, 3), Ok(None));
+        assert_eq!(rest, b"\x01");
+    }
+
+    #[test]
+    fn next_frame_refuses_length_and_descriptors_at_the_header() {
+        let header = |length, descriptors| Header { length, descriptors }.to_bytes();
+        assert_eq!(next_frame(&mut &header(100, 0)[..], 100), Ok(None));
+        for header in [header(101, 0), header(usize::MAX, 0), header(1, 1), [0xff; HEADER]] {
+            assert!(next_frame(&mut &header[..], 100).is_err());
+        }
+    }
+
+    /// Feeds at most `count` bytes and returns how many were consumed.
     fn feed(assembler: &mut Assembler, bytes: &[u8]) -> usize {
         let (count, ahead) = match assembler.space().unwrap() {
             Space::Ahead(space, _) => {
@@ -308,7 +351,7 @@ mod tests {
         count
     }
 
-    /// Everything the stream holds, when it comes in pieces of at most `piece` bytes.
+    /// Returns all frames of the stream, fed in pieces of at most `piece` bytes.
     fn frames_in_pieces(stream: &[u8], piece: usize) -> Vec<Vec<u8>> {
         let mut assembler = Assembler::new();
         let mut frames = Vec::new();
@@ -398,7 +441,7 @@ mod tests {
         }
     }
 
-    /// A descriptor that is told from others by the length of its file.
+    /// Returns a descriptor that can be identified by the length of its file.
     fn numbered(n: usize) -> OwnedFd {
         let file = rustix::fs::memfd_create("numbered", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&file, n as u64).unwrap();
@@ -445,7 +488,7 @@ mod tests {
             }
         }
 
-        /// However they arrive, and wherever the end moves to another process in between.
+        /// In whatever pieces they arrive, and wherever the end moves to another process in between.
         #[test]
         fn frames_and_descriptors_find_each_other(
             bodies in bodies(),
@@ -472,7 +515,7 @@ mod tests {
             for end in ends {
                 while at < end {
                     let count = feed(&mut assembler, &stream[at..end]);
-                    // They come with the read that has their byte.
+                    // Descriptors come with the read that has their byte.
                     let here = riders.iter().filter(|(byte, _)| (at..at + count).contains(byte));
                     assembler.descriptors.extend(here.map(|(_, n)| numbered(*n)));
                     at += count;
@@ -493,7 +536,7 @@ mod tests {
             prop_assert!(came == expected);
         }
 
-        /// Whatever the header claims.
+        /// For any header.
         #[test]
         fn memory_is_bounded_by_what_came(length in 0..=isize::MAX as usize, came in 0..4 * GROWTH) {
             let mut assembler = Assembler::new();

@@ -1,4 +1,4 @@
-//! The receiving half of the machinery: reads as much as is there, keeps what is not complete.
+//! Receiving frames: reads as much as is available and keeps what is incomplete.
 
 use std::borrow::Cow;
 use std::cell::{RefCell, RefMut};
@@ -15,7 +15,7 @@ use crate::stream::{ReadFault, Stream};
 use multiproc_message::{DecodeError, Format};
 use multiproc_shm::Deadline;
 
-/// Why nothing can be made out after a message whose descriptors did not come.
+/// The reason why nothing can be read after a message whose descriptors were lost.
 const LOST: &str = "descriptors were lost on arrival, because this process has as many open as it \
                     may (RLIMIT_NOFILE)";
 
@@ -27,9 +27,9 @@ pub(crate) struct Reader {
 
 enum State {
     Open,
-    /// The other side's hello comes before the first message. This is ours, to be compared with it.
+    /// The other side's hello is expected before the first message. This is ours, for comparison.
     Greeting(Box<Hello>),
-    /// No further message can be made out.
+    /// No further message can be read.
     Corrupted(String),
     /// The other side's hello does not match ours.
     Refused(HandshakeError),
@@ -47,7 +47,7 @@ impl Reader {
         Self { assembler: RefCell::new(assembler), state, format }
     }
 
-    /// Goes on with what another end had read ahead.
+    /// Continues with the bytes that another end had read ahead.
     pub(crate) fn resume(bytes: &[u8], descriptors: Vec<OwnedFd>, format: Format) -> Self {
         Self::new(Assembler::resume(bytes, descriptors), format)
     }
@@ -74,7 +74,7 @@ impl Reader {
         self.format = format;
     }
 
-    /// What was read ahead, to travel with the end.
+    /// Returns the bytes that were read ahead, to be sent with the end.
     pub(crate) fn pending(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         match &*self.state.borrow() {
             State::Open | State::Greeting(_) => {}
@@ -92,7 +92,7 @@ impl Reader {
         Ok((bytes, copies?))
     }
 
-    /// The next value; `None`, if it did not come in time.
+    /// Returns the next value, or `None` if the deadline passed.
     #[inline]
     pub(crate) fn recv<T: DeserializeOwned>(
         &self,
@@ -117,7 +117,7 @@ impl Reader {
         decoded.transpose()
     }
 
-    /// The bytes of the next message; `None`, if it did not come in time.
+    /// Returns the bytes of the next message, or `None` if the deadline passed.
     pub(crate) fn recv_bytes(
         &self,
         stream: &Stream,
@@ -126,7 +126,7 @@ impl Reader {
         self.next_with(stream, deadline, |frame| frame.body.into_owned())
     }
 
-    /// The same into a buffer, if it fits.
+    /// Reads the next message into a buffer, if it fits.
     pub(crate) fn recv_bytes_into(
         &self,
         stream: &Stream,
@@ -139,11 +139,12 @@ impl Reader {
             place.copy_from_slice(&frame.body);
             Ok(place.len())
         })?;
-        // `None` means "not in time", and never does not come.
+        // `None` means that the deadline passed, and there is none.
         copied.unwrap_or(Err(RecvBytesError::Disconnected))
     }
 
-    /// Whether `recv` has something to say at once, or before the deadline: a message or an error.
+    /// Returns `true` if `recv` would return at once or before the deadline, with a message or an
+    /// error.
     pub(crate) fn poll(&self, stream: &Stream, deadline: Deadline) -> io::Result<bool> {
         let mut has_read = false;
         while !self.is_ready() {
@@ -160,7 +161,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// The same without a look at the kernel.
+    /// The same without a system call.
     pub(crate) fn is_ready(&self) -> bool {
         // While a message is being decoded, receiving is an error at once.
         let Ok(mut assembler) = self.assembler.try_borrow_mut() else { return true };
@@ -172,7 +173,7 @@ impl Reader {
         assembler.is_ready() || assembler.has_lost_descriptors()
     }
 
-    /// An error, if a message is being decoded: its `Deserialize` is what asks.
+    /// Returns an error if a message is being decoded: the caller is its `Deserialize`.
     #[inline]
     fn assembler(&self) -> io::Result<RefMut<'_, Assembler>> {
         self.assembler.try_borrow_mut().map_err(|_| busy())
@@ -199,7 +200,7 @@ impl Reader {
             if assembler.has_lost_descriptors() {
                 return Err(self.give_up(&mut assembler, LOST.to_owned()));
             }
-            // Else a sender that is quick enough could keep it here in one endless message.
+            // Otherwise a fast sender could keep the call here with one endless message.
             if has_read && deadline.is_past() {
                 return Ok(None);
             }
@@ -211,7 +212,7 @@ impl Reader {
         }
     }
 
-    /// Reads the other side's hello, if it comes before the first message. False: not in time.
+    /// Reads the other side's hello, if one is expected. Returns `false` if the deadline passed.
     #[cold]
     pub(crate) fn open(&self, stream: &Stream, deadline: Deadline) -> Result<bool, RecvError> {
         let mut assembler = self.assembler().map_err(RecvError::Io)?;
@@ -228,7 +229,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Checks the other side's hello, if it has come. False: it has not.
+    /// Checks the other side's hello. Returns `false` if it has not arrived.
     fn greet(&self, assembler: &mut Assembler) -> Result<bool, RecvError> {
         let checked = match &*self.state.borrow() {
             State::Open => return Ok(true),
@@ -236,7 +237,7 @@ impl Reader {
             State::Refused(why) => return Err(RecvError::Io(why.clone().into())),
             State::Greeting(ours) => match assembler.announced() {
                 None => return Ok(false),
-                // Nothing more of it is read.
+                // Too long for a hello: nothing more of it is read.
                 Some(length) if length > hello::LONGEST => Err(HandshakeError::NotAHello),
                 Some(_) => match assembler.next() {
                     Ok(None) => return Ok(false),
@@ -260,7 +261,7 @@ impl Reader {
         }
     }
 
-    /// Reads once, waiting for the first byte. False: not in time.
+    /// Reads once, waiting for the first byte. Returns `false` if the deadline passed.
     #[inline]
     fn read_more(
         &self,
@@ -279,7 +280,7 @@ impl Reader {
                 }
                 Ok(0) => return Err(RecvError::Disconnected),
                 Ok(_) => return Ok(true),
-                // The descriptor came from elsewhere, and is non-blocking.
+                // A descriptor that the program passed in may be non-blocking.
                 Err(ReadFault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !stream.wait_readable(deadline).map_err(RecvError::Io)? {
                         return Ok(false);
@@ -294,7 +295,7 @@ impl Reader {
         }
     }
 
-    /// Nothing can be made out any more, so nothing is kept.
+    /// Discards everything, since nothing more can be read.
     #[cold]
     fn give_up(&self, assembler: &mut Assembler, why: String) -> RecvError {
         let why = if assembler.has_lost_descriptors() { LOST.to_owned() } else { why };
@@ -304,7 +305,7 @@ impl Reader {
     }
 }
 
-/// In another format than the native one.
+/// Decodes a format other than the native one.
 #[cold]
 fn decode_in<T: DeserializeOwned>(
     format: Format,
@@ -322,7 +323,7 @@ fn busy() -> io::Error {
     )
 }
 
-/// One read. A reset is an end: the other side closed without reading everything.
+/// Reads once. A reset counts as the end: the other side closed without reading everything.
 #[inline]
 fn read_once(stream: &Stream, assembler: &mut Assembler) -> Result<usize, ReadFault> {
     let space = assembler

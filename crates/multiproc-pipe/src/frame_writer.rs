@@ -1,4 +1,4 @@
-//! The sending half of the machinery: encodes into a buffer that is kept, writes it at once.
+//! Sending frames: encodes into a buffer that is kept and writes it at once.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,7 +16,7 @@ use multiproc_shm::Deadline;
 
 pub(crate) struct Writer {
     buffer: RefCell<Vec<u8>>,
-    /// How long the last frame was, if it took more than is kept in `buffer`; else 0.
+    /// The length of the last frame if it was longer than `buffer` may be kept, otherwise 0.
     large: Cell<usize>,
     unsent: RefCell<Unsent>,
     format: Format,
@@ -29,28 +29,28 @@ impl Default for Writer {
     }
 }
 
-/// What is left of an earlier frame.
+/// The rest of an earlier frame.
 #[derive(Default)]
 enum Unsent {
     #[default]
     Nothing,
-    /// Time ran out in it. It is finished before anything else is written.
+    /// The deadline passed within it. It is finished before anything else is written.
     Rest(Rest),
-    /// It failed, and its value was given back: it must not be finished as well.
+    /// It failed and its value was returned to the caller, so it must not be finished.
     Torn,
 }
 
-/// Bytes that are still to be written, with the descriptors that ride on them.
+/// Bytes that are still to be written, with their descriptors.
 struct Rest {
     bytes: Vec<u8>,
     descriptors: Vec<OwnedFd>,
-    /// How many of `bytes` have been written since.
+    /// The number of `bytes` that have been written since.
     written: usize,
 }
 
 impl Rest {
-    /// What follows the first `written` bytes of a frame. A packet of descriptors went with each of
-    /// them, as long as there were any.
+    /// Returns the rest after the first `written` bytes of a frame. A packet of descriptors was
+    /// sent with each of these bytes, as long as there were any.
     fn of(frame: [&[u8]; 2], mut descriptors: Vec<OwnedFd>, written: usize) -> Self {
         descriptors.drain(..sent_with(written, &descriptors));
         let bytes = [frame[0], frame[1]].concat().split_off(written);
@@ -58,13 +58,13 @@ impl Rest {
     }
 }
 
-/// How many of a frame's descriptors went with its first `written` bytes.
+/// Returns how many of a frame's descriptors were sent with its first `written` bytes.
 fn sent_with(written: usize, descriptors: &[OwnedFd]) -> usize {
     written.saturating_mul(DESCRIPTORS_A_PACKET).min(descriptors.len())
 }
 
 impl Writer {
-    /// Goes on with what another end had not written.
+    /// Continues with the bytes that another end had not written.
     pub(crate) fn resume(bytes: Vec<u8>, descriptors: Vec<OwnedFd>, format: Format) -> Self {
         let writer = Self { format, ..Self::default() };
         if !bytes.is_empty() {
@@ -81,7 +81,7 @@ impl Writer {
         self.format = format;
     }
 
-    /// What is still to be written, to travel with the end.
+    /// Returns the bytes that are still to be written, to be sent with the end.
     pub(crate) fn pending(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         match &*self.unsent.borrow() {
             Unsent::Nothing => Ok((Vec::new(), Vec::new())),
@@ -101,7 +101,7 @@ impl Writer {
         value: &T,
         deadline: Deadline,
     ) -> Result<(), SendFault> {
-        // Taken out while the value's own code runs: that may send on this very connection.
+        // Taken out while the value's own code runs, which may send on this connection.
         let mut buffer = match self.large.get() {
             0 => self.buffer.take(),
             length => spare::take(length),
@@ -126,7 +126,7 @@ impl Writer {
         result
     }
 
-    /// Writes a message with handles: they are told when it is on its way.
+    /// Writes a message with handles, which are told when it was sent.
     #[cold]
     fn write_handles<T>(
         &self,
@@ -160,7 +160,7 @@ impl Writer {
         self.write(stream, [&header, bytes], Vec::new(), deadline)
     }
 
-    /// Writes a frame, after what is left of an earlier one.
+    /// Writes a frame after the rest of an earlier one.
     #[inline]
     fn write(
         &self,
@@ -193,7 +193,7 @@ impl Writer {
                 SendFault::Unfinished
             }
             Err(fault) => {
-                // If the other side is gone, that is what the next send will say, too.
+                // If the other side is gone, the next send returns that as well.
                 if written > 0 && !matches!(fault, SendFault::Disconnected) {
                     self.unsent.replace(Unsent::Torn);
                 }
@@ -202,7 +202,7 @@ impl Writer {
         }
     }
 
-    /// Writes what is left of an earlier frame. If that fails, it can be tried again.
+    /// Writes the rest of an earlier frame. If that fails, it can be tried again.
     #[inline]
     pub(crate) fn flush(&self, stream: &Stream, deadline: Deadline) -> Result<(), SendFault> {
         if matches!(*self.unsent.borrow(), Unsent::Nothing) {
@@ -228,7 +228,7 @@ impl Writer {
     }
 }
 
-/// In another format than the native one.
+/// Encodes in a format other than the native one.
 #[cold]
 fn encode_in<T: Serialize>(
     format: Format,
@@ -242,7 +242,7 @@ fn torn() -> io::Error {
     io::Error::other("an earlier message was sent only in part; drop this connection")
 }
 
-/// Fills in the header of a frame that is encoded behind the room for it.
+/// Fills in the header before the encoded body of a frame.
 #[inline]
 fn fill_header(frame: &mut [u8], descriptors: usize) -> [&[u8]; 2] {
     let header = Header { length: frame.len() - HEADER, descriptors };

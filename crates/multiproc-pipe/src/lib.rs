@@ -67,6 +67,11 @@
 //!
 //! Nor can a value have more than 256 levels of structs, options, sequences and so on in one another.
 //!
+//! If other code in the process closes the descriptor of a connection (a C library's close_range(2), for
+//! example), operations on it fail, and dropping it closes nothing else. But a message is not preceded by a
+//! check, which would take a system call: when another file has got the number, it may be written to or
+//! read from.
+//!
 //! No networking, no passwords (the kernel says who a peer is), no many-to-one (that is what a queue
 //! is for, see `multiproc-queue`), no async.
 
@@ -79,7 +84,8 @@ pub mod syscall_script;
 mod address;
 mod connection;
 mod error;
-mod frame;
+#[doc(hidden)] // for the manager, which reads its sockets itself
+pub mod frame;
 mod frame_reader;
 mod frame_writer;
 mod hello;

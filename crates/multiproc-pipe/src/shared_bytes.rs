@@ -1,4 +1,4 @@
-//! Megabytes as a field of a message, which does not hold them.
+//! Large byte buffers in shared memory as a field of a message.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,24 +12,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::shared_pool::Filled;
 use multiproc_message::Descriptor;
 
-/// Bytes that cross to another process in shared memory: the message holds a descriptor only, and
-/// so it needs a connection that carries descriptors ([`duplex`](crate::duplex)), or to be an
-/// argument of a process.
+/// Bytes that are sent to another process in shared memory.
 ///
-/// It reads as a slice, and nobody can change it, or cut it. A clone is another handle to the same bytes.
+/// The message contains only a descriptor, so it needs a connection that carries descriptors
+/// ([`duplex`](crate::duplex)) or must be an argument of a process. It dereferences to a slice, and
+/// no process can change or shorten the bytes. A clone is another handle to the same bytes.
 ///
 /// # Which one
 ///
-/// | made by | sending it | receiving it | best for |
+/// | created by | sending | receiving | best for |
 /// |---|---|---|---|
-/// | [`builder`](Self::builder), [`copy_from`](Self::copy_from) | nothing is copied | nothing is copied | one buffer for many receivers, or that is kept |
-/// | [`SharedPool`](crate::SharedPool) | nothing is copied | is copied once | a stream of buffers: memory is used again |
-/// | `SharedBytes::from(vec)` | the first time, is copied once | nothing is copied | what is in a vector anyhow |
+/// | [`builder`](Self::builder), [`copy_from`](Self::copy_from) | no copy | no copy | one buffer for many receivers, or one that is kept |
+/// | [`SharedPool`](crate::SharedPool) | no copy | one copy | a stream of buffers, since memory is reused |
+/// | `SharedBytes::from(vec)` | one copy the first time | no copy | data that is in a vector already |
 ///
-/// Memory that was sealed for good cannot be used again, and the kernel gives out fresh memory slowly:
-/// it takes many times as long as a copy. So for a stream a pool is much faster; and small ones are best
-/// sent as [`Bytes`](crate::Bytes), which take no descriptor. What was received from a pool lies in memory
-/// of this process, and is sent on as what was made from a vector.
+/// Sealed memory cannot be reused, and new memory from the kernel takes many times as long as a
+/// copy. A pool is therefore much faster for a stream. Small buffers are best sent as
+/// [`Bytes`](crate::Bytes), which need no descriptor. Bytes that were received from a pool lie in
+/// private memory and are sent on like those from a vector.
 ///
 /// ```
 /// use multiproc_pipe::{SharedBytes, duplex};
@@ -53,27 +53,27 @@ use multiproc_message::Descriptor;
 ///
 /// # When the other side dies
 ///
-/// Whoever has a handle has the bytes, whoever else dies. They are gone with the last handle and the
-/// last message that holds one.
+/// A process that has a handle keeps the bytes, whichever other process dies. They are freed with
+/// the last handle and the last message that contains one.
 ///
 /// # A sender that is not trusted
 ///
-/// On arrival the memory is checked to have the size it should have, to be all there and to be sealed;
-/// if not, receiving it is a decode error that says what is missing. What a pool has sent is
-/// copied on arrival, so a sender that goes on writing does not change what was received.
+/// On arrival the memory is checked: it must have the stated size, no holes, and be sealed.
+/// Otherwise receiving returns a decode error that names the reason. Bytes from a pool are copied
+/// on arrival, so a sender that continues to write does not change what was received.
 #[derive(Clone)]
 pub struct SharedBytes(Arc<Content>);
 
 enum Content {
-    /// Shared, for good.
+    /// Sealed shared memory.
     Sealed(Sealed),
-    /// Of a pool of this process.
+    /// Memory of a pool of this process.
     Filled(Filled),
-    /// In this process alone. Once it has been sent, there is a copy to be sent again.
+    /// Private memory. Once it has been sent, a shared copy is kept for sending it again.
     Private { bytes: Vec<u8>, sealed: OnceLock<Sealed> },
 }
 
-/// What is in the message.
+/// The content of the message.
 #[derive(Serialize, Deserialize)]
 enum Wire {
     Sealed { len: u64, memory: Descriptor },
@@ -81,7 +81,7 @@ enum Wire {
 }
 
 impl SharedBytes {
-    /// Makes one from what will be written.
+    /// Returns a writer for bytes in shared memory.
     ///
     /// # Errors
     ///
@@ -90,12 +90,12 @@ impl SharedBytes {
         Writer::new().map(SharedBytesWriter)
     }
 
-    /// Makes one that holds a copy of `bytes`, in shared memory.
+    /// Creates a copy of `bytes` in shared memory.
     ///
     /// # Errors
     ///
-    /// If the process or the system has no descriptors or memory left, or the bytes are longer than a
-    /// file may be (RLIMIT_FSIZE).
+    /// If the process or the system has no descriptors or memory left, or the bytes are longer than
+    /// a file may be (RLIMIT_FSIZE).
     pub fn copy_from(bytes: &[u8]) -> io::Result<Self> {
         Sealed::copy_from(bytes).map(Self::sealed)
     }
@@ -108,7 +108,8 @@ impl SharedBytes {
         Self(Arc::new(Content::Filled(filled)))
     }
 
-    /// The bytes as a vector: a copy, unless they lie in one that no other handle has.
+    /// Returns the bytes as a vector. Copies them unless they lie in a vector that no other handle
+    /// shares.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         match Arc::try_unwrap(self.0) {
@@ -195,7 +196,7 @@ impl AsRef<[u8]> for SharedBytes {
     }
 }
 
-/// The length, and no more: there may be megabytes.
+/// Prints the length only, since there may be megabytes.
 impl fmt::Debug for SharedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SharedBytes({} bytes)", self.len())
@@ -211,7 +212,7 @@ impl PartialEq for SharedBytes {
 impl Eq for SharedBytes {}
 
 impl From<Vec<u8>> for SharedBytes {
-    /// The bytes stay where they are until it is sent.
+    /// Keeps the bytes in the vector until they are sent.
     fn from(bytes: Vec<u8>) -> Self {
         Self(Arc::new(bytes.into()))
     }
@@ -223,15 +224,15 @@ impl From<SharedBytes> for Vec<u8> {
     }
 }
 
-/// Makes a [`SharedBytes`] out of what is written. Made by [`SharedBytes::builder`].
+/// Writes a [`SharedBytes`]. Created by [`SharedBytes::builder`].
 ///
-/// Each `write` is one system call: put a [`BufWriter`](io::BufWriter) in front of small ones. If memory
-/// runs out, or it gets longer than a file may be (RLIMIT_FSIZE), writing is an error.
+/// Each `write` is one system call: use a [`BufWriter`](io::BufWriter) for small ones. Writing
+/// returns an error if memory runs out or the file would exceed RLIMIT_FSIZE.
 #[derive(Debug)]
 pub struct SharedBytesWriter(Writer);
 
 impl SharedBytesWriter {
-    /// Seals what was written.
+    /// Seals the written bytes.
     ///
     /// # Errors
     ///

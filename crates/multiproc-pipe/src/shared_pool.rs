@@ -1,4 +1,4 @@
-//! Where the memory of a stream of [`SharedBytes`] comes from, and where it comes back to.
+//! A pool of shared memory for a stream of [`SharedBytes`].
 
 use std::fmt;
 use std::io;
@@ -17,14 +17,14 @@ const PAGE: usize = 4096;
 
 /// A pool of shared memory, for a stream of [`SharedBytes`].
 ///
-/// [`buffer`](Self::buffer) gives memory to fill, [`freeze`](SharedBuffer::freeze) makes it
-/// a [`SharedBytes`] to be sent. The receiver copies it on arrival. Then, or when it dies, or when the
-/// message is thrown away, the memory is free for the next buffer, if no handle of it is left in this
-/// process either. Nobody has to say so: the kernel knows who has it open.
+/// [`buffer`](Self::buffer) returns memory to fill, and [`freeze`](SharedBuffer::freeze) makes it a
+/// [`SharedBytes`] to be sent. The receiver copies it on arrival. The memory is free for the next
+/// buffer after that, or when the receiver dies or the message is discarded, if no handle of it is
+/// left in this process. No notification is needed: the kernel knows which process has it open.
 ///
-/// A clone is another handle to the same pool. The memory that is free is given back to the system when
-/// the last handle, buffer and `SharedBytes` of it is dropped; receivers keep the last few segments
-/// that they have seen mapped, of 256 MiB together at most.
+/// A clone is another handle to the same pool. Free memory is returned to the system when the last
+/// handle, buffer and `SharedBytes` of the pool is dropped. Receivers keep the last few segments
+/// mapped, at most 256 MiB.
 ///
 /// ```
 /// use multiproc_pipe::{SharedBytes, SharedPool, duplex};
@@ -44,25 +44,25 @@ const PAGE: usize = 4096;
 ///
 /// # Who sees what
 ///
-/// A receiver is lent whole segments, with what earlier buffers left in them. So receivers that must
-/// not see what others got need a pool each.
+/// A receiver is lent whole segments, including data that earlier buffers left in them. Receivers
+/// that must not see each other's data need a pool each.
 ///
 /// # A receiver that does not receive
 ///
-/// `buffer` does not wait for it: memory that is still lent is left alone, and there will be more of
-/// it, until [`send`](crate::Connection::send) blocks because some hundred messages wait. Where that is
-/// too much, look at [`lent`](Self::lent) before making another.
+/// `buffer` does not wait for it. Memory that is still lent is not reused, so the pool grows until
+/// [`send`](crate::Connection::send) blocks because some hundred messages wait. To limit this,
+/// check [`lent`](Self::lent) before requesting another buffer.
 #[derive(Clone)]
 pub struct SharedPool(Arc<Pool>);
 
 struct Pool {
     max_segments: usize,
     max_bytes: usize,
-    /// What nobody in this process uses; it may be lent. The last one that came back is the last.
+    /// The segments that this process does not use, which may be lent, ordered by their return.
     idle: Mutex<Vec<Frozen>>,
 }
 
-/// Makes a [`SharedPool`] that keeps more or less than others.
+/// Configures a [`SharedPool`].
 ///
 /// ```
 /// use multiproc_pipe::SharedPool;
@@ -78,19 +78,19 @@ pub struct SharedPoolBuilder {
 }
 
 impl SharedPoolBuilder {
-    /// How many pieces of memory are kept for later buffers; 8, if not said.
+    /// Sets how many segments are kept for later buffers. The default is 8.
     pub fn max_segments(mut self, segments: usize) -> Self {
         self.max_segments = segments;
         self
     }
 
-    /// How many bytes are kept for later buffers; 256 MiB, if not said.
+    /// Sets how many bytes are kept for later buffers. The default is 256 MiB.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Makes it. It takes no memory until the first buffer.
+    /// Creates the pool, which allocates no memory until the first buffer.
     #[must_use]
     pub fn build(self) -> SharedPool {
         let Self { max_segments, max_bytes } = self;
@@ -99,19 +99,19 @@ impl SharedPoolBuilder {
 }
 
 impl SharedPool {
-    /// A pool that keeps up to 8 pieces of memory, of up to 256 MiB together.
+    /// Creates a pool that keeps up to 8 segments of up to 256 MiB in total.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// To say what it keeps.
+    /// Returns a builder to configure what the pool keeps.
     pub fn builder() -> SharedPoolBuilder {
         SharedPoolBuilder { max_segments: 8, max_bytes: 256 * 1024 * 1024 }
     }
 
-    /// Memory of `len` bytes, to be filled. It holds what an earlier buffer of this pool left there, or
-    /// zeros.
+    /// Returns memory of `len` bytes to fill. It contains what an earlier buffer of this pool left
+    /// there, or zeros.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl SharedPool {
         Ok(SharedBuffer { segment: Some(segment), len, pool: Arc::clone(&self.0) })
     }
 
-    /// How many pieces of memory are with receivers: sent, and not received so far.
+    /// Returns the number of segments that were sent and have not been received so far.
     #[must_use]
     pub fn lent(&self) -> usize {
         self.0.idle().iter().filter(|frozen| frozen.is_lent()).count()
@@ -141,15 +141,15 @@ impl fmt::Debug for SharedPool {
     }
 }
 
-/// A little more than was asked for, so that buffers of about the same length use the same memory.
+/// Rounds a length up, so that buffers of about the same length use the same memory.
 fn size_for(len: usize) -> io::Result<usize> {
     let step = (len.checked_next_power_of_two().unwrap_or(len) / 16).max(PAGE);
     len.max(1).checked_next_multiple_of(step).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Nothing fits that is not lent.
+/// No segment that fits is free.
 struct NothingFree {
-    /// Another one would be one too many.
+    /// The limit of kept segments is reached.
     is_full: bool,
 }
 
@@ -165,8 +165,8 @@ impl Pool {
                 Ok(segment) => return Ok(segment),
                 Err(NothingFree { is_full: false }) => return Segment::create(size),
                 Err(NothingFree { is_full: true }) => {
-                    // Not longer than making one takes, some 500 µs a MiB: so it is never much dearer
-                    // than the better choice, whichever that was.
+                    // Not longer than creating one takes, some 500 µs per MiB, so the cost never
+                    // exceeds twice that of the better choice.
                     let worth = || Duration::from_nanos(size as u64 / 2);
                     if patience.get_or_insert_with(|| Deadline::after(worth())).is_past() {
                         return Segment::create(size);
@@ -177,7 +177,7 @@ impl Pool {
         }
     }
 
-    /// The last one that came back, of those that are free: it is the one most likely to be in the cache.
+    /// Returns the free segment that was returned last, which is most likely to be in the cache.
     fn try_take(&self, size: usize) -> Result<Segment, NothingFree> {
         let mut idle = self.idle();
         let mut is_lent = false;
@@ -203,7 +203,7 @@ impl Pool {
             |idle: &[_]| idle.len() > self.max_segments || bytes(idle) > self.max_bytes;
         let too_many = (0..idle.len()).take_while(|&n| is_too_much(&idle[n..])).count();
         let gone: Vec<Frozen> = idle.drain(..too_many).collect();
-        // Unmapping takes long.
+        // Unmapping is slow, so the lock is released first.
         drop(idle);
         drop(gone);
     }
@@ -215,21 +215,21 @@ fn bytes(segments: &[Frozen]) -> usize {
 
 /// Memory of a [`SharedPool`], to be filled: a slice of bytes.
 ///
-/// Dropping it gives it back to its pool.
+/// Dropping it returns it to its pool.
 pub struct SharedBuffer {
-    /// There until it is frozen or dropped.
+    /// `Some` until it is frozen or dropped.
     segment: Option<Segment>,
     len: usize,
     pool: Arc<Pool>,
 }
 
 impl SharedBuffer {
-    /// Makes it shorter, if it is longer than `len`. What is cut off is no part of what is frozen.
+    /// Shortens it to `len` bytes, if it is longer. The rest is not part of the frozen bytes.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// What is in it now, for good: to be sent.
+    /// Makes its content immutable, to be sent.
     #[must_use]
     pub fn freeze(mut self) -> SharedBytes {
         let frozen = self.segment.take().map(Segment::freeze);
@@ -279,9 +279,9 @@ impl Drop for SharedBuffer {
     }
 }
 
-/// A buffer that was frozen: what is behind a [`SharedBytes`].
+/// A frozen buffer, the memory of a [`SharedBytes`].
 pub(crate) struct Filled {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     frozen: Option<Frozen>,
     len: usize,
     pool: Arc<Pool>,

@@ -1,19 +1,19 @@
 //! The memory of large messages, kept for the next ones of this process.
 //!
-//! Fresh memory costs several times as much as copying into it: the kernel clears it page by page. Each
-//! connection keeps what is small by itself; what is large would be too much for each.
+//! New memory costs several times as much as copying into it, because the kernel clears it page by
+//! page. Each connection keeps small buffers itself. Large ones are shared by the process.
 
 use std::sync::{Mutex, TryLockError};
 
 /// A connection keeps a buffer up to this size for itself.
 pub(crate) const SMALL: usize = 4 * 1024 * 1024;
 
-/// How much is kept here, all in all.
+/// The maximum number of bytes that are kept here.
 const MOST: usize = 64 * 1024 * 1024;
 
 static SPARE: Mutex<Spare> = Mutex::new(Spare(Vec::new()));
 
-/// The buffers, the one that was used last at the end.
+/// The buffers, ordered by last use.
 struct Spare(Vec<Vec<u8>>);
 
 impl Spare {
@@ -26,7 +26,7 @@ impl Spare {
         Some(self.0.remove(best))
     }
 
-    /// Gives back what is kept no longer.
+    /// Removes and returns the buffers that exceed the limit.
     fn keep(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
         self.0.push(buffer);
         let mut kept = 0;
@@ -39,7 +39,7 @@ impl Spare {
     }
 }
 
-/// Does not wait for the lock: a process made by fork(2) may find it taken for good.
+/// Does not wait for the lock, which may stay taken in a forked child.
 fn with<R>(use_it: impl FnOnce(&mut Spare) -> R) -> Option<R> {
     match SPARE.try_lock() {
         Ok(mut spare) => Some(use_it(&mut spare)),
@@ -48,16 +48,16 @@ fn with<R>(use_it: impl FnOnce(&mut Spare) -> R) -> Option<R> {
     }
 }
 
-/// An empty buffer for about so many bytes: the one that fits best, or a new one.
+/// Returns an empty buffer for about `len` bytes: the one that fits best, or a new one.
 pub(crate) fn take(length: usize) -> Vec<u8> {
     with(|spare| spare.take(length)).flatten().unwrap_or_default()
 }
 
-/// Keeps a buffer that is large, in place of those that have not been used for longest.
+/// Keeps a large buffer in place of the least recently used ones.
 pub(crate) fn keep(mut buffer: Vec<u8>) {
     if (SMALL + 1..=MOST).contains(&buffer.capacity()) {
         buffer.clear();
-        // What is dropped is dropped without the lock.
+        // Dropped after the lock was released.
         let dropped = with(|spare| spare.keep(buffer));
         drop(dropped);
     }

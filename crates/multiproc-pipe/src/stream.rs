@@ -1,4 +1,4 @@
-//! The system calls: bytes and descriptors in and out of one pipe or stream socket.
+//! Streams: reading and writing bytes and descriptors on one pipe or stream socket.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use multiproc_shm::{above_stdio, sigpipe};
+use multiproc_shm::{CheckedFd, above_stdio, sigpipe};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::{Errno, retry_on_intr};
@@ -27,11 +27,11 @@ use crate::syscalls::{
 };
 use multiproc_shm::Deadline;
 
-/// Why a read failed.
+/// The reason why a read failed.
 pub(crate) enum ReadFault {
-    /// Nothing was taken from the stream; the next read may succeed.
+    /// Nothing was consumed from the stream. The next read may succeed.
     Io(io::Error),
-    /// So many bytes were read, but not all descriptors that they carried.
+    /// This many bytes were read, but some of their descriptors were lost.
     DescriptorsLost(usize),
 }
 
@@ -41,25 +41,28 @@ impl From<Errno> for ReadFault {
     }
 }
 
-/// What a pipe takes without blocking when poll(2) says that it is writable (PIPE_BUF): it then has
-/// a free page. No other writer can fill that in between, because ends are unique.
+/// The number of bytes that a pipe accepts without blocking when poll(2) reports it as writable
+/// (PIPE_BUF): it then has a free page. No other writer can fill that page, because ends are
+/// unique.
 const PIPE_PIECE: usize = 4096;
 
-/// What a write may still bring to the kernel when its time is over, if there is room: as much as
-/// fits into any usual buffer. Else a reader that is quick enough could keep it there.
+/// The maximum number of bytes that a write passes to the kernel after its deadline, if there is
+/// room: as much as fits into any usual buffer. Without a bound a fast reader could keep the call
+/// running.
 const LATE: usize = 1024 * 1024;
 
-/// How long a send sleeps at first, and at last, while too many descriptors are on their way.
+/// The first and the longest sleep of a send while too many descriptors are in flight.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
-/// Writes to a pipe that each ask whether SIGPIPE is ignored; after these, each sixty-fourth asks.
+/// The number of first writes to a pipe that check whether SIGPIPE is ignored. Later, every 64th
+/// checks.
 const ASKING: u32 = 64;
 
 /// About a microsecond.
 const PAUSES: u32 = 50;
 
-/// What an end does with its descriptor.
+/// The use that an end makes of its descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Both,
@@ -71,13 +74,13 @@ pub(crate) enum Role {
 enum Kind {
     Pipe,
     Socket,
-    /// Something that messages cannot go over: each use says so.
+    /// A descriptor that cannot carry messages: each use returns an error.
     Unfit(Role),
 }
 
 impl Kind {
-    /// The kind of a descriptor that came from elsewhere, if an end can go over it.
-    fn of(fd: &OwnedFd, role: Role) -> io::Result<Self> {
+    /// Returns the kind of a descriptor that the program passed in, if it can carry messages.
+    fn of(fd: impl AsFd + Copy, role: Role) -> io::Result<Self> {
         let expected = match role {
             Role::Both => "a Unix stream socket",
             Role::Sends => "the writing end of a pipe or a Unix stream socket",
@@ -114,40 +117,40 @@ impl Kind {
     }
 }
 
-/// One direction of a socket whose directions are two ends. Ending it tells the other side, which
-/// closing does not do while the other end lives.
+/// One direction of a socket that was split into two ends. Shutting it down is visible to the other
+/// side, which closing is not while the other end lives.
 struct Half {
-    socket: Arc<OwnedFd>,
+    socket: Arc<CheckedFd>,
     direction: Shutdown,
-    /// It was sent to another process, which ends it.
+    /// Whether it was sent to another process, which then shuts it down.
     moved: Arc<AtomicBool>,
 }
 
 impl Drop for Half {
     fn drop(&mut self) {
         if !self.moved.load(Ordering::Relaxed) {
-            // It fails only if the other side has closed: then there is nobody to be told.
-            let _ = shutdown(&self.socket, self.direction);
+            // It fails if the other side has closed, which then needs no notice.
+            let _ = self.socket.get().map(|socket| shutdown(socket, self.direction));
         }
     }
 }
 
-/// One end of a pipe or of a stream socket. In blocking mode, unless it came from elsewhere.
+/// One end of a pipe or of a stream socket, in blocking mode unless the program passed it in.
 pub(crate) struct Stream {
-    fd: Arc<OwnedFd>,
+    fd: Arc<CheckedFd>,
     kind: Kind,
     half: Option<Half>,
     quiet: Quiet,
 }
 
-/// Whether writes to a pipe need care, so that they do not end the program by SIGPIPE when the reader
-/// is gone.
+/// Whether writes to a pipe must be protected from SIGPIPE, which would end the program if the
+/// reader is gone.
 ///
-/// Asking takes as long as a small write, so it is not asked each time. A program that stops ignoring
-/// the signal does so at its start, as a rule.
+/// The check takes as long as a small write, so it is not made each time. Programs usually reset
+/// the signal at their start.
 #[derive(Default)]
 struct Quiet {
-    /// It was found not to be ignored.
+    /// SIGPIPE is not ignored.
     is_needed: Cell<bool>,
     writes: Cell<u32>,
 }
@@ -180,22 +183,32 @@ impl Stream {
     }
 
     fn new(fd: OwnedFd, kind: Kind) -> Self {
-        Self { fd: Arc::new(fd), kind, half: None, quiet: Quiet::default() }
+        Self { fd: Arc::new(CheckedFd::adopt(fd)), kind, half: None, quiet: Quiet::default() }
     }
 
-    /// Takes a descriptor that came from elsewhere, if it is of a kind that messages can go over.
+    /// Takes a descriptor that the program passed in, if it can carry messages.
     pub(crate) fn adopt(fd: OwnedFd, role: Role) -> io::Result<Self> {
         let kind = Kind::of(&fd, role)?;
         Ok(Self::new(fd, kind))
     }
 
-    /// Takes any descriptor. If it does not fit, each use is an error that says so.
+    /// Takes any descriptor. If it cannot carry messages, each use returns an error.
     pub(crate) fn assume(fd: OwnedFd, role: Role) -> Self {
         let kind = Kind::of(&fd, role).unwrap_or(Kind::Unfit(role));
         Self::new(fd, kind)
     }
 
-    /// An error that says so, if messages cannot go over this.
+    /// Returns an error if other code in this process has closed the descriptor.
+    ///
+    /// Called where an operation fails or finds the end, since a check before each operation would
+    /// take a system call.
+    #[cold]
+    fn check_open(&self) -> io::Result<()> {
+        // The error's kind would mean that the other side is gone.
+        self.fd.get().map(|_| ()).map_err(io::Error::other)
+    }
+
+    /// Returns an error if this descriptor cannot carry messages.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.kind {
             Kind::Pipe | Kind::Socket => Ok(()),
@@ -207,10 +220,10 @@ impl Stream {
     fn unfit(&self, role: Role) -> io::Error {
         let text = "a descriptor that messages cannot go over";
         let unknown = || io::Error::new(io::ErrorKind::InvalidInput, text);
-        Kind::of(&self.fd, role).err().unwrap_or_else(unknown)
+        Kind::of(self, role).err().unwrap_or_else(unknown)
     }
 
-    /// The sending and the receiving half.
+    /// Splits it into the sending and the receiving half.
     pub(crate) fn split(self) -> (Self, Self) {
         let Self { fd, kind, .. } = self;
         let half = |direction| Self {
@@ -222,32 +235,32 @@ impl Stream {
         (half(Shutdown::Write), half(Shutdown::Read))
     }
 
-    /// Makes it the half that plays this role.
+    /// Makes it the half with this role.
     pub(crate) fn into_half(self, role: Role) -> Self {
         let (sends, receives) = self.split();
-        // The one that is not needed must not end its direction.
+        // The other half must not shut its direction down.
         let (keep, other) = if role == Role::Sends { (sends, receives) } else { (receives, sends) };
         other.moved().inspect(|moved| moved.store(true, Ordering::Relaxed));
         keep
     }
 
-    /// For a half: to be set when it has been sent to another process.
+    /// Returns the flag of a half that is set when it has been sent to another process.
     pub(crate) fn moved(&self) -> Option<&Arc<AtomicBool>> {
         self.half.as_ref().map(|half| &half.moved)
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.fd.try_clone()
+        self.fd.get()?.try_clone_to_owned()
     }
 
     pub(crate) fn carries_descriptors(&self) -> bool {
         self.kind == Kind::Socket
     }
 
-    /// Writes a whole frame, which lies in two pieces. Descriptors go with its first bytes, a
-    /// packet of them on each. False: not in time.
+    /// Writes a whole frame, given in two pieces. Descriptors are sent with its first bytes, a
+    /// packet with each. Returns `false` if the deadline passed.
     ///
-    /// Counts in `written`, so that the caller knows what is torn, and can go on there.
+    /// `written` counts the bytes, so that the caller can continue an incomplete frame.
     #[inline]
     pub(crate) fn write_frame(
         &self,
@@ -271,7 +284,7 @@ impl Stream {
             };
             let count = match result {
                 Ok(count) => count,
-                // There was no time to wait in the call, or the descriptor is non-blocking.
+                // The call did not wait, or the descriptor is non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !self.wait(PollFlags::OUT, deadline)? {
                         return Ok(false);
@@ -285,7 +298,7 @@ impl Stream {
                     pause = LONGEST_PAUSE.min(pause * 2);
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.check_open().err().unwrap_or(error)),
             };
             *written += count;
             if is_timed && *written < length && deadline.is_past() {
@@ -298,22 +311,23 @@ impl Stream {
         Ok(true)
     }
 
-    /// Sleeps for a moment, while the user has as many descriptors in messages on their way as it may
-    /// (RLIMIT_NOFILE): somebody must receive some, and nothing tells when. False: not in time.
+    /// Sleeps briefly while the user has the maximum number of descriptors in flight
+    /// (RLIMIT_NOFILE). Some must be received first, and the kernel does not report when.
+    /// Returns `false` if the deadline passed.
     #[cold]
     fn pause(&self, pause: Duration, deadline: Deadline) -> io::Result<bool> {
         if deadline.is_past() {
             return Ok(false);
         }
-        // Nothing is waited for but that the other side goes away.
+        // Waits for no event except that the other side goes away.
         let nothing = PollFlags::empty();
-        if wait_for(&self.fd, nothing, deadline.or_earlier(Deadline::after(pause)))? {
+        if wait_for(self, nothing, deadline.or_earlier(Deadline::after(pause)))? {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(true)
     }
 
-    /// Writes what follows the first `written` bytes, once.
+    /// Writes once, beginning after the first `written` bytes.
     #[inline]
     fn write_some(&self, frame: [&[u8]; 2], written: usize, is_timed: bool) -> io::Result<usize> {
         let piece = if is_timed && self.kind == Kind::Pipe { PIPE_PIECE } else { usize::MAX };
@@ -321,11 +335,11 @@ impl Stream {
         let flags = send_flags(is_timed);
         let is_quiet = self.kind == Kind::Pipe && self.quiet.is_needed();
         let count = retry_on_intr(|| match (self.kind, second.is_empty()) {
-            (Kind::Socket, true) => send(&self.fd, first, flags),
-            (Kind::Pipe, _) if is_quiet => write_quietly(&self.fd, [first, second]),
-            (Kind::Pipe, true) => write(&self.fd, first),
-            (Kind::Socket, false) => send_two(&self.fd, [first, second], flags),
-            (Kind::Pipe, false) => write_two(&self.fd, [first, second]),
+            (Kind::Socket, true) => send(self, first, flags),
+            (Kind::Pipe, _) if is_quiet => write_quietly(self, [first, second]),
+            (Kind::Pipe, true) => write(self, first),
+            (Kind::Socket, false) => send_two(self, [first, second], flags),
+            (Kind::Pipe, false) => write_two(self, [first, second]),
             (Kind::Unfit(_), _) => Err(Errno::INVAL),
         });
         match (self.kind, count) {
@@ -334,8 +348,8 @@ impl Stream {
         }
     }
 
-    /// Writes the byte number `written`, with the packet that rides on it; with the last packet,
-    /// what follows, too.
+    /// Writes the byte number `written` with its packet of descriptors. The last packet is sent
+    /// with all bytes that follow.
     fn write_packet(
         &self,
         frame: [&[u8]; 2],
@@ -354,12 +368,12 @@ impl Stream {
         let pushed = control.push(SendAncillaryMessage::ScmRights(&borrowed));
         debug_assert!(pushed, "the space is for a full packet");
         let flags = send_flags(is_timed);
-        Ok(retry_on_intr(|| sendmsg(&self.fd, [first, second], &mut control, flags))?)
+        Ok(retry_on_intr(|| sendmsg(self, [first, second], &mut control, flags))?)
     }
 
-    /// A pause before a read, shorter than a sleep and a wake-up. A reader of small messages is quicker
-    /// than their writer: it would find one at a time, sleep in between, and the writer would pay for
-    /// waking it each time. Not on a socket, where it would delay an answer.
+    /// Pauses before a read, for less than a sleep and a wake-up take. A reader of small messages
+    /// is faster than their writer: it would find one at a time and sleep in between, and the
+    /// writer would pay for each wake-up. Not on a socket, where it would delay a reply.
     #[inline]
     pub(crate) fn coalesce(&self) {
         if self.kind == Kind::Pipe {
@@ -369,17 +383,27 @@ impl Stream {
         }
     }
 
-    /// Reads once, as much as is there and fits; waits for the first byte. 0 means end of file.
+    /// Reads once, as much as is available and fits, waiting for the first byte. 0 means end of
+    /// file.
+    #[inline]
     pub(crate) fn read(&self, space: Space<'_>) -> Result<usize, ReadFault> {
+        match self.read_once(space) {
+            Ok(count @ 1..) => Ok(count),
+            result => self.check_open().map_err(ReadFault::Io).and(result),
+        }
+    }
+
+    #[inline]
+    fn read_once(&self, space: Space<'_>) -> Result<usize, ReadFault> {
         match (space, self.kind) {
             (Space::Ahead(bytes, descriptors), Kind::Socket) => {
                 self.read_with_descriptors(bytes, descriptors)
             }
-            (Space::Ahead(bytes, _), Kind::Pipe) => Ok(retry_on_intr(|| read(&self.fd, bytes))?),
+            (Space::Ahead(bytes, _), Kind::Pipe) => Ok(retry_on_intr(|| read(self, bytes))?),
             (Space::Body(body), Kind::Socket) => {
-                Ok(retry_on_intr(|| recv_spare(&self.fd, body, RecvFlags::empty()))?)
+                Ok(retry_on_intr(|| recv_spare(self, body, RecvFlags::empty()))?)
             }
-            (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(&self.fd, body))?),
+            (Space::Body(body), Kind::Pipe) => Ok(retry_on_intr(|| read_spare(self, body))?),
             (_, Kind::Unfit(role)) => Err(ReadFault::Io(self.unfit(role))),
         }
     }
@@ -393,7 +417,7 @@ impl Stream {
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_PACKET))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message =
-            retry_on_intr(|| recvmsg(&self.fd, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+            retry_on_intr(|| recvmsg(self, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         let mut has_lost = false;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
@@ -406,30 +430,32 @@ impl Stream {
             }
         }
         if has_lost || message.flags.contains(ReturnFlags::CTRUNC) {
-            // The kernel dropped some, and nobody can tell which; or there is no number for one.
+            // The kernel dropped some, and it is unknown which, or no descriptor number was left.
             return Err(ReadFault::DescriptorsLost(message.bytes));
         }
         Ok(message.bytes)
     }
 
-    /// Waits until there is something to read (or the other side is gone). False: not in time.
+    /// Waits until it is readable or the other side is gone. Returns `false` if the deadline
+    /// passed.
     pub(crate) fn wait_readable(&self, deadline: Deadline) -> io::Result<bool> {
         self.wait(PollFlags::IN, deadline)
     }
 
     fn wait(&self, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
         self.check()?;
-        wait_for(&self.fd, what, deadline)
+        wait_for(self, what, deadline)
     }
 }
 
-/// Whether the kernel passes no more descriptors on for this user as long as so many are on their way
+/// Returns `true` if the kernel sends no more descriptors for this user while so many are in flight
 /// (ETOOMANYREFS).
 fn is_too_many_in_flight(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
 }
 
-/// Waits until a descriptor is ready (or the other side is gone). False: not in time.
+/// Waits until a descriptor is ready or the other side is gone. Returns `false` if the deadline
+/// passed.
 pub(crate) fn wait_for(fd: &impl AsFd, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
     loop {
         let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
@@ -446,7 +472,7 @@ fn send_flags(is_timed: bool) -> SendFlags {
     if is_timed { SendFlags::NOSIGNAL | SendFlags::DONTWAIT } else { SendFlags::NOSIGNAL }
 }
 
-/// What follows the first `written` bytes of a frame, `most` bytes at most.
+/// Returns the bytes of a frame after the first `written` ones, at most `most`.
 #[inline]
 fn rest_of([head, body]: [&[u8]; 2], written: usize, most: usize) -> (&[u8], &[u8]) {
     let (first, second) = match written.checked_sub(head.len()) {
@@ -458,20 +484,21 @@ fn rest_of([head, body]: [&[u8]; 2], written: usize, most: usize) -> (&[u8], &[u
 }
 
 impl AsFd for Stream {
+    #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.unchecked()
     }
 }
 
-/// What a half does to its direction is then the caller's affair.
+/// Releases the descriptor without shutting a direction down, which is then up to the caller.
 impl From<Stream> for OwnedFd {
     fn from(stream: Stream) -> Self {
         if let Some(moved) = stream.moved() {
             moved.store(true, Ordering::Relaxed);
         }
         drop(stream.half);
-        Arc::try_unwrap(stream.fd).unwrap_or_else(|shared| {
-            let copy = shared.try_clone();
+        Arc::try_unwrap(stream.fd).map(CheckedFd::into_inner).unwrap_or_else(|shared| {
+            let copy = shared.unchecked().try_clone_to_owned();
             copy.expect(
                 "half of a connection needs a descriptor of its own, and there is none left",
             )

@@ -1,8 +1,7 @@
-//! System calls that fail by script, for tests: compiled in by `--cfg multiproc_faults` and by
-//! nothing else.
+//! System calls that fail by script, for tests. Compiled in only with `--cfg multiproc_faults`.
 //!
-//! A script belongs to the thread that wrote it. The calls of one kind meet the faults of that kind in
-//! their order, one each; after the last one all goes well.
+//! A script belongs to the thread that wrote it. Each call of a kind takes the next fault of that
+//! kind. After the last one, calls succeed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -34,16 +33,16 @@ pub enum Call {
     Pipe,
 }
 
-/// How a system call goes.
+/// The outcome of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// As it would have gone.
+    /// The real outcome.
     Nothing,
-    /// It does nothing but fail.
+    /// It fails without any effect.
     Error(Errno),
-    /// It moves at most so many bytes (at least 1: 0 would be an end of file).
+    /// It moves at most this many bytes (at least 1, since 0 would be an end of file).
     Short(usize),
-    /// `recvmsg` only: the bytes come, and the descriptors do not (`MSG_CTRUNC`).
+    /// `recvmsg` only: the bytes arrive without the descriptors (`MSG_CTRUNC`).
     Truncated,
 }
 
@@ -57,18 +56,18 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::default();
 }
 
-/// Says how the next system calls of this thread go, in place of what was said before.
+/// Sets the outcomes of the next system calls of this thread, in place of an earlier script.
 pub fn script(faults: &[(Call, Fault)]) {
     STATE.with_borrow_mut(|state| state.script = faults.iter().copied().collect());
 }
 
-/// How many faults of the script no call has met yet.
+/// Returns the number of faults of the script that no call has taken yet.
 #[must_use]
 pub fn left() -> usize {
     STATE.with_borrow(|state| state.script.len())
 }
 
-/// How many of `count` bytes the call may move.
+/// Returns how many of `count` bytes the call may move.
 pub(crate) fn allowed(call: Call, count: usize) -> rustix::io::Result<usize> {
     STATE.with_borrow_mut(|state| {
         let next = state.script.iter().position(|(of, _)| *of == call);
@@ -82,17 +81,18 @@ pub(crate) fn allowed(call: Call, count: usize) -> rustix::io::Result<usize> {
     })
 }
 
-/// Whether the call that was just allowed is to lose its descriptors.
+/// Returns `true` if the call that was just allowed loses its descriptors.
 pub(crate) fn is_truncated() -> bool {
     STATE.with_borrow_mut(|state| std::mem::take(&mut state.is_truncated))
 }
 
-/// Takes a stream apart as a connection does, without a socket: `pieces` says how many bytes come at
-/// a time, over and over. Gives each message's bytes to `each`.
+/// Parses a stream as a connection does, without a socket: `pieces` contains the sizes of the
+/// pieces that arrive, repeated. Calls `each` with the bytes of each message.
 ///
 /// # Errors
 ///
-/// What a receiver would say is corrupted; `Ok` is a stream that ends between two messages.
+/// The reason why a receiver would report the stream as corrupted. `Ok` means that the stream ends
+/// between two messages.
 pub fn take_apart(
     stream: &[u8],
     pieces: &[usize],

@@ -1,7 +1,7 @@
-//! The system calls that messages go through: rustix's own, and nothing else in an ordinary build.
+//! The system calls of messages: those of rustix, unchanged in an ordinary build.
 //!
-//! With `--cfg multiproc_faults`, a test's script decides first how each of them goes: see
-//! [`fault`](crate::syscall_script).
+//! With `--cfg multiproc_faults`, the script of a test decides the outcome of each call: see
+//! [`syscall_script`](crate::syscall_script).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ use ordinary::{Call, allowed, is_truncated};
 #[cfg(multiproc_faults)]
 use crate::syscall_script::{Call, allowed, is_truncated};
 
-/// Everything is allowed, and the optimiser sees that.
+/// Everything is allowed, which the optimiser sees.
 #[cfg(not(multiproc_faults))]
 mod ordinary {
     pub(super) enum Call {
@@ -38,13 +38,13 @@ mod ordinary {
         Pipe,
     }
 
-    /// How many of `count` bytes the call may move.
+    /// Returns how many of `count` bytes the call may move.
     #[inline(always)]
     pub(super) fn allowed(_: Call, count: usize) -> rustix::io::Result<usize> {
         Ok(count)
     }
 
-    /// Whether descriptors that came are to be lost.
+    /// Returns `true` if received descriptors are to be lost.
     #[inline(always)]
     pub(super) fn is_truncated() -> bool {
         false
@@ -57,7 +57,7 @@ pub(crate) fn read(fd: impl AsFd, bytes: &mut [u8]) -> Result<usize> {
     rustix::io::read(fd, &mut bytes[..count])
 }
 
-/// Appends to `bytes`, as much as there is spare capacity at most.
+/// Appends to `bytes`, up to its spare capacity.
 #[inline]
 pub(crate) fn read_spare(fd: impl AsFd, bytes: &mut Vec<u8>) -> Result<usize> {
     let room = bytes.capacity() - bytes.len();
@@ -78,7 +78,7 @@ pub(crate) fn send(fd: impl AsFd, bytes: &[u8], flags: SendFlags) -> Result<usiz
     rustix::net::send(fd, &bytes[..allowed(Call::Send, bytes.len())?], flags)
 }
 
-/// Appends to `bytes`, as much as there is spare capacity at most.
+/// Appends to `bytes`, up to its spare capacity.
 #[inline]
 pub(crate) fn recv_spare(fd: impl AsFd, bytes: &mut Vec<u8>, flags: RecvFlags) -> Result<usize> {
     let room = bytes.capacity() - bytes.len();
@@ -89,7 +89,7 @@ pub(crate) fn recv_spare(fd: impl AsFd, bytes: &mut Vec<u8>, flags: RecvFlags) -
     rustix::net::recv(fd, spare_capacity(bytes), flags).map(|(count, _)| count)
 }
 
-/// What a call gives that was allowed only `count` bytes.
+/// Returns the part of the pieces for a call that may move only `count` bytes.
 #[cold]
 fn append(
     bytes: &mut Vec<u8>,
@@ -102,23 +102,23 @@ fn append(
     Ok(count)
 }
 
-/// Two pieces, one call.
+/// Writes two pieces in one call.
 #[inline]
 pub(crate) fn write_two(fd: impl AsFd, bytes: [&[u8]; 2]) -> Result<usize> {
     rustix::io::writev(fd, &slices(Call::Write, bytes)?)
 }
 
-/// Writes to a pipe in a process that does not ignore SIGPIPE, which such a write would send if the
-/// reader is gone.
+/// Writes to a pipe in a process that does not ignore SIGPIPE, without raising it if the reader is
+/// gone.
 #[cold]
 pub(crate) fn write_quietly(fd: impl AsFd, bytes: [&[u8]; 2]) -> Result<usize> {
     // RWF_NOSIGNAL, since Linux 6.18.
     let no_signal = ReadWriteFlags::from_bits_retain(0x100);
-    // No offset: a pipe has none.
+    // A pipe has no offset.
     let quiet = slices(Call::QuietWrite, bytes)
         .and_then(|bytes| rustix::io::pwritev2(&fd, &bytes, u64::MAX, no_signal));
     match quiet {
-        // An older kernel, or a sandbox that knows only older calls.
+        // An older kernel, or a sandbox that allows only older calls.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
             let bytes = slices(Call::Write, bytes)?;
             sigpipe::blocked(|| rustix::io::writev(&fd, &bytes))
@@ -143,7 +143,7 @@ pub(crate) fn sendmsg(
     rustix::net::sendmsg(fd, &slices(Call::SendMsg, bytes)?, control, flags)
 }
 
-/// As much of both as is allowed.
+/// Returns as much of both pieces as is allowed.
 #[inline]
 fn slices(call: Call, [first, second]: [&[u8]; 2]) -> Result<[IoSlice<'_>; 2]> {
     let count = allowed(call, first.len() + second.len())?;
@@ -162,7 +162,7 @@ pub(crate) fn recvmsg(
     let bytes = &mut [IoSliceMut::new(&mut bytes[..count])];
     let mut message = rustix::net::recvmsg(fd, bytes, control, flags)?;
     if is_truncated() {
-        // As the kernel does it: the bytes come, the descriptors are closed.
+        // As in the kernel: the bytes arrive, the descriptors are closed.
         control.drain().for_each(drop);
         message.flags |= rustix::net::ReturnFlags::CTRUNC;
     }

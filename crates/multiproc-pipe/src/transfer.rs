@@ -1,4 +1,4 @@
-//! Ends in messages: sending one moves it.
+//! Sending ends of connections in messages, which moves them.
 
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -16,24 +16,24 @@ use crate::message;
 use crate::stream::{Role, Stream};
 use multiproc_message::{Bytes, Descriptor, Format};
 
-/// An end on its way: its descriptor, and what lies between the kernel and its user.
+/// An end in a message: its descriptor, and the bytes between the kernel and its user.
 #[derive(Serialize, Deserialize)]
 struct WireEnd {
     descriptor: Descriptor,
-    /// Bits: see below.
+    /// The bits below.
     flags: u8,
     ahead: Residue,
     unsent: Residue,
 }
 
-/// One half of a split connection: it still ends its direction.
+/// It is one half of a split connection, which shuts its direction down at its end.
 const HALF: u8 = 1;
-/// Messages have the format of postcard.
+/// Its messages have the format of postcard.
 const POSTCARD: u8 = 2;
-/// The other side's hello has not been read: ours stands in front of what was read ahead.
+/// The other side's hello has not been read. Ours precedes the bytes that were read ahead.
 const GREETING: u8 = 4;
 
-/// Bytes of the stream, and the descriptors that belong to them.
+/// Bytes of the stream and their descriptors.
 #[derive(Default, Serialize, Deserialize)]
 struct Residue {
     bytes: Bytes,

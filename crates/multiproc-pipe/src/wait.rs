@@ -1,4 +1,4 @@
-//! Waiting for the first of many.
+//! Waiting for the first of several sources.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Stdin};
@@ -17,61 +17,65 @@ use crate::connection::{Connection, Receiver};
 use multiproc_message::Descriptor;
 use multiproc_shm::Deadline;
 
-/// What [`wait`] can wait for: something with a descriptor that is readable when there is news.
+/// A source that [`wait`] can wait for: it has a descriptor that becomes readable when it is ready.
 ///
-/// For a plain descriptor that is all. A source that knows more says so in
+/// This suffices for a plain descriptor. A source with a state of its own implements
 /// [`prepare`](Self::prepare) and [`woken`](Self::woken): a [`Connection`] may have read a message
-/// ahead, so that it is ready although nothing is left to be read; and it may have been woken by a part
-/// of a message, so that it is not ready although there was something to be read.
+/// ahead, so that it is ready although nothing is readable, and it may have been woken by a part of
+/// a message, so that it is not ready although something was readable.
 pub trait Source {
-    /// Gives the descriptors to watch. Called before each sleep, after [`prepare`](Self::prepare).
+    /// Adds the descriptors to watch. Called before each sleep, after [`prepare`](Self::prepare).
     fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>));
 
-    /// Called before each sleep. True: it is ready now, so there is no sleep.
+    /// Called before each sleep. Returns `true` if the source is ready now, so that `wait` does not
+    /// sleep.
     ///
-    /// False promises that whatever makes it ready from now on makes a descriptor readable. A source
-    /// whose news come another way arranges that in here, and looks once more after it.
+    /// `false` promises that a descriptor becomes readable when the source becomes ready. A source
+    /// that is notified in another way arranges this here and then checks once more.
     ///
     /// # Errors
     ///
-    /// If this cannot be told: it ends the `wait`.
+    /// If this cannot be determined. The error ends the `wait`.
     fn prepare(&self) -> io::Result<bool> {
         Ok(false)
     }
 
-    /// Called when a descriptor is readable. True: it is ready. False: that was something else, and
-    /// has been taken away, so that the next sleep is one.
+    /// Called when a descriptor is readable. Returns `true` if the source is ready. Otherwise the
+    /// cause has been consumed, so that the next sleep does not return at once.
     ///
     /// # Errors
     ///
-    /// If this cannot be told: it ends the `wait`.
+    /// If this cannot be determined. The error ends the `wait`.
     fn woken(&self) -> io::Result<bool> {
         Ok(true)
     }
 
-    /// How long a sleep may be before [`prepare`](Self::prepare) is called again: for a source whose
-    /// news can be lost with a process that dies.
+    /// Returns the maximum length of a sleep before [`prepare`](Self::prepare) is called again, for
+    /// a source whose notification can be lost with a killed process.
     fn longest_sleep(&self) -> Duration {
         Duration::MAX
     }
 }
 
-/// Waits until one or more of the sources are ready, and gives the places of *all* that are, in order.
+/// Waits until one or more of the sources are ready, and returns the indices of *all* ready ones in
+/// order.
 ///
-/// Ready means, for
+/// A source is ready as follows:
 ///
-/// - a [`Connection`] or [`Receiver`]: `recv` would return at once, with a message or an error. A
-///   message that was read ahead counts, a part of one does not;
-/// - a [`Listener`](crate::Listener): somebody wants to connect;
-/// - a process (of the crate `multiproc`): it has ended;
+/// - a [`Connection`] or [`Receiver`]: `recv` would return at once, with a message or an error.
+///   This includes the death of the other side. A message that was read ahead counts, a part of one
+///   does not.
+/// - a [`Listener`](crate::Listener): a client waits to be accepted.
+/// - a process (of the crate `multiproc`): it has ended.
 /// - any other descriptor: it is readable, or its other side is gone.
 ///
-/// `timeout` is how long to wait at most: `None` as long as it takes, zero not at all. If it runs out, no
-/// place is given; nor, at once, if there are no sources.
+/// `timeout` is the maximum time to wait: `None` waits indefinitely, zero does not wait. The result
+/// is empty if it expires, and at once if there are no sources.
 ///
-/// All sources must be of one type. Pass those of several types as `&dyn Source`, or `as_fd()`; but
-/// what a connection has read ahead does not show in its descriptor, so pass connections themselves.
-/// There may be as many as the process may have descriptors.
+/// All sources must be of one type. Pass sources of several types as `&dyn Source` or `as_fd()`. A
+/// connection may have read ahead, which its descriptor does not show, so pass connections
+/// themselves. The number of sources is limited by the number of descriptors that the process may
+/// have.
 ///
 /// ```
 /// use multiproc_pipe::{Source, duplex, simplex, wait};
@@ -93,7 +97,7 @@ pub trait Source {
 ///
 /// # Errors
 ///
-/// If the operating system refuses, or a source.
+/// If the operating system or a source returns an error.
 pub fn wait<I>(sources: I, timeout: Option<Duration>) -> io::Result<Vec<usize>>
 where
     I: IntoIterator,
@@ -105,7 +109,7 @@ where
         return Ok(Vec::new());
     }
     let mut fds = Vec::new();
-    // Whose each of them is.
+    // The source of each descriptor.
     let mut owners = Vec::new();
     loop {
         let mut is_ready = sources.iter().map(Source::prepare).collect::<io::Result<Vec<_>>>()?;
@@ -117,7 +121,7 @@ where
                 owners.push(place);
             });
         }
-        // If one is ready already, the others are only asked.
+        // If one is ready already, the others are only checked.
         let longest = sources.iter().map(Source::longest_sleep).min().unwrap_or(Duration::MAX);
         let sleep = match deadline.remaining() {
             _ if is_ready.contains(&true) => Duration::ZERO,
@@ -155,7 +159,7 @@ impl<S, R> Source for Connection<S, R> {
     }
 
     fn woken(&self) -> io::Result<bool> {
-        // If reading fails, `recv` has something to say: that.
+        // If reading fails, `recv` returns that error.
         Ok(self.poll(Duration::ZERO).unwrap_or(true))
     }
 }

@@ -1,5 +1,5 @@
-//! A message that is larger than a 32-bit signed number can say. It takes some seconds, and memory:
-//! where there is not enough, it is skipped, and says so.
+//! A message that is longer than a signed 32-bit number can express. The test takes some seconds
+//! and much memory. Without enough memory it prints a message and is skipped.
 
 use std::fs;
 
@@ -12,10 +12,10 @@ multiproc::enable_in_tests!();
 const GIB: usize = 1 << 30;
 const SIZE: usize = 3 * GIB;
 
-/// Places that show whether anything has moved.
+/// Positions that show whether any content was displaced.
 const MARKS: [usize; 6] = [0, 1, GIB - 1, 2 * GIB, 2 * GIB + 1, SIZE - 1];
 
-/// Mostly zeros, which take no memory as long as nobody writes to them.
+/// Mostly zeros, which use no memory until they are written.
 fn message() -> Vec<u8> {
     let mut bytes = vec![0; SIZE];
     for (mark, n) in MARKS.into_iter().zip(1..) {
@@ -32,7 +32,7 @@ fn check(bytes: &[u8]) {
     assert_eq!(dirty, 4, "pieces of 1 MiB with marks in them");
 }
 
-/// A number of a file of /proc that has lines such as "MemAvailable: 123 kB", in bytes.
+/// Returns a number in bytes from a file in /proc that has lines such as "MemAvailable: 123 kB".
 fn memory(file: &str, key: &str) -> usize {
     let text = fs::read_to_string(file).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -48,7 +48,7 @@ fn is_enough(needed: usize) -> bool {
 }
 
 #[test]
-fn three_gibibytes_arrive_and_take_no_more_than_themselves() {
+fn three_gibibytes_arrive_without_a_second_copy() {
     if !is_enough(SIZE + 2 * GIB) {
         return;
     }
@@ -64,10 +64,11 @@ fn three_gibibytes_arrive_and_take_no_more_than_themselves() {
     });
 }
 
-/// As a value: encoded and decoded, each of which makes a copy. Only in a soak run
-/// (`MULTIPROC_SOAK_SECONDS=1 cargo test -p multiproc-pipe --test large`), for it takes 9 GiB.
+/// Sends a value, which is copied once when it is encoded and once when it is decoded. Runs only in
+/// a soak run (`MULTIPROC_SOAK_SECONDS=1 cargo test -p multiproc-pipe --test large`), because it
+/// takes 9 GiB.
 #[test]
-fn three_gibibytes_arrive_as_a_value() {
+fn three_gibibytes_as_a_value_arrive() {
     if std::env::var_os("MULTIPROC_SOAK_SECONDS").is_none() {
         println!("skipped: no soak run");
         return;

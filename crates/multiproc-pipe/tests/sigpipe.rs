@@ -22,7 +22,7 @@ extern "C" fn on_signal(_: libc::c_int) {
 }
 
 #[test]
-fn every_way_of_sending_says_disconnected() {
+fn every_way_of_sending_to_a_gone_reader_is_disconnected() {
     alone(|()| {
         reset();
         let (receiver, sender) = simplex::<Bytes>().unwrap();
@@ -44,9 +44,9 @@ fn every_way_of_sending_says_disconnected() {
 }
 
 #[test]
-fn signal_that_is_handled_is_not_sent_either() {
+fn send_to_a_gone_reader_does_not_call_the_signal_handler() {
     alone(|()| {
-        // SAFETY: the handler does what a handler may.
+        // SAFETY: the handler is async-signal-safe.
         unsafe { libc::signal(libc::SIGPIPE, on_signal as *const () as libc::sighandler_t) };
         let (receiver, sender) = simplex::<u8>().unwrap();
         drop(receiver);
@@ -55,7 +55,7 @@ fn signal_that_is_handled_is_not_sent_either() {
 }
 
 #[test]
-fn end_that_was_used_before_the_reset_notices_it() {
+fn end_used_before_the_reset_of_sigpipe_is_disconnected() {
     alone(|()| {
         let (receiver, sender) = simplex::<u8>().unwrap();
         let (busy_receiver, busy) = simplex::<u8>().unwrap();
@@ -74,7 +74,7 @@ fn end_that_was_used_before_the_reset_notices_it() {
 }
 
 #[test]
-fn killed_reader_ends_a_send_that_waits() {
+fn killed_reader_disconnects_a_blocked_send() {
     alone(|()| {
         reset();
         let (receiver, sender) = simplex::<Bytes>().unwrap();

@@ -1,4 +1,4 @@
-//! The two halves of a connection, and ends made of descriptors.
+//! The two halves of a connection, and ends made from descriptors.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,17 +20,17 @@ use serde::{Serialize, Serializer};
 multiproc::enable_in_tests!();
 
 #[test]
-fn halves_go_on_where_the_whole_was() {
+fn halves_continue_where_the_connection_stopped() {
     let _dog = watchdog();
     let (left, right) = duplex::<u32, Option<Descriptor>>().unwrap();
     for _ in 0..3 {
         right.send(Some(File::open("/dev/null").unwrap().into())).unwrap();
     }
-    assert!(left.recv().unwrap().is_some()); // and two are read ahead
+    assert!(left.recv().unwrap().is_some()); // two more are read ahead
     let (sender, receiver) = left.split();
     let debug = format!("{sender:?} {receiver:?}");
     assert!(debug.contains("WriteOnly") && debug.contains("ReadOnly"), "{debug}");
-    assert_eq!(sender.to_string()[9..], receiver.to_string()[8..], "it is one socket");
+    assert_eq!(sender.to_string()[9..], receiver.to_string()[8..], "both halves use one socket");
     let other = thread::spawn(move || {
         for n in 0..1000 {
             sender.send(n).unwrap();
@@ -45,7 +45,7 @@ fn halves_go_on_where_the_whole_was() {
 }
 
 #[test]
-fn a_half_that_is_dropped_ends_its_direction() {
+fn dropped_half_closes_its_direction() {
     let _dog = watchdog();
     let (left, right) = duplex::<u8, u8>().unwrap();
     let (sender, receiver) = left.split();
@@ -53,7 +53,7 @@ fn a_half_that_is_dropped_ends_its_direction() {
     drop(sender);
     assert_eq!(right.recv().unwrap(), 1);
     assert!(right.recv().unwrap_err().is_disconnected());
-    right.send(2).unwrap(); // the other direction goes on
+    right.send(2).unwrap(); // the other direction stays open
     assert_eq!(receiver.recv().unwrap(), 2);
     drop(receiver);
     assert!(right.send(3).unwrap_err().is_disconnected());
@@ -67,7 +67,7 @@ fn a_half_that_is_dropped_ends_its_direction() {
     sender.send(4).unwrap();
     assert_eq!(right.recv().unwrap(), 4);
 
-    // An iterator that is given the receiver ends it, too.
+    // Dropping an iterator that owns the receiver has the same effect.
     let (left, right) = duplex::<u8, u8>().unwrap();
     let (_sender, receiver) = left.split();
     drop(receiver.into_iter());
@@ -75,7 +75,7 @@ fn a_half_that_is_dropped_ends_its_direction() {
 }
 
 #[test]
-fn a_half_that_is_dropped_with_a_rest_leaves_a_corrupted_stream() {
+fn half_dropped_with_a_partial_message_corrupts_the_stream() {
     let _dog = watchdog();
     let (left, right) = duplex::<Bytes, ()>().unwrap();
     assert!(left.try_send(Bytes(vec![1; 10_000_000])).unwrap_err().is_unfinished());
@@ -87,7 +87,7 @@ fn a_half_that_is_dropped_with_a_rest_leaves_a_corrupted_stream() {
 }
 
 #[test]
-fn a_half_that_was_sent_ends_its_direction_where_it_is() {
+fn sent_half_closes_its_direction_when_its_new_owner_drops_it() {
     let _dog = watchdog();
     let (left, right) = duplex::<u32, u32>().unwrap();
     let (sender, receiver) = left.split();
@@ -101,18 +101,18 @@ fn a_half_that_was_sent_ends_its_direction_where_it_is() {
         (sender, go),
     )
     .unwrap();
-    // What is left of it here has been dropped, and has ended nothing.
+    // The handle that remained here was dropped without closing the direction.
     assert_eq!(right.recv().unwrap(), 1);
     assert!(right.try_recv().unwrap_err().is_empty());
     went.send(()).unwrap();
     assert_eq!(right.recv().unwrap(), 2);
-    // The child's end has ended it, though the socket is still open here.
+    // Dropping the child's half closed the direction, though the socket is still open here.
     assert!(right.recv().unwrap_err().is_disconnected());
     child.join().unwrap();
     right.send(3).unwrap();
     assert_eq!(receiver.recv().unwrap(), 3);
 
-    // The same through a connection, for the other half.
+    // The other half, sent over a connection.
     let (mail, mailbox) = duplex::<Receiver<u32>, ()>().unwrap();
     mail.send(receiver).unwrap();
     right.send(4).unwrap();
@@ -122,9 +122,9 @@ fn a_half_that_was_sent_ends_its_direction_where_it_is() {
     assert!(right.send(5).unwrap_err().is_disconnected());
 }
 
-/// A send that fails gives the half back, and it still ends its direction.
+/// A failed send returns the half, and dropping it still closes its direction.
 #[test]
-fn a_half_that_comes_back_is_as_before() {
+fn half_returned_by_a_failed_send_is_unchanged() {
     struct Fails;
     impl Serialize for Fails {
         fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -155,17 +155,17 @@ fn a_half_that_comes_back_is_as_before() {
 }
 
 #[test]
-fn halves_become_descriptors() {
+fn halves_converted_to_descriptors_leave_the_connection_open() {
     alone(|()| {
         let before = Census::take();
         let (left, right) = duplex::<u8, u8>().unwrap();
         let (sender, receiver) = left.split();
         let number = receiver.to_string();
-        let one = OwnedFd::from(sender); // a descriptor of its own
-        let other = OwnedFd::from(receiver); // the last: the one they had
+        let one = OwnedFd::from(sender); // a duplicate
+        let other = OwnedFd::from(receiver); // the last half gets the original descriptor
         assert!(number.ends_with(&format!(" {}", other.as_raw_fd())), "{number}");
         assert_eq!(Census::take().descriptors, before.descriptors + 3);
-        // Neither ends a direction any more.
+        // Neither closes a direction any more.
         drop(one);
         let whole = Connection::<u8, u8>::from_socket(other).unwrap();
         whole.send(1).unwrap();
@@ -177,7 +177,7 @@ fn halves_become_descriptors() {
 }
 
 #[test]
-fn ends_are_made_of_descriptors_and_back() {
+fn ends_convert_from_and_to_descriptors() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let receiver = Receiver::<u8>::from_fd(reader.into()).unwrap();
     writer.write_all(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42]).unwrap();
@@ -199,9 +199,9 @@ fn ends_are_made_of_descriptors_and_back() {
     assert_eq!(byte, [0]);
 }
 
-/// What does not fit is refused by the constructors, and by the first use of what `From` made.
+/// Unsuitable descriptors are refused by the constructors, and after `From` by the first use.
 #[test]
-fn descriptors_that_do_not_fit_say_what_was_expected() {
+fn unsuitable_descriptor_is_an_error_with_the_expected_kind() {
     let _dog = watchdog();
     let file = || OwnedFd::from(File::open("/dev/null").unwrap());
     let pipe = || {
@@ -259,7 +259,7 @@ fn descriptors_that_do_not_fit_say_what_was_expected() {
 }
 
 #[test]
-fn ends_go_to_other_threads_and_errors_anywhere() {
+fn ends_are_send_and_errors_are_send_and_static() {
     fn is_send<T: Send>() {}
     fn is_sync<T: Sync>() {}
     fn is_error<T: std::error::Error + Send + Sync + 'static>() {}
@@ -274,7 +274,7 @@ fn ends_go_to_other_threads_and_errors_anywhere() {
 }
 
 #[test]
-fn nothing_stays_open_of_halves() {
+fn halves_leak_nothing() {
     alone(|()| {
         let before = Census::take();
         for _ in 0..1000 {

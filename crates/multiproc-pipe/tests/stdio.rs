@@ -1,4 +1,5 @@
-//! A program without standard descriptors: none of the library's takes their numbers.
+//! In a program without standard descriptors, no descriptor of the library takes one of their
+//! numbers.
 
 // Closes the standard descriptors.
 #![allow(unsafe_code)]
@@ -15,10 +16,11 @@ use rustix::io::Errno;
 
 multiproc::enable_in_tests!();
 
-/// That no standard descriptor is open.
+/// Asserts that no standard descriptor is open.
 fn none_is_open() {
     for number in 0..3 {
-        // SAFETY: whether it is open is what is asked; nobody opens anything meanwhile.
+        // SAFETY: only checks whether the number is open, and no other thread opens a descriptor
+        // meanwhile.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         assert_eq!(fstat(fd).map(|_| ()), Err(Errno::BADF), "descriptor {number}");
     }
@@ -29,7 +31,7 @@ fn is_high(end: &impl AsFd) {
 }
 
 #[test]
-fn no_end_takes_the_number_of_a_standard_descriptor() {
+fn ends_avoid_the_standard_descriptor_numbers() {
     alone(|()| {
         let file = || Descriptor::from(File::open("/dev/null").unwrap());
         let (sends, receives) = duplex::<(Descriptor, Descriptor, Descriptor), ()>().unwrap();

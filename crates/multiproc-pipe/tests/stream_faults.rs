@@ -1,8 +1,8 @@
-//! A million broken streams: only errors, bounded memory. Run by `cargo xtask faults`, and with `--soak`
-//! twenty million.
+//! A million broken streams cause only errors, with bounded memory. Run by `cargo xtask faults`,
+//! and with `--soak` for twenty million.
 //!
-//! They are taken apart and decoded as by a receiver, but without its system calls: `hostile.rs` has
-//! some thousands with them.
+//! The streams are split and decoded as by a receiver, but without its system calls. `hostile.rs`
+//! tests some thousands of streams with them.
 #![cfg(multiproc_faults)]
 #![allow(unsafe_code, reason = "a global allocator, to count")]
 
@@ -22,7 +22,7 @@ mod random;
 #[path = "support/streams.rs"]
 mod streams;
 
-/// Counts what a thread has allocated now, and had at most.
+/// Counts the bytes that a thread has allocated, currently and at most.
 struct Counting;
 
 thread_local! {
@@ -30,21 +30,22 @@ thread_local! {
     static MOST: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: all of it is the system's allocator; counting does not allocate.
+// SAFETY: forwards all calls to the system's allocator. Counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         NOW.set(NOW.get().wrapping_add(layout.size()));
-        // What one thread allocates, another may free: then it wraps, and is no maximum.
+        // Memory of one thread may be freed by another. The count then wraps and must not become
+        // the maximum.
         if NOW.get().cast_signed() > MOST.get().cast_signed() {
             MOST.set(NOW.get());
         }
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         NOW.set(NOW.get().wrapping_sub(layout.size()));
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -52,7 +53,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How many bytes more than before `action` had at most.
+/// Returns the peak number of bytes allocated during `action`, less those allocated before.
 fn memory_of(action: impl FnOnce()) -> usize {
     let before = NOW.get();
     MOST.set(before);
@@ -61,7 +62,7 @@ fn memory_of(action: impl FnOnce()) -> usize {
 }
 
 #[test]
-fn broken_streams_are_errors_and_take_little_memory() {
+fn broken_streams_cause_errors_with_little_memory() {
     let _dog = watchdog();
     let count =
         if env::var_os("MULTIPROC_SOAK_SECONDS").is_some() { 20_000_000 } else { 1_000_000 };
@@ -75,7 +76,7 @@ fn broken_streams_are_errors_and_take_little_memory() {
                 came.push(message::decode::<Value>(body, Vec::new()).unwrap());
             })
             .unwrap();
-            assert_eq!(came, values, "as long as it is not broken");
+            assert_eq!(came, values, "the intact stream");
             stream
         })
         .collect();
@@ -96,7 +97,7 @@ fn broken_streams_are_errors_and_take_little_memory() {
                 });
                 if end.is_ok() { ended += 1 } else { corrupted += 1 }
             });
-        // The read-ahead, one step of growth, and what the values take.
+        // The read-ahead buffer, one step of growth, and the values themselves.
         assert!(memory < (2 << 20) + 200 * broken.len(), "{memory} bytes for {broken:?}");
         most = most.max(memory);
     }
@@ -105,23 +106,23 @@ fn broken_streams_are_errors_and_take_little_memory() {
          {most} bytes at most"
     );
     for often in [values, refused, corrupted, ended] {
-        assert!(often > count / 20, "this is no test of everything");
+        assert!(often > count / 20, "an outcome is too rare: {often} of {count}");
     }
 }
 
-/// Lists in lists, each of which claims to be as long as there are bytes left.
+/// Nested lists, each of which claims to have as many elements as there are bytes left.
 #[test]
 fn nested_lengths_reserve_no_memory() {
     let mut list = Vec::new();
     message::encode(&Value::List(Vec::new()), &mut list).unwrap();
-    // A count of two bytes in place of the one.
+    // A count of two bytes replaces the count of one.
     list.pop();
     let body = [&list[..], &[253, 0x81, 0x82]].concat().repeat(25_000);
     let stream = frame(u64::try_from(body.len()).unwrap(), 0, &body);
     let memory = memory_of(|| {
         syscall_script::take_apart(&stream, &[], |body| {
             let error = message::decode::<Value>(body, Vec::new()).unwrap_err();
-            assert!(error.to_string().contains("at most 256 levels"), "{error}");
+            assert!(error.reason().contains("256"), "{error}");
         })
         .unwrap();
     });
@@ -129,17 +130,17 @@ fn nested_lengths_reserve_no_memory() {
     assert!(memory < 100 << 20, "{memory} bytes");
 }
 
-/// Content that a shift of a few bytes would not leave the same.
+/// Returns content that differs from itself when it is shifted by a few bytes.
 fn block() -> Vec<u8> {
     (0..1_000_003_u32).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect()
 }
 
-/// As many bytes as `length`, in blocks.
+/// Returns `length` bytes in blocks.
 fn blocks(block: &[u8], length: usize) -> impl Iterator<Item = &[u8]> {
     (0..length).step_by(block.len()).map(move |at| &block[..block.len().min(length - at)])
 }
 
-/// 3 GiB if soaking, or a third of the memory that is free.
+/// Returns 64 MiB, or in a soak run 3 GiB or a third of the available memory, whichever is less.
 fn large_length() -> usize {
     if env::var_os("MULTIPROC_SOAK_SECONDS").is_none() {
         return 64 << 20;
@@ -150,14 +151,15 @@ fn large_length() -> usize {
     (3 << 30).min(free * 1024 / 3)
 }
 
-/// One side is bare, and makes or checks the content piece by piece: two of it in memory are enough.
+/// One side is a raw socket that makes or checks the content piece by piece, so only two copies are
+/// in memory.
 #[test]
-fn a_message_of_gigabytes() {
+fn message_of_gigabytes_arrives_and_returns_intact() {
     let _dog = watchdog();
     let length = large_length();
     let block = block();
     let prefix = {
-        // The count of the bytes, in four.
+        // The count of the bytes, encoded in four.
         [&[254][..], &u32::try_from(length).unwrap().to_le_bytes()].concat()
     };
     let start = frame(u64::try_from(length + prefix.len()).unwrap(), 0, &prefix);
@@ -168,7 +170,7 @@ fn a_message_of_gigabytes() {
         scope.spawn(|| {
             theirs.write_all(&start).unwrap();
             blocks(&block, length).for_each(|block| theirs.write_all(block).unwrap());
-            // What comes back must be the same.
+            // The returned message must be the same.
             let mut came = vec![0; start.len()];
             theirs.read_exact(&mut came).unwrap();
             assert_eq!(came, start);
@@ -181,7 +183,7 @@ fn a_message_of_gigabytes() {
         let mut received = Bytes::default();
         let memory = memory_of(|| received = ours.recv().unwrap());
         println!("{length} bytes received, {memory} bytes of memory");
-        assert!(memory < 2 * length + (2 << 20), "the message, and the value");
+        assert!(memory < 2 * length + (2 << 20), "{memory} bytes");
         assert_eq!(received.0.len(), length);
         let mut rest = &received.0[..];
         for block in blocks(&block, length) {

@@ -1,4 +1,5 @@
-//! Messages at the very end of a thread and of a process, when its thread-locals are gone.
+//! Sending and receiving at the end of a thread and of a process, after its thread-locals are
+//! destroyed.
 
 // Registers a handler of atexit(3).
 #![allow(unsafe_code)]
@@ -39,12 +40,12 @@ thread_local! {
 }
 
 #[test]
-fn destructor_of_a_thread_local_sends_and_receives() {
+fn thread_local_destructor_can_send_and_receive() {
     let _dog = watchdog();
     let (mail, theirs) = duplex::<Message, Message>().unwrap();
     let thread = thread::spawn(move || {
         GOODBYE.set(Some(Goodbye { mail }));
-        // Only now are the library's own thread-locals used: so they are destroyed before.
+        // The library's own thread-locals are first used here, so they are destroyed before.
         GOODBYE.with_borrow(|goodbye| {
             goodbye.as_ref().unwrap().mail.send(message("hello")).unwrap();
         });
@@ -64,7 +65,7 @@ extern "C" fn at_exit() {
 }
 
 #[test]
-fn handler_of_atexit_sends_and_receives() {
+fn atexit_handler_can_send_and_receive() {
     let _dog = watchdog();
     let (mail, theirs) = duplex::<Message, Message>().unwrap();
     let ends = |mail: Connection<Message, Message>| {

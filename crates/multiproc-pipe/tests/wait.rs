@@ -1,4 +1,4 @@
-//! Waiting for the first of many.
+//! Waiting for the first of many sources.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -17,7 +17,7 @@ multiproc::enable_in_tests!();
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 #[test]
-fn all_that_are_ready_are_given_in_order() {
+fn wait_returns_all_ready_sources_in_order() {
     let _dog = watchdog();
     let pairs: Vec<_> = (0..10_u32).map(|_| simplex::<u32>().unwrap()).collect();
     let (receivers, senders): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -26,16 +26,16 @@ fn all_that_are_ready_are_given_in_order() {
         senders[n].send(1).unwrap();
     }
     assert_eq!(wait(&receivers, NOW).unwrap(), [2, 5, 8]);
-    assert_eq!(wait(&receivers, None).unwrap(), [2, 5, 8], "asking takes nothing");
+    assert_eq!(wait(&receivers, None).unwrap(), [2, 5, 8], "wait consumes nothing");
     assert_eq!(wait(&receivers, Some(Duration::MAX)).unwrap(), [2, 5, 8]);
     assert_eq!(receivers[5].recv().unwrap(), 1);
-    assert_eq!(wait(receivers.iter().rev(), None).unwrap(), [1, 7], "places, not names");
+    assert_eq!(wait(receivers.iter().rev(), None).unwrap(), [1, 7], "indices into the sources");
     drop(senders);
-    assert_eq!(wait(&receivers, None).unwrap(), (0..10).collect::<Vec<_>>(), "an end counts");
+    assert_eq!(wait(&receivers, None).unwrap(), (0..10).collect::<Vec<_>>(), "an end is ready");
 }
 
 #[test]
-fn what_was_read_ahead_counts() {
+fn source_with_read_ahead_messages_is_ready() {
     let _dog = watchdog();
     let (reader, writer) = simplex::<u8>().unwrap();
     let (left, right) = duplex::<u8, u8>().unwrap();
@@ -46,14 +46,14 @@ fn what_was_read_ahead_counts() {
     }
     reader.recv().unwrap();
     right.recv().unwrap();
-    // Nothing is left in the kernel, so the descriptors say nothing.
+    // The kernel's buffers are empty, so the descriptors are not ready.
     assert!(wait([reader.as_fd(), right.as_fd()], NOW).unwrap().is_empty());
     let sources: [&dyn Source; 3] = [&nothing, &reader, &right];
     assert_eq!(wait(sources, None).unwrap(), [1, 2]);
     reader.recv().unwrap();
     right.recv().unwrap();
     assert!(wait(sources, NOW).unwrap().is_empty());
-    // One that is ready already does not hide one that the kernel knows of.
+    // A source that is ready by its read-ahead does not hide one that is ready in the kernel.
     writer.send(3).unwrap();
     writer.send(4).unwrap();
     reader.recv().unwrap();
@@ -62,7 +62,7 @@ fn what_was_read_ahead_counts() {
 }
 
 #[test]
-fn a_part_of_a_message_does_not_count_and_costs_no_spinning() {
+fn partial_message_is_not_ready_and_does_not_spin() {
     let _dog = watchdog();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let ours = Connection::<(), String>::from_socket(ours.into()).unwrap();
@@ -82,17 +82,17 @@ fn a_part_of_a_message_does_not_count_and_costs_no_spinning() {
     theirs.write_all(&[3]).unwrap();
     assert!(wait([&ours], NOW).unwrap().is_empty());
     drop(theirs);
-    assert_eq!(wait([&ours], None).unwrap(), [0], "now it is corrupted, and that is news");
-    assert_eq!(wait([&ours], None).unwrap(), [0], "and it stays so");
+    assert_eq!(wait([&ours], None).unwrap(), [0], "a corrupted stream is ready");
+    assert_eq!(wait([&ours], None).unwrap(), [0], "it stays ready");
 }
 
 #[test]
-fn a_message_in_small_pieces_does_not_stretch_the_deadline() {
+fn message_in_small_pieces_does_not_extend_the_deadline() {
     let _dog = watchdog();
     let (reader, writer) = std::io::pipe().unwrap();
     let reader = Receiver::<Bytes>::from_fd(reader.into()).unwrap();
     let mut writer = File::from(OwnedFd::from(writer));
-    writer.write_all(&[0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap(); // 4 GiB to come
+    writer.write_all(&[0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap(); // announces 4 GiB
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let drip = thread::spawn(move || {
         while stopped.recv_timeout(Duration::from_millis(1)).is_err() {
@@ -109,7 +109,7 @@ fn a_message_in_small_pieces_does_not_stretch_the_deadline() {
 }
 
 #[test]
-fn every_kind_of_source_fits() {
+fn every_kind_of_source_can_be_waited_for() {
     let _dog = watchdog();
     let (connection, _peer) = duplex::<u8, u8>().unwrap();
     let (receiver, _sender) = simplex::<u8>().unwrap();
@@ -131,7 +131,7 @@ fn every_kind_of_source_fits() {
 }
 
 #[test]
-fn nothing_to_wait_for_is_nothing_at_once() {
+fn wait_without_sources_returns_at_once() {
     let _dog = watchdog();
     let none: [&dyn Source; 0] = [];
     assert!(wait(none, None).unwrap().is_empty());
@@ -139,7 +139,7 @@ fn nothing_to_wait_for_is_nothing_at_once() {
 }
 
 #[test]
-fn it_sleeps_until_one_is_ready() {
+fn wait_sleeps_until_a_source_is_ready() {
     let _dog = watchdog();
     let (ours, theirs) = duplex::<(), u32>().unwrap();
     let (reader, writer) = simplex::<u32>().unwrap();
@@ -160,15 +160,15 @@ fn it_sleeps_until_one_is_ready() {
     until(|| is_asleep(child.pid()));
     assert!(wait(all, NOW).unwrap().is_empty());
     child.kill().unwrap();
-    // Its ends are closed before it counts as ended.
+    // Its ends are closed before it counts as terminated.
     until(|| wait(all, None).unwrap() == [0, 1, 2]);
     assert!(ours.recv().unwrap_err().is_disconnected());
     child.wait();
 }
 
-/// A child cannot end before somebody takes its result, if that is larger than a buffer.
+/// A child whose result is larger than a buffer cannot exit before the result is read.
 #[test]
-fn waiting_for_a_child_takes_its_result() {
+fn wait_for_a_child_reads_its_result() {
     let _dog = watchdog();
     let child = Process::spawn(|()| Bytes(vec![7; 5_000_000]), ()).unwrap();
     assert_eq!(wait([&child], None).unwrap(), [0]);
@@ -178,9 +178,9 @@ fn waiting_for_a_child_takes_its_result() {
     assert!(child.join().unwrap().0 == vec![8; 5_000_000]);
 }
 
-/// More descriptors than select(2) could take.
+/// More descriptors than select(2) supports.
 #[test]
-fn thousands_of_sources() {
+fn thousands_of_sources_can_be_waited_for() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     alone(|()| {
         let maximum = getrlimit(Resource::Nofile).maximum;
@@ -197,9 +197,9 @@ fn thousands_of_sources() {
     });
 }
 
-/// However often the process is stopped and goes on, the deadline stays the one it was.
+/// Stopping and continuing the process does not move the deadline.
 #[test]
-fn stops_do_not_stretch_the_deadline() {
+fn stopped_process_does_not_extend_the_deadline() {
     alone(|()| {
         let (reader, _writer) = simplex::<u8>().unwrap();
         let tick = Duration::from_millis(2);
@@ -225,9 +225,10 @@ fn stops_do_not_stretch_the_deadline() {
     });
 }
 
-/// A source of a program's own: it prepares, is woken for nothing once, and then is ready.
+/// A source implemented by the program: it is prepared, is woken twice without being ready, and
+/// then is ready.
 #[test]
-fn a_source_decides_itself() {
+fn custom_source_decides_when_it_is_ready() {
     struct Picky {
         reader: PipeReader,
         prepared: Cell<u32>,

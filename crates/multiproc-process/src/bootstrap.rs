@@ -1,9 +1,9 @@
 //! The child's side: from `init` to the end of the process.
 //!
-//! The function comes as its distance from a static of this crate: parent and child run the same
-//! file (`/proc/self/exe`), which the loader moves as a whole.
+//! The function is sent as its distance from a static of this crate. Parent and child run the same
+//! file (`/proc/self/exe`), which the loader relocates as a whole.
 //!
-//! Opens `unsafe` to make a function of a distance, and a value of a type without bytes.
+//! Unsafe code: turning a distance into a function, and creating a value of a zero-sized type.
 #![allow(unsafe_code)]
 
 use std::io::{self, Write};
@@ -23,16 +23,16 @@ use crate::parent_watch::watch_parent;
 use crate::protocol::{Encoded, Outcome, Start};
 use crate::{child_table, failpoint};
 
-/// The exit code after a panic, as Rust has it.
+/// The exit code of Rust programs after a panic.
 const PANICKED: i32 = 101;
 
-/// The exit code of a child that must not run its function.
+/// The exit code of a child that cannot run its function.
 pub(crate) const UNFIT: i32 = 102;
 
-/// Runs a function of types that are known here alone; see [`entry`].
+/// Runs a function whose types are known only to [`entry`].
 type Entry = fn(Encoded) -> Outcome;
 
-/// The function `F` in a form that a parent can send: what [`run`] calls in the child.
+/// Returns the function `F` in a form that a parent can send and [`run`] can call in the child.
 pub(crate) fn entry_of<F, A, R>() -> usize
 where
     F: FnOnce(A) -> R + 'static,
@@ -43,7 +43,7 @@ where
         assert!(
             size_of::<F>() == 0,
             "Process::spawn takes a function or a closure that captures nothing: it runs in another \
-             process, where the captured values are not. Pass them as the argument: \
+             process, where captured values do not exist. Pass them as the argument: \
              Process::spawn(|value| ..., value)"
         );
     }
@@ -64,32 +64,32 @@ where
             Ok(args) => args,
             Err(reason) => return not_received::<A>(&reason),
         };
-        // SAFETY: `entry_of` was compiled for the same `F`, and checked that it has no bytes, so any
-        // address is one of a value. The parent had such a value, and gave it up for this one.
+        // SAFETY: `entry_of` was compiled for the same `F` and asserts that its size is 0, so any
+        // aligned address is valid. The parent had such a value and gave it up for this one.
         let function: F = unsafe { ptr::NonNull::dangling().read() };
         failpoint::reached("child.running");
         Outcome::returned(&function(args))
     }));
     outcome.unwrap_or_else(|payload| {
         let panic = panic_of(&*payload);
-        // Dropping it could panic once more.
+        // Dropping the payload could panic again.
         std::mem::forget(payload);
         Outcome::Panicked(panic)
     })
 }
 
-/// The connection to the parent. `None` tells that the child has closed what it inherited.
+/// The connection to the parent. `None` reports that the inherited descriptors are closed.
 pub(crate) type ToParent = Connection<Option<Outcome>, Start>;
 
-/// Does what the parent asks for, and ends the process.
+/// Runs the function that the parent sends, and exits the process.
 pub(crate) fn run(connection: ToParent) -> ! {
     failpoint::reached("child.connected");
     let Start { entry, identity, args } = match connection.recv() {
         Ok(start) => start,
-        // The parent died, or gave up, before it had said what to do.
+        // The parent has died or given up before it sent the function.
         Err(RecvError::Disconnected) => process::exit(PANICKED),
         Err(error) => {
-            eprintln!("multiproc: a child process could not be told what to do: {error}");
+            eprintln!("multiproc: a child process could not receive its function: {error}");
             process::exit(PANICKED);
         }
     };
@@ -104,17 +104,18 @@ pub(crate) fn run(connection: ToParent) -> ! {
     keep_panics(&identity.name);
     failpoint::reached("child.told");
 
-    // Code that the loader has mapped, as what dlsym(3) returns: nothing in this program has made a
-    // pointer to it, and so nothing else could know its provenance.
+    // Code that the loader has mapped, as dlsym(3) would return it. No pointer of this program has
+    // its provenance.
     let code = ptr::with_exposed_provenance::<()>(anchor().wrapping_add(entry));
-    // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same executable
-    // (`entry_of`), and the socket is the one it made for this process (`Newborn::look`).
+    // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same
+    // executable (`entry_of`), and the socket is the one it created for this process
+    // (`Newborn::detect`).
     let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
     let outcome = entry(args);
 
     let code = if matches!(outcome, Outcome::Panicked(_)) { PANICKED } else { 0 };
     failpoint::reached("child.returned");
-    // What was printed comes before the parent learns that it is done.
+    // Output must be written before the parent learns that the function has returned.
     let _ = io::stdout().flush();
     tell(outcome);
     failpoint::reached("child.sent");
@@ -122,19 +123,18 @@ pub(crate) fn run(connection: ToParent) -> ! {
     process::exit(code)
 }
 
-/// The connection to the parent, until it was told what became of the function; and the process whose
-/// parent that is. (A copy of this process, made by fork(2) in the function, has another one.)
+/// The connection to the parent, until the outcome was sent, and the process that it belongs to. (A
+/// copy of this process, made by fork(2) in the function, must not use it.)
 static PARENT: Mutex<Option<(Pid, ToParent)>> = Mutex::new(None);
 
-/// Tells the parent what became of the function. If it does not want to know, that is no reason to
-/// fail.
+/// Sends the outcome to the parent. A parent that does not receive it is not an error.
 pub(crate) fn tell(outcome: Outcome) {
-    // Whoever has the lock is telling already. (To wait for it could be to wait for oneself: the
-    // hook of panics comes here, too.)
+    // The holder of the lock is sending already. Waiting for it could deadlock, because the panic
+    // hook calls this as well.
     let Ok(mut parent) = PARENT.try_lock() else { return };
     let Some((_, connection)) = parent.as_ref().filter(|(pid, _)| *pid == getpid()) else { return };
     let failed = match connection.send(Some(outcome)) {
-        // Without descriptors for the handles in it, say.
+        // For example, without descriptors for the handles in it.
         Err(SendError::Encode(_, error)) => Some(error.reason().to_owned()),
         Err(SendError::Io(_, error)) => Some(error.to_string()),
         _ => None,

@@ -1,4 +1,4 @@
-//! What can be set about a process before it starts.
+//! The settings of a process that is to be started.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,10 +17,10 @@ use crate::protocol::Encoded;
 use crate::scope::Scope;
 use crate::{bootstrap, spawn};
 
-/// Sets up a process. Made by [`Process::builder`].
+/// Configures and starts a process. Created by [`Process::builder`].
 ///
-/// What is not set is as in this process: environment, working directory, standard output and
-/// standard error. Standard input is `/dev/null`, always.
+/// Settings that are not changed are inherited from this process: environment, working directory,
+/// standard output and standard error. Standard input is always `/dev/null`.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -42,14 +42,16 @@ use crate::{bootstrap, spawn};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "ProcessBuilder")]
 #[derive(Debug)]
 #[must_use = "it starts nothing until `spawn` is called"]
 pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) daemon: bool,
-    /// The numbers of the descriptors that it inherits; or why it cannot inherit one.
+    /// The numbers of the descriptors that the child inherits, or the error of
+    /// [`Builder::keep_descriptor`].
     pub(crate) keep: io::Result<Vec<RawFd>>,
-    /// This executable, and what is set about it.
+    /// This executable, with the settings that std supports.
     pub(crate) command: Command,
 }
 
@@ -59,31 +61,88 @@ impl Builder {
         Self { name: None, daemon: false, keep: Ok(Vec::new()), command }
     }
 
-    /// Its name, for people: in [`active_children`](crate::active_children), in its panic messages,
-    /// and (the first 15 bytes) in `ps` and `top`. Without one it is `Process-1` and so on, and
-    /// `Process-1:1` for the first child of that one.
+    /// Sets the name of the process. It appears in [`active_children`](crate::active_children), in
+    /// panic messages, and (the first 15 bytes) in `ps` and `top`. The default is `Process-1`,
+    /// `Process-2` and so on, and `Process-1:1` for the first child of `Process-1`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::builder().name("worker").spawn(|()| (), ())?;
+    /// assert_eq!(worker.name(), "worker");
+    /// worker.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Whether it ends with its parent: at the end of `main` it is terminated instead of waited for,
-    /// and if the parent dies, however, it ends within a second. Without this it is not.
+    /// Sets whether the process is a daemon. The default is `false`. A daemon ends with its parent:
+    /// it is terminated at the end of the parent's `main` instead of waited for, and it ends within
+    /// one second after the parent was killed.
     ///
-    /// A daemon gets SIGTERM, and half a second later SIGKILL, if it is still there. It may have
-    /// children of its own: those that are daemons end after it in the same way.
+    /// When its parent has died, a daemon receives SIGTERM, and SIGKILL half a second later if it
+    /// is still alive. A daemon may have children. Those that are daemons themselves end after it
+    /// in the same way.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let endless = |()| -> () {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// };
+    /// let daemon = Process::builder().daemon(true).spawn(endless, ())?;
+    /// assert!(daemon.is_daemon());
+    /// // It would end with this process as well.
+    /// daemon.terminate()?;
+    /// daemon.wait();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
         self
     }
 
     /// Sets an environment variable.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let level = |()| std::env::var("LOG").unwrap();
+    /// let worker = Process::builder().env("LOG", "debug").spawn(level, ())?;
+    /// assert_eq!(worker.join()?, "debug");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(key, value);
         self
     }
 
-    /// Sets environment variables.
+    /// Sets several environment variables.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let variables = |()| (std::env::var("A").unwrap(), std::env::var("B").unwrap());
+    /// let worker = Process::builder().envs([("A", "1"), ("B", "2")]).spawn(variables, ())?;
+    /// assert_eq!(worker.join()?, ("1".to_owned(), "2".to_owned()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -93,48 +152,118 @@ impl Builder {
     }
 
     /// Removes an environment variable.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let path = |()| std::env::var_os("PATH").is_some();
+    /// let worker = Process::builder().env_remove("PATH").spawn(path, ())?;
+    /// assert!(!worker.join()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         self.command.env_remove(key);
         self
     }
 
-    /// Removes all environment variables, those included that were set here before.
+    /// Removes all environment variables, including those set on this builder.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let count = |()| std::env::vars_os().count();
+    /// let worker = Process::builder().env_clear().env("A", "1").spawn(count, ())?;
+    /// assert_eq!(worker.join()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env_clear(mut self) -> Self {
         self.command.env_clear();
         self
     }
 
-    /// Its working directory. If it does not exist, `spawn` is an error.
+    /// Sets the working directory. If it does not exist, `spawn` fails.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let folder = |()| std::env::current_dir().unwrap();
+    /// let worker = Process::builder().current_dir("/").spawn(folder, ())?;
+    /// assert_eq!(worker.join()?, std::path::Path::new("/"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "cwd")]
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.current_dir(directory);
         self
     }
 
-    /// Where its standard output goes: `Stdio::inherit()` (what it is without this), `Stdio::null()`,
-    /// a [`File`](std::fs::File), or `Stdio::piped()`: then this process reads it from
+    /// Sets the standard output: `Stdio::inherit()` (the default), `Stdio::null()`, a
+    /// [`File`](std::fs::File), or `Stdio::piped()`. In the last case, read the output from
     /// [`take_stdout`](Process::take_stdout).
     ///
-    /// A pipe holds 64 KiB, and who writes to a full one waits. So read it to its end before `join`.
+    /// A pipe holds 64 KiB, and a child that writes to a full pipe blocks. Read it to its end
+    /// before you call `join`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::Read;
+    /// use std::process::Stdio;
+    ///
+    /// let prints = |()| println!("hello");
+    /// let mut worker = Process::builder().stdout(Stdio::piped()).spawn(prints, ())?;
+    /// let mut text = String::new();
+    /// worker.take_stdout().expect("a pipe was requested").read_to_string(&mut text)?;
+    /// worker.join()?;
+    /// assert_eq!(text, "hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.command.stdout(stdout);
         self
     }
 
-    /// Where its standard error goes: as [`stdout`](Self::stdout), with
+    /// Sets the standard error, as [`stdout`](Self::stdout) does. Read a pipe from
     /// [`take_stderr`](Process::take_stderr).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::process::Stdio;
+    ///
+    /// // The message of the panic is not printed.
+    /// let fails = |()| -> () { panic!("quiet") };
+    /// let worker = Process::builder().stderr(Stdio::null()).spawn(fails, ())?;
+    /// assert!(worker.join().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.command.stderr(stderr);
         self
     }
 
-    /// Lets it inherit a descriptor, under the same number.
+    /// Lets the child inherit a descriptor under the same number.
     ///
-    /// A child has the descriptors in its arguments and no others. Those that this process has opened
-    /// without close-on-exec (a library in C, or whoever started this process) are closed in the child
-    /// before `main`, unless they are kept by this. One use is the jobserver of make(1), whose numbers
-    /// are in the environment.
+    /// A child inherits no descriptors beside its standard streams and those in its arguments.
+    /// Descriptors that this process has open without close-on-exec (opened by a C library, or
+    /// inherited from its own parent) are closed in the child before `main`, unless they are kept
+    /// with this method. One use is the jobserver of make(1), whose descriptor numbers are in the
+    /// environment.
     ///
-    /// Descriptors that std has opened have close-on-exec set, and nobody inherits them: pass them as
+    /// Descriptors opened by std have close-on-exec set and cannot be inherited. Pass them as
     /// arguments, in a [`Descriptor`](multiproc_pipe::Descriptor).
     ///
     /// # Errors
@@ -150,18 +279,30 @@ impl Builder {
         self
     }
 
-    /// Starts the process: see [`Process::spawn`].
+    /// Starts the process. See [`Process::spawn`].
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::builder().name("adder").spawn(|(a, b): (u32, u32)| a + b, (1, 2))?;
+    /// assert_eq!(worker.join()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`].
+    /// The same as for [`Process::spawn`].
     pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: FnOnce(A) -> R + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        // Its type is all there is to it. The value is the child's now, so it is not dropped here.
+        // The type of `f` identifies the function. The value now belongs to the child, so it is not
+        // dropped here.
         std::mem::forget(f);
         let entry = bootstrap::entry_of::<F, A, R>();
         let receivable = check_type::<A>().and_then(|()| check_type::<R>());
@@ -169,11 +310,22 @@ impl Builder {
         spawn::spawn(self, entry, args)
     }
 
-    /// Starts the process in a scope, whose end it does not outlive: see [`scope`](crate::scope).
+    /// Starts the process in a scope, which waits for its end. See [`scope`](crate::scope).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// multiproc::scope(|s| Process::builder().name("first").spawn_scoped(s, |()| (), ()).map(drop))?;
+    /// // It has ended here.
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`].
+    /// The same as for [`Process::spawn`].
     pub fn spawn_scoped<F, A, R>(
         self,
         scope: &Scope,
@@ -191,15 +343,14 @@ impl Builder {
     }
 }
 
-/// The number of a descriptor that programs inherit which this one starts.
+/// Returns the number of the descriptor if a program started by this process would inherit it.
 fn inheritable(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
     let number = descriptor.as_raw_fd();
     if fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
-                "expected a descriptor to keep that is open without close-on-exec, got {number}, \
-                 which is closed when a program starts; pass it as an argument \
+                "cannot keep descriptor {number}: it has close-on-exec set; pass it as an argument \
                  (`multiproc::pipe::Descriptor`), or clear FD_CLOEXEC first"
             ),
         ));

@@ -1,12 +1,12 @@
-//! Many bytes on their way to a child: on a socket of their own, beside the message that announces
-//! them.
+//! Large arguments, which are sent to a child on a socket of their own, beside the message that
+//! announces them.
 //!
-//! So the parent watches the child while it waits for room, and mostly need not wait at all; and the
-//! child reads straight into memory that is cheap to touch. (Touching a page for the first time is
-//! most of what a mebibyte costs. Measured for one: 0.6 ms in a fresh `Vec` or memfd; 0.1 ms in a
-//! socket, and 0.1 ms in a huge page.)
+//! The parent can watch the child while it waits for buffer space, and seldom has to wait. The
+//! child reads into memory that is cheap to touch: most of the cost of a mebibyte is the first
+//! access to each page. Measured for one mebibyte: 0.6 ms in a fresh `Vec` or memfd, 0.1 ms in a
+//! socket, and 0.1 ms in a huge page.
 //!
-//! Opens `unsafe` to map memory, and to view what is mapped.
+//! Unsafe code: mapping memory and viewing it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -22,33 +22,33 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
-/// The size of a huge page, as a rule. Where it is another one, the memory is just memory.
+/// The usual size of a huge page. Where the size differs, ordinary pages are used.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A stream of bytes in both directions, one end of which is the child's.
+/// Creates a bidirectional stream; one end is for the child.
 pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (unix, stream) = (AddressFamily::UNIX, SocketType::STREAM);
     let (ours, theirs) = socketpair(unix, stream, SocketFlags::CLOEXEC, None)?;
     Ok((above_stdio(ours)?, above_stdio(theirs)?))
 }
 
-/// Bytes that are to be sent.
+/// Bytes to be sent.
 pub(crate) struct Sending {
     socket: OwnedFd,
     bytes: Vec<u8>,
 }
 
 impl Sending {
-    /// Gives the end from which the child reads, too.
+    /// Returns the sender, and the end from which the child reads.
     pub(crate) fn new(bytes: Vec<u8>) -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) = socket_pair()?;
-        // Room for all of it. The kernel may give less: then it takes longer.
+        // Buffer space for all of it. The kernel may grant less, which takes longer.
         let _ = set_socket_send_buffer_size(&socket, bytes.len());
         Ok((Self { socket, bytes }, theirs))
     }
 
-    /// Sends, until all is sent or the child has ended: then its status says more. `pidfd` is the
-    /// child's.
+    /// Sends all bytes. Returns early if the child has ended, because its exit status is the better
+    /// error. `pidfd` is that of the child.
     pub(crate) fn finish(self, pidfd: impl AsFd) -> io::Result<()> {
         let mut rest = &*self.bytes;
         while !rest.is_empty() {
@@ -65,7 +65,7 @@ impl Sending {
                         break;
                     }
                 }
-                // It has closed its end: it is dead, or does not want any more.
+                // The child has closed its end: it has died, or does not read the rest.
                 Err(Errno::PIPE | Errno::CONNRESET) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -74,24 +74,24 @@ impl Sending {
     }
 }
 
-/// Bytes that have come.
+/// Received bytes.
 pub(crate) struct Received {
     mapping: *mut u8,
     mapped: usize,
-    /// Where in the mapping a huge page begins, and with it the bytes.
+    /// Offset in the mapping at which a huge page, and the bytes, begin.
     offset: usize,
     length: usize,
 }
 
 impl Received {
-    /// Reads `length` bytes from the end that [`Sending::new`] gave.
+    /// Reads `length` bytes from the end that [`Sending::new`] returned.
     pub(crate) fn read(end: OwnedFd, length: usize) -> io::Result<Self> {
         let mapped = length.next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping, where the kernel finds room, takes no memory that anybody uses.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces no other memory.
         let mapping =
             unsafe { mmap_anonymous(ptr::null_mut(), mapped, access, MapFlags::PRIVATE)? };
-        // SAFETY: advice about how, not what: the memory stays as it is. It may be refused.
+        // SAFETY: this advice changes no contents. It may be refused.
         let _ = unsafe { madvise(mapping, mapped, Advice::LinuxHugepage) };
         let offset = mapping.addr().next_multiple_of(HUGE_PAGE) - mapping.addr();
         let mut this = Self { mapping: mapping.cast(), mapped, offset, length };
@@ -100,9 +100,9 @@ impl Received {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // By `mapped`, there is room for `length` bytes behind any offset below HUGE_PAGE.
+        // `mapped` has space for `length` bytes after any offset below HUGE_PAGE.
         let start = self.mapping.wrapping_add(self.offset);
-        // SAFETY: mapped in this length, zero at first, and nobody else's, until it is dropped.
+        // SAFETY: mapped with this length, zero-initialised, and exclusively owned until dropped.
         unsafe { slice::from_raw_parts_mut(start, self.length) }
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_whole_also_if_there_is_no_room_for_them() {
+    fn bytes_larger_than_the_socket_buffer_arrive() {
         let myself = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
         for length in [1, 100_000, HUGE_PAGE, 20_000_000] {
             let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[1]).collect();
@@ -147,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_closed_is_no_hang() {
+    fn closed_end_ends_the_wait() {
         let myself = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
         let (sending, end) = Sending::new(vec![0; 20_000_000]).unwrap();
         drop(end);
         sending.finish(&myself).unwrap();
-        // The parent died.
+        // The parent has died.
         let (sending, end) = Sending::new(vec![0; 10]).unwrap();
         drop(sending);
         assert!(Received::read(end, 10).is_err());
     }
 
-    /// A child that has ended ends the wait, also if somebody else still holds its end.
+    /// The end of the child ends the wait, even if another process holds its end of the socket.
     #[test]
-    fn an_end_that_somebody_else_holds_is_no_hang() {
+    fn end_of_the_child_ends_the_wait() {
         let child = crate::Process::spawn(|()| (), ()).unwrap();
         let (sending, _end) = Sending::new(vec![0; 20_000_000]).unwrap();
         sending.finish(child.as_fd()).unwrap();

@@ -8,79 +8,73 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multiproc_pipe::{Connection, Deadline, SendError, Source, TryRecvError};
-use multiproc_shm::above_stdio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
 use crate::child_table::{children, collect_at_end};
+use crate::pidfd::{open_pidfd, wait_readable};
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
 use crate::thread::start_thread;
 
-/// Opens a descriptor for a process, which becomes readable when the process has ended.
-pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => above_stdio(pidfd),
-        // No other cause for these: any process may be opened.
-        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
-            let error = io::Error::from(error);
-            Err(io::Error::new(
-                error.kind(),
-                format!(
-                    "expected a pidfd from pidfd_open(2), got: {error}; a seccomp filter refuses the \
-                     call, as those of old container runtimes do, or the kernel is older than 5.10: \
-                     allow the call in the filter, or update the runtime or the kernel"
-                ),
-            ))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A child of this process: what a [`Process`](crate::Process) is without the type of its result.
+/// A handle to a child of this process. It is a [`Process`](crate::Process) without the type of the
+/// result.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Process, active_children};
+///
+/// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+/// // The same child, without the type of its result.
+/// let child = active_children().pop().expect("one child");
+/// assert_eq!(child.pid(), worker.pid());
+/// child.kill()?;
+/// worker.wait();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Child {
     this: Arc<State>,
 }
 
 struct State {
-    /// The process that started it. A copy of that one, made by fork(2), has this handle as well, and
-    /// the child is none of its own.
+    /// The process that started the child. A copy of that process, made by fork(2), has this handle
+    /// as well, but the child is not its own.
     parent: Pid,
     pid: Pid,
     name: String,
     daemon: bool,
     pidfd: OwnedFd,
-    /// The socket of `inbox` once more, to wait on and to shut down without its lock.
+    /// A duplicate of the socket of `inbox`, to wait on and to shut down without its lock.
     socket: OwnedFd,
     status: Mutex<Option<ExitStatus>>,
-    /// A user of this handle was told how it ended, or asked it to end.
+    /// A user of this handle has seen how the child ended, or has sent it a signal.
     is_noticed: AtomicBool,
     inbox: Mutex<Inbox>,
 }
 
-/// The connection to a child. `None` tells that it has closed what it inherited.
+/// The connection to a child. The child sends `None` when it has closed inherited descriptors.
 pub(crate) type ToChild = Connection<Start, Option<Outcome>>;
 
-/// The connection to a child, and what came over it.
+/// The connection to a child, and what was received from it.
 struct Inbox {
     connection: ToChild,
-    /// It has closed what it inherited.
+    /// The child has closed inherited descriptors.
     has_begun: bool,
     outcome: Option<Outcome>,
-    /// Why an outcome that came could not be received.
+    /// Why an outcome that was sent could not be received.
     lost: Option<String>,
-    /// Nothing more will come.
+    /// The child will send nothing more.
     closed: bool,
 }
 
 impl Inbox {
-    /// Takes what is there, without waiting.
-    fn look(&mut self) {
+    /// Receives what the child has sent, without waiting.
+    fn receive_available(&mut self) {
         while !self.closed {
             match self.connection.try_recv() {
                 Ok(None) if !self.has_begun => {
@@ -90,7 +84,7 @@ impl Inbox {
                 Ok(outcome) => self.outcome = outcome,
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {}
-                // If the child died while it was sending, its status says more.
+                // If the child died while it was sending, its exit status is the better error.
                 Err(error) => self.lost = Some(error.to_string()),
             }
             self.closed = true;
@@ -99,7 +93,7 @@ impl Inbox {
 }
 
 impl Child {
-    /// A process that was just started. It does not know yet what to do.
+    /// Creates the handle of a process that has just started and has not received its function.
     pub(crate) fn new(
         pid: u32,
         name: String,
@@ -107,7 +101,7 @@ impl Child {
         connection: ToChild,
     ) -> io::Result<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        // It cannot be another process of the same number: nobody has collected this one yet.
+        // The number cannot belong to another process yet: the child has not been collected.
         let pidfd = open_pidfd(pid)?;
         let socket = connection.as_fd().try_clone_to_owned()?;
         let inbox =
@@ -126,8 +120,20 @@ impl Child {
         Ok(Self { this: Arc::new(state) })
     }
 
-    /// Its process id. It may be another process's once the child has ended: signal and wait through
-    /// the handle.
+    /// Returns the process ID. After the child has ended, the ID may belong to another process: use
+    /// this handle to signal it and to wait for it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| std::process::id(), ())?;
+    /// let pid = worker.pid();
+    /// assert_eq!(worker.join()?, pid);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.this.pid.as_raw_pid().unsigned_abs()
@@ -137,31 +143,60 @@ impl Child {
         self.this.pid
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.this.name
     }
 
-    /// Whether it ends with this process.
+    /// Returns `true` if the child ends with this process.
     #[must_use]
     pub fn is_daemon(&self) -> bool {
         self.this.daemon
     }
 
-    /// Whether it has not ended yet. One that is stopped is alive.
+    /// Returns `true` if the child has not ended. A stopped process is alive.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// assert!(worker.is_alive());
+    /// worker.kill()?;
+    /// worker.wait();
+    /// assert!(!worker.is_alive());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.collect().is_none()
     }
 
-    /// How it ended; `None` while it is alive.
+    /// Returns how the child ended, or `None` if it is alive.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{ExitStatus, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { std::process::exit(3) }, ())?;
+    /// worker.wait();
+    /// assert_eq!(worker.exit_status(), Some(ExitStatus::Exited(3)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
+    #[doc(alias = "exitcode")]
+    #[doc(alias = "poll")]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.noticed(self.collect())
     }
 
-    /// Whether this process has started it, and not one that this is a copy of.
+    /// Returns `true` if the calling process has started the child, and is not a forked copy of the
+    /// one that did.
     #[doc(hidden)]
     #[must_use]
     pub fn is_ours(&self) -> bool {
@@ -179,31 +214,31 @@ impl Child {
         status
     }
 
-    /// Collects its status, if it has ended.
+    /// Collects the exit status and removes the child from the table, if it has ended.
     fn collect(&self) -> Option<ExitStatus> {
-        let status = self.look();
+        let status = self.collect_status();
         if status.is_some() {
             children().retain(|child| !Arc::ptr_eq(&child.this, &self.this));
         }
         status
     }
 
-    /// The same, and leaves it in the table.
-    pub(crate) fn look(&self) -> Option<ExitStatus> {
+    /// Collects the exit status, if the child has ended, but leaves it in the table.
+    pub(crate) fn collect_status(&self) -> Option<ExitStatus> {
         let mut status = self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.is_none() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             *status = match waitid(WaitId::PidFd(self.this.pidfd.as_fd()), options) {
                 Ok(None) | Err(Errno::INTR) => None,
                 Ok(Some(ended)) => Some(ExitStatus::new(&ended)),
-                // Somebody else collected it, or it is about to be: wait for its end alone.
+                // Other code has collected it, or is about to. Only its end can be waited for.
                 Err(_) => self.has_ended().then_some(ExitStatus::Unknown),
             };
         }
         *status
     }
 
-    /// How it ended, if it has. Changes nothing: whoever collects it gets the same.
+    /// Returns how the child ended without collecting its status.
     fn peek(&self) -> Option<ExitStatus> {
         let known = *self.this.status.lock().unwrap_or_else(PoisonError::into_inner);
         known.or_else(|| {
@@ -213,7 +248,7 @@ impl Child {
         })
     }
 
-    /// Leaves it to itself: nobody wants its result, and it is collected when it ends.
+    /// Detaches the child: its result is discarded, and its status is collected when it ends.
     pub(crate) fn leave(&self) {
         if !self.is_ours() {
             return;
@@ -221,7 +256,7 @@ impl Child {
         self.discard_outcome();
         if self.collect().is_none() {
             let pid = self.this.pid;
-            // Without a thread for it, it is collected when somebody asks for the active children.
+            // Without this thread, the next call of `active_children` collects it.
             let _ = start_thread("multiproc-reap", move || collect_at_end(pid));
         }
     }
@@ -230,7 +265,19 @@ impl Child {
         wait_readable(&self.this.pidfd, Deadline::after(Duration::ZERO))
     }
 
-    /// Waits until it has ended. Returns at once if it has.
+    /// Waits until the child has ended. Returns at once if it has. A child that is killed ends the
+    /// wait.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::spawn(|()| (), ())?;
+    /// assert!(worker.wait().success());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[allow(clippy::must_use_candidate)] // waiting is something by itself
     pub fn wait(&self) -> ExitStatus {
         loop {
@@ -240,8 +287,24 @@ impl Child {
         }
     }
 
-    /// Waits for at most `timeout` until it has ended; `None` if it is still alive then.
+    /// Waits at most `timeout` for the child to end. Returns `None` if it is still alive.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::time::Duration;
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// assert_eq!(worker.wait_timeout(Duration::from_millis(10)), None);
+    /// worker.kill()?;
+    /// let status = worker.wait();
+    /// assert_eq!(status.signal(), Some(9));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
+    #[doc(alias = "join")]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<ExitStatus> {
         self.noticed(self.wait_until(Deadline::after(timeout)))
     }
@@ -251,17 +314,17 @@ impl Child {
             if let Some(status) = self.collect() {
                 return Some(status);
             }
-            // A result that is larger than the socket's buffer keeps the child from ending until
-            // somebody takes it: so both are watched, until the result is here.
+            // A result that is larger than the socket's buffer keeps the child from ending until it
+            // is received. So the socket is polled as well until the result has been received.
             let fds = [
                 PollFd::new(&self.this.pidfd, PollFlags::IN),
                 PollFd::new(&self.this.socket, PollFlags::IN),
             ];
             let watched = if self.inbox().closed { 1 } else { 2 };
             let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
-            // It can fail by a signal, or by a lack of memory, which passes.
+            // It fails after a signal, or while memory is short. Either passes.
             let _ = poll(&mut { fds }[..watched], timeout.as_ref());
-            self.inbox().look();
+            self.inbox().receive_available();
             if deadline.is_past() {
                 return self.collect();
             }
@@ -272,28 +335,28 @@ impl Child {
         self.this.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of its function, or why that did not arrive. To be called when it has ended: all
-    /// it sent is there then.
+    /// Returns the outcome of the function, or why it was not received. To be called after the
+    /// child has ended, when everything it sent can be received.
     pub(crate) fn take_outcome(&self) -> Result<Outcome, Option<String>> {
         let mut inbox = self.inbox();
         let now = Deadline::after(Duration::ZERO);
         while !inbox.closed && wait_readable(&self.this.socket, now) {
-            inbox.look();
+            inbox.receive_available();
         }
         let lost = inbox.lost.take();
         inbox.outcome.take().ok_or(lost)
     }
 
-    /// Nobody wants the result any more: the child need not wait until somebody takes it.
+    /// Discards the result, so that the child need not wait until it is received.
     fn discard_outcome(&self) {
         // It fails only if the child has closed its end.
         let _ = shutdown(&self.this.socket, Shutdown::Read);
     }
 
-    /// Tells it what to do, and enters it into the table. If it is dead already, its status will say
-    /// so.
+    /// Sends the function to the child and adds the child to the table. If the child is already
+    /// dead, its exit status reports it.
     pub(crate) fn start(&self, start: Start) -> io::Result<()> {
-        // Nobody else knows this child yet, so nobody waits for the inbox.
+        // No other thread has this handle yet, so the lock is free.
         match self.inbox().connection.send(start) {
             Ok(()) | Err(SendError::Disconnected(_)) => {}
             Err(SendError::Encode(_, error)) => {
@@ -306,11 +369,11 @@ impl Child {
         Ok(())
     }
 
-    /// Waits until it has closed what it inherited, or has ended.
+    /// Waits until the child has closed inherited descriptors, or has ended.
     pub(crate) fn wait_for_begin(&self) {
         loop {
             let mut inbox = self.inbox();
-            inbox.look();
+            inbox.receive_available();
             if inbox.has_begun || inbox.closed || self.has_ended() {
                 return;
             }
@@ -319,34 +382,74 @@ impl Child {
                 PollFd::new(&self.this.pidfd, PollFlags::IN),
                 PollFd::new(&self.this.socket, PollFlags::IN),
             ];
-            // It can fail by a signal, or by a lack of memory, which passes.
+            // It fails after a signal, or while memory is short. Either passes.
             let _ = poll(&mut ends, None);
         }
     }
 
-    /// Asks it to end: SIGTERM, which it may handle.
+    /// Sends SIGTERM, which the child may handle.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.terminate()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(15, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// If this process may not signal it. A process that has ended is no error.
+    /// Fails if this process has no permission to signal the child. If the child has already ended,
+    /// this returns `Ok`.
+    #[doc(alias = "SIGTERM")]
     pub fn terminate(&self) -> io::Result<()> {
         self.signal(Signal::TERM)
     }
 
-    /// Interrupts it as Ctrl-C does: SIGINT, which it may handle.
+    /// Sends SIGINT, as Ctrl-C does. The child may handle it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.interrupt()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(2, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`terminate`](Self::terminate).
+    /// The same as for [`terminate`](Self::terminate).
+    #[doc(alias = "SIGINT")]
     pub fn interrupt(&self) -> io::Result<()> {
         self.signal(Signal::INT)
     }
 
-    /// Ends it at once: SIGKILL, which it cannot handle.
+    /// Sends SIGKILL, which the child cannot handle.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process};
+    ///
+    /// let worker = Process::spawn(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// worker.kill()?;
+    /// assert_eq!(worker.join(), Err(JoinError::Signaled(9, false)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`terminate`](Self::terminate).
+    /// The same as for [`terminate`](Self::terminate).
+    #[doc(alias = "SIGKILL")]
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
     }
@@ -360,28 +463,14 @@ impl Child {
     }
 }
 
-/// Waits until there is something to read, or nothing will ever come: for a pidfd, until its process
-/// has ended. False: not in time.
-pub(crate) fn wait_readable(descriptor: &impl AsFd, deadline: Deadline) -> bool {
-    loop {
-        let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
-        if poll(&mut [PollFd::new(descriptor, PollFlags::IN)], timeout.as_ref()) == Ok(1) {
-            return true;
-        }
-        if deadline.is_past() {
-            return false;
-        }
-    }
-}
-
-/// The sentinel: a pidfd, which becomes readable when the process has ended.
+/// A pidfd, which becomes readable when the process has ended.
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.this.pidfd.as_fd()
     }
 }
 
-/// Ready when the process has ended. As in [`wait`](Child::wait), its result is taken meanwhile.
+/// Ready when the process has ended. As in [`wait`](Child::wait), the result is received meanwhile.
 impl Source for Child {
     fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
         add(self.this.pidfd.as_fd());
@@ -391,7 +480,7 @@ impl Source for Child {
     }
 
     fn woken(&self) -> io::Result<bool> {
-        self.inbox().look();
+        self.inbox().receive_available();
         Ok(self.has_ended())
     }
 }

@@ -9,20 +9,20 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::child::Child;
 
-/// How long a process may take to end by SIGTERM.
+/// How long a process has to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The children that have not been seen to end. They keep their socket here, which is their
-/// lifeline, also when nobody has a handle any more.
+/// The children whose end has not been seen. The table keeps their sockets open, which are their
+/// lifelines, also after the last handle was dropped.
 static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 pub(crate) fn children() -> MutexGuard<'static, Vec<Child>> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The children of this process that are alive, in the order in which they were started.
+/// Returns the living children of this process, in the order in which they were started.
 ///
-/// Those that have ended are collected by the way.
+/// Also collects the exit status of those that have ended.
 ///
 /// ```
 /// multiproc::enable_in_tests!();
@@ -43,12 +43,12 @@ pub(crate) fn children() -> MutexGuard<'static, Vec<Child>> {
 /// ```
 #[must_use]
 pub fn active_children() -> Vec<Child> {
-    // Asking one that has ended takes it out of the table.
+    // `is_alive` removes a child that has ended from the table.
     let all = children().clone();
     all.into_iter().filter(|child| child.is_ours() && child.is_alive()).collect()
 }
 
-/// What happens to the children at the end of a program.
+/// Ends daemons and waits for all other children, at the end of a program.
 pub(crate) fn finish() {
     let (daemons, others): (Vec<_>, Vec<_>) =
         active_children().into_iter().partition(Child::is_daemon);
@@ -58,10 +58,10 @@ pub(crate) fn finish() {
     }
 }
 
-/// Ends processes: SIGTERM, and after a grace time SIGKILL. Returns when all have ended.
+/// Sends SIGTERM, and SIGKILL after a grace period. Returns when all have ended.
 pub(crate) fn end(children: &[Child]) {
     for child in children {
-        // It has ended meanwhile, or it does not matter.
+        // It fails if the child has ended, or may not be signalled. The wait below covers both.
         let _ = child.terminate();
     }
     let grace = Deadline::after(GRACE);
@@ -73,13 +73,14 @@ pub(crate) fn end(children: &[Child]) {
     }
 }
 
-/// Waits for the end of a child that nobody has a handle of, and collects it, unless it was collected
-/// meanwhile.
+/// Waits for the end of a child without a handle, and collects its status unless that was done
+/// before.
 pub(crate) fn collect_at_end(pid: Pid) {
-    // By its number, and without taking its status: so nothing of it is held here, and what the child
-    // had is closed as soon as anybody collects it.
+    // By its number, and without collecting the status, so that this thread holds no descriptor of
+    // the child. They are closed as soon as the child is collected.
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), options));
-    // Under the lock: the one who finds it gone from the table finds its descriptors closed, too.
-    children().retain(|child| child.raw_pid() != pid || child.look().is_none());
+    // Under the lock, so that a thread that finds the child gone from the table finds its
+    // descriptors closed as well.
+    children().retain(|child| child.raw_pid() != pid || child.collect_status().is_none());
 }

@@ -12,9 +12,9 @@ use rustix::process::getpid;
 use rustix::thread::{gettid, set_name};
 use serde::{Deserialize, Serialize};
 
-use crate::child::{open_pidfd, wait_readable};
+use crate::pidfd::{open_pidfd, wait_readable};
 
-/// What the parent tells a child about the two of them.
+/// What the parent sends to a child about both processes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) name: String,
@@ -26,8 +26,8 @@ pub(crate) struct Identity {
 pub(crate) struct Parent {
     pid: u32,
     name: String,
-    /// Sent by the parent itself, and not opened by number here: so it is the parent's, also if
-    /// that is dead already, and in whatever pid namespace the child is.
+    /// A pidfd that the parent opened for itself. A pidfd opened by number in the child could refer
+    /// to another process, if the parent has died or is in another pid namespace.
     pub(crate) pidfd: Descriptor,
 }
 
@@ -40,18 +40,18 @@ pub(crate) fn become_child(identity: Identity) -> &'static Identity {
     IDENTITY.get_or_init(|| identity)
 }
 
-/// For ps and top, which show 15 bytes, and what the main thread is called.
+/// Sets the name that `ps` and `top` show (15 bytes), which is that of the main thread.
 fn show_name(name: &str) {
     if gettid() == getpid() {
         let _ = CString::new(name).map(|name| set_name(&name));
     } else {
-        // In a test program. Without /proc, the name is what it was.
+        // In a test program. Without /proc, the name stays as it was.
         let _ = std::fs::write("/proc/self/comm", name);
     }
 }
 
 impl Parent {
-    /// This process, as its children are to see it.
+    /// Describes this process to its children.
     pub(crate) fn myself() -> std::io::Result<Self> {
         let pidfd = Descriptor(open_pidfd(getpid())?);
         let current = current_process();
@@ -59,7 +59,7 @@ impl Parent {
     }
 }
 
-/// The process that calls it.
+/// Returns a description of the calling process.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -79,26 +79,38 @@ pub fn current_process() -> CurrentProcess {
     CurrentProcess { identity: IDENTITY.get() }
 }
 
-/// The process that asks. Got from [`current_process`].
+/// The calling process. Returned by [`current_process`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::current_process;
+///
+/// let current = current_process();
+/// println!("{} has the process ID {}", current.name(), current.pid());
+/// assert!(!current.is_daemon());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct CurrentProcess {
     identity: Option<&'static Identity>,
 }
 
 impl CurrentProcess {
-    /// Its process id.
+    /// Returns the process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         process::id()
     }
 
-    /// Its name: `MainProcess`, or what its parent called it.
+    /// Returns the name: `MainProcess`, or the name set by the parent.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.identity.map_or("MainProcess", |identity| &identity.name)
     }
 
-    /// Whether it ends with its parent.
+    /// Returns `true` if the process ends with its parent.
     #[must_use]
     pub fn is_daemon(&self) -> bool {
         self.identity.is_some_and(|identity| identity.daemon)
@@ -109,8 +121,8 @@ impl CurrentProcess {
     }
 }
 
-/// The process that started this one by [`Process::spawn`](crate::Process::spawn); `None` in one that
-/// was started otherwise.
+/// Returns the process that started this one by [`Process::spawn`](crate::Process::spawn), or
+/// `None` if this process was started in another way.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -128,63 +140,82 @@ pub fn parent_process() -> Option<ParentProcess> {
     IDENTITY.get().map(|identity| ParentProcess { parent: &identity.parent })
 }
 
-/// The parent of this process. Got from [`parent_process`].
+/// The parent of this process. Returned by [`parent_process`].
 ///
-/// It can be looked at and waited for; how it ended is known only to its own parent.
+/// It can be queried and waited for. Its exit status is known only to its own parent.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Process, parent_process};
+///
+/// let worker = Process::spawn(
+///     |()| {
+///         let parent = parent_process().expect("a child has a parent");
+///         (parent.name().to_owned(), parent.is_alive())
+///     },
+///     (),
+/// )?;
+/// assert_eq!(worker.join()?, ("MainProcess".to_owned(), true));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ParentProcess {
     parent: &'static Parent,
 }
 
 impl ParentProcess {
-    /// Its process id. It may be another process's when the parent has ended.
+    /// Returns the process ID. After the parent has ended, the ID may belong to another process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.parent.pid
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &'static str {
         &self.parent.name
     }
 
-    /// Whether it has not ended yet. One that is stopped is alive.
+    /// Returns `true` if the parent has not ended. A stopped process is alive.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         !self.wait_timeout(Duration::ZERO)
     }
 
-    /// Waits until it has ended, however it ends.
+    /// Waits until the parent has ended, normally or by a signal.
     pub fn wait(&self) {
         while !wait_readable(&self.parent.pidfd, Deadline::NEVER) {}
     }
 
-    /// Waits for at most `timeout` until it has ended; whether it has.
+    /// Waits at most `timeout` for the parent to end. Returns `true` if it has ended.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         wait_readable(&self.parent.pidfd, Deadline::after(timeout))
     }
 }
 
-/// The sentinel: a pidfd, which becomes readable when the parent has ended.
+/// A pidfd, which becomes readable when the parent has ended.
 impl AsFd for ParentProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.parent.pidfd.as_fd()
     }
 }
 
-/// How many processes can compute at the same time: the CPUs that this process may use, and no more
-/// than its cgroups give it time for. At least 1.
+/// Returns the number of processes that can run at the same time: the number of CPUs that this
+/// process may use, limited by the CPU quota of its cgroups. It is at least 1.
 ///
-/// It looks each time it is called, which takes some files to read: the limits may change.
+/// Each call reads the current limits, which takes several system calls.
 ///
 /// ```
 /// let workers = multiproc::cpu_count();
 /// assert!(workers >= 1);
 /// ```
+#[doc(alias = "available_parallelism")]
+#[doc(alias = "process_cpu_count")]
 #[must_use]
 pub fn cpu_count() -> usize {
-    // std looks at the affinity mask and at the quotas of both versions of cgroups.
+    // std reads the affinity mask and the quotas of both versions of cgroups.
     thread::available_parallelism().map_or(1, NonZero::get)
 }

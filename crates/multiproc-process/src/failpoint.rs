@@ -1,8 +1,8 @@
-//! Death at named points, for tests: compiled in by `--cfg multiproc_faults` and by nothing else.
+//! Named points at which tests kill a process, compiled in only by `--cfg multiproc_faults`.
 //!
-//! A child dies before any code of a test has run in it, so the environment arms the point.
+//! The environment arms a point, because a child dies before any code of a test has run in it.
 
-/// The points of a child's life, in order.
+/// The points in the life of a child, in order.
 pub const CHILD_POINTS: &[&str] = &[
     "child.started",
     "child.connected",
@@ -16,8 +16,8 @@ pub const CHILD_POINTS: &[&str] = &[
 /// The points of a parent that starts a child, in order.
 pub const SPAWN_POINTS: &[&str] = &["spawn.started", "spawn.told"];
 
-/// Marks a point. Does nothing, unless `MULTIPROC_FAULT` names it: then the process is killed here,
-/// by a real SIGKILL.
+/// Marks a point. If `MULTIPROC_FAULT` names it, the process is killed here by SIGKILL. Otherwise
+/// this does nothing.
 pub(crate) fn reached(point: &'static str) {
     #[cfg(multiproc_faults)]
     {

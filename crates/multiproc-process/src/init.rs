@@ -1,6 +1,7 @@
-//! `init`, the first statement of `main`; and `enable_in_tests!`, which stands in for it.
+//! `init`, the first statement of `main`, and `enable_in_tests!`, which replaces it in test
+//! programs.
 //!
-//! Opens `unsafe` for the constructor of `enable_in_tests!`, and to ignore SIGPIPE where std has not.
+//! Unsafe code: the constructor of `enable_in_tests!`, and ignoring SIGPIPE where std has not.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
@@ -13,30 +14,30 @@ use crate::newborn::{newborn, refuse};
 use crate::thread::{all_signals, set_blocked_signals};
 use crate::{bootstrap, child_table};
 
-/// Whether a child of this program would know what to do.
+/// Whether a child of this program would run its function: `init` or `enable_in_tests!` is there.
 pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
 }
 
-/// Makes this program able to start processes. The first statement of `main`.
+/// Enables this program to start processes. It must be the first statement of `main`.
 ///
-/// In a process that was started by [`Process::spawn`](crate::Process::spawn) it runs the function,
-/// and never returns: nothing of `main` behind it happens in a child. Otherwise it returns a guard,
-/// which looks after the children at the end of `main`: see [`Runtime`].
+/// In a process started by [`Process::spawn`](crate::Process::spawn), `init` runs the function and
+/// exits the process, so the rest of `main` never runs in a child. In any other process it returns
+/// a guard that waits for the children, or terminates them, at the end of `main`: see [`Runtime`].
 ///
-/// What comes before it in `main` happens in every child, too.
+/// Code before `init` runs in every child as well.
 ///
-/// A child that cannot run its function prints why on standard error, and exits with code 102. It
-/// never comes to what is behind `init`.
+/// A child that cannot run its function prints the reason on standard error and exits with code
+/// 102. It never runs the code after `init`.
 ///
 /// # With an async runtime
 ///
-/// `#[tokio::main]` and the like make `main` a task of a runtime, which has started its threads by the
-/// time `init` is called. A child would run its function inside that runtime, where it cannot start one
-/// of its own. So a child that finds threads that `main` has started exits with code 102. Call `init`
-/// first, and start the runtime after it:
+/// `#[tokio::main]` and similar attributes start a runtime with its threads before `init` is
+/// called. A child would run its function inside that runtime, where it cannot start one of its
+/// own. Therefore a child that finds threads started by `main` exits with code 102. Call `init`
+/// first and start the runtime after it:
 ///
 /// ```ignore
 /// fn main() -> std::io::Result<()> {
@@ -48,14 +49,14 @@ pub(crate) fn is_initialized() -> bool {
 /// }
 /// ```
 ///
-/// (A runtime of one thread, as with `#[tokio::main(flavor = "current_thread")]`, is not noticed. It is
-/// wrong for the same reason.)
+/// A single-threaded runtime, as with `#[tokio::main(flavor = "current_thread")]`, is not detected.
+/// It is wrong for the same reason.
 ///
 /// # Panics
 ///
-/// If it is called twice: the first guard to be dropped would end the children of the other. So it
-/// belongs neither into libraries nor into tests: there
-/// [`enable_in_tests!`](crate::enable_in_tests) takes its place.
+/// Panics if it is called twice: the first guard to be dropped would end the children of the other.
+/// Do not call it in libraries or tests. In tests, use
+/// [`enable_in_tests!`](crate::enable_in_tests).
 ///
 /// ```
 /// fn main() {
@@ -63,42 +64,55 @@ pub(crate) fn is_initialized() -> bool {
 ///     // ... the program ...
 /// }
 /// ```
+#[doc(alias = "freeze_support")]
 #[track_caller]
 pub fn init() -> Runtime {
     static CALLED: AtomicBool = AtomicBool::new(false);
     assert!(
         !CALLED.swap(true, Ordering::Relaxed),
-        "multiproc::init() was called a second time: it belongs into `main`, once, as its first \
-         statement; in tests `multiproc::enable_in_tests!()` takes its place"
+        "multiproc::init() was called twice: call it once, as the first statement of `main`; in tests, \
+         use `multiproc::enable_in_tests!()` instead"
     );
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
         if newborn.has_started_threads() {
             refuse(
                 "`multiproc::init()` was called after `main` had started other threads (`#[tokio::main]` \
-                 starts some); call it first in an ordinary `fn main`, and start the runtime after it",
+                 starts some); call it first in an ordinary `fn main`, and start the runtime after \
+                 it",
             );
         }
         bootstrap::run(newborn.parent);
     }
-    // Queues need it. With one thread it takes 10 µs, with several 10 ms.
+    // Registers the process for membarrier(2), which queues need: 10 µs with one thread, 10 ms with
+    // several.
     multiproc_shm::primitives::has_light_fences();
     Runtime { this: PhantomData }
 }
 
-/// The guard of [`init`]. When it is dropped, at the end of `main`, daemon children are terminated
-/// (SIGTERM, and SIGKILL if they are still there a second later), and all others are waited for.
+/// The guard returned by [`init`]. Dropping it, at the end of `main`, terminates daemon children
+/// (SIGTERM, and SIGKILL if they are still alive after one second) and waits for all other
+/// children.
 ///
-/// Waited for as long as they take, also when `main` ends early with an error, which is shown only
-/// afterwards. So let workers that wait for work that may never come be daemons:
+/// It waits without a limit, also when `main` returns an error early; the error is printed only
+/// afterwards. Make workers that may wait for work that never comes daemons:
 /// [`Builder::daemon`](crate::Builder::daemon).
 ///
-/// If the program ends without dropping it (by `std::process::exit`, a signal, an abort), daemon
-/// children end within a second all the same, and the others go on.
+/// If the program ends without dropping the guard (`std::process::exit`, a signal, an abort),
+/// daemon children still end within one second. Other children continue to run.
+///
+/// ```
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let _runtime = multiproc::init();
+///     let worker = multiproc::Process::spawn(|()| println!("done"), ())?;
+///     drop(worker); // detached, but the end of `main` waits for it
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it waits for the children: bind it, `let _runtime = multiproc::init();`"]
 pub struct Runtime {
-    /// Stays in the thread that runs `main`.
+    /// `!Send`: the guard stays in the thread that runs `main`.
     this: PhantomData<*const ()>,
 }
 
@@ -108,14 +122,14 @@ impl Drop for Runtime {
     }
 }
 
-/// Makes a test program able to start processes: once, at the top level of the program.
+/// Enables a test program to start processes. Invoke it once, at the top level of the program.
 ///
-/// For programs whose `main` is not their own: unit tests, integration tests (each file under
-/// `tests/` is a program), benches with a harness. It adds a function that the loader calls before
-/// `main`: a child runs its function there, and never comes to the test harness. So the child's
-/// output is not captured, and no test is run twice.
+/// It is for programs with a generated `main`: unit tests, integration tests (each file under
+/// `tests/` is a program), and benchmarks with a harness. The macro adds a function that the loader
+/// calls before `main`. A child runs its function there and never reaches the test harness, so the
+/// output of a child is not captured, and no test runs twice.
 ///
-/// There is no guard then: a test should join what it starts.
+/// There is no guard: each test should join the processes that it starts.
 ///
 /// ```
 /// multiproc::enable_in_tests!();
@@ -131,12 +145,12 @@ macro_rules! enable_in_tests {
     () => {
         const _: () = {
             #[used]
-            // SAFETY: the loader calls the functions in this section before `main`, and this one has
-            // the type that it calls.
+            // SAFETY: the loader calls the functions in this section before `main`, with the
+            // arguments of this type.
             #[unsafe(link_section = ".init_array")]
             static BEFORE_MAIN: $crate::private::Constructor = before_main;
 
-            // SAFETY: the linker puts this symbol behind the last function of that section.
+            // SAFETY: the linker defines this symbol, at the end of that section.
             unsafe extern "C" {
                 #[link_name = "__init_array_end"]
                 static END: $crate::private::Constructor;
@@ -150,23 +164,24 @@ macro_rules! enable_in_tests {
                 let run = |constructor: $crate::private::Constructor| {
                     constructor(count, arguments, environment);
                 };
-                // SAFETY: this is called from the one place, and the other one is behind it.
+                // SAFETY: the loader calls this function from `BEFORE_MAIN`, and the table ends at
+                // `END`.
                 unsafe { $crate::private::in_tests(&raw const BEFORE_MAIN, &raw const END, run) };
             }
         };
     };
 }
 
-/// A function that the loader calls before `main`. (glibc passes these arguments. Other C libraries pass
-/// none, and none of their programs looks at them.)
+/// A function that the loader calls before `main`. glibc passes these arguments. Other C libraries
+/// pass none, and constructors of their programs do not read any.
 pub type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
-/// What [`enable_in_tests!`](crate::enable_in_tests) lets the loader call before `main`.
+/// The function that [`enable_in_tests!`](crate::enable_in_tests) registers to run before `main`.
 ///
 /// # Safety
 ///
-/// The loader calls the constructors from a table, and is at `this` in it, which ends at `end`. `run`
-/// calls one of them.
+/// The loader must be calling the constructors of a table in which `this` is the current entry and
+/// `end` is the end. `run` must call the constructor that it is passed.
 pub unsafe fn in_tests(
     this: *const Constructor,
     end: *const Constructor,
@@ -174,25 +189,26 @@ pub unsafe fn in_tests(
 ) {
     INITIALIZED.store(true, Ordering::Relaxed);
     if let Some(newborn) = newborn() {
-        // The loader would call them next, and never gets to it.
-        // The compiler knows `this` as a single constructor, and not as a part of a table.
+        // The loader would call the remaining constructors next, but this function does not return.
+        // `black_box`: to the compiler, `this` points to a single constructor, and not into a
+        // table.
         let mut next = black_box(this.addr()) + size_of::<Constructor>();
         while next < end.addr() {
             let entry = ptr::with_exposed_provenance::<Option<Constructor>>(next);
-            // SAFETY: by the contract, it lies in the table.
+            // SAFETY: by the contract, the address lies in the table.
             if let Some(constructor) = unsafe { entry.read() } {
                 run(constructor);
             }
             next += size_of::<Constructor>();
         }
-        // std's own start-up has not run. It ignores SIGPIPE, so that writing to a closed pipe is
-        // an error and not the end.
-        // SAFETY: nothing else runs yet, and SIG_IGN is a disposition.
+        // std's startup code has not run. It ignores SIGPIPE, so that a write to a closed pipe is
+        // an error instead of a fatal signal.
+        // SAFETY: no other thread runs yet, and SIG_IGN is a valid disposition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-        // It names the main thread. A thread of our own has a name, the usual stack of a main
-        // thread, and a panic in it cannot unwind into the loader.
+        // As std names the main thread. A separate thread has the name and the usual stack size of
+        // a main thread, and a panic in it cannot unwind into the loader.
         let main = thread::Builder::new().name("main".to_owned()).stack_size(8 << 20);
-        // This thread only waits. The signals of the process are for the other one.
+        // This thread only waits. Signals sent to the process are delivered to the other one.
         let signals = set_blocked_signals(&all_signals());
         let run = move || {
             set_blocked_signals(&signals);
@@ -218,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_function_runs_in_a_process() {
+    fn private_function_runs_in_a_process() {
         assert_eq!(Process::spawn(private, 1).unwrap().join().unwrap(), 2);
     }
 }

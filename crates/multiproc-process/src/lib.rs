@@ -1,6 +1,5 @@
-//! Processes that run a function of your program.
-
-// The examples show whole programs, `main` and all: that is where `init` belongs.
+#![doc = include_str!("../README.md")]
+// The examples show whole programs, because `init` belongs in `main`.
 #![allow(clippy::needless_doctest_main)]
 
 mod bootstrap;
@@ -17,6 +16,7 @@ mod init;
 mod newborn;
 mod panic_report;
 mod parent_watch;
+mod pidfd;
 mod process;
 mod protocol;
 mod scope;
@@ -25,6 +25,8 @@ mod status;
 mod thread;
 
 pub use builder::Builder;
+#[doc(no_inline)]
+pub use builder::Builder as ProcessBuilder;
 pub use child::Child;
 pub use child_table::active_children;
 pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, parent_process};

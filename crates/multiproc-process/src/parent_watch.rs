@@ -1,4 +1,4 @@
-//! The watch of a daemon over its parent.
+//! The thread of a daemon that watches its parent.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::bootstrap::ToParent;
 use crate::current::Identity;
 use crate::thread::start_thread;
 
-/// How long a daemon whose parent died may take to end by SIGTERM.
+/// How long a daemon has to end after SIGTERM when its parent has died.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Ends this process when its parent has ended.
+/// Starts a thread that ends this process after its parent has ended.
 pub(crate) fn watch_parent(connection: &ToParent, identity: &'static Identity) -> io::Result<()> {
     let lifeline = connection.as_fd().try_clone_to_owned()?;
     start_thread("multiproc-watch", move || end_with_parent(&lifeline, identity))
@@ -22,10 +22,9 @@ pub(crate) fn watch_parent(connection: &ToParent, identity: &'static Identity) -
 
 fn end_with_parent(lifeline: &OwnedFd, identity: &Identity) {
     let mut ends = [
-        // Hung up: the parent has ended, or runs another program now. What there is to be read is
-        // not for this thread.
+        // Hang-up: the parent has ended, or has executed another program. Data is not read here.
         PollFd::new(lifeline, PollFlags::RDHUP),
-        // The parent has ended, and somebody that it forked still holds its end of the lifeline.
+        // The parent has ended, but a forked copy of it still holds its end of the socket.
         PollFd::new(&identity.parent.pidfd, PollFlags::IN),
     ];
     while poll(&mut ends, None).is_err() {}

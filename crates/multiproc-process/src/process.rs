@@ -18,12 +18,13 @@ use crate::error::{JoinError, JoinTimeoutError, SpawnError};
 use crate::protocol::{Outcome, Panic};
 use crate::status::ExitStatus;
 
-/// A process that runs a function of this program, and will give an `R`.
+/// A handle to a process that runs a function of this program and returns an `R`.
 ///
-/// Waiting, signals and the rest are the methods of [`Child`], which it dereferences to. Dropping it
-/// leaves the process alone, as dropping a `JoinHandle` does: it goes on, and its result is dropped. When
-/// it ends it is collected, and does not stay as a zombie: a small thread of this process waits for
-/// that.
+/// The methods for waiting, signals and status are those of [`Child`], to which it dereferences.
+///
+/// Dropping the handle detaches the process, as dropping a `JoinHandle` does: the process
+/// continues, and its result is discarded. It does not become a zombie, because a small thread of
+/// this process collects its exit status.
 ///
 /// ```
 /// use multiproc::{JoinError, Process};
@@ -44,6 +45,7 @@ use crate::status::ExitStatus;
 ///     Ok(())
 /// }
 /// ```
+#[doc(alias = "multiprocessing")]
 pub struct Process<R = ()> {
     child: Child,
     stdout: Option<ChildStdout>,
@@ -54,13 +56,14 @@ pub struct Process<R = ()> {
 impl Process {
     /// Starts a process that calls `f` with `args`.
     ///
-    /// `f` is a function, or a closure that captures nothing: it runs in another process, where the
-    /// captured values are not, so everything it needs goes into `args`. Arguments and result may be
-    /// or contain handles: connections, queues, locks, files. The arguments are dropped here once they
-    /// are sent, and the result in the child, so a `Drop` of their types runs in both processes.
+    /// `f` must be a function, or a closure that captures nothing: it runs in another process,
+    /// where captured values do not exist. Pass all values in `args`. Arguments and results may be
+    /// or contain handles: connections, queues, locks, files. The arguments are dropped here after
+    /// they were sent, and the result is dropped in the child after it was sent, so the `Drop` of
+    /// their types runs in both processes.
     ///
-    /// A closure that captures something does not compile (`cargo build` says so; `cargo check` does
-    /// not look that deep):
+    /// A closure that captures a value does not compile. (`cargo build` reports the error; `cargo
+    /// check` does not evaluate the constant.)
     ///
     /// ```compile_fail,E0080
     /// # use multiproc::Process;
@@ -74,7 +77,7 @@ impl Process {
     /// let child = Process::spawn(move |n: i32| queue.put(n).unwrap(), 5);
     /// ```
     ///
-    /// Nor does a function pointer, whose address means nothing over there:
+    /// Neither does a function pointer, because addresses differ between processes:
     ///
     /// ```compile_fail,E0080
     /// # use multiproc::Process;
@@ -82,7 +85,7 @@ impl Process {
     /// let child = Process::spawn(f, 5);
     /// ```
     ///
-    /// Passed as an argument, the value gets there:
+    /// Pass the value as an argument instead:
     ///
     /// ```
     /// # multiproc::enable_in_tests!();
@@ -94,15 +97,22 @@ impl Process {
     /// # }
     /// ```
     ///
-    /// (A captured value without bytes counts as nothing, and is made anew over there.)
+    /// A captured value of a zero-sized type is accepted, and created anew in the child.
     ///
-    /// A closure that never returns needs a type to return all the same:
-    /// `|queue| -> () { loop { … } }`.
+    /// A closure that never returns needs an explicit return type: `|queue| -> () { loop { … } }`.
     ///
     /// # Errors
     ///
-    /// See [`SpawnError`]: if [`init`](crate::init) was not called, if the arguments cannot be sent,
-    /// or if the system refuses. Nothing was started then.
+    /// Returns a [`SpawnError`] if [`init`](crate::init) was not called, if the arguments cannot be
+    /// encoded, or if a system call fails. No process is left in that case.
+    ///
+    /// # When a process dies
+    ///
+    /// If the child is killed while it starts, `spawn` returns `Ok`, and [`join`](Self::join)
+    /// reports how it ended. If this process is killed, a child that has not received its function
+    /// exits.
+    #[doc(alias = "fork")]
+    #[doc(alias = "start")]
     pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: FnOnce(A) -> R + 'static,
@@ -112,8 +122,19 @@ impl Process {
         Self::builder().spawn(f, args)
     }
 
-    /// Sets more than the function and its arguments: its name, whether it is a daemon, its
-    /// environment, working directory, standard output and error. See [`Builder`].
+    /// Returns a [`Builder`], which sets the name, the environment, the working directory, standard
+    /// output and standard error, and whether the process is a daemon.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let worker = Process::builder().name("worker").current_dir("/").spawn(|()| (), ())?;
+    /// worker.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -128,37 +149,71 @@ impl<R> Process<R> {
         Self { child, stdout, stderr, result: PhantomData }
     }
 
-    /// The end of the pipe from which this process reads what the child prints. `None` if
-    /// [`Builder::stdout`] did not ask for a pipe, or if it was taken before.
+    /// Takes the read end of the pipe to the child's standard output. Returns `None` if
+    /// [`Builder::stdout`] did not request a pipe, or if it was taken before.
     ///
-    /// It ends (gives 0 bytes) when the child has ended, and whoever inherited its standard output.
+    /// Reading returns 0 bytes when the child, and every process that inherited its standard
+    /// output, has ended.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::{BufRead, BufReader};
+    /// use std::process::Stdio;
+    ///
+    /// let count = |n: u32| (1..=n).for_each(|i| println!("{i}"));
+    /// let mut worker = Process::builder().stdout(Stdio::piped()).spawn(count, 3)?;
+    /// let lines = BufReader::new(worker.take_stdout().expect("a pipe was requested")).lines();
+    /// assert_eq!(lines.map_while(Result::ok).collect::<Vec<_>>(), ["1", "2", "3"]);
+    /// worker.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.stdout.take()
     }
 
-    /// The same for standard error: see [`Builder::stderr`].
+    /// Takes the read end of the pipe to the child's standard error: see [`Builder::stderr`].
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.stderr.take()
     }
 }
 
 impl<R: DeserializeOwned> Process<R> {
-    /// Waits for the end of the process, and gives what the function returned.
+    /// Waits for the process to end, and returns the result of its function.
     ///
-    /// It waits for the process itself, which waits for its own children that are no daemons. If it
-    /// is killed, this returns at once; its grandchildren that go on, or hold its descriptors, are
-    /// not waited for.
+    /// If the process is killed, this returns at once with an error. A process that ends normally
+    /// first waits for its own children that are not daemons. Grandchildren that are left behind by
+    /// a kill are not waited for, even if they hold descriptors of the child.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let workers = (0..4)
+    ///     .map(|n| Process::spawn(|n: u64| n * n, n))
+    ///     .collect::<Result<Vec<_>, _>>()?;
+    /// let mut sum = 0;
+    /// for worker in workers {
+    ///     sum += worker.join()?;
+    /// }
+    /// assert_eq!(sum, 14);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// See [`JoinError`]: how it ended, if the function did not return, or if the process failed after
-    /// that. (An exit handler may abort it, for example.)
+    /// Returns a [`JoinError`] that describes how the process ended, if its function did not
+    /// return, or if the process failed after that (if an exit handler aborts it, for example).
     pub fn join(self) -> Result<R, JoinError> {
         let status = self.child.wait();
         self.result(status)
     }
 
-    /// Waits for the end of the process for at most `timeout`, and gives what the function returned.
+    /// Waits at most `timeout` for the process to end, and returns the result of its function.
     ///
     /// ```
     /// # multiproc::enable_in_tests!();
@@ -178,8 +233,9 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// # Errors
     ///
-    /// [`Timeout`](JoinTimeoutError::Timeout) with the process, if it is alive when the time is over;
-    /// [`Failed`](JoinTimeoutError::Failed) if it gave no result.
+    /// - [`Timeout`](JoinTimeoutError::Timeout), with the process, if it is still alive after
+    ///   `timeout`.
+    /// - [`Failed`](JoinTimeoutError::Failed) if it ended without a result.
     pub fn join_timeout(self, timeout: Duration) -> Result<R, JoinTimeoutError<R>> {
         match self.child.wait_timeout(timeout) {
             Some(status) => self.result(status).map_err(JoinTimeoutError::Failed),
@@ -187,14 +243,15 @@ impl<R: DeserializeOwned> Process<R> {
         }
     }
 
-    /// What has come from one that has ended.
+    /// Returns the result of a process that has ended with `status`.
     fn result(&self, status: ExitStatus) -> Result<R, JoinError> {
         match (self.child.take_outcome(), status) {
-            // A result counts only if nothing failed after it: an exit handler, the wait for children.
+            // A result counts only if nothing failed after it: an exit handler, or the wait for
+            // children.
             (Ok(Outcome::Returned(result)), ExitStatus::Exited(0) | ExitStatus::Unknown) => {
                 result.decode().map_err(|reason| {
                     let name = std::any::type_name::<R>();
-                    JoinError::ResultLost(format!("what came is no `{name}`: {reason}"))
+                    JoinError::ResultLost(format!("cannot decode it as `{name}`: {reason}"))
                 })
             }
             (Ok(Outcome::Panicked(Panic { message, location, backtrace })), _) => {
@@ -202,7 +259,7 @@ impl<R: DeserializeOwned> Process<R> {
             }
             (Ok(Outcome::ArgumentsLost(reason)), _) => Err(JoinError::ArgumentsLost(reason)),
             (Ok(Outcome::ResultLost(reason)), _) => Err(JoinError::ResultLost(reason)),
-            // It had something to say, and came to its end well.
+            // An outcome was sent but not received, and the process ended normally.
             (Err(Some(reason)), ExitStatus::Exited(0)) => Err(JoinError::ResultLost(reason)),
             (_, ExitStatus::Exited(code)) => Err(JoinError::Exited(code)),
             (_, ExitStatus::Signaled { signal, core_dumped }) => {
@@ -227,7 +284,7 @@ impl<R> Deref for Process<R> {
     }
 }
 
-/// The sentinel: a pidfd, which becomes readable when the process has ended.
+/// A pidfd, which becomes readable when the process has ended.
 impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.as_fd()

@@ -1,9 +1,8 @@
-//! What parent and child say to each other, over the socket that the child starts with as its
-//! standard input.
+//! The messages between parent and child, over the socket that the child has as its standard input.
 //!
 //! The parent sends one [`Start`]. A child that inherits descriptors reports when it has closed
-//! them. It sends one [`Outcome`], and the parent then waits for its end. The socket is the child's
-//! lifeline, too: when the parent's end is closed, the parent is dead.
+//! them. It sends one [`Outcome`], and the parent then waits for its end. The socket is also the
+//! child's lifeline: when the parent's end is closed, the parent is dead.
 
 use std::any::type_name;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -17,18 +16,18 @@ use serde::{Deserialize, Serialize};
 use crate::bulk::{Received, Sending};
 use crate::current::Identity;
 
-/// The environment variable that tells a child that it is one. Its value is a [`Mark`].
+/// The environment variable that marks a process as a child. Its value is a [`Mark`].
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 
-/// Names the process that a marker is for, exactly: a variable that was set by hand, is left over from
-/// another process, or is meant for another copy of this library is recognised as such.
+/// Identifies exactly the process that a marker is for. A variable that was set by hand, is left
+/// over from another process, or is meant for another copy of this library is detected.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Mark {
     /// The copy of this library in the executable: see [`crate::executable::this_copy`].
     pub(crate) copy: usize,
     /// The inode number of the socket that the child has as its standard input.
     pub(crate) socket: u64,
-    /// What the child inherits beside its standard input, output and error.
+    /// The descriptors that the child inherits beside its standard input, output and error.
     pub(crate) inherits: Inherits,
     /// The descriptors of the parent that the child does not close.
     pub(crate) keep: Vec<RawFd>,
@@ -37,10 +36,10 @@ pub(crate) struct Mark {
 /// The descriptors without close-on-exec that a parent has found among its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Inherits {
-    /// Whether there are any. The child then reports when it has closed them.
+    /// Whether there are any. If so, the child reports when it has closed them.
     pub(crate) any: bool,
-    /// Their numbers are below this one, and so are those of descriptors that other threads open
-    /// meanwhile. `RawFd::MAX` if that is unknown.
+    /// Their numbers, and those of descriptors that other threads open meanwhile, are below this
+    /// one. `RawFd::MAX` if unknown.
     pub(crate) below: RawFd,
 }
 
@@ -67,10 +66,11 @@ impl fmt::Display for Mark {
     }
 }
 
-/// What any socket takes at once: more could keep the parent waiting for the child.
+/// The number of bytes that any socket accepts at once. With more, the parent could have to wait
+/// for the child.
 const AT_ONCE: usize = 64 * 1024;
 
-/// A value that is encoded already, so that who carries it need not know its type.
+/// An encoded value, so that code that carries it need not know its type.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Encoded {
     bytes: Body,
@@ -80,7 +80,7 @@ pub(crate) struct Encoded {
 #[derive(Serialize, Deserialize)]
 enum Body {
     Here(Bytes),
-    /// So many on a socket of their own: see [`crate::bulk`].
+    /// This number of bytes follows on a socket of its own: see [`crate::bulk`].
     Bulk {
         end: Descriptor,
         length: usize,
@@ -97,8 +97,8 @@ impl Encoded {
         })
     }
 
-    /// Lays many bytes aside, so that the message with this in it can be sent at once, and they
-    /// after it.
+    /// Moves the bytes out of the message if they are many, so that the message can be sent at
+    /// once, and the bytes after it.
     pub(crate) fn move_bulk(&mut self) -> io::Result<Option<Sending>> {
         let Body::Here(Bytes(bytes)) = &mut self.bytes else { return Ok(None) };
         let length = bytes.len();
@@ -124,7 +124,7 @@ impl Encoded {
     }
 }
 
-/// What a child is to do.
+/// What a child has to run.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Start {
     /// The function, as a distance within the executable: see [`crate::bootstrap`].
@@ -133,7 +133,7 @@ pub(crate) struct Start {
     pub(crate) args: Encoded,
 }
 
-/// What became of the function.
+/// The outcome of the function.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Outcome {
     Returned(Encoded),
@@ -153,7 +153,10 @@ impl Outcome {
     }
 
     pub(crate) fn arguments_lost<A>(reason: &str) -> Self {
-        Self::ArgumentsLost(format!("`{}`: {reason}", type_name::<A>()))
+        Self::ArgumentsLost(format!(
+            "cannot decode the arguments as `{}`: {reason}",
+            type_name::<A>()
+        ))
     }
 }
 
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_read_as_it_was_written() {
+    fn mark_is_parsed_as_it_was_written() {
         for keep in [vec![], vec![3], vec![5, 4]] {
             for inherits in
                 [Inherits { any: false, below: 0 }, Inherits { any: true, below: RawFd::MAX }]

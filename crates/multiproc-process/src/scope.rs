@@ -1,4 +1,4 @@
-//! Processes that do not outlive a piece of code.
+//! Processes that end before a scope does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -11,15 +11,17 @@ use crate::child_table;
 use crate::error::SpawnError;
 use crate::process::Process;
 
-/// Runs `f`, which starts processes in the scope, and waits for the end of all of them.
+/// Calls `f`, which may start processes in the scope, and waits for all of them to end.
 ///
-/// Those that `f` has not joined are joined when it returns. If it panics, they are terminated
-/// (SIGTERM, and SIGKILL if they are still there a second later), and then the panic goes on.
+/// When `f` returns, the processes that it has not joined are joined. If `f` panics, they are
+/// terminated (SIGTERM, and SIGKILL if they are still alive after one second), and the panic
+/// continues.
 ///
-/// An early return is no panic: the scope waits then, too. So what its processes wait for has to come,
-/// or to be closed, on every way out.
+/// An early return from `f` is not a panic: the scope still waits. Make sure that whatever its
+/// processes wait for arrives, or is closed, on every return path. A process that is killed ends
+/// the wait for it at once.
 ///
-/// Unlike threads in a scope, processes cannot borrow: they get their arguments as a message.
+/// Unlike scoped threads, processes cannot borrow: their arguments are sent as a message.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -41,12 +43,12 @@ use crate::process::Process;
 ///
 /// # Panics
 ///
-/// If `f` does; and, as `std::thread::scope` does, if a process failed and nobody could have noticed:
-/// it did not end with code 0, and its handle was neither joined nor waited on, nor was it asked for
-/// the exit status, nor to end the process. Join those whose failure is to be handled.
+/// Panics if `f` panics. Like `std::thread::scope`, it also panics if a process failed unnoticed:
+/// its exit code is not 0, and its handle was never used to join it, to wait for it, to query its
+/// exit status, or to signal it. Join the processes whose failure you want to handle.
 pub fn scope<T>(f: impl FnOnce(&Scope) -> T) -> T {
     let scope = Scope { children: Mutex::default() };
-    // Unwind safe: if it panics, so does this.
+    // Unwind safe: the panic is resumed below.
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let children = scope.children.into_inner().unwrap_or_else(PoisonError::into_inner);
     match result {
@@ -69,19 +71,57 @@ fn unnoticed_failure(child: &Child) -> Option<String> {
     is_failure.then(|| format!("{} (pid {}) {status}", child.name(), child.pid()))
 }
 
-/// Where processes are started that [`scope`] waits for.
+/// A scope in which processes are started. Created by [`scope`].
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{Scope, SpawnError};
+///
+/// fn start(scope: &Scope, count: u32) -> Result<(), SpawnError> {
+///     for n in 0..count {
+///         scope.spawn(|n: u32| println!("{n}"), n)?;
+///     }
+///     Ok(())
+/// }
+///
+/// multiproc::scope(|s| start(s, 3))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Scope {
     children: Mutex<Vec<Child>>,
 }
 
 impl Scope {
-    /// Starts a process that ends before the scope does: see [`Process::spawn`]. To set more than
-    /// function and arguments, use [`Builder::spawn_scoped`](crate::Builder::spawn_scoped).
+    /// Starts a process that ends before the scope does. See [`Process::spawn`]; for more settings,
+    /// see [`Builder::spawn_scoped`](crate::Builder::spawn_scoped).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let sum = multiproc::scope(|s| -> Result<u64, Box<dyn std::error::Error>> {
+    ///     let halves: Vec<Process<u64>> = [vec![1, 2], vec![3, 4]]
+    ///         .into_iter()
+    ///         .map(|half| s.spawn(|half: Vec<u64>| half.iter().sum(), half))
+    ///         .collect::<Result<_, _>>()?;
+    ///     let mut sum = 0;
+    ///     for half in halves {
+    ///         sum += half.join()?;
+    ///     }
+    ///     Ok(sum)
+    /// })?;
+    /// assert_eq!(sum, 10);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`].
+    /// The same as for [`Process::spawn`].
     pub fn spawn<F, A, R>(&self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: FnOnce(A) -> R + 'static,

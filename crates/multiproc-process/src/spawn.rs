@@ -1,4 +1,4 @@
-//! The parent's side of a start.
+//! The parent's side of starting a process.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,16 +20,16 @@ use crate::process::Process;
 use crate::protocol::{Encoded, MARKER, Mark, Start};
 use crate::{executable, failpoint, inherited, init, newborn};
 
-/// This executable, also if its file was replaced or removed meanwhile.
+/// This executable, also if its file was replaced or removed.
 pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
 
-/// Starts this executable anew, to run `entry` with `args`.
+/// Starts this executable again, to run `entry` with `args`.
 pub(crate) fn spawn<R>(
     builder: Builder,
     entry: usize,
     mut args: Encoded,
 ) -> Result<Process<R>, SpawnError> {
-    // First: who calls from a library is not helped by `init`.
+    // Checked first, because `init` would not help a caller in a library.
     if !executable::is_in_executable(entry) {
         return Err(SpawnError::NotInExecutable);
     }
@@ -39,7 +39,7 @@ pub(crate) fn spawn<R>(
     if newborn::is_privileged() {
         return Err(SpawnError::Privileged);
     }
-    // Collects those that have ended and have no thread that waits for that.
+    // Collects children that have ended and have no thread that waits for them.
     drop(active_children());
 
     let _reserved = reserve_stdio()?;
@@ -57,11 +57,11 @@ pub(crate) fn spawn<R>(
     if let Some(program) = arguments.next() {
         command.arg0(program);
     }
-    // No `pre_exec`: so std takes posix_spawn, which does not copy the parent's memory map. What the
-    // child inherits beside its standard input, output and error, it closes before `main`.
+    // Without `pre_exec`, std uses posix_spawn, which does not copy the memory map of the parent.
+    // The child itself closes inherited descriptors, before `main`.
     let mut process =
         command.args(arguments).env(MARKER, mark.to_string()).stdin(theirs).spawn()?;
-    // Else it would hold the child's end of the socket open.
+    // It holds the child's end of the socket open.
     drop(command);
     failpoint::reached("spawn.started");
 
@@ -73,28 +73,28 @@ pub(crate) fn spawn<R>(
         io::Result::Ok((child, stdout.map(Into::into), stderr.map(Into::into)))
     })();
     let (child, stdout, stderr) = handles.inspect_err(|_| {
-        // Without a descriptor left for it, it cannot be looked after.
+        // Without a descriptor for it, the child cannot be managed.
         let _ = process.kill();
         let _ = process.wait();
     })?;
     let identity = Identity { name, daemon, parent };
     let told = child.start(Start { entry, identity, args });
     if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
-        // It would wait for ever for something to do.
+        // The child would wait for its function indefinitely.
         let _ = child.kill();
         child.wait();
         return Err(error.into());
     }
     if inherits.any {
-        // What this process closes from here on is closed.
+        // From here on, a descriptor that this process closes is closed in the child as well.
         child.wait_for_begin();
     }
     failpoint::reached("spawn.told");
     Ok(Process::new(child, stdout, stderr))
 }
 
-/// Takes the numbers of the standard descriptors that are closed. std connects those of a child one after
-/// the other, and would overwrite a pipe that has the number of one which comes later.
+/// Occupies the numbers of the standard descriptors that are closed. std connects those of a child
+/// one after the other, and would overwrite a pipe that has the number of a later one.
 fn reserve_stdio() -> io::Result<Vec<File>> {
     let mut reserved = Vec::new();
     let is_open = |number: &dyn AsFd| fcntl_getfd(number).is_ok();
@@ -110,7 +110,7 @@ fn reserve_stdio() -> io::Result<Vec<File>> {
     }
 }
 
-/// `Process-1`, and `Process-1:2` for the second child of that one.
+/// Returns `Process-1`, or `Process-1:2` for the second child of that process.
 fn default_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;

@@ -4,21 +4,35 @@ use std::fmt;
 
 use rustix::process::{Signal, WaitIdStatus};
 
-/// How a process ended.
+/// The exit status of a process.
+///
+/// ```
+/// # multiproc::enable_in_tests!();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use multiproc::{ExitStatus, Process};
+///
+/// let worker = Process::spawn(|()| -> () { std::process::exit(2) }, ())?;
+/// match worker.wait() {
+///     ExitStatus::Exited(code) => assert_eq!(code, 2),
+///     status => panic!("the worker {status}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitStatus {
-    /// It ended by itself, with this code: 0 after the function returned, 101 after a panic.
+    /// The process exited with this code: 0 after its function returned, 101 after a panic.
     Exited(i32),
-    /// It was killed.
+    /// The process was killed by a signal.
     Signaled {
-        /// By this signal: 9 is SIGKILL, see signal(7).
+        /// The number of the signal. 9 is SIGKILL; see signal(7).
         signal: i32,
-        /// And left a core dump.
+        /// Whether the process dumped core.
         core_dumped: bool,
     },
-    /// It ended, and somebody else in this process collected its status: a `wait` for any child, or
-    /// SIGCHLD set to be ignored.
+    /// The process ended, and other code in this process collected its status: by a wait for any
+    /// child, or because SIGCHLD is ignored.
     Unknown,
 }
 
@@ -33,13 +47,13 @@ impl ExitStatus {
         }
     }
 
-    /// Whether it ended by itself, with code 0.
+    /// Returns `true` if the process exited with code 0.
     #[must_use]
     pub fn success(&self) -> bool {
         *self == Self::Exited(0)
     }
 
-    /// Its exit code, if it ended by itself.
+    /// Returns the exit code if the process exited by itself.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match *self {
@@ -48,7 +62,7 @@ impl ExitStatus {
         }
     }
 
-    /// The signal that killed it, if one did.
+    /// Returns the number of the signal that killed the process, if a signal did.
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
         match *self {
@@ -65,7 +79,7 @@ impl fmt::Display for ExitStatus {
             Self::Signaled { signal, core_dumped } => {
                 write!(f, "killed by {}{}", SignalName(signal), core_dump(core_dumped))
             }
-            Self::Unknown => f.write_str("ended, and its status was collected by somebody else"),
+            Self::Unknown => f.write_str("ended, and other code collected its exit status"),
         }
     }
 }
@@ -74,7 +88,7 @@ pub(crate) fn core_dump(is_dumped: bool) -> &'static str {
     if is_dumped { ", core dumped" } else { "" }
 }
 
-/// `SIGKILL (9)`.
+/// Displays a signal as `SIGKILL (9)`.
 pub(crate) struct SignalName(pub(crate) i32);
 
 impl fmt::Display for SignalName {

@@ -1,4 +1,4 @@
-//! Processes that are started, or end otherwise, at the very end of a thread or of a process.
+//! Processes that are started at the very end of a thread or of a process, or that end there.
 
 // Exit handlers.
 #![allow(unsafe_code)]
@@ -15,7 +15,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 multiproc_process::enable_in_tests!();
 
-/// Starts a process with arguments and a result of every kind, and returns what came back.
+/// Starts a process with arguments and a result of every kind, and returns its result.
 fn start() -> u32 {
     let work = |(number, file, large): (u32, Descriptor, multiproc_pipe::Bytes)| {
         drop(std::fs::File::from(file));
@@ -32,7 +32,7 @@ fn start() -> u32 {
     child.join().unwrap().0
 }
 
-/// Tells what came of `start` when it is dropped.
+/// Sends the result of `start` when it is dropped.
 struct Late(Sender<u32>);
 
 impl Drop for Late {
@@ -45,10 +45,10 @@ thread_local! {
     static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
 
-/// Whether the thread-local was used before those of the library, or after them, decides the order in
-/// which they are destroyed.
+/// The order in which thread-locals are destroyed depends on whether this one was used before or
+/// after those of the library.
 #[test]
-fn a_process_can_be_started_by_the_destructor_of_a_thread_local() {
+fn thread_local_destructor_can_start_a_process() {
     let _dog = watchdog();
     for is_first in [true, false] {
         let (results, send) = simplex().unwrap();
@@ -73,7 +73,7 @@ extern "C" fn starts() {
 }
 
 #[test]
-fn a_process_can_be_started_by_an_exit_handler() {
+fn exit_handler_can_start_a_process() {
     let _dog = watchdog();
     let (results, send) = simplex().unwrap();
     let register = |send: Sender<u32>| {
@@ -87,13 +87,13 @@ fn a_process_can_be_started_by_an_exit_handler() {
     assert_eq!(child.join(), Ok(()));
 }
 
-/// A copy of a child, made by a bare fork in its function, is not the child.
+/// A copy of a child, made by a bare fork(2) in its function, is not the child.
 #[test]
-fn the_result_of_a_copy_is_not_the_result_of_the_child() {
+fn forked_copy_of_a_child_sends_no_result() {
     let _dog = watchdog();
     for panics in [false, true] {
         let work = |panics: bool| {
-            // SAFETY: in the copy, what is called only uses what this thread has.
+            // SAFETY: the copy only uses what its single thread has.
             let copy = unsafe { libc::fork() };
             if copy == 0 {
                 assert!(!panics, "in the copy");
@@ -120,9 +120,9 @@ extern "C" fn exits() {
     unsafe { libc::_exit(7) }
 }
 
-/// The result was sent, and that the process failed afterwards is not hidden by it.
+/// A failure after the result was sent is not hidden by the result.
 #[test]
-fn join_reports_an_end_after_the_result() {
+fn failure_after_the_result_is_reported_by_join() {
     let _dog = watchdog();
     let join = |which| {
         let end_by = |which: u32| -> String {

@@ -1,4 +1,4 @@
-//! What can be set about a process, and what it knows about itself and its parent.
+//! The settings of a process, and what it knows about itself and its parent.
 
 use std::env;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ fn variable(name: String) -> Option<String> {
 }
 
 #[test]
-fn the_environment_is_the_parents_and_what_is_set() {
+fn environment_is_inherited_and_changed() {
     let _dog = watchdog();
     let get = |builder: multiproc_process::Builder, name: &str| {
         builder.spawn(variable, name.to_owned()).unwrap().join().unwrap()
@@ -31,12 +31,12 @@ fn the_environment_is_the_parents_and_what_is_set() {
     assert_eq!(get(Process::builder().env("A", "1"), "A").unwrap(), "1");
     assert_eq!(get(Process::builder().envs([("A", "1"), ("B", "2")]), "B").unwrap(), "2");
     assert_eq!(get(Process::builder().env_remove("PATH"), "PATH"), None);
-    // Even so it starts, and has nothing else.
+    // It starts with an empty environment.
     let all = |()| env::vars().collect::<Vec<_>>();
     let cleared =
         Process::builder().env("A", "1").env_clear().env("B", "2").spawn(all, ()).unwrap();
     assert_eq!(cleared.join().unwrap(), [("B".to_owned(), "2".to_owned())]);
-    // The mark of a child is not to be had.
+    // The marker of a child cannot be set.
     let set = Process::builder().env("MULTIPROC_CHILD", "1");
     assert_eq!(get(set, "MULTIPROC_CHILD"), None);
 
@@ -45,7 +45,7 @@ fn the_environment_is_the_parents_and_what_is_set() {
 }
 
 #[test]
-fn the_directory_is_the_parents_or_what_is_set() {
+fn directory_is_inherited_or_set() {
     let _dog = watchdog();
     let here = |()| env::current_dir().unwrap();
     let child = Process::spawn(here, ()).unwrap();
@@ -67,7 +67,7 @@ fn speaks(_: ()) {
 }
 
 #[test]
-fn output_goes_where_it_is_sent() {
+fn output_goes_to_the_given_stdio() {
     alone(|()| {
         let before = Census::take();
         let builder = || Process::builder().stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -89,7 +89,7 @@ fn output_goes_where_it_is_sent() {
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "out\nerr\nnot flushed by a line end");
 
-        // Nowhere; and the null device is no file that grows.
+        // Discarded; and the null device is not a file that grows.
         let child = Process::builder().stdout(Stdio::null()).stderr(Stdio::null());
         let look = |()| {
             println!("nobody sees it");
@@ -99,7 +99,7 @@ fn output_goes_where_it_is_sent() {
         assert!(child.take_stdout().is_none());
         assert_eq!(child.join().unwrap(), PathBuf::from("/dev/null"));
 
-        // Nobody reads: writing is an error, as everywhere in Rust, and not the end by SIGPIPE.
+        // Without a reader, a write is an error, as everywhere in Rust, and not the end by SIGPIPE.
         let write = |()| std::io::stdout().write_all(&[b'x'; 1 << 20]).unwrap_err().to_string();
         let mut child = Process::builder().stdout(Stdio::piped()).spawn(write, ()).unwrap();
         drop(child.take_stdout());
@@ -114,9 +114,9 @@ fn tempfile() -> File {
     rustix::fs::memfd_create("multiproc-test", flags).unwrap().into()
 }
 
-/// The end of a child's output comes with the child's end, although siblings live.
+/// The output of a child ends when the child ends, although siblings live.
 #[test]
-fn siblings_do_not_hold_each_others_output() {
+fn pipe_of_a_child_is_not_held_by_siblings() {
     let _dog = watchdog();
     let start = || {
         let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -139,7 +139,7 @@ fn command_name(pid: u32) -> String {
 }
 
 #[test]
-fn a_process_knows_its_name_and_ps_does() {
+fn process_name_is_visible_to_itself_and_ps() {
     let _dog = watchdog();
     assert_eq!((current_process().name(), current_process().is_daemon()), ("MainProcess", false));
     assert_eq!(current_process().pid(), std::process::id());
@@ -161,7 +161,7 @@ fn a_process_knows_its_name_and_ps_does() {
     ours.send(()).unwrap();
     assert_eq!(child.join().unwrap().as_deref(), Some("main"));
 
-    // Without a name, it has that of its place in the family.
+    // The default name shows the position in the family.
     let tell = |()| {
         let child = Process::spawn(
             |()| (command_name(std::process::id()), current_process().name().to_owned()),
@@ -176,7 +176,7 @@ fn a_process_knows_its_name_and_ps_does() {
 }
 
 #[test]
-fn a_panic_is_printed_with_the_name_of_the_process() {
+fn panic_is_printed_with_the_process_name() {
     let _dog = watchdog();
     let fail = |()| -> () { panic!("no more ink") };
     let mut child =
@@ -188,7 +188,7 @@ fn a_panic_is_printed_with_the_name_of_the_process() {
     assert!(text.contains("tests/builder.rs:"), "{text}");
     child.join().unwrap_err();
 
-    // Nobody reads it: that does not change how the process ends.
+    // A closed pipe does not change how the process ends.
     let mut child = Process::builder().stderr(Stdio::piped()).spawn(fail, ()).unwrap();
     drop(child.take_stderr());
     let error = child.join().unwrap_err();
@@ -196,7 +196,7 @@ fn a_panic_is_printed_with_the_name_of_the_process() {
 }
 
 #[test]
-fn a_child_knows_its_parent() {
+fn child_knows_its_parent() {
     let _dog = watchdog();
     assert!(parent_process().is_none(), "nobody of us has started the test program");
     let look = |()| {
@@ -218,9 +218,9 @@ fn a_child_knows_its_parent() {
 }
 
 #[test]
-fn a_child_sees_the_death_of_its_parent() {
+fn killed_parent_is_seen_by_its_child() {
     let _dog = watchdog();
-    // The grandchild is no daemon: it lives on, and tells what it has seen.
+    // The grandchild is not a daemon: it lives on, and reports what it has seen.
     let watch = |tell: Connection<bool, ()>| {
         let parent = parent_process().unwrap();
         tell.send(parent.is_alive()).unwrap();
@@ -231,7 +231,7 @@ fn a_child_sees_the_death_of_its_parent() {
     };
     let (ours, theirs) = duplex::<(), bool>().unwrap();
     let start = move |theirs: Connection<bool, ()>| -> () {
-        // From a thread that has ended long before its process does.
+        // From a thread that ends long before its process does.
         let start = move || drop(Process::spawn(watch, theirs).unwrap());
         std::thread::spawn(start).join().unwrap();
         loop {
@@ -247,7 +247,7 @@ fn a_child_sees_the_death_of_its_parent() {
 }
 
 #[test]
-fn cpu_count_is_what_this_process_may_use() {
+fn cpu_count_follows_the_affinity_mask() {
     alone(|()| {
         let all = sched_getaffinity(None).unwrap();
         assert!((1..=all.count() as usize).contains(&cpu_count()));
@@ -256,15 +256,15 @@ fn cpu_count_is_what_this_process_may_use() {
         one.set(first);
         sched_setaffinity(None, &one).unwrap();
         assert_eq!(cpu_count(), 1);
-        // A child has the parent's.
+        // A child has the affinity mask of its parent.
         let child = Process::spawn(|()| cpu_count(), ()).unwrap();
         assert_eq!(child.join().unwrap(), 1);
     });
 }
 
-/// In a cgroup whose quota is one CPU's time.
+/// In a cgroup whose quota is the time of one CPU.
 #[test]
-fn cpu_count_is_what_the_cgroup_gives_time_for() {
+fn cpu_count_follows_the_cgroup_quota() {
     alone(|()| {
         let before = cpu_count();
         let Some(group) = Group::with_one_cpu() else {
@@ -281,7 +281,7 @@ fn cpu_count_is_what_the_cgroup_gives_time_for() {
     });
 }
 
-/// A cgroup that this process is in. It goes back, and removes it.
+/// A cgroup that this process has entered. Dropping it leaves and removes it.
 struct Group {
     parent: PathBuf,
     path: PathBuf,

@@ -1,5 +1,5 @@
-//! In a test program, a child runs its function when all of the program is ready for it, and ends as
-//! a program does.
+//! In a test program, a child runs its function after all constructors have run, and exits as a
+//! program does.
 
 // Constructors, which no safe code declares.
 #![allow(unsafe_code)]
@@ -14,10 +14,10 @@ use multiproc_testkit::watchdog;
 
 type Arguments = *const *const c_char;
 
-/// What the constructors below have done, a bit each.
+/// One bit for each of the constructors below that has run.
 static READY: AtomicU32 = AtomicU32::new(0);
 
-/// Each is called once: sets its bit, which was not set.
+/// Sets the bit of a constructor, and checks that it was not set.
 fn get_ready(bit: u32) {
     assert_eq!(READY.fetch_or(1 << bit, Ordering::Relaxed) & 1 << bit, 0);
 }
@@ -65,8 +65,8 @@ static LOOKS_AT_ARGUMENTS: extern "C" fn(c_int, Arguments, Arguments) = {
 /// The descriptor that `OPENS_FILE` has opened.
 static OPENED: AtomicI32 = AtomicI32::new(-1);
 
-/// Opens a file, and leaves out close-on-exec. It is called after the library's own constructor, which
-/// has made an ordinary process of a child.
+/// Opens a file without close-on-exec. It runs after the library's own constructor, which has
+/// closed inherited descriptors.
 #[used]
 // SAFETY: the loader calls the functions in this section, and this one has that type.
 #[unsafe(link_section = ".init_array")]
@@ -80,9 +80,9 @@ static OPENS_FILE: extern "C" fn() = {
     constructor
 };
 
-/// A child closes what it has inherited, and not what it has opened itself.
+/// A child closes the descriptors that it has inherited, and not those that it has opened.
 #[test]
-fn descriptors_that_a_constructor_opens_stay_open() {
+fn descriptors_opened_by_constructors_stay_open() {
     let _dog = watchdog();
     let look = |()| {
         let number = OPENED.load(Ordering::Relaxed);
@@ -93,7 +93,7 @@ fn descriptors_that_a_constructor_opens_stay_open() {
         });
         (link.display().to_string(), same.count())
     };
-    // One each: that of the parent is closed, and its own is open.
+    // One each: the parent's is closed, the child's own is open.
     let expected = ("/dev/zero".to_owned(), 1);
     assert_eq!(look(()), expected);
     assert_eq!(Process::spawn(look, ()).unwrap().join().unwrap(), expected);
@@ -106,7 +106,7 @@ extern "C" fn says_goodbye() {
 }
 
 #[test]
-fn constructors_have_run_once_when_a_child_runs_its_function() {
+fn constructors_run_once_before_the_function() {
     let _dog = watchdog();
     let all = 0b11111;
     assert_eq!(READY.load(Ordering::Relaxed), all, "in the test program itself");
@@ -117,9 +117,9 @@ fn constructors_have_run_once_when_a_child_runs_its_function() {
     assert_eq!(Process::spawn(look, ()).unwrap().join().unwrap(), (all, all));
 }
 
-/// This is how coverage is written.
+/// Coverage data is written this way.
 #[test]
-fn exit_handlers_of_a_child_are_called() {
+fn exit_handlers_run_in_a_child() {
     let _dog = watchdog();
     let register = |panics: bool| {
         // SAFETY: the handler may be called at any time.

@@ -1,4 +1,4 @@
-//! Which descriptors a child has.
+//! The descriptors of a child.
 
 // Closes standard descriptors.
 #![allow(unsafe_code)]
@@ -16,13 +16,13 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 multiproc_process::enable_in_tests!();
 
-/// As a library in C opens it.
+/// Clears close-on-exec, as a C library may.
 fn without_close_on_exec<T: AsFd>(descriptor: T) -> T {
     fcntl_setfd(&descriptor, FdFlags::empty()).unwrap();
     descriptor
 }
 
-/// The numbers of this process's descriptors, without those of the library.
+/// Returns the numbers of this process's descriptors, without those of the library.
 fn open_numbers(_: ()) -> Vec<RawFd> {
     let mut numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -34,21 +34,21 @@ fn open_numbers(_: ()) -> Vec<RawFd> {
     numbers
 }
 
-/// The connection to the parent, the parent's pidfd; and the folder that is being listed.
+/// The connection to the parent, the parent's pidfd, and the directory that is being listed.
 fn is_of_library(link: &std::path::Path) -> bool {
     let link = link.to_str().unwrap();
     link.starts_with("socket:") || link.contains("pidfd") || link.contains("/proc/")
 }
 
 #[test]
-fn a_child_has_none_that_its_parent_left_open() {
+fn child_closes_descriptors_without_close_on_exec() {
     alone(|()| {
         let _files: Vec<File> =
             (0..5).map(|_| without_close_on_exec(File::open("/dev/zero").unwrap())).collect();
         let before = Census::take().descriptors;
         let child = Process::spawn(open_numbers, ()).unwrap();
         assert_eq!(child.join().unwrap(), [0, 1, 2]);
-        // Nor has one that a child starts.
+        // Neither has a program that a child starts.
         let nested = |()| {
             let _file = without_close_on_exec(File::open("/dev/zero").unwrap());
             Process::spawn(open_numbers, ()).unwrap().join().unwrap()
@@ -58,9 +58,9 @@ fn a_child_has_none_that_its_parent_left_open() {
     });
 }
 
-/// A server that stops can start again although a worker of it lives, however young that is.
+/// A server can be restarted while a worker of it lives, even if the worker has just started.
 #[test]
-fn a_child_does_not_keep_an_address_in_use() {
+fn child_does_not_keep_an_address_in_use() {
     alone(|()| {
         let wait = |end: Connection<(), ()>| drop(end.recv());
         for _ in 0..20 {
@@ -76,9 +76,9 @@ fn a_child_does_not_keep_an_address_in_use() {
     });
 }
 
-/// So many that a parent does not look at each of them.
+/// With so many that the parent does not check each of them.
 #[test]
-fn a_child_has_none_of_very_many_either() {
+fn child_closes_many_descriptors() {
     alone(|()| {
         let zero = File::open("/dev/zero").unwrap();
         let _with: Vec<File> = (0..300).map(|_| zero.try_clone().unwrap()).collect();
@@ -94,14 +94,14 @@ fn a_child_has_none_of_very_many_either() {
 }
 
 #[test]
-fn a_descriptor_that_is_kept_has_its_number_and_passes_on() {
+fn kept_descriptor_keeps_its_number_in_children_and_grandchildren() {
     alone(|()| {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = without_close_on_exec(writer);
         let _other = without_close_on_exec(File::open("/dev/zero").unwrap());
         let number = writer.as_raw_fd();
         let write = |number: RawFd| {
-            // As a program does that was told the number.
+            // A program that was told the number can use it.
             let shell = format!("echo from a program >&{number}");
             assert!(Command::new("sh").args(["-c", &shell]).status().unwrap().success());
             let file = File::options().write(true).open(format!("/proc/self/fd/{number}"));
@@ -118,7 +118,7 @@ fn a_descriptor_that_is_kept_has_its_number_and_passes_on() {
 }
 
 #[test]
-fn a_descriptor_that_cannot_be_kept_is_an_error() {
+fn keeping_a_close_on_exec_descriptor_is_an_error() {
     let _dog = watchdog();
     let file = File::open("/dev/null").unwrap();
     let kept = without_close_on_exec(file.try_clone().unwrap());
@@ -126,12 +126,12 @@ fn a_descriptor_that_cannot_be_kept_is_an_error() {
     let error = builder().keep_descriptor(&kept).spawn(|()| (), ()).unwrap_err();
     let SpawnError::Io(error) = error else { panic!("{error}") };
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains(&format!("got {}", file.as_raw_fd())), "{error}");
+    assert!(error.to_string().contains(&format!("descriptor {}:", file.as_raw_fd())), "{error}");
 }
 
-/// Standard input is never the parent's, and the others are what the parent wants.
+/// Standard input is never that of the parent. The others are as set by the parent.
 #[test]
-fn standard_descriptors_stay_open() {
+fn standard_streams_are_open_in_a_child() {
     let _dog = watchdog();
     let links = |()| {
         println!("out");
@@ -145,17 +145,17 @@ fn standard_descriptors_stay_open() {
     assert_eq!(child.join().unwrap(), ["/dev/null", "/dev/null"].map(std::path::PathBuf::from));
 }
 
-/// Closes some of the standard descriptors of this process, for good.
+/// Closes some of the standard descriptors of this process.
 fn close_standard(numbers: &[RawFd]) {
     for &number in numbers {
-        // SAFETY: nothing in this process needs it. (What would print panics, or fails.)
+        // SAFETY: no code in this process needs them. (Printing would panic or fail.)
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
 
-/// Every way to close them, with pipes and files in place of a child's.
+/// All combinations of closed streams, with pipes and files as the streams of a child.
 #[test]
-fn spawn_works_with_closed_standard_descriptors_and_takes_none_of_them() {
+fn spawn_with_closed_standard_streams_works() {
     let _dog = watchdog();
     for closed in [&[0][..], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]] {
         let test = |closed: Vec<RawFd>| {

@@ -1,4 +1,4 @@
-//! Death at every named point of a child's life, and of a parent that starts one. Run by
+//! Kills a child at each named point of its life, and a parent at each point of a start. Run by
 //! `cargo xtask faults`, which compiles the points in.
 #![cfg(multiproc_faults)]
 
@@ -15,10 +15,10 @@ multiproc_process::enable_in_tests!();
 
 const KILLED: JoinError = JoinError::Signaled(9, false);
 
-/// The bound of the promise.
+/// The bound that is promised.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A child that dies at `point`: what its parent learns, and that it does so at once.
+/// Starts a child that dies at `point`, and checks that its parent learns it within the bound.
 fn doomed(point: &str, bytes: usize) {
     let before = Census::take();
     let start = Instant::now();
@@ -35,7 +35,7 @@ fn doomed(point: &str, bytes: usize) {
         "{point} was not reached: {status}"
     );
     let result = child.join();
-    // What it had been given is gone with it, and what it had said is there.
+    // What it had received is gone with it; what it had sent has arrived.
     let has_run = ["child.returned", "child.sent"].contains(&point);
     assert_eq!(numbers.recv().ok(), has_run.then_some(7), "{point}");
     assert!(numbers.recv().unwrap_err().is_disconnected(), "{point}");
@@ -47,26 +47,26 @@ fn doomed(point: &str, bytes: usize) {
 }
 
 #[test]
-fn faults_a_child_dies_at_each_point() {
+fn faults_killed_child_is_reported_at_each_point() {
     alone(|()| {
         for point in CHILD_POINTS {
             doomed(point, 10);
         }
-        // With something that a child inherits, the parent also waits until it has closed that.
+        // With an inherited descriptor, the parent also waits until the child has closed it.
         let file = std::fs::File::open("/dev/null").unwrap();
         rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
         for point in CHILD_POINTS {
             doomed(point, 10);
             doomed(point, 1_000_000);
-            // The parent waits until the child takes them.
+            // The parent waits until the child has received them.
             doomed(point, 20_000_000);
         }
     });
 }
 
-/// A child whose parent dies before it was told what to do has nothing to do, and ends.
+/// A child whose parent dies before it sent the function exits.
 #[test]
-fn faults_a_parent_dies_at_each_point() {
+fn faults_killed_parent_leaves_no_child_at_each_point() {
     let _dog = watchdog();
     for &point in SPAWN_POINTS {
         let start = |()| drop(Process::spawn(|()| print!("it has run"), ()));
@@ -74,7 +74,7 @@ fn faults_a_parent_dies_at_each_point() {
         let mut parent = parent.spawn(start, ()).unwrap();
         let mut output = parent.take_stdout().unwrap();
         assert_eq!(parent.join().unwrap_err(), KILLED, "{point} was not reached");
-        // The child has its parent's output, so this waits for the end of both.
+        // The child has the output of its parent, so this waits for the end of both.
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
         assert_eq!(text, if point == "spawn.told" { "it has run" } else { "" });

@@ -1,4 +1,4 @@
-//! Processes inside a test program: what it reports and shows is as if they were none of it.
+//! Processes inside a test program: its report and output are as if there were none.
 
 use std::env;
 use std::io::Read;
@@ -9,14 +9,14 @@ use multiproc_testkit::watchdog;
 
 multiproc_process::enable_in_tests!();
 
-/// Runs one test of this program again, as a program of its own, in which `INNER` is set.
+/// Runs one test of this program again, in a separate program with `INNER` set.
 fn again(test: &str, options: &[&str]) -> Output {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test]).args(options).env("INNER", "1").output().unwrap()
 }
 
 #[test]
-fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
+fn output_of_a_child_is_shown_and_no_test_runs_twice() {
     let _dog = watchdog();
     if env::var_os("INNER").is_some() {
         println!("the test itself is captured");
@@ -30,7 +30,7 @@ fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
         }
         return;
     }
-    let test = "what_a_child_prints_is_shown_and_no_test_runs_twice";
+    let test = "output_of_a_child_is_shown_and_no_test_runs_twice";
     // As `cargo test` runs it, and as `cargo nextest run` does.
     for (options, captures) in [(&[][..], true), (&["--nocapture"], false)] {
         let output = again(test, options);
@@ -46,26 +46,27 @@ fn what_a_child_prints_is_shown_and_no_test_runs_twice() {
 }
 
 #[test]
-fn a_test_fails_with_the_panic_of_its_child() {
+fn panic_of_a_child_fails_its_test() {
     let _dog = watchdog();
     if env::var_os("INNER").is_some() {
         Process::spawn(|()| -> () { panic!("no luck") }, ()).unwrap().join().unwrap();
         return;
     }
-    let output = again("a_test_fails_with_the_panic_of_its_child", &[]);
+    let output = again("panic_of_a_child_fails_its_test", &[]);
     assert_eq!(output.status.code(), Some(101));
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(out.contains("no luck") && out.contains("1 failed"), "{out}");
 }
 
-/// A program that is started by the loader's call, before std has set up, finds all that it expects.
+/// A child that starts in a constructor, before std's startup code, behaves like an ordinary
+/// program.
 #[test]
-fn a_child_is_a_program_like_any_other() {
+fn child_in_a_test_program_behaves_like_a_program() {
     let _dog = watchdog();
     let look = |()| {
         assert_eq!(std::thread::current().name(), Some("main"));
         assert_eq!(std::io::stdin().read(&mut [0]).unwrap(), 0);
-        // Deeper than the 2 MiB that a thread has.
+        // Deeper than the 2 MiB stack of a thread allows.
         fn deep(depth: u32) -> u32 {
             let pad = std::hint::black_box([depth; 1000]);
             if depth == 0 { 0 } else { deep(depth - 1).wrapping_add(std::hint::black_box(&pad)[7]) }

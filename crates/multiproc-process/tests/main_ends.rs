@@ -1,4 +1,4 @@
-//! What becomes of the children when `main` ends, by whatever cause.
+//! What happens to the children when `main` ends.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Lines, Read};
@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 /// One of the programs in `tests/programs`, which has started one child of each kind.
 struct Program {
     process: Child,
-    /// Its child that is no daemon ends when this is closed.
+    /// The child that is not a daemon ends when this is closed.
     input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
-    /// A plain one, a stopped one, one that has a daemon of its own, and that one.
+    /// An ordinary one, a stopped one, one that has a daemon of its own, and that daemon.
     daemons: [u32; 4],
     other: u32,
 }
@@ -42,7 +42,7 @@ impl Program {
         self.line().parse().unwrap()
     }
 
-    /// All daemons end, although the other one goes on.
+    /// Waits for all daemons to end while the other child lives.
     fn daemons_end(&self) {
         for pid in self.daemons {
             until(|| !is_running(pid));
@@ -50,7 +50,7 @@ impl Program {
         assert!(is_running(self.other), "it is no daemon");
     }
 
-    /// The other one ends when it wants to.
+    /// Ends the other child.
     fn other_ends(&mut self) {
         self.input = None;
         assert_eq!(self.line(), "the other one has ended by itself");
@@ -59,7 +59,7 @@ impl Program {
     }
 }
 
-/// Nothing of a test that has failed stays.
+/// Kills what a failed test has left.
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -77,13 +77,13 @@ fn kill(pid: u32) {
     }
 }
 
-/// One that is stopped cannot end; it does when it goes on.
+/// Continues a stopped process, which then ends.
 fn let_go_on(pid: u32) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::CONT).unwrap();
 }
 
 #[test]
-fn the_guard_ends_daemons_and_waits_for_others() {
+fn guard_ends_daemons_and_waits_for_others() {
     let _dog = watchdog();
     let mut program = Program::start("ends");
     program.daemons_end();
@@ -93,7 +93,7 @@ fn the_guard_ends_daemons_and_waits_for_others() {
 }
 
 #[test]
-fn the_guard_does_the_same_when_main_panics() {
+fn guard_ends_daemons_when_main_panics() {
     let _dog = watchdog();
     let mut program = Program::start("panics");
     program.daemons_end();
@@ -102,9 +102,9 @@ fn the_guard_does_the_same_when_main_panics() {
     assert_eq!(program.process.wait().unwrap().code(), Some(101));
 }
 
-/// Without its guard, or killed, a program leaves its daemons to themselves: they end.
+/// A program that ends without its guard, or is killed, leaves its daemons, and they end.
 #[test]
-fn daemons_end_however_their_parent_ends() {
+fn daemons_end_after_any_end_of_their_parent() {
     let _dog = watchdog();
     for (name, signal) in [
         ("exits", None),
@@ -113,7 +113,7 @@ fn daemons_end_however_their_parent_ends() {
         ("runs", Some(Signal::ABORT)),
     ] {
         let mut program = Program::start(name);
-        // It does not end while it is stopped, as no thread of it runs.
+        // A stopped process does not end, because none of its threads runs.
         let_go_on(program.daemons[1]);
         until(|| !is_running(program.daemons[1]));
         if let Some(signal) = signal {
@@ -124,14 +124,14 @@ fn daemons_end_however_their_parent_ends() {
         let end = Instant::now();
         assert_eq!(status.code().is_some(), signal.is_none(), "{status}");
         program.daemons_end();
-        // Two generations, a second each at most.
+        // Two generations, at most one second each.
         assert!(end.elapsed() < Duration::from_secs(2), "{name}: {:?}", end.elapsed());
         program.other_ends();
     }
 }
 
 #[test]
-fn daemons_end_when_their_parent_becomes_another_program() {
+fn daemons_end_when_their_parent_executes_another_program() {
     let _dog = watchdog();
     let mut program = Program::start("executes");
     let_go_on(program.daemons[1]);
@@ -142,9 +142,9 @@ fn daemons_end_when_their_parent_becomes_another_program() {
     assert_eq!(program.process.try_wait().unwrap(), None, "it sleeps");
 }
 
-/// A copy of the parent, made by a bare fork, holds all that the parent held.
+/// A bare fork of the parent holds all descriptors of the parent.
 #[test]
-fn daemons_end_although_somebody_else_holds_their_lifeline() {
+fn daemons_end_while_a_forked_copy_holds_their_lifeline() {
     let _dog = watchdog();
     let mut program = Program::start("forks");
     let copy = program.pid();
@@ -159,9 +159,9 @@ fn daemons_end_although_somebody_else_holds_their_lifeline() {
     kill(copy);
 }
 
-/// What a program has started stays its own when a copy of it ends.
+/// The children of a program are unaffected when a forked copy of it ends.
 #[test]
-fn a_copy_of_a_program_leaves_the_children_of_the_original_alone() {
+fn forked_copy_leaves_the_children_of_the_original_alone() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("is_copied").output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -170,17 +170,17 @@ fn a_copy_of_a_program_leaves_the_children_of_the_original_alone() {
 }
 
 #[test]
-fn init_may_not_be_called_twice() {
+fn second_init_panics() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("inits_twice").output().unwrap();
     assert_eq!(output.status.code(), Some(101));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("init() was called a second time"), "{text}");
+    assert!(text.contains("init() was called twice"), "{text}");
     assert!(text.contains("tests/programs/program.rs:"), "the place of the second call: {text}");
 }
 
 #[test]
-fn a_child_has_the_command_line_of_its_parent() {
+fn child_has_the_command_line_of_its_parent() {
     let _dog = watchdog();
     let odd = OsString::from_vec(b"\xff\xfe odd".to_vec());
     let mut command = Command::new(example("programs"));
@@ -196,7 +196,7 @@ fn a_child_has_the_command_line_of_its_parent() {
 }
 
 #[test]
-fn a_child_is_called_by_its_name() {
+fn child_is_named_in_ps() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("names").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "Process-1\na long name ind\n");

@@ -1,6 +1,6 @@
-//! Many processes: at once, one after the other, from several threads.
+//! Many processes: at once, in sequence, from several threads.
 
-// A program without unsafe code of its own can say so.
+// A program without unsafe code can forbid it.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -13,7 +13,7 @@ use multiproc_testkit::{Census, alone, until, watchdog};
 multiproc_process::enable_in_tests!();
 
 #[test]
-fn two_hundred_at_once() {
+fn two_hundred_children_at_once() {
     alone(|()| {
         let before = Census::take();
         let waits = |(n, end): (u32, Connection<(), ()>)| {
@@ -38,12 +38,12 @@ fn two_hundred_at_once() {
 }
 
 #[test]
-fn two_thousand_one_after_the_other() {
+fn two_thousand_children_in_sequence() {
     alone(|()| {
         let before = Census::take();
         for n in 0..1000u32 {
             assert_eq!(Process::spawn(|n: u32| n, n).unwrap().join().unwrap(), n);
-            // Nobody joins this one.
+            // Not joined.
             drop(Process::spawn(|n: u32| n, n).unwrap());
         }
         until(|| active_children().is_empty());
@@ -52,7 +52,7 @@ fn two_thousand_one_after_the_other() {
 }
 
 #[test]
-fn threads_start_them_side_by_side() {
+fn threads_spawn_concurrently() {
     alone(|()| {
         let before = Census::take();
         let start = |thread: u32| {
@@ -66,14 +66,14 @@ fn threads_start_them_side_by_side() {
         };
         thread::scope(|s| (0..4).for_each(|thread| drop(s.spawn(move || start(thread)))));
         assert!(active_children().is_empty());
-        // A thread that has ended may still be there for the kernel, not for us.
+        // The kernel may still list a thread that has ended.
         until(|| Census::take() == before);
     });
 }
 
-/// However many siblings there were before, each has what it was given.
+/// The number of descriptors does not depend on the number of earlier siblings.
 #[test]
-fn living_children_have_equal_numbers_of_descriptors() {
+fn siblings_have_equal_numbers_of_descriptors() {
     let _dog = watchdog();
     for daemon in [false, true] {
         let children: Vec<_> = (0..5)
@@ -90,8 +90,9 @@ fn living_children_have_equal_numbers_of_descriptors() {
             .collect();
         let count = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         let counts: Vec<_> = children.iter().map(|(child, _)| count(child.pid())).collect();
-        // The standard ones, the lifeline, the parent's pidfd, what was given; a daemon's second look
-        // at the lifeline. What the test program itself has inherited is closed.
+        // The standard streams, the lifeline, the parent's pidfd, the arguments; and a daemon's
+        // duplicate of the lifeline. Descriptors that the test program itself has inherited are
+        // closed.
         assert_eq!(counts, [3 + 3 + usize::from(daemon); 5]);
         for (child, end) in children {
             drop(end);

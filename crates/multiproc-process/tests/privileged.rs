@@ -1,4 +1,4 @@
-//! Programs that have more rights than the user who starts them.
+//! Programs with more privileges than the user who starts them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -12,12 +12,12 @@ use rustix::fs::{StatVfsMountFlags, XattrFlags, setxattr, statvfs};
 
 const NOBODY: u32 = 65_534;
 
-/// Gives the file to everybody who runs it: its owner's identity.
+/// Makes the program set-user-ID.
 fn set_user_id(path: &PathBuf) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o4755)).unwrap();
 }
 
-/// Lets everybody who runs the file bind ports below 1024: `setcap cap_net_bind_service+ep`.
+/// Lets every user of the program bind ports below 1024: `setcap cap_net_bind_service+ep`.
 fn set_capability(path: &PathBuf) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     // `struct vfs_cap_data` of version 2: with the bit "effective"; permitted, inheritable, twice.
@@ -26,7 +26,7 @@ fn set_capability(path: &PathBuf) {
     setxattr(path, "security.capability", &bytes, XattrFlags::empty()).unwrap();
 }
 
-/// A copy of the programs of the tests, that gives rights to its users. `None`: that cannot be here.
+/// Returns a copy of the test programs with privileges, or `None` if that is not possible here.
 fn privileged_copy(name: &str, give: fn(&PathBuf)) -> Option<PathBuf> {
     let folder = env::temp_dir();
     let has_rights = statvfs(&folder).unwrap().f_flag.contains(StatVfsMountFlags::NOSUID);
@@ -44,18 +44,18 @@ fn lines(output: &Output) -> Vec<&str> {
     str::from_utf8(&output.stdout).unwrap().lines().collect()
 }
 
-/// Held by each test: a file that is open for writing cannot be run, and a process that another test
-/// starts has a copy of its descriptor for a moment.
+/// Held by each test: a file that is open for writing cannot be executed, and a process that
+/// another test starts has a copy of its descriptor for a moment.
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
-fn spawn_in_a_privileged_program_is_refused() {
+fn privileged_program_cannot_spawn() {
     let _dog = watchdog();
     let _alone = ALONE.lock();
     for give in [set_user_id, set_capability] {
         let Some(path) = privileged_copy("privileged", give) else { return };
         let output = Command::new(&path).arg("has_privileges").uid(NOBODY).output();
-        // Without privileges that the caller lacks, it is a program as any other.
+        // For a caller with the same privileges, it is an ordinary program.
         let as_root = Command::new(&path).arg("has_privileges").output();
         fs::remove_file(&path).unwrap();
         assert_eq!(lines(&output.unwrap()), ["main", "Privileged"]);
@@ -63,9 +63,9 @@ fn spawn_in_a_privileged_program_is_refused() {
     }
 }
 
-/// The parent has no privileges that its own caller lacks. Its child has some that the parent lacks.
+/// The parent has no more privileges than its own caller. Its child has more than the parent.
 #[test]
-fn a_child_that_gains_privileges_exits_before_main() {
+fn child_that_gains_privileges_exits_before_main() {
     let _dog = watchdog();
     let _alone = ALONE.lock();
     for give in [set_user_id, set_capability] {

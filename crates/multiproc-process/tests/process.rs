@@ -1,4 +1,4 @@
-//! Processes: what they give back, how they end, what is left of them.
+//! Processes: what they return, how they end, and what is left of them.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc_process::enable_in_tests!();
 
-/// Waits until it is told to go on, or its parent end is closed.
+/// Waits for a message, or for the end of the connection.
 fn waits(parent: Connection<(), ()>) {
     let _ = parent.send(());
     let _ = parent.recv();
 }
 
-/// A process that runs, and waits.
+/// Returns a process that waits.
 fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let child = Process::builder().daemon(daemon).spawn(waits, theirs).unwrap();
@@ -27,13 +27,13 @@ fn waiting(daemon: bool) -> (Process, Connection<(), ()>) {
     (child, ours)
 }
 
-/// Waits until a process has ended, and does not collect it.
+/// Waits until a process has ended, without collecting it.
 fn wait_for_end(child: &Child) {
     assert_eq!(poll(&mut [PollFd::new(child, PollFlags::IN)], None).unwrap(), 1);
 }
 
 #[test]
-fn arguments_go_in_and_a_result_comes_out() {
+fn arguments_and_result_are_sent() {
     fn repeat((text, times): (String, usize)) -> Vec<String> {
         vec![text; times]
     }
@@ -46,7 +46,7 @@ fn arguments_go_in_and_a_result_comes_out() {
     assert_eq!(child.join().unwrap(), (u64::MAX, pid));
 }
 
-/// Whatever the result is: a handle does not hold it.
+/// The type of the result does not matter: a handle does not hold a result.
 #[test]
 fn handles_can_be_shared_between_threads() {
     fn check<T: Send + Sync + 'static>() {}
@@ -59,8 +59,8 @@ fn handles_can_be_shared_between_threads() {
 }
 
 #[test]
-fn functions_that_the_compiler_merges_are_no_problem() {
-    // The same machine code: their addresses may well be one.
+fn merged_functions_are_spawned_correctly() {
+    // The same machine code: their addresses may be equal.
     fn one(n: u32) -> u32 {
         n + 1
     }
@@ -72,7 +72,7 @@ fn functions_that_the_compiler_merges_are_no_problem() {
 }
 
 #[test]
-fn megabytes_go_in_and_come_out() {
+fn megabytes_are_sent_both_ways() {
     let _dog = watchdog();
     let bytes = Bytes((0..10_000_000u32).map(|n| n.to_le_bytes()[1]).collect());
     let back = |mut bytes: Bytes| {
@@ -80,11 +80,11 @@ fn megabytes_go_in_and_come_out() {
         bytes
     };
     let child = Process::spawn(back, bytes.clone()).unwrap();
-    // The result does not fit into any buffer: waiting for the end must take it.
+    // The result does not fit into any buffer, so waiting must receive it.
     assert!(child.wait().success());
     assert!(child.join().unwrap().0.iter().eq(bytes.0.iter().rev()));
 
-    // Nobody wants the result: the child ends all the same.
+    // A child whose result is discarded ends as well.
     let child = Process::spawn(back, bytes).unwrap();
     let pid = child.pid();
     drop(child);
@@ -92,7 +92,7 @@ fn megabytes_go_in_and_come_out() {
 }
 
 #[test]
-fn handles_go_in_and_come_out() {
+fn handles_are_sent_both_ways() {
     let _dog = watchdog();
     type Handles = (Receiver<u32>, Sender<u32>, Queue<u32>, Descriptor);
     let (numbers, send) = simplex::<u32>().unwrap();
@@ -118,7 +118,7 @@ fn handles_go_in_and_come_out() {
 }
 
 #[test]
-fn a_panic_comes_with_message_and_place() {
+fn panic_is_reported_with_message_and_location() {
     let _dog = watchdog();
     let fail = |n: u32| -> u32 { panic!("no more than {n}") };
     let child = Process::spawn(fail, 5).unwrap();
@@ -129,13 +129,13 @@ fn a_panic_comes_with_message_and_place() {
     assert!(location.contains("tests/process.rs:"), "{location}");
     assert!(error.to_string().contains("no more than 5"), "{error}");
 
-    // A panic that was caught is none.
+    // A panic that was caught is not reported.
     let child = Process::spawn(|()| std::panic::catch_unwind(|| panic!("caught")).is_err(), ());
     assert!(child.unwrap().join().unwrap());
 }
 
 #[test]
-fn other_ends_are_told_apart() {
+fn exit_codes_and_signals_are_reported() {
     let _dog = watchdog();
     let child = Process::spawn(|code: i32| -> () { std::process::exit(code) }, 7).unwrap();
     assert_eq!(child.wait().code(), Some(7));
@@ -165,7 +165,7 @@ fn other_ends_are_told_apart() {
 }
 
 #[test]
-fn what_does_not_serialise_starts_nothing() {
+fn unserialisable_arguments_start_no_process() {
     alone(|()| {
         #[derive(Deserialize)]
         struct Never;
@@ -188,7 +188,7 @@ fn what_does_not_serialise_starts_nothing() {
 }
 
 #[test]
-fn type_that_cannot_be_received_starts_nothing() {
+fn undecodable_type_starts_no_process() {
     #[derive(Debug, Serialize, Deserialize)]
     #[serde(untagged)]
     enum Either {
@@ -210,7 +210,7 @@ fn type_that_cannot_be_received_starts_nothing() {
     });
 }
 
-/// Dies when it is sent, or when it is received, as it says.
+/// Kills its process while it is sent or received, as its fields demand.
 struct Deadly {
     when_sent: bool,
 }
@@ -239,7 +239,7 @@ impl<'de> Deserialize<'de> for Deadly {
 }
 
 #[test]
-fn a_child_that_is_killed_on_its_way_is_reported() {
+fn child_killed_during_start_is_reported() {
     let _dog = watchdog();
     let killed = JoinError::Signaled(9, false);
     let child = Process::spawn(|_: Deadly| (), Deadly { when_sent: false }).unwrap();
@@ -248,7 +248,7 @@ fn a_child_that_is_killed_on_its_way_is_reported() {
     let Err(error) = child.join() else { panic!("it cannot have come") };
     assert_eq!(error, killed, "while it made a message of its result");
 
-    // While it sends: half of its result is there, and the other half will never come.
+    // While it sends: half of the result arrives, and the other half never does.
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let large = |parent: Connection<(), ()>| {
         parent.send(()).unwrap();
@@ -262,13 +262,13 @@ fn a_child_that_is_killed_on_its_way_is_reported() {
 }
 
 #[test]
-fn without_descriptors_nothing_is_started_and_nothing_hangs() {
+fn spawn_without_descriptors_fails_and_leaks_nothing() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     alone(|()| {
         let limits = getrlimit(Resource::Nofile);
         let before = Census::take();
         let (mut failed, mut started) = (0, 0);
-        // At each limit another step of the way is the one that fails.
+        // At each limit, another step of the start fails.
         for more in 0..20 {
             let current = Some(before.descriptors as u64 + more);
             let file = Descriptor::from(std::fs::File::open("/dev/null").unwrap());
@@ -278,7 +278,7 @@ fn without_descriptors_nothing_is_started_and_nothing_hangs() {
             match result {
                 Ok(child) => {
                     started += 1;
-                    // The child has the low limit, too: it may lack what its parent did not.
+                    // The child has the low limit as well, and may fail where its parent did not.
                     let _ = child.join();
                 }
                 Err(error) => {
@@ -293,7 +293,7 @@ fn without_descriptors_nothing_is_started_and_nothing_hangs() {
 }
 
 #[test]
-fn names_are_given_or_counted() {
+fn default_names_are_counted() {
     alone(|()| {
         let nested = |()| {
             let child = Process::spawn(|()| (), ()).unwrap();
@@ -314,7 +314,7 @@ fn names_are_given_or_counted() {
 }
 
 #[test]
-fn active_children_are_those_that_live() {
+fn active_children_lists_living_children() {
     alone(|()| {
         assert!(active_children().is_empty());
         let (first, parent_of_first) = waiting(false);
@@ -335,7 +335,7 @@ fn active_children_are_those_that_live() {
 }
 
 #[test]
-fn a_child_has_nothing_but_what_it_was_given() {
+fn child_has_only_the_descriptors_of_its_arguments() {
     alone(|()| {
         let _file = std::fs::File::open("/dev/null").unwrap();
         let (_ours, theirs) = duplex::<(), ()>().unwrap();
@@ -346,7 +346,7 @@ fn a_child_has_nothing_but_what_it_was_given() {
             drop(given);
             (Census::take().descriptors, mark)
         };
-        // This process has the socket to its own parent, the file and the two ends more.
+        // This process has in addition the socket to its own parent, the file and the two ends.
         let mine = Census::take().descriptors;
         let (bare, mark) = Process::spawn(look, None).unwrap().join().unwrap();
         assert_eq!(bare, mine - 3);
@@ -357,7 +357,7 @@ fn a_child_has_nothing_but_what_it_was_given() {
 }
 
 #[test]
-fn children_do_not_hold_each_others_ends() {
+fn siblings_do_not_hold_each_others_connections() {
     let _dog = watchdog();
     let mut children = Vec::new();
     for _ in 0..5 {
@@ -368,7 +368,7 @@ fn children_do_not_hold_each_others_ends() {
         .map(|(child, _)| std::fs::read_dir(format!("/proc/{}/fd", child.pid())).unwrap().count())
         .collect();
     assert!(counts.iter().all(|&count| count == counts[0]), "{counts:?}");
-    // The first one's end of file comes although the others live.
+    // The first connection ends although the other children live.
     let (first, parent) = children.remove(0);
     first.kill().unwrap();
     assert!(parent.recv().unwrap_err().is_disconnected());
@@ -379,7 +379,7 @@ fn children_do_not_hold_each_others_ends() {
 }
 
 #[test]
-fn nothing_stays_of_those_that_ended() {
+fn ended_children_leave_nothing_behind() {
     alone(|()| {
         let before = Census::take();
         for n in 0..100 {
@@ -393,7 +393,7 @@ fn nothing_stays_of_those_that_ended() {
 
 /// Without any other call of the library.
 #[test]
-fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
+fn detached_child_leaves_no_zombie() {
     alone(|()| {
         let before = Census::take();
         let is_known = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
@@ -413,7 +413,7 @@ fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
         until(|| !is_known(pid));
         assert_eq!(same.exit_status().unwrap().signal(), Some(9), "its other handles know");
         drop(same);
-        // or had ended before, and nobody has asked.
+        // or had ended before.
         let (child, parent) = waiting(false);
         let pid = child.pid();
         drop(parent);
@@ -428,7 +428,7 @@ fn a_child_whose_handle_was_dropped_is_no_zombie_when_it_ends() {
 }
 
 #[test]
-fn debug_of_a_child_shows_its_end_and_does_not_collect_it() {
+fn debug_shows_the_status_without_collecting_it() {
     // Another test that starts a process would collect it.
     alone(|()| {
         let (child, parent) = waiting(false);
@@ -446,9 +446,9 @@ fn debug_of_a_child_shows_its_end_and_does_not_collect_it() {
 }
 
 #[test]
-fn daemons_end_with_their_parent_and_others_do_not() {
+fn only_daemons_end_with_their_parent() {
     let _dog = watchdog();
-    // A parent that starts one of each from a thread that ends, tells their pids, and is killed.
+    // The parent starts one of each from a thread that ends, sends their pids, and is killed.
     let (ours, theirs) = duplex::<(), (u32, u32)>().unwrap();
     let (keep_alive, at_end) = duplex::<(), ()>().unwrap();
     let parent = |(ours, at_end): (Connection<(u32, u32), ()>, Connection<(), ()>)| -> () {
@@ -477,7 +477,7 @@ fn daemons_end_with_their_parent_and_others_do_not() {
 }
 
 #[test]
-fn a_child_that_waits_for_its_own_children_ends_after_them() {
+fn child_ends_after_its_own_children() {
     let _dog = watchdog();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let parent = |at_end: Connection<(), ()>| {
@@ -495,11 +495,11 @@ fn a_child_that_waits_for_its_own_children_ends_after_them() {
 }
 
 #[test]
-fn someone_else_may_collect_the_status() {
+fn status_collected_by_other_code_is_unknown() {
     alone(|()| {
         let (child, parent) = waiting(false);
         drop(parent);
-        // As a library would that waits for any child.
+        // A library might wait for any child like this.
         rustix::process::wait(rustix::process::WaitOptions::empty()).unwrap();
         assert!(!child.is_alive());
         assert_eq!(child.wait(), ExitStatus::Unknown);
@@ -513,7 +513,7 @@ fn someone_else_may_collect_the_status() {
 }
 
 #[test]
-fn a_stopped_child_is_alive() {
+fn stopped_child_is_alive() {
     let _dog = watchdog();
     let (child, parent) = waiting(false);
     let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
@@ -526,7 +526,7 @@ fn a_stopped_child_is_alive() {
 }
 
 #[test]
-fn a_marker_set_by_hand_is_ignored_with_an_error() {
+fn marker_set_by_hand_is_ignored() {
     let example = multiproc_testkit::example("programs");
     for mark in ["1", "", "4711"] {
         let output = std::process::Command::new(&example)
@@ -542,12 +542,12 @@ fn a_marker_set_by_hand_is_ignored_with_an_error() {
     }
 }
 
-/// It would be the program once more, in place of a function.
+/// Running `main` instead of a function would start the program again and again.
 #[test]
-fn a_marker_of_another_process_ends_the_process_before_main() {
+fn marker_of_another_process_exits_before_main() {
     let _dog = watchdog();
     let (child, parent) = waiting(false);
-    // As the child found it: what it has removed is still in its memory.
+    // As the child found it: a removed variable is still in its memory.
     let environment = std::fs::read(format!("/proc/{}/environ", child.pid())).unwrap();
     let mark = environment
         .split(|&byte| byte == 0)
@@ -570,7 +570,7 @@ fn a_marker_of_another_process_ends_the_process_before_main() {
 }
 
 #[test]
-fn a_sentinel_can_be_polled() {
+fn process_can_be_polled() {
     let _dog = watchdog();
     let (child, parent) = waiting(false);
     let now = Timespec::default();
@@ -580,7 +580,7 @@ fn a_sentinel_can_be_polled() {
     child.join().unwrap();
 }
 
-/// A grandchild that somebody else has started lives on, with the child's output in its hands.
+/// A grandchild that was started by other means lives on, and holds the child's output.
 #[test]
 fn join_does_not_wait_for_grandchildren() {
     let _dog = watchdog();
@@ -593,7 +593,7 @@ fn join_does_not_wait_for_grandchildren() {
 }
 
 #[test]
-fn join_comes_before_the_queue_is_empty() {
+fn join_returns_while_the_queue_has_items() {
     let _dog = watchdog();
     let queue: Queue<Bytes> = Queue::bounded(100).unwrap();
     let put = |queue: Queue<Bytes>| {
@@ -604,9 +604,9 @@ fn join_comes_before_the_queue_is_empty() {
     assert!((0..20).all(|_| queue.get().unwrap().0.len() == 10_000));
 }
 
-/// Whether there is a core dump depends on the machine; so std is asked how it is here.
+/// Whether there is a core dump depends on the machine, so std is asked.
 #[test]
-fn a_core_dump_is_reported_as_std_reports_it() {
+fn core_dump_is_reported_as_by_std() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     use std::os::unix::process::ExitStatusExt;
     alone(|()| {

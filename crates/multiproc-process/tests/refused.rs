@@ -1,6 +1,6 @@
-//! What is asked of the library that cannot be.
+//! Requests that the library must refuse, and failures of the system.
 
-// The loader's `dlopen`.
+// Calls the loader's `dlopen`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char};
@@ -13,14 +13,14 @@ use std::{env, fs};
 
 use multiproc_process::{JoinError, Process, SpawnError, active_children};
 use multiproc_queue::Queue;
-use multiproc_testkit::{Census, alone, example, until, watchdog};
+use multiproc_testkit::{Census, alone, example, refuse_call, until, watchdog};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc_process::enable_in_tests!();
 
-/// Is nothing that can be received.
+/// Cannot be decoded.
 #[derive(Serialize)]
 struct Unreadable;
 
@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Unreadable {
 }
 
 #[test]
-fn what_cannot_be_received_is_said_by_type() {
+fn decode_errors_name_the_type() {
     let _dog = watchdog();
     let child = Process::spawn(|_: Unreadable| (), Unreadable).unwrap();
     let error = child.join().unwrap_err();
@@ -44,7 +44,7 @@ fn what_cannot_be_received_is_said_by_type() {
     assert!(error.to_string().contains("Unreadable"), "{error}");
 }
 
-/// What panics while it is sent.
+/// Panics while it is encoded.
 #[derive(Deserialize)]
 struct Explosive;
 
@@ -55,14 +55,14 @@ impl Serialize for Explosive {
 }
 
 #[test]
-fn a_result_that_panics_while_it_is_sent_is_a_panic() {
+fn panic_in_serialize_of_the_result_is_reported() {
     let _dog = watchdog();
     let Err(error) = Process::spawn(|()| Explosive, ()).unwrap().join() else { panic!() };
     let JoinError::Panicked { message, .. } = error else { panic!("{error}") };
     assert_eq!(message, "it goes off");
 }
 
-/// What panics while it is received.
+/// Panics while it is decoded.
 #[derive(Serialize)]
 struct Checked(u32);
 
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Checked {
 }
 
 #[test]
-fn arguments_that_panic_while_they_are_received_are_a_panic() {
+fn panic_in_deserialize_of_the_arguments_is_reported() {
     let _dog = watchdog();
     let child = Process::spawn(|checked: Checked| checked.0, Checked(11)).unwrap();
     assert_eq!(child.wait().code(), Some(101));
@@ -85,7 +85,7 @@ fn arguments_that_panic_while_they_are_received_are_a_panic() {
     assert!(location.contains("tests/refused.rs:"), "{location}");
 }
 
-/// A payload of a panic that panics when it is dropped.
+/// A panic payload that panics when it is dropped.
 struct Payload;
 
 impl Drop for Payload {
@@ -95,19 +95,19 @@ impl Drop for Payload {
 }
 
 #[test]
-fn a_panic_whose_payload_panics_is_reported() {
+fn panic_whose_payload_panics_is_reported() {
     let _dog = watchdog();
     let child = Process::spawn(|()| -> () { std::panic::panic_any(Payload) }, ()).unwrap();
     assert_eq!(child.wait().code(), Some(101));
     let error = child.join().unwrap_err();
     let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
-    assert_eq!(message, "a panic with a payload that is no text");
+    assert_eq!(message, "a panic whose payload is not a string");
     assert!(location.contains("tests/refused.rs:"), "{location}");
 }
 
-/// As another user: root may start as many processes as it likes.
+/// As another user, because root has no limit of processes.
 #[test]
-fn without_processes_nothing_is_started_and_later_spawns_work() {
+fn spawn_at_the_process_limit_fails_and_works_later() {
     const NOBODY: u32 = 65_534;
     let _dog = watchdog();
     if env::var_os("INNER").is_none() {
@@ -115,9 +115,9 @@ fn without_processes_nothing_is_started_and_later_spawns_work() {
             eprintln!("skipped: this process cannot become another user's");
             return;
         }
-        // Its folders need not be open to everybody.
+        // The folders of the program may be closed to other users.
         let mut command = Command::new("/proc/self/exe");
-        command.args(["without_processes", "--nocapture"]).env("INNER", "1").uid(NOBODY);
+        command.args(["spawn_at_the_process_limit", "--nocapture"]).env("INNER", "1").uid(NOBODY);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
@@ -137,8 +137,9 @@ fn without_processes_nothing_is_started_and_later_spawns_work() {
             assert_eq!(Process::spawn(|()| 7, ()).unwrap().join().unwrap(), 7);
         }
 
-        // With a few more it starts, and then lacks a thread: the one it runs in, or the one that
-        // watches its parent. It says so, and runs nothing.
+        // With a slightly higher limit, the child starts but cannot start a thread: the one that
+        // runs the function, or the one that watches the parent. It prints the reason and runs
+        // nothing.
         let [mut refused, mut ended] = [0; 2];
         for current in 1.. {
             setrlimit(Resource::Nproc, Rlimit { current: Some(current), ..limits }).unwrap();
@@ -170,9 +171,9 @@ fn without_processes_nothing_is_started_and_later_spawns_work() {
     });
 }
 
-/// A copy of this test program takes its own file away, and starts processes all the same.
+/// A copy of this test program removes its own file, and still starts processes.
 #[test]
-fn the_executable_may_be_removed_or_replaced() {
+fn removed_or_replaced_executable_still_spawns() {
     let me = env::current_exe().unwrap();
     if let Some(how) = env::var_os("INNER") {
         let _dog = watchdog();
@@ -187,8 +188,8 @@ fn the_executable_may_be_removed_or_replaced() {
         assert_eq!(Process::spawn(nested, 1).unwrap().join().unwrap(), 3);
         return;
     }
-    // Alone: a process that another test starts just then would hold the copy open for writing, for
-    // a moment, and a file that is open for writing cannot be run.
+    // Alone, because a process that another test starts would hold the copy open for writing for a
+    // moment, and such a file cannot be executed.
     alone(|()| {
         let me = env::current_exe().unwrap();
         let folder = env::temp_dir().join(format!("multiproc-refused-{}", std::process::id()));
@@ -197,7 +198,7 @@ fn the_executable_may_be_removed_or_replaced() {
             let copy = folder.join("copy");
             fs::copy(&me, &copy).unwrap();
             let mut command = Command::new(&copy);
-            command.args(["--exact", "the_executable_may_be_removed_or_replaced"]);
+            command.args(["--exact", "removed_or_replaced_executable_still_spawns"]);
             let output = command.env("INNER", how).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && text.contains("1 passed"), "{how}: {output:?}");
@@ -207,16 +208,16 @@ fn the_executable_may_be_removed_or_replaced() {
     });
 }
 
-/// A library says that it cannot: what it would start anew is the program that has loaded it.
+/// A child would run the program that has loaded the library.
 #[test]
-fn a_library_cannot_start_processes() {
+fn loaded_library_cannot_spawn() {
     alone(|()| {
         let path = example("programs").with_file_name("liblibrary.so");
         assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
         let before = Census::take().children;
         for with_init in [false, true] {
             let error = spawn_from(&path, with_init).expect("an error");
-            assert!(error.contains("multiproc itself is in a library"), "{error}");
+            assert!(error.contains("multiproc is in a library"), "{error}");
         }
         assert_eq!(Census::take().children, before);
         // The program itself still can.
@@ -225,9 +226,9 @@ fn a_library_cannot_start_processes() {
     });
 }
 
-/// Then `/proc/self/exe` is the loader.
+/// `/proc/self/exe` is the loader then.
 #[test]
-fn a_program_that_was_started_through_the_loader_cannot_either() {
+fn program_started_through_the_loader_cannot_spawn() {
     let _dog = watchdog();
     let Some(loader) = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"]
         .into_iter()
@@ -243,7 +244,7 @@ fn a_program_that_was_started_through_the_loader_cannot_either() {
 }
 
 #[test]
-fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
+fn threads_before_init_exit_the_child_with_a_message() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("starts_threads").output().unwrap();
     assert!(output.status.success(), "the parent goes on: {output:?}");
@@ -252,9 +253,9 @@ fn a_child_whose_main_has_started_threads_exits_with_a_sentence() {
     assert!(text.contains("call it first") && text.lines().count() == 1, "{text}");
 }
 
-/// Those were there before `main`, in the parent as well.
+/// They exist before `main`, in the parent as well.
 #[test]
-fn threads_of_a_library_that_is_loaded_do_not_matter() {
+fn threads_of_loaded_libraries_are_accepted() {
     let _dog = watchdog();
     let library = example("programs").with_file_name("liblibrary.so");
     let mut command = Command::new(example("programs"));
@@ -264,33 +265,9 @@ fn threads_of_a_library_that_is_loaded_do_not_matter() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Ok(2)\n");
 }
 
-/// A seccomp filter: this error for a system call, and everything else as before.
-#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
-fn refuse_call(number: libc::c_long, error: libc::c_int) {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let number = u32::try_from(number).unwrap();
-    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(error).unwrap();
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = [
-        step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_EQUAL, 0, 1, number),
-        step(RETURN, 0, 0, refuse),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: asked for by seccomp(2), before the filter is set.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: a filter of four steps, which the kernel copies.
-    let result =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(result, 0);
-}
-
-/// As in a container whose runtime does not know the call.
+/// Some container runtimes do not know the call.
 #[test]
-fn without_pidfd_open_the_error_names_it() {
+fn missing_pidfd_open_is_named_in_the_error() {
     for error in [libc::EPERM, libc::ENOSYS] {
         let test = |error: i32| {
             let before = Census::take();
@@ -304,9 +281,9 @@ fn without_pidfd_open_the_error_names_it() {
     }
 }
 
-/// The causes of a queue that cannot be made are told apart.
+/// The causes of a failed creation are distinguished.
 #[test]
-fn a_queue_without_descriptors_does_not_lack_address_space() {
+fn queue_errors_name_the_missing_resource() {
     alone(|()| {
         let make = || Queue::<u32>::bounded(1).unwrap_err().to_string();
         let limits = getrlimit(Resource::Nofile);
@@ -339,14 +316,13 @@ fn spawn_from(library: &Path, with_init: bool) -> Option<String> {
     // SAFETY: that is how the library declares it.
     let spawn: extern "C" fn(bool) -> *mut c_char = unsafe { std::mem::transmute(symbol) };
     let error = spawn(with_init);
-    // SAFETY: if not null, it is a string, which is left to us.
+    // SAFETY: if not null, it is a string that the caller owns.
     (!error.is_null()).then(|| unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
 }
 
-/// Children with a marker of their own: those that they start by other means do not take themselves
-/// for children of this library.
+/// A program that a child starts by other means does not take itself for a child of this library.
 #[test]
-fn a_marker_is_not_passed_on() {
+fn marker_is_not_inherited_by_other_programs() {
     let _dog = watchdog();
     let run = |()| {
         let output = Command::new(example("programs")).arg("names").output().unwrap();

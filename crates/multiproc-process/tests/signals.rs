@@ -40,7 +40,7 @@ fn takes_sigterm(ready: Sender<()>) -> u8 {
     let set = set_of(&[libc::SIGTERM]);
     // SAFETY: it reads the set.
     let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
-    // SAFETY: it is new, and nobody else's.
+    // SAFETY: it is new, and owned here alone.
     let mut signals = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     ready.send(()).unwrap();
     let mut information = [0; size_of::<libc::signalfd_siginfo>()];
@@ -49,7 +49,7 @@ fn takes_sigterm(ready: Sender<()>) -> u8 {
 }
 
 #[test]
-fn a_child_can_take_a_signal_with_signalfd() {
+fn child_can_receive_a_signal_with_signalfd() {
     let _dog = watchdog();
     for daemon in [false, true] {
         let (is_ready, ready) = simplex().unwrap();
@@ -68,9 +68,9 @@ extern "C" fn needs_much_stack(_: i32) {
     }
 }
 
-/// The function's thread has the signal blocked when it comes: no other thread handles it.
+/// The thread of the function has the signal blocked, and no other thread handles it.
 #[test]
-fn a_signal_handler_runs_on_no_thread_of_the_library() {
+fn signal_handlers_do_not_run_on_library_threads() {
     let _dog = watchdog();
     let handles = |(ready, go_on): (Sender<()>, multiproc_pipe::Receiver<()>)| {
         let handler = needs_much_stack as extern "C" fn(i32);
@@ -86,18 +86,20 @@ fn a_signal_handler_runs_on_no_thread_of_the_library() {
         let (wait, go_on) = simplex().unwrap();
         let child = Process::builder().daemon(daemon).spawn(handles, (ready, wait)).unwrap();
         is_ready.recv().unwrap();
-        // SAFETY: it has no preconditions; nobody has collected the child, so the number is its own.
+        // SAFETY: it has no preconditions. The child has not been collected, so the number is its
+        // own.
         unsafe { libc::kill(i32::try_from(child.pid()).unwrap(), libc::SIGUSR1) };
         go_on.send(()).unwrap();
         assert_eq!(child.join(), Ok(()), "daemon: {daemon}");
     }
 }
 
-/// Signals 1 to 31, without those that nobody can block, and the real-time signals that the C library
-/// leaves to programs.
+/// Signals 1 to 31 without those that cannot be blocked, and the real-time signals that the C
+/// library leaves to programs.
 const ALL: u64 = !(1 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
 
-/// Of the lines of `blocked_signals`: the thread that runs the function blocks none, the others all.
+/// Checks the lines of `blocked_signals`: the thread that runs the function blocks none, the others
+/// block all.
 fn only_the_function_has_signals<'a>(lines: impl Iterator<Item = &'a str>) {
     let sets: Vec<u64> = lines
         .map(|line| u64::from_str_radix(line.rsplit(' ').next().unwrap(), 16).unwrap())
@@ -108,9 +110,9 @@ fn only_the_function_has_signals<'a>(lines: impl Iterator<Item = &'a str>) {
 }
 
 #[test]
-fn threads_of_the_library_block_all_signals_and_the_function_none() {
+fn library_threads_block_all_signals() {
     let _dog = watchdog();
-    // Of a thread that blocks signals itself.
+    // From a thread that blocks signals.
     change_mask(libc::SIG_BLOCK, &[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1]);
     let child = Process::builder().daemon(true).spawn(|()| blocked_signals(), ()).unwrap();
     let lines = child.join().unwrap();
@@ -123,7 +125,7 @@ fn threads_of_the_library_block_all_signals_and_the_function_none() {
 }
 
 #[test]
-fn a_child_of_a_thread_that_blocks_sigterm_can_be_terminated() {
+fn child_of_a_thread_that_blocks_sigterm_can_be_terminated() {
     let _dog = watchdog();
     change_mask(libc::SIG_BLOCK, &[libc::SIGTERM]);
     let wait = |end: Connection<(), ()>| {

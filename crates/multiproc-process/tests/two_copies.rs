@@ -1,4 +1,4 @@
-//! Two copies of this library in one program, as if two of its dependencies asked for two versions.
+//! Two copies of this library in one program, as if two of its dependencies required two versions.
 
 use std::env;
 use std::process::Command;
@@ -9,7 +9,7 @@ multiproc_process::enable_in_tests!();
 multiproc_twin::enable_in_tests!();
 
 #[test]
-fn each_copy_runs_the_functions_of_its_own_children() {
+fn each_copy_runs_its_own_functions() {
     let _dog = watchdog();
     let output = Command::new(example("programs")).arg("has_two_copies").output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -18,7 +18,7 @@ fn each_copy_runs_the_functions_of_its_own_children() {
 }
 
 #[test]
-fn each_copy_runs_the_functions_of_its_own_children_in_tests() {
+fn each_copy_runs_its_own_functions_in_tests() {
     let _dog = watchdog();
     for _ in 0..2 {
         let child = multiproc_process::Process::spawn(|n: u32| n + 1, 1).unwrap();
@@ -30,7 +30,7 @@ fn each_copy_runs_the_functions_of_its_own_children_in_tests() {
 
 /// Children of one copy start children of the other.
 #[test]
-fn copies_may_be_nested() {
+fn children_of_one_copy_can_spawn_with_the_other() {
     let _dog = watchdog();
     let inner = |n: u32| {
         let leaf = |n: u32| {

@@ -1,4 +1,4 @@
-//! Queues that are not just bounded, or just unbounded.
+//! Builders for queues with other limits, or with a name.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,19 @@ use crate::joinable::JoinableQueue;
 use crate::memory::{DEFAULT_BYTES, MAX_BYTES, MAX_CAPACITY, TaskLimits};
 use crate::queue::Queue;
 
-/// Makes a [`Queue`] as wanted; see [`Queue::builder`].
+/// Creates a [`Queue`] with limits or a name: see [`Queue::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_queue::Queue;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let jobs = Queue::<String>::builder().capacity(10).max_bytes(1 << 16).build()?;
+/// assert_eq!((jobs.capacity(), jobs.max_bytes()), (Some(10), 1 << 16));
+/// # Ok(())
+/// # }
+/// ```
 pub struct QueueBuilder<T> {
     capacity: Option<usize>,
     max_bytes: usize,
@@ -21,39 +33,40 @@ impl<T> QueueBuilder<T> {
         Self { capacity: None, max_bytes: DEFAULT_BYTES, name: None, items: PhantomData }
     }
 
-    /// How many items it holds at most, from 1 to 2^32. Without it, only their bytes are bounded.
+    /// Sets the maximum number of items, from 1 to 2^32. By default, only their bytes are limited.
+    #[doc(alias = "maxsize")]
     #[must_use]
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = Some(capacity);
         self
     }
 
-    /// How many bytes its items take at most, all together; and so how large one can be. From 1 to
-    /// 2^40; without it, 2^33 (8 GiB).
+    /// Sets the maximum number of bytes of all queued items together, which is also the maximum
+    /// encoded size of one item. From 1 to 2^40. The default is 2^33 (8 GiB).
     ///
-    /// An item takes its encoded size and 16 bytes, rounded up to a multiple of 16; one that takes
-    /// just `max_bytes` encoded fits. The queue takes so much *address space* in each process that has
-    /// it open, but memory only for items that are there.
+    /// An item takes its encoded size plus 16 bytes, rounded up to a multiple of 16. An item of
+    /// exactly `max_bytes` encoded fits. The queue takes this much *address space* in each process
+    /// that has it open, but memory only for queued items.
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// A name, for people: `Debug` shows it, and `/proc/PID/maps` (its first 230 bytes or so). It need
-    /// not be the only one of that name.
+    /// Sets a name for humans. `Debug` shows it, and `/proc/PID/maps` (its first 230 bytes or so).
+    /// It does not have to be unique.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Makes the queue.
+    /// Creates the queue.
     ///
     /// # Errors
     ///
-    /// If a number is out of its range, if there are no descriptors or no memory left, there is no
-    /// `/proc`, or a resource limit is too small, which the error then names.
+    /// If a number is out of range, if there are no descriptors or no memory left, if `/proc` is
+    /// missing, or if a resource limit is too small, which the error then names.
     pub fn build(self) -> io::Result<Queue<T>> {
         if let Some(capacity) = self.capacity {
             check("capacity", "items", capacity, MAX_CAPACITY)?;
@@ -63,7 +76,19 @@ impl<T> QueueBuilder<T> {
     }
 }
 
-/// Makes a [`JoinableQueue`] as wanted; see [`JoinableQueue::builder`].
+/// Creates a [`JoinableQueue`] with limits or a name: see [`JoinableQueue::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_queue::JoinableQueue;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let jobs = JoinableQueue::<String>::builder().max_attempts(3).name("jobs").build()?;
+/// assert_eq!((jobs.max_attempts(), jobs.name()), (3, Some("jobs")));
+/// # Ok(())
+/// # }
+/// ```
 pub struct JoinableQueueBuilder<T> {
     queue: QueueBuilder<T>,
     max_attempts: u32,
@@ -74,32 +99,34 @@ impl<T> JoinableQueueBuilder<T> {
         Self { queue: QueueBuilder::new(), max_attempts: DEFAULT_ATTEMPTS }
     }
 
-    /// As [`QueueBuilder::capacity`]. Tasks in work do not count.
+    /// Sets the maximum number of tasks: see [`QueueBuilder::capacity`]. Tasks in progress do not
+    /// count.
     #[must_use]
     pub fn capacity(self, capacity: usize) -> Self {
         Self { queue: self.queue.capacity(capacity), ..self }
     }
 
-    /// As [`QueueBuilder::max_bytes`]. Tasks in work do not count.
+    /// Sets the maximum number of bytes: see [`QueueBuilder::max_bytes`]. Tasks in progress do not
+    /// count.
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { queue: self.queue.max_bytes(max_bytes), ..self }
     }
 
-    /// As [`QueueBuilder::name`].
+    /// Sets a name for humans: see [`QueueBuilder::name`].
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { queue: self.queue.name(name), ..self }
     }
 
-    /// How often a task is delivered at most, from 1 on, before it becomes a dead letter. Without it,
-    /// 16.
+    /// Sets how often a task is delivered at most, from 1 on, before it becomes a dead letter. The
+    /// default is 16.
     #[must_use]
     pub fn max_attempts(self, max_attempts: u32) -> Self {
         Self { max_attempts, ..self }
     }
 
-    /// Makes the queue.
+    /// Creates the queue.
     ///
     /// # Errors
     ///
@@ -116,7 +143,7 @@ impl<T> JoinableQueueBuilder<T> {
     }
 }
 
-/// How often a task is delivered that always comes back.
+/// The default of [`JoinableQueueBuilder::max_attempts`].
 const DEFAULT_ATTEMPTS: u32 = 16;
 
 impl<T> fmt::Debug for JoinableQueueBuilder<T> {
@@ -134,7 +161,7 @@ fn check(what: &str, unit: &str, number: usize, max: usize) -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("a queue's {what} is between 1 and {max} {unit}, not {number}"),
+        format!("the {what} of a queue must be from 1 to {max} {unit}, got {number}"),
     ))
 }
 

@@ -1,4 +1,4 @@
-//! What a queue says when it cannot do what was asked. A failed put gives the item back.
+//! The errors of queues. A failed put returns the item.
 
 use std::error::Error;
 use std::fmt;
@@ -7,9 +7,10 @@ use std::io;
 use multiproc_message::{DecodeError, EncodeError};
 use rustix::io::Errno;
 
-/// The queue's shared memory holds what no member writes: another process has scribbled over it.
+/// The queue's shared memory is invalid: another process has overwritten it.
 ///
-/// It is of no use any more. What was received from it before is as trustworthy as its senders.
+/// The queue can no longer be used. Items that were received before are as trustworthy as their
+/// senders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corrupted {
     pub(crate) what: &'static str,
@@ -19,7 +20,7 @@ impl fmt::Display for Corrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the queue's shared memory is corrupted: {} cannot be true; drop this queue",
+            "the queue's shared memory is corrupted (invalid: {}); drop this queue",
             self.what
         )
     }
@@ -27,7 +28,7 @@ impl fmt::Display for Corrupted {
 
 impl Error for Corrupted {}
 
-/// A system call failed. As [`io::Error`], which it can be turned into, but it can be compared.
+/// A failed system call. It converts to an [`io::Error`], but can also be compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct OsError(i32);
 
@@ -36,12 +37,13 @@ impl OsError {
         Self(code)
     }
 
-    /// Other code in this process has closed a descriptor of the queue.
+    /// The error for a descriptor of the queue that other code in this process has closed.
     pub(crate) fn closed() -> Self {
         Self(Errno::BADF.raw_os_error())
     }
 
-    /// The number that the kernel gave, as in [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html).
+    /// Returns the error number of the kernel: see
+    /// [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html).
     #[must_use]
     pub fn raw_os_error(self) -> i32 {
         self.0
@@ -58,9 +60,9 @@ impl fmt::Display for OsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::closed() {
             return f.write_str(
-                "a descriptor of the queue was closed by other code in this process (a \
-                 `close_range`, or a `close` of a number that it does not own): keep descriptors of \
-                 multiproc open",
+                "a descriptor of the queue was closed by other code in this process (by \
+                 `close_range`, or by `close` of a number that it does not own): keep the \
+                 descriptors of multiproc open",
             );
         }
         io::Error::from(*self).fmt(f)
@@ -75,7 +77,7 @@ impl From<OsError> for io::Error {
     }
 }
 
-/// Why an item can not be put, whatever the time.
+/// The reason why an item cannot be put, now or later.
 pub(crate) enum Reason {
     Closed,
     Disconnected,
@@ -86,7 +88,7 @@ pub(crate) enum Reason {
     Corrupted(Corrupted),
 }
 
-/// The three put errors: what they share, and what "not now" is for each.
+/// Defines one of the three put errors, with its own variants for "not now".
 macro_rules! put_error {
     ($(#[$doc:meta])* $name:ident $({
         $($(#[$not_now_doc:meta])* $not_now:ident, $is:ident, $text:literal;)+
@@ -95,26 +97,26 @@ macro_rules! put_error {
         #[non_exhaustive]
         pub enum $name<T> {
             $($($(#[$not_now_doc])* $not_now(T),)+)?
-            /// The queue was shut down, or this handle closed. Nothing was put.
+            /// The queue was shut down, or this handle was closed. Nothing was put.
             Closed(T),
-            /// Nobody is left who could get the item. Nothing was put.
+            /// No consumer is left. Nothing was put.
             Disconnected(T),
-            /// The item cannot be turned into bytes. Nothing was put.
+            /// The item cannot be encoded. Nothing was put.
             Encode(T, EncodeError),
-            /// The item is larger than any that this queue takes. Nothing was put.
+            /// The item is larger than the limit of this queue. Nothing was put.
             TooLarge {
                 /// The item.
                 item: T,
-                /// Its size in bytes, encoded.
+                /// Its encoded size in bytes.
                 size: usize,
-                /// The largest size that this queue takes.
+                /// The maximum size of an item of this queue.
                 max: usize,
             },
-            /// The kernel has no memory for the item. Nothing was put; later, there may be some.
+            /// The kernel has no memory for the item. Nothing was put. A later attempt may succeed.
             OutOfMemory(T),
-            /// The kernel does not pass the descriptors in the item on. Nothing was put.
+            /// The kernel refused to transfer the descriptors in the item. Nothing was put.
             Os(T, OsError),
-            /// The queue is of no use any more. Nothing was put.
+            /// The queue can no longer be used. Nothing was put.
             Corrupted(T, Corrupted),
         }
 
@@ -131,7 +133,7 @@ macro_rules! put_error {
                 }
             }
 
-            /// The item that was not put.
+            /// Returns the item that was not put.
             pub fn into_inner(self) -> T {
                 match self {
                     $($(Self::$not_now(item) => item,)+)?
@@ -146,24 +148,24 @@ macro_rules! put_error {
             }
 
             $($(
-            /// Whether this is the reason.
+            /// Returns `true` if this is the reason.
             pub fn $is(&self) -> bool {
                 matches!(self, Self::$not_now(_))
             }
             )+)?
 
-            /// Whether this is the reason: the queue was shut down, or this handle closed.
+            /// Returns `true` if the queue was shut down, or this handle was closed.
             pub fn is_closed(&self) -> bool {
                 matches!(self, Self::Closed(_))
             }
 
-            /// Whether this is the reason: nobody is left who could get.
+            /// Returns `true` if no consumer is left.
             pub fn is_disconnected(&self) -> bool {
                 matches!(self, Self::Disconnected(_))
             }
         }
 
-        /// Does not ask for `T: Debug`: the item is left out.
+        /// Does not require `T: Debug`, and leaves the item out.
         impl<T> fmt::Debug for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
@@ -186,16 +188,16 @@ macro_rules! put_error {
                 match self {
                     $($(Self::$not_now(_) => f.write_str($text),)+)?
                     Self::Closed(_) => f.write_str(
-                        "putting an item failed: the queue was shut down, or this handle closed",
+                        "putting an item failed: the queue was shut down, or this handle was closed",
                     ),
                     Self::Disconnected(_) => f.write_str(
-                        "putting an item failed: nobody is left who could get it",
+                        "putting an item failed: no consumer is left",
                     ),
                     Self::Encode(_, error) => write!(f, "putting an item failed: {error}"),
                     Self::TooLarge { size, max, .. } => write!(
                         f,
-                        "putting an item failed: it takes {size} bytes, and this queue takes items \
-                         of up to {max} (`max_bytes` of its builder)"
+                        "putting an item failed: it has {size} bytes, and the maximum of this queue \
+                         is {max} (`max_bytes` of its builder)"
                     ),
                     Self::OutOfMemory(_) => f.write_str(
                         "putting an item failed: the kernel has no memory for it; get some items \
@@ -203,7 +205,7 @@ macro_rules! put_error {
                     ),
                     Self::Os(_, error) => write!(
                         f,
-                        "putting an item failed: the kernel does not pass its descriptors on: {error}"
+                        "putting an item failed: the kernel refused its descriptors: {error}"
                     ),
                     Self::Corrupted(_, error) => write!(f, "putting an item failed: {error}"),
                 }
@@ -215,28 +217,28 @@ macro_rules! put_error {
 }
 
 put_error! {
-    /// `put` failed.
+    /// The error of `put`.
     PutError
 }
 put_error! {
-    /// `try_put` did not put the item.
+    /// The error of `try_put`.
     TryPutError {
         /// There is no room now.
         Full, is_full, "the queue is full";
-        /// A process that was stopped (SIGSTOP, a debugger) in the middle of a put holds up the
+        /// A process that was stopped (SIGSTOP, a debugger) in the middle of a put blocks the
         /// others.
-        Stalled, is_stalled, "a stopped process holds up the queue: let it go on, or kill it";
+        Stalled, is_stalled, "a stopped process blocks the queue: resume it or kill it";
     }
 }
 put_error! {
-    /// `put_timeout` or `put_deadline` did not put the item.
+    /// The error of `put_timeout` and `put_deadline`.
     PutTimeoutError {
-        /// There was no room in time.
-        Timeout, is_timeout, "the queue was full all the time";
+        /// There was no room before the deadline.
+        Timeout, is_timeout, "the queue was full until the deadline";
     }
 }
 
-/// `put_many` did not put all items: those that were are the queue's, the others come back.
+/// The error of `put_many`: some items were put, and this contains the others.
 pub struct PutManyError<T> {
     pub(crate) put: usize,
     pub(crate) error: PutError<T>,
@@ -244,18 +246,18 @@ pub struct PutManyError<T> {
 }
 
 impl<T> PutManyError<T> {
-    /// How many items were put.
+    /// Returns the number of items that were put.
     pub fn put(&self) -> usize {
         self.put
     }
 
-    /// Why the next one was not.
+    /// Returns the error of the first item that was not put.
     pub fn error(&self) -> &PutError<T> {
         &self.error
     }
 
-    /// The items that were taken from the iterator and not put, in order. What the iterator has not
-    /// given yet is still in it.
+    /// Returns the items that were taken from the iterator and not put, in order. Items that were
+    /// not taken are still in the iterator.
     pub fn into_items(self) -> Vec<T> {
         std::iter::once(self.error.into_inner()).chain(self.rest).collect()
     }
@@ -276,7 +278,7 @@ impl<T> fmt::Display for PutManyError<T> {
 
 impl<T> Error for PutManyError<T> {}
 
-/// The three get errors: what they share, and what "not now" is for each.
+/// Defines one of the three get errors, with its own variants for "not now".
 macro_rules! get_error {
     ($(#[$doc:meta])* $name:ident $({
         $($(#[$not_now_doc:meta])* $not_now:ident, $is:ident, $text:literal;)+
@@ -286,44 +288,44 @@ macro_rules! get_error {
         #[non_exhaustive]
         pub enum $name {
             $($($(#[$not_now_doc])* $not_now,)+)?
-            /// The queue was shut down, and nothing is left to get.
+            /// The queue was shut down, and is empty.
             Closed,
-            /// Nobody is left who could put, and nothing is left to get.
+            /// No producer is left, and the queue is empty.
             Disconnected,
-            /// The next item is no value of the expected type. It is gone; the next call gives the
-            /// one after it.
+            /// The next item cannot be decoded as the expected type. It was removed, and the next
+            /// call returns the one after it.
             Decode(DecodeError),
-            /// The descriptors in the next item cannot be opened here: most likely, this process has
-            /// as many open as it may. The item stays where it is.
+            /// The descriptors in the next item cannot be opened: most likely, this process has as
+            /// many open as it may. The item stays in the queue.
             Os(OsError),
-            /// The kernel has no memory for the task (of a joinable queue). It stays where it is;
-            /// later, there may be some.
+            /// The kernel has no memory for the task (of a joinable queue). It stays in the queue,
+            /// and a later attempt may succeed.
             OutOfMemory,
-            /// As many tasks are in progress as there can be (of a joinable queue), and none has come
-            /// back: finish some first. Nothing was taken. Tasks that were
-            /// [detached](crate::Task::detach) count until all of their process are done; those with
-            /// [receipts](crate::Task::into_parts) do not wait for each other.
+            /// The maximum number of tasks (of a joinable queue) is in progress, and none was put
+            /// back. Finish some first. Nothing was taken. Tasks that were
+            /// [detached](crate::Task::detach) count until all detached tasks of their process are
+            /// done. Those with [receipts](crate::Task::into_parts) do not wait for each other.
             TooManyTasks,
-            /// The queue is of no use any more.
+            /// The queue can no longer be used.
             Corrupted(Corrupted),
         }
 
         impl $name {
             $($(
-            /// Whether this is the reason.
+            /// Returns `true` if this is the reason.
             #[must_use]
             pub fn $is(&self) -> bool {
                 matches!(self, Self::$not_now)
             }
             )+)?
 
-            /// Whether this is the reason: the queue was shut down.
+            /// Returns `true` if the queue was shut down.
             #[must_use]
             pub fn is_closed(&self) -> bool {
                 matches!(self, Self::Closed)
             }
 
-            /// Whether this is the reason: nobody is left who could put.
+            /// Returns `true` if no producer is left.
             #[must_use]
             pub fn is_disconnected(&self) -> bool {
                 matches!(self, Self::Disconnected)
@@ -334,24 +336,24 @@ macro_rules! get_error {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $($(Self::$not_now => f.write_str($text),)+)?
-                    Self::Closed => f.write_str("the queue was shut down, and nothing is left"),
+                    Self::Closed => f.write_str("the queue was shut down, and is empty"),
                     Self::Disconnected => {
-                        f.write_str("nobody is left who could put an item, and nothing is left")
+                        f.write_str("no producer is left, and the queue is empty")
                     }
                     Self::Decode(error) => write!(f, "getting an item failed: {error}"),
                     Self::Os(error) => write!(
                         f,
-                        "getting an item failed: its descriptors cannot be opened here: {error}"
+                        "getting an item failed: its descriptors cannot be opened: {error}"
                     ),
                     Self::OutOfMemory => f.write_str(
                         "getting a task failed: the kernel has no memory for it; finish some first, \
                          or raise the limit of this control group",
                     ),
                     Self::TooManyTasks => f.write_str(
-                        "as many tasks are in progress as there can be: finish some first, or let \
-                         their processes end. (Tasks that were detached are completed only when \
-                         all of their process are done: `Task::into_parts` returns a receipt that \
-                         completes its own task at once.)",
+                        "getting a task failed: the maximum number of tasks is in progress; finish \
+                         some first, or end their processes. (Detached tasks are completed only when \
+                         all detached tasks of their process are done. `Task::into_parts` returns a \
+                         receipt that completes its own task at once.)",
                     ),
                     Self::Corrupted(error) => write!(f, "getting an item failed: {error}"),
                 }
@@ -363,24 +365,24 @@ macro_rules! get_error {
 }
 
 get_error! {
-    /// `get` failed.
+    /// The error of `get`.
     GetError
 }
 get_error! {
-    /// `try_get` gave no item.
+    /// The error of `try_get`.
     TryGetError {
         /// There is no item now.
         Empty, is_empty, "the queue is empty";
-        /// A process that was stopped (SIGSTOP, a debugger) in the middle of a get holds up the
+        /// A process that was stopped (SIGSTOP, a debugger) in the middle of a get blocks the
         /// others.
-        Stalled, is_stalled, "a stopped process holds up the queue: let it go on, or kill it";
+        Stalled, is_stalled, "a stopped process blocks the queue: resume it or kill it";
     }
 }
 get_error! {
-    /// `get_timeout` or `get_deadline` gave no item.
+    /// The error of `get_timeout` and `get_deadline`.
     GetTimeoutError {
-        /// There was no item in time.
-        Timeout, is_timeout, "the queue was empty all the time";
+        /// There was no item before the deadline.
+        Timeout, is_timeout, "the queue was empty until the deadline";
     }
 }
 
@@ -415,19 +417,19 @@ impl From<DecodeError> for GetError {
     }
 }
 
-/// `get_many` met an error after it had got some items: they are in here.
+/// The error of `get_many`. It contains the items that were got nevertheless.
 pub struct GetManyError<T> {
     pub(crate) items: Vec<T>,
     pub(crate) error: GetError,
 }
 
 impl<T> GetManyError<T> {
-    /// What went wrong.
+    /// Returns the first error.
     pub fn error(&self) -> &GetError {
         &self.error
     }
 
-    /// The items that were got all the same, in order.
+    /// Returns the items that were got nevertheless, in order.
     pub fn into_items(self) -> Vec<T> {
         self.items
     }
@@ -442,56 +444,56 @@ impl<T> fmt::Debug for GetManyError<T> {
 
 impl<T> fmt::Display for GetManyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (and {} items were got all the same)", self.error, self.items.len())
+        write!(f, "{}; {} other items were got", self.error, self.items.len())
     }
 }
 
 impl<T> Error for GetManyError<T> {}
 
-/// `task_done` was called more often than tasks were detached by this process.
+/// The error of `JoinableQueue::task_done`: there were more calls than detached tasks of this
+/// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTaskDone;
 
 impl fmt::Display for TooManyTaskDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "`task_done` was called more often than there are tasks that this process has got and \
-             detached; a task that was not detached, or has a receipt, is completed by its own \
-             `task_done`",
+            "`task_done` was called more often than this process has detached tasks; a task that was \
+             not detached, or has a receipt, is completed by its own `task_done`",
         )
     }
 }
 
 impl Error for TooManyTaskDone {}
 
-/// `join` cannot wait.
+/// The error of `join`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinTasksError {
-    /// This thread has a task of the queue itself, and would wait for its own end.
+    /// This thread has a task of the queue itself, and would wait for itself.
     InTask,
 }
 
-/// Not all tasks were done in time, or `join` cannot wait.
+/// The error of `join_timeout` and `join_deadline`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinTasksTimeoutError {
-    /// Some tasks are not done yet.
+    /// Some tasks were not done before the deadline.
     Timeout,
-    /// This thread has a task of the queue itself, and would wait for its own end.
+    /// This thread has a task of the queue itself, and would wait for itself.
     InTask,
 }
 
 impl JoinTasksTimeoutError {
-    /// Whether this is the reason.
+    /// Returns `true` if this is the reason.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         *self == Self::Timeout
     }
 }
 
-const IN_TASK: &str = "this thread has a task of the queue that it wants to join, and would wait for \
-                       itself: end the task first, with `task_done`";
+const IN_TASK: &str = "this thread has a task of the queue that it joins, and would wait for itself: \
+                       complete the task first, with `task_done`";
 
 impl fmt::Display for JoinTasksError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -502,7 +504,7 @@ impl fmt::Display for JoinTasksError {
 impl fmt::Display for JoinTasksTimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timeout => f.write_str("not all tasks were done in time"),
+            Self::Timeout => f.write_str("some tasks were not done before the deadline"),
             Self::InTask => f.write_str(IN_TASK),
         }
     }
@@ -510,3 +512,6 @@ impl fmt::Display for JoinTasksTimeoutError {
 
 impl Error for JoinTasksError {}
 impl Error for JoinTasksTimeoutError {}
+
+#[cfg(test)]
+mod tests;

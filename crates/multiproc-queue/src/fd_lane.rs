@@ -1,12 +1,13 @@
-//! The descriptor lane: a socket pair beside the rings, for what cannot lie in shared memory.
+//! The descriptor lane: a socket pair beside the rings, for descriptors, which cannot be stored in
+//! shared memory.
 //!
-//! Who can put has the one end, who can get the other. The descriptors of an item go through it as
-//! one packet (`SOCK_SEQPACKET`, [unix(7)]) that bears a tag. And since the kernel tells each end
-//! when the last copy of the other is closed, however that came about, the lane is also how the end
-//! of all producers, or of all consumers, is noticed.
+//! Handles that put have one end, and handles that get have the other. The descriptors of an item
+//! are sent as one packet (`SOCK_SEQPACKET`, [unix(7)]) with a tag. The kernel reports to each end
+//! when the last copy of the other one is closed, in whatever way. So the lane also tells when no
+//! producer, or no consumer, is left.
 //!
-//! A packet with tag 0 is the doorbell: it wakes those who wait for the queue with poll(2). It is rung
-//! only if somebody asked for it.
+//! A packet with tag 0 is the doorbell. It wakes processes that wait for the queue with poll(2),
+//! and is rung only if one of them requested it.
 //!
 //! [unix(7)]: https://man7.org/linux/man-pages/man7/unix.7.html
 
@@ -33,32 +34,34 @@ use crate::engine::error::EngineError;
 use crate::engine::get::Incoming;
 use crate::engine::put::{Outgoing, Put};
 
-/// How many descriptors one item can have: what the kernel takes as one packet (`SCM_MAX_FD`).
+/// The maximum number of descriptors of an item: the kernel's limit for one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
 const DOORBELL: u32 = 0;
 const TAG: usize = size_of::<u32>();
 
-/// More packets than a socket can hold: whoever finds so many is being fed.
-const ENOUGH: usize = 1 << 12;
+/// More packets than a socket can hold. A loop that has seen this many is being fed by a hostile
+/// process.
+const MAX_STALE_PACKETS: usize = 1 << 12;
 
-/// Which end.
+/// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Producer,
     Consumer,
 }
 
-/// One end, as this process has it. When it is closed, those who may wait for it in vain are woken.
+/// One end of the lane. Closing it wakes all processes that may wait for it in vain.
 pub(crate) struct End {
-    /// Taken when it is dropped, and not before. Checked: what is received, discarded or shut down must
-    /// not be the program's, if other code has closed the descriptor.
+    /// `Some` until it is dropped. Checked, because if other code has closed the descriptor, its
+    /// number may belong to a file of the program, from which nothing must be received or
+    /// discarded.
     socket: Option<CheckedFd>,
     role: Role,
     region: Region<Control>,
 }
 
-/// A new lane: the producers' end, and the consumers'.
+/// Creates a lane: the producers' end and the consumers' end.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
@@ -68,15 +71,15 @@ impl End {
         Ok(Self { socket: Some(CheckedFd::new(socket)?), role, region })
     }
 
-    /// An end that came from elsewhere.
+    /// Takes an end that was received from another process.
     pub(crate) fn adopt(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
         let is_packets = socket_domain(&socket).is_ok_and(|domain| domain == AddressFamily::UNIX)
             && socket_type(&socket).is_ok_and(|kind| kind == SocketType::SEQPACKET);
         if !is_packets {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "expected the descriptor lane of a multiproc queue, got a descriptor that is no \
-                 Unix socket for packets",
+                "expected the descriptor lane of a multiproc queue, got a descriptor that is not a \
+                 Unix SEQPACKET socket",
             ));
         }
         Self::new(socket, role, region)
@@ -94,40 +97,41 @@ impl End {
         self.checked().get()?.try_clone_to_owned()
     }
 
-    /// What the kernel says about this end now; nothing, if the descriptor is not ours any more.
-    fn look(&self) -> PollFlags {
+    /// Returns the state of this end according to the kernel, or no flags if the descriptor is not
+    /// ours any more.
+    fn poll_now(&self) -> PollFlags {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::from_borrowed_fd(self.checked().unchecked(), PollFlags::IN)];
         match retry_on_intr(|| poll(&mut fds, Some(&now))) {
-            // Checked afterwards: so it was ours when the kernel answered.
+            // Checked afterwards: so the descriptor was ours when the kernel answered.
             Ok(1..) if self.checked().is_intact() => fds[0].revents(),
             _ => PollFlags::empty(),
         }
     }
 
-    /// Whether nobody has the other end any more. Then nobody ever will again.
+    /// Returns `true` if no process has the other end any more. This is final.
     pub(crate) fn is_hung_up(&self) -> bool {
-        self.look().contains(PollFlags::HUP)
+        self.poll_now().contains(PollFlags::HUP)
     }
 
-    /// What it means that the other end does not take anything any more.
-    fn gone(&self) -> EngineError {
+    /// Returns the error for a closed other end.
+    fn peer_gone(&self) -> EngineError {
         let is_shut_down = self.region.control().is_shut_down();
         if is_shut_down { EngineError::Closed } else { EngineError::Disconnected }
     }
 
-    /// Whether a packet lies here.
+    /// Returns `true` if a packet can be received.
     pub(crate) fn has_packets(&self) -> bool {
-        self.look().contains(PollFlags::IN)
+        self.poll_now().contains(PollFlags::IN)
     }
 
-    /// Throws all packets away that lie here, and no more after `deadline`: somebody may feed the lane as
-    /// fast as it is drained. If the doorbell was among them, it will be rung again.
+    /// Discards all packets, until `deadline` at most: a hostile process may send them as fast as
+    /// they are discarded. If the doorbell is among them, it is requested again.
     pub(crate) fn drain(&self, deadline: Deadline) {
         self.region.control().ask_again(now());
         while !deadline.is_past() {
-            match self.throw_away() {
-                // The end, or a packet without bytes, which no member sends.
+            match self.discard_packet() {
+                // The end of the lane, or a packet without bytes, which no member sends.
                 Ok(0) if self.is_hung_up() && !self.has_bytes() => return,
                 Ok(_) => {}
                 Err(_) => return,
@@ -135,34 +139,34 @@ impl End {
         }
     }
 
-    /// Whether packets with anything in them lie here.
+    /// Returns `true` if packets with at least one byte can be received.
     fn has_bytes(&self) -> bool {
         self.socket().and_then(ioctl_fionread).is_ok_and(|bytes| bytes > 0)
     }
 
-    /// Wakes those who wait for the other end with poll(2).
+    /// Wakes the processes that wait for the other end with poll(2).
     #[cold]
     pub(crate) fn ring(&self) {
-        // If there is no room for it, something else lies there that wakes them.
+        // If there is no room for it, another packet wakes them.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let _ = retry_on_intr(|| send(self.socket()?, &DOORBELL.to_le_bytes(), flags));
     }
 
-    /// Wakes those who wait for either end with poll(2), and everybody who ever will.
+    /// Wakes the processes that wait for either end with poll(2), now and in the future.
     pub(crate) fn shut_down(&self) {
-        // It can only fail if it was done already.
+        // This fails only if it was done before.
         let _ = self.socket().and_then(|socket| shutdown(socket, Shutdown::Both));
     }
 
-    /// Takes the next packet, and closes what came with it.
-    fn throw_away(&self) -> Result<usize, Errno> {
+    /// Discards the next packet, and closes its descriptors.
+    fn discard_packet(&self) -> Result<usize, Errno> {
         let mut byte = [0; 1];
         retry_on_intr(|| recv(self.socket()?, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
             .map(|(_, length)| length)
     }
 }
 
-/// The time, from any point on, the same for all members.
+/// Returns the time since an arbitrary point, which is the same for all members.
 pub(crate) fn now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     Duration::try_from(now).unwrap_or_default()
@@ -187,7 +191,7 @@ impl Drop for End {
     }
 }
 
-/// The descriptors of an item that is to be put.
+/// The descriptors of an item that is being put.
 pub(crate) struct OutgoingFds<'a> {
     pub(crate) end: &'a End,
     pub(crate) descriptors: &'a [OwnedFd],
@@ -212,27 +216,28 @@ impl Outgoing for OutgoingFds<'_> {
             Err(Errno::AGAIN) => Ok(Put::NoBytes),
             Err(Errno::TOOMANYREFS) => Ok(Put::NoDescriptors),
             Err(Errno::BADF) if !self.end.checked().is_intact() => Err(EngineError::CutOff),
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.gone()),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Err(self.end.peer_gone()),
             Err(error) => Err(EngineError::Os(error.raw_os_error())),
         }
     }
 }
 
-/// Where the descriptors of an item go that is got.
+/// The descriptors of an item that is being got.
 pub(crate) struct IncomingFds<'a> {
     pub(crate) end: &'a End,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 impl IncomingFds<'_> {
-    /// The packet of an item is not there, though it was sent before the item's frame was.
+    /// Called if the packet of an item is missing, although it was sent before the item was
+    /// committed.
     fn is_missing(&self) -> Result<(), EngineError> {
         if self.end.region.control().is_discarding() {
-            // Somebody has discarded all packets since this get has begun.
+            // Another process has discarded all packets since this get began.
             return Err(EngineError::Closed);
         }
-        // Somebody took it who does not keep to the protocol. The item comes without, and fails to
-        // decode.
+        // A hostile process took it. The item is returned without descriptors, and its decoding
+        // fails.
         Ok(())
     }
 }
@@ -240,7 +245,7 @@ impl IncomingFds<'_> {
 impl Incoming for IncomingFds<'_> {
     fn copy(&mut self, tag: u32) -> Result<(), EngineError> {
         let socket = self.end.socket().map_err(|_| EngineError::CutOff)?;
-        for _ in 0..ENOUGH {
+        for _ in 0..MAX_STALE_PACKETS {
             let mut bytes = [0; TAG];
             let mut space =
                 [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -256,7 +261,8 @@ impl Incoming for IncomingFds<'_> {
             let is_packet = packet.bytes == TAG;
             if is_packet && found == tag {
                 if packet.flags.contains(ReturnFlags::CTRUNC) {
-                    // Not all could be opened here. The packet still lies there, and the item.
+                    // Not all descriptors could be opened here. The packet and the item stay where
+                    // they are.
                     return Err(EngineError::Os(Errno::MFILE.raw_os_error()));
                 }
                 for message in control.drain() {
@@ -274,12 +280,13 @@ impl Incoming for IncomingFds<'_> {
             if is_packet && found != DOORBELL && is_newer {
                 return self.is_missing();
             }
-            // A doorbell, or what a dead producer left. (Nothing at all is the end of all producers.)
+            // A doorbell, or the packet of a dead producer. (A packet without bytes is the end of
+            // the lane.)
             drop(control);
             if found == DOORBELL {
                 self.end.region.control().ask_again(now());
             }
-            if self.end.throw_away().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
+            if self.end.discard_packet().map_or(true, |bytes| bytes == 0 && self.end.is_hung_up()) {
                 return self.is_missing();
             }
         }
@@ -292,7 +299,7 @@ impl Incoming for IncomingFds<'_> {
 
     fn remove(&mut self) {
         if !self.descriptors.is_empty() {
-            let _ = self.end.throw_away();
+            let _ = self.end.discard_packet();
         }
     }
 }

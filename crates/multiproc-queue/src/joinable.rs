@@ -14,22 +14,25 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::JoinableQueueBuilder;
+use crate::dead_letter::DeadLetter;
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
-use crate::inner::{Core, GetFailure, Wait};
+use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
 use crate::memory::TaskLimits;
-use crate::methods::{common, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::methods::{common, puts, ready_to_get, until_the_end};
 use crate::queue::{Producer, Shutdown};
-use crate::task::{DeadLetter, Task};
+use crate::task::Task;
 
-/// A queue of work: what is got stays in shared memory until it is said to be done, and goes back if
-/// whoever got it dies.
+/// A queue of tasks. A task that was got stays in shared memory until it is completed, and is
+/// delivered again if the process that got it dies.
 ///
-/// `get` gives a [`Task`]; [`join`](Self::join) waits until all are done. As with a
-/// [`Queue`](crate::Queue), clones and what other processes receive are the same queue, and all of
-/// them may put, get, and join.
+/// [`get`](Self::get) returns a [`Task`], and [`join`](Self::join) waits until all tasks are done.
+/// As with a [`Queue`](crate::Queue), clones and the handles that other processes receive are the
+/// same queue, and each of them can put, get and join.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_queue::JoinableQueue;
@@ -40,7 +43,7 @@ use crate::task::{DeadLetter, Task};
 ///
 /// let task = jobs.get()?;
 /// assert_eq!((task.as_str(), task.attempt()), ("shine", 1));
-/// drop(task); // not done: it goes back, to the end
+/// drop(task); // not done: it is delivered again, behind the queued tasks
 ///
 /// let task = jobs.get()?;
 /// assert_eq!(task.as_str(), "rise");
@@ -57,30 +60,33 @@ use crate::task::{DeadLetter, Task};
 ///
 /// # When a worker dies
 ///
-/// Its tasks are put back within a second, by whoever waits for a task, gets one, or joins; with
-/// [`attempt`](Task::attempt) one higher, behind what was there. A task that has been delivered
-/// `max_attempts` times (16, unless the [builder](Self::builder) says otherwise) is a
-/// [dead letter](Self::dead_letters) instead, so that it cannot kill workers for ever.
+/// Its tasks are put back within a second by any process that waits for a task, gets one, or joins.
+/// Their [`attempt`](Task::attempt) is then one higher, and they come behind the queued tasks. A
+/// task that was delivered `max_attempts` times (16, unless the [builder](Self::builder) sets
+/// another number) becomes a [dead letter](Self::dead_letters) instead, so that it cannot kill
+/// workers indefinitely.
 ///
-/// # The end
+/// # The end of the queue
 ///
-/// As with a `Queue`; but as long as another process works on a task, or another thread of this one,
-/// that may come back, so getting waits also when nobody is left who could put, or the queue was
-/// shut down to be drained. Who has been thrown out by [`Shutdown::Now`] may still end its tasks;
-/// those that it gives back are thrown away.
+/// As with a `Queue`, with one difference. While another process, or another thread of this one,
+/// works on a task, that task may come back. So getting waits even if no producer is left, or if
+/// the queue was shut down to be drained. After [`Shutdown::Now`], a process can still complete its
+/// tasks; those that it puts back are discarded.
 ///
 /// # Limits
 ///
-/// A task is of up to 1 GiB. Some 16,000 small ones can be in work at a time, fewer large ones: 4096 of
-/// up to 4 KiB, 2048 of up to 64 KiB, 1024 of up to 1 MiB, 256 of up to 32 MiB, 16 of up to 1 GiB.
-/// `get` beyond that is an error, `TooManyTasks`, and takes nothing. Dead letters count; so do tasks that
-/// were [detached](Task::detach), until all of their process are done.
+/// A task is of up to 1 GiB. About 16,000 small tasks can be in progress at a time, and fewer large
+/// ones: 4096 of up to 4 KiB, 2048 of up to 64 KiB, 1024 of up to 1 MiB, 256 of up to 32 MiB, 16 of
+/// up to 1 GiB. Beyond that, `get` fails with `TooManyTasks` and takes nothing. Dead letters count.
+/// Tasks that were [detached](Task::detach) count until all detached tasks of their process are
+/// done.
 pub struct JoinableQueue<T> {
-    pub(crate) core: Arc<Core<T>>,
+    pub(crate) inner: Arc<Inner<T>>,
 }
 
 impl<T> JoinableQueue<T> {
-    /// A queue that holds up to `capacity` tasks, from 1 to 2^32, beside those in work.
+    /// Creates a queue that holds up to `capacity` tasks, from 1 to 2^32, in addition to those in
+    /// progress.
     ///
     /// # Errors
     ///
@@ -89,7 +95,7 @@ impl<T> JoinableQueue<T> {
         Self::builder().capacity(capacity).build()
     }
 
-    /// A queue that holds any number of tasks, of up to 8 GiB together.
+    /// Creates a queue that holds any number of tasks, of up to 8 GiB together.
     ///
     /// # Errors
     ///
@@ -98,7 +104,19 @@ impl<T> JoinableQueue<T> {
         Self::builder().build()
     }
 
-    /// A queue with other bounds, or a name.
+    /// Returns a builder for a queue with other limits, or with a name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let jobs = JoinableQueue::<String>::builder().capacity(100).max_attempts(3).build()?;
+    /// assert_eq!((jobs.capacity(), jobs.max_attempts()), (Some(100), 3));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn builder() -> JoinableQueueBuilder<T> {
         JoinableQueueBuilder::new()
@@ -110,170 +128,190 @@ impl<T> JoinableQueue<T> {
         max_bytes: usize,
         tasks: TaskLimits,
     ) -> io::Result<Self> {
-        Ok(Self { core: Arc::new(Core::create(name, capacity, max_bytes, Some(tasks))?) })
+        Ok(Self { inner: Arc::new(Inner::create(name, capacity, max_bytes, Some(tasks))?) })
     }
 
-    /// A handle that can only put. (If this one was [closed](Self::close), it is closed, too.)
+    /// Returns a handle that can only put. If this handle was [closed](Self::close), the new one is
+    /// closed as well.
     #[must_use]
     pub fn producer(&self) -> Producer<T> {
-        Producer::over(self.core.handle(true, false))
+        Producer::over(self.inner.handle(true, false))
     }
 
-    /// Counts one of the tasks that this process has [detached](Task::detach) as done. Once all of them
-    /// are, they are completed together.
+    /// Counts one of the tasks that this process has [detached](Task::detach) as done. They are
+    /// completed together, once there was one call for each.
     ///
     /// # Errors
     ///
-    /// If it was called as often as there are detached tasks.
+    /// If there are no more detached tasks than calls so far.
     pub fn task_done(&self) -> Result<(), TooManyTaskDone> {
-        if self.core.detached_done() { Ok(()) } else { Err(TooManyTaskDone) }
+        if self.inner.detached_done() { Ok(()) } else { Err(TooManyTaskDone) }
     }
 
-    /// Waits until all tasks are done: those that were put before, and those that are put meanwhile.
-    /// Dead letters are not waited for.
+    /// Waits until all tasks are done: those that were put before, and those that are put
+    /// meanwhile. Dead letters do not count.
     ///
-    /// When a worker is killed, its tasks are put back and waited for: so there must be another one
-    /// that does them, sooner or later.
+    /// If a worker is killed, its tasks are put back and waited for, so another worker must be
+    /// there, or start later, to do them.
     ///
     /// # Errors
     ///
-    /// If this thread has a task itself: it would wait for its own end.
+    /// If this thread has a task of the queue itself: it would wait for itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let jobs = JoinableQueue::unbounded()?;
+    /// jobs.put(1)?;
+    /// let worker = {
+    ///     let jobs = jobs.clone();
+    ///     std::thread::spawn(move || jobs.get().unwrap().task_done())
+    /// };
+    /// jobs.join()?;
+    /// assert_eq!(jobs.unfinished(), 0);
+    /// # worker.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn join(&self) -> Result<(), JoinTasksError> {
-        match self.core.join(Deadline::NEVER) {
+        match self.inner.join(Deadline::NEVER) {
             Ok(()) => Ok(()),
             Err(JoinTasksTimeoutError::InTask) => Err(JoinTasksError::InTask),
             Err(JoinTasksTimeoutError::Timeout) => only_a_deadline_gives_up(),
         }
     }
 
-    /// As [`join`](Self::join), for at most `timeout`.
+    /// Waits until all tasks are done, as [`join`](Self::join), for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// If some tasks are not done in time, or this thread has one itself.
+    /// If some tasks are not done before the timeout, or this thread has one itself.
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), JoinTasksTimeoutError> {
-        self.core.join(Deadline::after(timeout))
+        self.inner.join(Deadline::after(timeout))
     }
 
-    /// As [`join`](Self::join), until `deadline` at most.
+    /// Waits until all tasks are done, as [`join`](Self::join), until `deadline` at most.
     ///
     /// # Errors
     ///
     /// As [`join_timeout`](Self::join_timeout).
     pub fn join_deadline(&self, deadline: Instant) -> Result<(), JoinTasksTimeoutError> {
-        self.core.join(Deadline::at(deadline))
+        self.inner.join(Deadline::at(deadline))
     }
 
-    /// How many tasks are not done, whether they wait or are in work: exact at one moment during the
-    /// call. Dead letters do not count.
+    /// Returns the number of tasks that are not done, queued or in progress. It is exact at one
+    /// moment during the call. Dead letters do not count.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.core.unfinished()
+        self.inner.unfinished()
     }
 
-    /// So often a task is delivered at most, before it becomes a dead letter.
+    /// Returns how often a task is delivered at most, before it becomes a dead letter.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
-        self.core.store.tasks.map_or(1, |tasks| tasks.max_attempts)
+        self.inner.store.tasks.map_or(1, |tasks| tasks.max_attempts)
     }
 
-    /// How many deliveries so far were not the first one of their task.
+    /// Returns the number of deliveries so far that were not the first one of their task.
     #[must_use]
     pub fn redelivered(&self) -> u64 {
-        self.core.redelivered()
+        self.inner.redelivered()
     }
 
-    /// How many tasks have become dead letters so far, also if they are none any more.
+    /// Returns the number of tasks that have become dead letters so far, including those that are
+    /// none any more.
     #[must_use]
     pub fn died(&self) -> u64 {
-        self.core.died()
+        self.inner.died()
     }
 
-    /// How many dead letters there are now.
+    /// Returns the current number of dead letters.
     #[must_use]
     pub fn dead_letters_len(&self) -> usize {
-        self.core.dead()
+        self.inner.dead()
     }
 }
 
 impl<T: DeserializeOwned> JoinableQueue<T> {
-    /// Takes the next task, waiting for it as long as it takes.
+    /// Takes the next task, and waits for one if necessary.
+    ///
+    /// If another worker is killed, this call delivers its tasks within a second. If no producer is
+    /// left and no task can come back, it fails as described for [the end of the
+    /// queue](Self#the-end-of-the-queue).
     ///
     /// # Errors
     ///
     /// See [`GetError`]. A task that cannot be decoded becomes a dead letter.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let jobs = JoinableQueue::unbounded()?;
+    /// jobs.put("render".to_owned())?;
+    /// let task = jobs.get()?;
+    /// assert_eq!(*task, "render");
+    /// task.task_done();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(&self) -> Result<Task<T>, GetError> {
-        let core = Arc::clone(&self.core);
-        core.get_task(Wait::Deadline(Deadline::NEVER), |missed| match missed {
-            GetFailure::For(error) => *error,
-            GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
-        })
+        Arc::clone(&self.inner).get_task(Wait::FOREVER)
     }
 
-    /// Takes the next task if there is one, without waiting for it.
+    /// Takes the next task if there is one now.
     ///
     /// # Errors
     ///
-    /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
+    /// [`Empty`](TryGetError::Empty) if there is none. Otherwise as [`get`](Self::get).
+    #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<Task<T>, TryGetError> {
-        Arc::clone(&self.core).get_task(Wait::Now, |missed| match missed {
-            GetFailure::For(error) => (*error).into(),
-            GetFailure::NotNow => TryGetError::Empty,
-            GetFailure::Stalled => TryGetError::Stalled,
-        })
+        Arc::clone(&self.inner).get_task(Wait::Now)
     }
 
-    /// Takes the next task, waiting for it for at most `timeout`, which bounds the whole call.
+    /// Takes the next task, and waits for one for at most `timeout`, which bounds the whole call.
     ///
     /// # Errors
     ///
-    /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as [`get`](Self::get).
+    /// [`Timeout`](GetTimeoutError::Timeout) if there was no task before the timeout. Otherwise as
+    /// [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<Task<T>, GetTimeoutError> {
-        self.get_until(Deadline::after(timeout))
+        Arc::clone(&self.inner).get_task(Wait::for_at_most(timeout))
     }
 
-    /// Takes the next task, waiting for it until `deadline` at most.
+    /// Takes the next task, and waits for one until `deadline` at most.
     ///
     /// # Errors
     ///
     /// As [`get_timeout`](Self::get_timeout).
     pub fn get_deadline(&self, deadline: Instant) -> Result<Task<T>, GetTimeoutError> {
-        self.get_until(Deadline::at(deadline))
+        Arc::clone(&self.inner).get_task(Wait::until(deadline))
     }
 
-    fn get_until(&self, deadline: Deadline) -> Result<Task<T>, GetTimeoutError> {
-        Arc::clone(&self.core).get_task(Wait::Deadline(deadline), |missed| match missed {
-            GetFailure::For(error) => (*error).into(),
-            GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
-        })
-    }
-
-    /// All tasks to come, waiting for each. It ends when the queue does: when `get` would say
-    /// `Closed` or `Disconnected`.
+    /// Returns an iterator that takes tasks, and waits for each. It ends when [`get`](Self::get)
+    /// fails with `Closed` or `Disconnected`.
     ///
-    /// One that cannot be decoded is an `Err`, and does not end it.
+    /// A task that cannot be decoded is an `Err`, and does not end the iteration.
     pub fn iter(&self) -> impl Iterator<Item = Result<Task<T>, GetError>> + '_ {
-        let mut is_over = false;
-        std::iter::from_fn(move || {
-            if is_over {
-                return None;
-            }
-            let result = self.get();
-            is_over = matches!(
-                result,
-                Err(GetError::Closed | GetError::Disconnected | GetError::Corrupted(_))
-            );
-            result.map_or_else(|error| is_news(error).map(Err), |task| Some(Ok(task)))
-        })
+        until_the_end(|| self.get())
     }
 
-    /// The tasks that are not delivered any more, from the oldest on: to look at, to
-    /// [take](DeadLetter::take) out, or to [put again](DeadLetter::put_again).
+    /// Returns the dead letters, oldest first: tasks that are not delivered any more. They can be
+    /// examined, [taken out](DeadLetter::take) or [delivered again](DeadLetter::put_again).
     ///
-    /// While they are looked at, nobody else sees them; if this process dies, they are as before.
+    /// While a [`DeadLetter`] exists, no other process sees it. If this process is killed, it is a
+    /// dead letter as before.
     ///
-    /// One call returns letters of up to 64 MiB together, and one that goes beyond. While those are kept
-    /// (or after they were taken out), the next call returns the next ones.
+    /// One call returns dead letters of up to 64 MiB together, and one more that exceeds this.
+    /// While those are kept, or after they were taken out, the next call returns the following
+    /// ones.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
@@ -281,8 +319,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let jobs = JoinableQueue::builder().max_attempts(2).build()?;
     /// jobs.put(13)?;
-    /// drop(jobs.get()?); // an attempt
-    /// drop(jobs.get()?); // and another one
+    /// drop(jobs.get()?); // first delivery
+    /// drop(jobs.get()?); // second and last delivery
     /// assert!(jobs.try_get().unwrap_err().is_empty());
     /// jobs.join()?;
     /// let letters = jobs.dead_letters()?;
@@ -295,12 +333,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// If the queue is corrupted.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        DeadLetter::first(&self.core)
+        DeadLetter::first(&self.inner)
     }
-}
-
-fn is_news(error: GetError) -> Option<GetError> {
-    Some(error).filter(|error| !error.is_closed() && !error.is_disconnected())
 }
 
 common!(JoinableQueue, "joinable queue", true, true, |_, gets, is_joinable| gets && is_joinable);

@@ -1,15 +1,15 @@
-//! The region of a queue: how its data are laid out, and what a member can do with them.
+//! The region of a queue: the layout of its data, and access to them.
 //!
-//! | data | what |
+//! | data | content |
 //! |---|---|
 //! | 0 | the hot ring: 256 KiB |
-//! | behind it | the table of blocks, 4 bytes each; as many as the next power of two |
-//! | at the next page | the blocks of the overflow ring, 64 KiB each |
-//! | behind them, if it is joinable | the slots of tasks, 64 bytes each |
-//! | at the next page | their places, those of each size together: see [`CLASSES`] |
+//! | behind it | the table of blocks: 4 bytes each, their number rounded up to a power of two |
+//! | at the next page | the blocks of the overflow ring: 64 KiB each |
+//! | behind them, if it is joinable | the slots of tasks: 64 bytes each |
+//! | at the next page | the storage of the slots, grouped by size: see [`CLASSES`] |
 //!
-//! All but the first page is touched only when it is needed. If a queue's items fit into the hot ring
-//! all together, it has no more than that.
+//! All but the first page is touched only when it is needed. If the hot ring has room for all items
+//! of a queue, the queue has no overflow ring.
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -26,22 +26,23 @@ use crate::engine::control::Control;
 use crate::engine::frame::size;
 use crate::engine::overflow::{BLOCK, Memory};
 use crate::engine::ring::Limits;
-use crate::engine::slots::{self, Class, Places, WORDS};
+use crate::engine::slot::WORDS;
+use crate::engine::slots::{self, Class, Places};
 use crate::fd_lane;
 
-/// The hot ring: small enough to stay in a core's cache. A power of two.
+/// The size of the hot ring: small enough to stay in a core's cache, and a power of two.
 const HOT: usize = 256 * 1024;
 const PAGE: usize = 4096;
 const BLOCK_BYTES: usize = 64 * 1024;
 const _: () = assert!(BLOCK_BYTES as u64 == BLOCK);
 
-/// The most items that a bounded queue can be asked to hold.
+/// The maximum capacity of a bounded queue.
 pub(crate) const MAX_CAPACITY: usize = 1 << 32;
 
-/// The most bytes that a queue can be asked to hold: 1 TiB.
+/// The maximum of `max_bytes`: 1 TiB.
 pub(crate) const MAX_BYTES: usize = 1 << 40;
 
-/// What a queue holds that was not asked for anything else: 8 GiB.
+/// The default of `max_bytes`: 8 GiB.
 pub(crate) const DEFAULT_BYTES: usize = 8 << 30;
 
 impl RegionControl for Control {
@@ -54,8 +55,8 @@ impl RegionControl for Control {
     }
 }
 
-/// The sizes of tasks, and how many of each there can be at a time. One that finds no place among
-/// its like takes a larger one.
+/// The sizes of task slots, and the number of slots of each. If all slots of a size are in use, a
+/// task takes a larger one.
 const CLASSES: [Class; slots::CLASSES] = [
     Class { bytes: 256, slots: 16_384 },
     Class { bytes: 4 << 10, slots: 4096 },
@@ -65,10 +66,10 @@ const CLASSES: [Class; slots::CLASSES] = [
     Class { bytes: 1 << 30, slots: 16 },
 ];
 
-/// The largest task.
+/// The maximum size of a task.
 pub(crate) const LARGEST_TASK: usize = 1 << 30;
 
-/// Where the parts are.
+/// The offsets of the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
     table: usize,
@@ -77,17 +78,18 @@ struct Layout {
     blocks_len: usize,
     slots: usize,
     slots_len: usize,
-    /// How many of the classes there are, and where their places begin.
+    /// The number of classes, and where their storage begins.
     classes: usize,
     places: [usize; slots::CLASSES],
     len: usize,
 }
 
 impl Layout {
-    /// With room for frames of so many bytes; and for tasks of up to so many.
+    /// Returns the layout for frames of `limit` bytes together, and for tasks of up to
+    /// `largest_task` bytes.
     fn of(limit: u64, largest_task: Option<usize>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX / 4);
-        // Two more, because the first and the last one may be in use in part.
+        // Two more, because the first and the last one may be only partly in use.
         let count = if limit <= HOT { 0 } else { limit.div_ceil(BLOCK_BYTES) + 2 };
         let table_len = if count == 0 { 0 } else { count.next_power_of_two() };
         let blocks = (HOT + table_len * size_of::<AtomicU32>()).next_multiple_of(PAGE);
@@ -107,7 +109,7 @@ impl Layout {
     }
 }
 
-/// A queue's region, as a member has it open.
+/// A queue's region, opened by a member.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) region: Region<Control>,
@@ -116,19 +118,19 @@ pub(crate) struct Store {
     pub(crate) max_bytes: usize,
     pub(crate) capacity: Option<usize>,
     pub(crate) tasks: Option<TaskLimits>,
-    /// How many slots of each class this process has made sure of. (Of small ones: the memory of
-    /// large ones may have been given back since.)
+    /// The number of slots of each class whose memory this process has reserved. (Only of small
+    /// ones: the memory of large ones may have been released since.)
     reserved: Arc<[AtomicUsize; slots::CLASSES]>,
 }
 
-/// What is special about a joinable queue.
+/// The limits of a joinable queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TaskLimits {
-    /// So often a task is delivered, at most.
+    /// The maximum number of deliveries of a task.
     pub(crate) max_attempts: u32,
 }
 
-/// The capacity of a queue without one: more items than there can be.
+/// The stored capacity of an unbounded queue.
 const UNBOUNDED: u64 = 0;
 
 impl Store {
@@ -154,20 +156,20 @@ impl Store {
                 return error;
             }
             let text = format!(
-                "{error} (how much address space a queue needs follows from its `max_bytes`: {max_bytes})"
+                "{error} (the address space of a queue depends on its `max_bytes`: {max_bytes})"
             );
             io::Error::new(error.kind(), text)
         })?;
         Ok(Self { region, layout, limits, max_bytes, capacity, tasks, reserved: Arc::default() })
     }
 
-    /// The hot ring.
+    /// Returns the hot ring.
     #[inline]
     pub(crate) fn hot(&self) -> Bytes<'_> {
         self.region.data().slice(0, HOT)
     }
 
-    /// A region that came from elsewhere.
+    /// Takes a region that was received from another process, and checks it.
     pub(crate) fn over(region: Region<Control>) -> io::Result<Self> {
         let config = &region.control().config;
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -187,8 +189,8 @@ impl Store {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "expected a multiproc queue, got one that says it holds {capacity:?} items in \
-                     {max_bytes} bytes, in shared memory of {size} bytes"
+                    "expected a multiproc queue, got one of {capacity:?} items in {max_bytes} bytes, \
+                     in shared memory of {size} bytes"
                 ),
             ));
         }
@@ -200,7 +202,7 @@ fn limits(capacity: Option<usize>, max_bytes: usize) -> Limits {
     Limits { capacity: capacity.map_or(u64::MAX, |items| items as u64), bytes: size(max_bytes) }
 }
 
-/// The length of so many blocks, which are not more than there are.
+/// Returns the length of this many blocks, which is at most that of the block area.
 fn bytes(blocks: u64) -> usize {
     usize::try_from(blocks).unwrap_or(0) * BLOCK_BYTES
 }
@@ -248,7 +250,7 @@ impl Memory for Store {
 
     fn give_back(&self, first: u64, count: u64) {
         let at = self.layout.blocks + bytes(first);
-        // If the kernel should refuse, the memory stays taken: no more.
+        // If the kernel refuses, the memory stays in use, which is harmless.
         let _ = self.region.give_back(at, bytes(count));
     }
 
@@ -258,12 +260,12 @@ impl Memory for Store {
 }
 
 impl Store {
-    /// Where the place of a slot is.
+    /// Returns the offset of a slot's storage.
     fn place(&self, class: usize, slot: usize) -> usize {
         self.layout.places[class] + slot * CLASSES[class].bytes
     }
 
-    /// Makes sure of the small slots up to this one, and some more.
+    /// Reserves the memory of the small slots up to this one, and of some more.
     #[cold]
     fn reserve_more(&self, class: usize, slot: usize) -> bool {
         const STEP: usize = 64 << 10;
@@ -278,7 +280,7 @@ impl Store {
     }
 }
 
-/// A class of slots larger than this gives its memory back.
+/// Classes of at least this size release their memory.
 const LARGE: usize = 64 << 10;
 
 impl Places for Store {
@@ -320,7 +322,7 @@ impl Places for Store {
 
     fn give_back(&self, class: usize, slots: Range<usize>) {
         let len = slots.len() * CLASSES[class].bytes;
-        // If the kernel should refuse, the memory stays taken: no more.
+        // If the kernel refuses, the memory stays in use, which is harmless.
         let _ = self.region.give_back(self.place(class, slots.start), len);
     }
 }
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layout_has_room_for_all() {
+    fn layout_has_room_for_all_blocks() {
         for limit in [32, HOT as u64, HOT as u64 + 16, 1 << 20, (8 << 30) + 32] {
             let Layout { table, table_len, blocks, blocks_len, .. } = Layout::of(limit, None);
             assert!(table_len == 0 || table_len.is_power_of_two());
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_place_for_every_task() {
+    fn layout_has_storage_for_every_task() {
         for (largest, classes) in [(1, 1), (256, 1), (257, 2), (1 << 20, 4), (8 << 30, 6)] {
             let layout = Layout::of(1 << 20, Some(largest));
             assert_eq!(layout.classes, classes);

@@ -1,113 +1,140 @@
-//! What several kinds of handles can do alike, each with its documentation: macros, so that it is
-//! written once.
+//! The methods that several kinds of handles share, with their documentation. They are macros, so
+//! that each is written once: a signature, its documentation, and one line.
 
-pub(crate) fn only_a_deadline_gives_up() -> ! {
-    unreachable!("only a deadline gives up")
+use crate::error::GetError;
+
+/// Returns an iterator over the results of `get`. It ends at the end of the queue, and after an
+/// error that every further call would return as well.
+pub(crate) fn until_the_end<T>(
+    get: impl Fn() -> Result<T, GetError>,
+) -> impl Iterator<Item = Result<T, GetError>> {
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let result = get();
+        let is_end = matches!(result, Err(GetError::Closed | GetError::Disconnected));
+        is_over = is_end || matches!(result, Err(GetError::Corrupted(_)));
+        Some(result).filter(|_| !is_end)
+    })
 }
 
-/// What every handle can do.
+/// The methods of every handle.
 macro_rules! common {
     ($name:ident, $expected:literal, $puts:literal, $gets:literal, $is_right:expr) => {
         impl<T> $name<T> {
-            /// How many items there are: exact at one moment during the call, over all processes.
+            /// Returns the number of queued items. It is exact at one moment during the call, over
+            /// all processes.
+            #[doc(alias = "qsize")]
             #[must_use]
             pub fn len(&self) -> usize {
-                self.core.len()
+                self.inner.len()
             }
 
-            /// Whether there are no items.
+            /// Returns `true` if no items are queued.
+            #[doc(alias = "empty")]
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
 
-            /// Whether there are as many items as the queue holds. (If they are large, there may be no
-            /// room for another one before that.)
+            /// Returns `true` if the queue holds as many items as its capacity.
+            ///
+            /// A queue that is not full may still have no room for a large item: see
+            /// [`max_bytes`](Self::max_bytes).
+            #[doc(alias = "full")]
             #[must_use]
             pub fn is_full(&self) -> bool {
-                self.capacity() == Some(self.core.items())
+                self.capacity() == Some(self.inner.items())
             }
 
-            /// How many items the queue holds; `None`: as many as there is room for in
+            /// Returns the maximum number of items, or `None` if only their bytes are limited, by
             /// [`max_bytes`](Self::max_bytes).
+            #[doc(alias = "maxsize")]
             #[must_use]
             pub fn capacity(&self) -> Option<usize> {
-                self.core.store.capacity
+                self.inner.store.capacity
             }
 
-            /// How many bytes the queue's items take at most, and so how large one can be.
+            /// Returns the maximum number of bytes of all queued items together. It is also the
+            /// maximum encoded size of one item.
             #[must_use]
             pub fn max_bytes(&self) -> usize {
-                self.core.store.max_bytes
+                self.inner.store.max_bytes
             }
 
-            /// The name that the queue was made with.
+            /// Returns the name that the queue was created with.
             #[must_use]
             pub fn name(&self) -> Option<&str> {
-                self.core.name()
+                self.inner.name()
             }
 
-            /// Ends the queue for everybody: nobody puts any more. Everybody who waits is woken, in
-            /// every process.
+            /// Ends the queue for all processes, and wakes all of them that wait.
             ///
-            /// With [`Shutdown::Drain`], queued items can still be got, then getting is an error,
-            /// `Closed`; with [`Shutdown::Now`], it is one at once. Putting is `Closed` in both
-            /// cases. A put that is under way at that moment has either succeeded, and its item is
-            /// got, or it is `Closed`. It cannot be taken back; `Now` may follow `Drain`.
+            /// After this, putting fails with `Closed`. With [`Shutdown::Drain`], queued items can
+            /// still be got, and then getting fails with `Closed`; with [`Shutdown::Now`], it fails
+            /// at once. A put that is under way has either succeeded, and its item is delivered, or
+            /// fails with `Closed`. A shutdown cannot be undone. `Now` may follow `Drain`.
             ///
-            /// `Now` discards the queued items before it returns: their memory is released, and the
+            /// `Now` discards the queued items before it returns. Their memory is released and the
             /// handles in them are closed, so that a peer that waits for one of these gets
-            /// `Disconnected`. Two things can delay this until any process next calls the queue and
-            /// finds it closed:
+            /// `Disconnected`. In two cases this is delayed until any process next calls the queue
+            /// and finds it closed:
             ///
             /// - A [`Producer`](crate::Producer) cannot receive handles, so it cannot close them
-            ///   either. A process with a `Queue` or a [`Consumer`](crate::Consumer) does, when it
-            ///   gets, puts or waits; one that is already waiting is woken for it. A process that
-            ///   only keeps such a handle closes them when it drops it.
-            /// - A process that was stopped (SIGSTOP) in the middle of a put or a get keeps the memory
-            ///   from being released. The call waits for up to a second for such a process.
+            ///   either. A process with a `Queue` or a [`Consumer`](crate::Consumer) closes them
+            ///   when it gets, puts or waits; one that is already waiting is woken for it. A
+            ///   process that only keeps such a handle closes them when it drops it.
+            /// - A process that was stopped (SIGSTOP) in the middle of a put or a get keeps the
+            ///   memory from being released. The call waits up to a second for such a process.
+            ///
+            /// If this process is killed during the call, the next process that finds the queue
+            /// closed discards the items.
             pub fn shutdown(&self, how: Shutdown) {
-                self.core.shut_down(how == Shutdown::Drain);
+                self.inner.shut_down(how == Shutdown::Drain);
             }
 
-            /// Whether the queue was [shut down](Self::shutdown).
+            /// Returns `true` if the queue was [shut down](Self::shutdown).
             #[must_use]
             pub fn is_shut_down(&self) -> bool {
-                self.core.store.region.control().is_shut_down()
+                self.inner.store.region.control().is_shut_down()
             }
 
-            /// For a manager: how many living processes have it open, but those that stand aside; whether
-            /// consumers and producers wait; and how many items were put and got so far.
+            /// For a manager: returns the number of live processes that have the queue open,
+            /// without observers; whether consumers and producers wait; and the number of items
+            /// that were put and got so far.
             #[doc(hidden)]
             #[must_use]
             pub fn inspect(&self) -> (usize, (bool, bool), Option<(u64, u64)>) {
-                let ring = self.core.ring();
-                let members = self.core.store.region.live_members();
+                let ring = self.inner.ring();
+                let members = self.inner.store.region.live_members();
                 (members, ring.control.has_sleepers(), ring.counts())
             }
 
-            /// For a manager, which keeps it for others: its death means nothing.
+            /// For a manager, which keeps the handle for others: turns this process into an
+            /// observer, whose death has no meaning.
             #[doc(hidden)]
             pub fn stand_aside(&self) {
-                self.core.store.region.stand_aside();
+                self.inner.store.region.stand_aside();
             }
 
-            /// Whether both are handles of the same queue.
+            /// Returns `true` if both are handles of the same queue.
             #[must_use]
             pub fn is_same(&self, other: &Self) -> bool {
-                self.core.store.region.is_same(&other.core.store.region)
+                self.inner.store.region.is_same(&other.inner.store.region)
             }
         }
 
         impl<T> Clone for $name<T> {
             fn clone(&self) -> Self {
-                Self { core: self.core.handle($puts, $gets).into() }
+                Self { inner: self.inner.handle($puts, $gets).into() }
             }
         }
 
         impl<T> fmt::Debug for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let ring = self.core.ring();
+                let ring = self.inner.ring();
                 let (consumers_wait, producers_wait) = ring.control.has_sleepers();
                 f.debug_struct(stringify!($name))
                     .field("name", &self.name())
@@ -115,7 +142,7 @@ macro_rules! common {
                     .field("capacity", &self.capacity())
                     .field("bytes", &ring.bytes())
                     .field("max_bytes", &self.max_bytes())
-                    .field("members", &self.core.store.region.members())
+                    .field("members", &self.inner.store.region.members())
                     .field("consumers_wait", &consumers_wait)
                     .field("producers_wait", &producers_wait)
                     .field("is_shut_down", &self.is_shut_down())
@@ -125,82 +152,129 @@ macro_rules! common {
 
         impl<T> Serialize for $name<T> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                self.core.serialize(serializer)
+                self.inner.serialize(serializer)
             }
         }
 
         impl<'de, T> Deserialize<'de> for $name<T> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Ok(Self { core: Core::deserialize(deserializer, $expected, $is_right)?.into() })
+                Ok(Self { inner: Inner::deserialize(deserializer, $expected, $is_right)?.into() })
             }
         }
     };
 }
 
-/// What handles can do that put.
+/// The methods of handles that can put.
 macro_rules! puts {
     ($name:ident) => {
         impl<T> $name<T> {
-            /// Puts no more through this handle: from now on, that is an error, `Closed`.
+            /// Stops putting through this handle: from now on, putting fails with `Closed`.
             ///
-            /// Other handles, clones of this one among them, are as before. When the last one that
-            /// can put is closed or dropped, consumers get what is left and then `Disconnected`.
+            /// Other handles, including clones of this one, are not affected. When the last handle
+            /// that can put is closed or dropped, consumers get the remaining items and then
+            /// `Disconnected`.
+            #[doc(alias = "cancel_join_thread")]
+            #[doc(alias = "join_thread")]
             pub fn close(&self) {
-                self.core.close();
+                self.inner.close();
             }
         }
 
         impl<T: Serialize + Deserialize<'static>> $name<T> {
-            /// Puts an item, waiting for room as long as it takes.
+            /// Puts an item, and waits for room if necessary.
             ///
-            /// When it returns `Ok`, the item is in shared memory, and nothing that happens to this
-            /// process can take it back. The value itself is then dropped here, and the consumer gets
-            /// one of its own: a `Drop` of its type runs in both processes.
+            /// When this returns `Ok`, the item is in shared memory, and is delivered even if this
+            /// process is killed at the next instruction. The value is dropped here, and the
+            /// consumer gets its own copy: a `Drop` of its type runs in both processes.
+            ///
+            /// If other producers or consumers are killed, the call goes on. If no consumer is
+            /// left, it fails: at once if the last one was closed, and within a second if it was
+            /// killed while this call waits.
             ///
             /// # Errors
             ///
-            /// See [`PutError`]: it gives the item back. An item of a type that could be put and not be
-            /// got (an enum with serde's `untagged`, for example) is an
+            /// See [`PutError`], which returns the item. An item of a type that could be put and
+            /// not be got (an enum with serde's `untagged`, for example) is an
             /// [`Encode`](PutError::Encode) error.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::bounded(10)?;
+            /// queue.put(7)?;
+            /// assert_eq!(queue.get()?, 7);
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[doc(alias = "send")]
+            #[doc(alias = "enqueue")]
+            #[doc(alias = "push")]
             #[inline]
             pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put(item),
-                    Err(reason) => Err(PutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::FOREVER)
             }
 
-            /// Puts an item if there is room, without waiting for it.
+            /// Puts an item if there is room now.
             ///
             /// # Errors
             ///
-            /// [`Full`](TryPutError::Full) if there is none; else as [`put`](Self::put).
+            /// [`Full`](TryPutError::Full) if there is no room. Otherwise as [`put`](Self::put).
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::bounded(1)?;
+            /// queue.try_put("first".to_owned())?;
+            /// let refused = queue.try_put("second".to_owned()).unwrap_err();
+            /// assert!(refused.is_full());
+            /// assert_eq!(refused.into_inner(), "second");
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[doc(alias = "put_nowait")]
+            #[doc(alias = "try_send")]
             #[inline]
             pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.try_put(item),
-                    Err(reason) => Err(TryPutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::Now)
             }
 
-            /// Puts an item, waiting for room for at most `timeout`, which bounds the whole call.
+            /// Puts an item, and waits for room for at most `timeout`, which bounds the whole call.
+            ///
+            /// If another process is killed, the call behaves as [`put`](Self::put).
             ///
             /// # Errors
             ///
-            /// [`Timeout`](PutTimeoutError::Timeout) if there was none in time; else as
-            /// [`put`](Self::put).
+            /// [`Timeout`](PutTimeoutError::Timeout) if there was no room before the timeout.
+            /// Otherwise as [`put`](Self::put).
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// use std::time::Duration;
+            /// let queue = Queue::bounded(1)?;
+            /// queue.put_timeout(1, Duration::from_millis(1))?;
+            /// assert!(queue.put_timeout(2, Duration::from_millis(1)).unwrap_err().is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn put_timeout(
                 &self,
                 item: T,
                 timeout: Duration,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put_timeout(item, timeout),
-                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::for_at_most(timeout))
             }
 
-            /// Puts an item, waiting for room until `deadline` at most.
+            /// Puts an item, and waits for room until `deadline` at most.
             ///
             /// # Errors
             ///
@@ -210,133 +284,192 @@ macro_rules! puts {
                 item: T,
                 deadline: Instant,
             ) -> Result<(), PutTimeoutError<T>> {
-                match self.core.check_type() {
-                    Ok(()) => self.core.put_deadline(item, deadline),
-                    Err(reason) => Err(PutTimeoutError::new(item, reason)),
-                }
+                self.inner.put_checked(item, Wait::until(deadline))
             }
 
-            /// Puts all items of an iterator, in order, waiting for room as long as it takes.
+            /// Puts all items of an iterator, in order, and waits for room if necessary.
             ///
-            /// Faster than one by one: up to 128 items are put in one step, so that other processes
-            /// see all of them or none. How many, follows from what the iterator says it has at least
-            /// (its [`size_hint`](Iterator::size_hint)); one that does not know, as one that waits for
-            /// its items, is put item by item.
+            /// This is faster than putting one by one. Up to 128 items are put in one step, and
+            /// other processes see all items of a step or none. The size of a step is the number of
+            /// items that the iterator certainly has left: the lower bound of its
+            /// [`size_hint`](Iterator::size_hint). If it does not know any, as an iterator that
+            /// waits for its items, they are put one by one.
             ///
-            /// While the iterator runs, nothing of the queue is held: it may block, and if it
-            /// panics, the items of the current step are dropped with it and not put.
+            /// While the iterator runs, no lock is held. It may block. If it panics, the items of
+            /// the current step are dropped and not put. If this process is killed, the steps that
+            /// were put are delivered.
             ///
             /// # Errors
             ///
-            /// As [`put`](Self::put), with what was taken from the iterator and not put.
+            /// As [`put`](Self::put), with the items that were taken from the iterator and not put.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::unbounded()?;
+            /// queue.put_many(["a", "b", "c"].map(str::to_owned))?;
+            /// assert_eq!(queue.len(), 3);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn put_many(
                 &self,
                 items: impl IntoIterator<Item = T>,
             ) -> Result<(), PutManyError<T>> {
-                self.core.put_many_if(items, || self.core.check_type())
+                self.inner.put_many_checked(items)
             }
         }
 
-        /// For types that are not known to implement `Deserialize`.
+        /// Provides the methods that put for types that are not known to implement `Deserialize`.
         impl<T> Deref for $name<T> {
-            type Target = Core<T>;
+            type Target = Inner<T>;
 
             #[inline]
-            fn deref(&self) -> &Core<T> {
-                &self.core
+            fn deref(&self) -> &Inner<T> {
+                &self.inner
             }
         }
     };
 }
 
-/// What handles can do that get.
+/// The methods of handles that can get.
 macro_rules! gets {
     ($name:ident) => {
         impl<T: DeserializeOwned> $name<T> {
-            /// Takes the next item, waiting for it as long as it takes.
+            /// Takes the next item, and waits for one if necessary.
+            ///
+            /// If other consumers or producers are killed, the call goes on. If no producer is left
+            /// and the queue is empty, it fails: at once if the last one was closed, and within a
+            /// second if it was killed. If this process is killed inside `get`, it has either taken
+            /// the item or not.
             ///
             /// # Errors
             ///
             /// See [`GetError`].
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::unbounded()?;
+            /// queue.put("item".to_owned())?;
+            /// assert_eq!(queue.get()?, "item");
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[doc(alias = "recv")]
+            #[doc(alias = "dequeue")]
+            #[doc(alias = "pop")]
             pub fn get(&self) -> Result<T, GetError> {
-                self.core.get(Wait::Deadline(Deadline::NEVER), |missed| match missed {
-                    GetFailure::For(error) => *error,
-                    GetFailure::NotNow | GetFailure::Stalled => only_a_deadline_gives_up(),
-                })
+                self.inner.get(Wait::FOREVER)
             }
 
-            /// Takes the next item if there is one, without waiting for it.
+            /// Takes the next item if there is one now.
             ///
             /// # Errors
             ///
-            /// [`Empty`](TryGetError::Empty) if there is none; else as [`get`](Self::get).
+            /// [`Empty`](TryGetError::Empty) if there is none. Otherwise as [`get`](Self::get).
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::<u32>::unbounded()?;
+            /// assert!(queue.try_get().unwrap_err().is_empty());
+            /// queue.put(1)?;
+            /// assert_eq!(queue.try_get()?, 1);
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[doc(alias = "get_nowait")]
+            #[doc(alias = "try_recv")]
             pub fn try_get(&self) -> Result<T, TryGetError> {
-                self.core.get(Wait::Now, |missed| match missed {
-                    GetFailure::For(error) => (*error).into(),
-                    GetFailure::NotNow => TryGetError::Empty,
-                    GetFailure::Stalled => TryGetError::Stalled,
-                })
+                self.inner.get(Wait::Now)
             }
 
-            /// Takes the next item, waiting for it for at most `timeout`, which bounds the whole call.
+            /// Takes the next item, and waits for one for at most `timeout`, which bounds the whole
+            /// call.
+            ///
+            /// If another process is killed, the call behaves as [`get`](Self::get).
             ///
             /// # Errors
             ///
-            /// [`Timeout`](GetTimeoutError::Timeout) if there was none in time; else as
-            /// [`get`](Self::get).
+            /// [`Timeout`](GetTimeoutError::Timeout) if there was no item before the timeout.
+            /// Otherwise as [`get`](Self::get).
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// use std::time::Duration;
+            /// let queue = Queue::<u32>::unbounded()?;
+            /// assert!(queue.get_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetTimeoutError> {
-                self.get_until(Deadline::after(timeout))
+                self.inner.get(Wait::for_at_most(timeout))
             }
 
-            /// Takes the next item, waiting for it until `deadline` at most.
+            /// Takes the next item, and waits for one until `deadline` at most.
             ///
             /// # Errors
             ///
             /// As [`get_timeout`](Self::get_timeout).
             pub fn get_deadline(&self, deadline: Instant) -> Result<T, GetTimeoutError> {
-                self.get_until(Deadline::at(deadline))
+                self.inner.get(Wait::until(deadline))
             }
 
-            fn get_until(&self, deadline: Deadline) -> Result<T, GetTimeoutError> {
-                self.core.get(Wait::Deadline(deadline), |missed| match missed {
-                    GetFailure::For(error) => (*error).into(),
-                    GetFailure::NotNow | GetFailure::Stalled => GetTimeoutError::Timeout,
-                })
-            }
-
-            /// Takes up to `max` items at once, waiting for the first one as long as it takes.
+            /// Takes up to `max` items at once, and waits for the first one if necessary.
             ///
-            /// Faster than one by one; but a process that is killed takes all of them along, as if it
-            /// were killed after so many `get`s. At most 128 come at a time, and fewer if they are
-            /// large or have descriptors; none only if `max` is 0.
+            /// This is faster than getting one by one. But a process that is killed loses all of
+            /// them, as if it had been killed after that many calls of `get`. At most 128 items are
+            /// returned, and fewer if they are large or contain descriptors. The result is empty
+            /// only if `max` is 0.
             ///
             /// # Errors
             ///
-            /// As [`get`](Self::get). If some items cannot be decoded, the others are in the error.
+            /// As [`get`](Self::get). If some items cannot be decoded, the error contains the
+            /// others.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::unbounded()?;
+            /// queue.put_many([1, 2, 3])?;
+            /// assert_eq!(queue.get_many(2)?, [1, 2]);
+            /// assert_eq!(queue.get_many(2)?, [3]);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, Wait::Deadline(Deadline::NEVER)) {
-                    (items, Ok(())) => Ok(items),
-                    (items, Err(GetFailure::For(error))) => {
-                        Err(GetManyError { items, error: *error })
-                    }
-                    (_, Err(GetFailure::NotNow | GetFailure::Stalled)) => {
-                        only_a_deadline_gives_up()
-                    }
-                }
+                self.inner.get_many(max, Wait::FOREVER)
             }
 
-            /// Takes up to `max` items at once, as [`get_many`](Self::get_many), without waiting: none
-            /// if there are none.
+            /// Takes up to `max` items that are queued now, as [`get_many`](Self::get_many). If
+            /// there are none, the result is empty.
             ///
             /// # Errors
             ///
             /// As [`get_many`](Self::get_many).
             pub fn try_get_many(&self, max: usize) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Wait::Now)
+                self.inner.get_many(max, Wait::Now)
             }
 
-            /// Takes up to `max` items at once, as [`get_many`](Self::get_many), waiting for the first
-            /// one for at most `timeout`: none if there was none.
+            /// Takes up to `max` items, as [`get_many`](Self::get_many), and waits for the first
+            /// one for at most `timeout`. If there is none by then, the result is empty.
             ///
             /// # Errors
             ///
@@ -346,64 +479,54 @@ macro_rules! gets {
                 max: usize,
                 timeout: Duration,
             ) -> Result<Vec<T>, GetManyError<T>> {
-                self.get_many_until(max, Wait::Deadline(Deadline::after(timeout)))
+                self.inner.get_many(max, Wait::for_at_most(timeout))
             }
 
-            fn get_many_until(&self, max: usize, until: Wait) -> Result<Vec<T>, GetManyError<T>> {
-                match self.core.get_batch(max, until) {
-                    (items, Ok(()) | Err(GetFailure::NotNow | GetFailure::Stalled)) => Ok(items),
-                    (items, Err(GetFailure::For(error))) => {
-                        Err(GetManyError { items, error: *error })
-                    }
-                }
-            }
-
-            /// All items to come, waiting for each. It ends when the queue does: when `get` would say
-            /// `Closed` or `Disconnected`.
+            /// Returns an iterator that takes items, and waits for each. It ends when
+            /// [`get`](Self::get) fails with `Closed` or `Disconnected`.
             ///
-            /// An item that cannot be decoded is an `Err`, and does not end it.
+            /// An item that cannot be decoded is an `Err`, and does not end the iteration.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::unbounded()?;
+            /// let consumer = queue.consumer();
+            /// queue.put_many([1, 2, 3])?;
+            /// drop(queue); // nobody else can put
+            /// let items = consumer.iter().collect::<Result<Vec<_>, _>>()?;
+            /// assert_eq!(items, [1, 2, 3]);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + '_ {
-                let mut is_over = false;
-                std::iter::from_fn(move || {
-                    if is_over {
-                        return None;
-                    }
-                    match self.get() {
-                        Err(GetError::Closed | GetError::Disconnected) => {
-                            is_over = true;
-                            None
-                        }
-                        // The same would come for ever.
-                        result @ Err(GetError::Corrupted(_)) => {
-                            is_over = true;
-                            Some(result)
-                        }
-                        result => Some(result),
-                    }
-                })
+                until_the_end(|| self.get())
             }
         }
     };
 }
 
-/// Ready when `get` would not wait: there is an item, or there will never be one. Whoever is woken
-/// may still find that another process has been quicker.
+/// Implements `Source`: a handle is ready when `get` would not wait, since there is an item or
+/// the queue has ended. A process that is woken may still find that another one was faster.
 macro_rules! ready_to_get {
     ($name:ident) => {
         impl<T> Source for $name<T> {
             fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
-                self.core.watch_consumer(add);
+                self.inner.watch_consumer(add);
             }
 
             fn prepare(&self) -> io::Result<bool> {
-                self.core.prepare_to_get()
+                self.inner.prepare_to_get()
             }
 
             fn woken(&self) -> io::Result<bool> {
-                self.core.prepare_to_get()
+                self.inner.prepare_to_get()
             }
 
-            /// The doorbell may be lost with a producer that is killed.
+            /// A producer that is killed may not have rung the doorbell.
             fn longest_sleep(&self) -> Duration {
                 RECHECK
             }

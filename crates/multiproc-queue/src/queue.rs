@@ -1,4 +1,4 @@
-//! The public queue, and its one-sided handles.
+//! The public queue and its one-sided handles.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,6 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use multiproc_pipe::Source;
-use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,10 +16,10 @@ use crate::error::{
     GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
     TryPutError,
 };
-use crate::inner::{Core, GetFailure, Wait};
-use crate::methods::{common, gets, only_a_deadline_gives_up, puts, ready_to_get};
+use crate::inner::{Inner, Wait};
+use crate::methods::{common, gets, puts, ready_to_get, until_the_end};
 
-/// How a queue ends; see [`Queue::shutdown`].
+/// How a queue is shut down: see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
     /// Queued items can still be got.
@@ -29,16 +28,19 @@ pub enum Shutdown {
     Now,
 }
 
-/// A queue that several processes share: first in, first out.
+/// A first-in, first-out queue that several processes share.
 ///
-/// Clones, and what other processes receive, are the same queue; every one of them may put and get.
-/// See the [crate's page](crate) for what it promises when a process is killed.
+/// Clones, and the handles that other processes receive, are the same queue. Each of them can put
+/// and get. The order is that in which the calls of `put` took effect, over all producers. See the
+/// [crate's page](crate) for the guarantees when a process is killed.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_queue::Queue;
-/// use std::time::Duration;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
 /// let queue = Queue::bounded(2)?;
 /// queue.put(1)?;
 /// queue.put(2)?;
@@ -54,18 +56,43 @@ pub enum Shutdown {
 ///
 /// # The end of a queue
 ///
-/// Whoever has a `Queue` could still put, so it never sees the end of all producers. For that there
-/// are one-sided handles: hand out [`producer`](Self::producer)s and [`consumer`](Self::consumer)s,
-/// and drop the `Queue` itself. Or say when it is over: [`close`](Self::close) for this handle,
-/// [`shutdown`](Self::shutdown) for everybody.
+/// A process with a `Queue` can still put, so it never gets `Disconnected`. To detect that no
+/// producer is left, hand out [`producer`](Self::producer)s and [`consumer`](Self::consumer)s, and
+/// drop the `Queue` itself. Getting then fails with `Disconnected` once all producers have ended
+/// and the queued items were got, and putting fails with it once all consumers have ended.
+/// Alternatively, end the queue explicitly: [`close`](Self::close) for this handle,
+/// [`shutdown`](Self::shutdown) for all. Items that no process can get any more are discarded:
+/// their memory is released, and the handles in them are closed.
+///
+/// # Items
+///
+/// An item is any value of up to [`max_bytes`](QueueBuilder::max_bytes) (and 4 GiB) encoded. It may
+/// contain handles: a `Sender` for the reply, a file, another queue.
+///
+/// One item can contain 253 descriptors. They wait in the kernel, which holds those of some hundred
+/// items of a queue at a time. In addition, an unprivileged user can have only as many descriptors
+/// in flight, in all queues and sockets together, as one process of the user can have open
+/// (`RLIMIT_NOFILE`, `ulimit -n`). A `put` beyond one of these limits waits as on a full queue,
+/// until some are received. Nothing notifies a producer that waits for the user's limit. It retries
+/// after 1 ms, then less and less often, down to every 250 ms.
+///
+/// A value that could be put and not be got is refused by `put`: one that is nested more than 256
+/// levels deep, or one of a type whose `Deserialize` asks the data what comes next
+/// (`serde_json::Value`, an enum with serde's `untagged`, `tag` or `content`, a struct with
+/// `flatten`). Wrap such a type in `Json`, which the feature `json` of `multiproc-message` adds. A
+/// type that implements only `Serialize` is not checked.
+#[doc(alias = "mpmc")]
+#[doc(alias = "channel")]
 pub struct Queue<T> {
-    core: Core<T>,
+    inner: Inner<T>,
 }
 
-/// A handle of a [`Queue`] that can put and not get.
+/// A handle of a [`Queue`] that can put, but not get.
 ///
-/// As long as there is one (or a `Queue`), consumers wait for more. When the last one is dropped, or
-/// its process ends in any way, they get what is left and then `Disconnected`.
+/// While one exists (or a `Queue`), consumers wait for more items. When the last one is dropped, or
+/// its process ends in any way, consumers get the remaining items and then `Disconnected`.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_queue::Queue;
@@ -81,28 +108,47 @@ pub struct Queue<T> {
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Sender")]
 pub struct Producer<T> {
-    core: Core<T>,
+    inner: Inner<T>,
 }
 
-/// A handle of a [`Queue`] that can get and not put.
+/// A handle of a [`Queue`] that can get, but not put.
 ///
-/// When the last one (and the last `Queue`) is dropped, or its process ends in any way, producers get
-/// `Disconnected`, and the items that nobody can get any more are discarded:
+/// When the last one (and the last `Queue`) is dropped, or its process ends in any way, producers
+/// get `Disconnected`, and the items that no process can get any more are discarded:
 ///
-/// - at the next call, if the consumer was dropped;
-/// - if its process was killed, or if it was inside a message or an item that nobody received, when a
-///   producer waits for room or asks for the length, or within its next 1024 puts. From then on, every
-///   producer gets `Disconnected` at its next put.
+/// - If the consumer was dropped, at the next call of a producer.
+/// - If its process was killed, or if the handle was inside a message or an item that was never
+///   received, when a producer waits for room or asks for the length, or within its next 1024 puts.
+///   From then on, every producer gets `Disconnected` at its next put.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_queue::Queue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let queue = Queue::unbounded()?;
+/// let (producer, consumer) = (queue.producer(), queue.consumer());
+/// drop(queue);
+/// producer.put(1)?;
+/// assert_eq!(consumer.get()?, 1);
+/// drop(consumer);
+/// assert!(producer.put(2).unwrap_err().is_disconnected());
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "Receiver")]
 pub struct Consumer<T> {
-    core: Core<T>,
+    inner: Inner<T>,
 }
 
 impl<T> Queue<T> {
-    /// A queue that holds up to `capacity` items, from 1 to 2^32.
+    /// Creates a queue that holds up to `capacity` items, from 1 to 2^32.
     ///
-    /// Their bytes are bounded, too, by 8 GiB: see [`QueueBuilder::max_bytes`]. Up to 1024 processes
-    /// can have the queue open at a time.
+    /// The bytes of the items are limited as well, to 8 GiB: see [`QueueBuilder::max_bytes`]. Up to
+    /// 1024 processes can have the queue open at a time.
     ///
     /// # Errors
     ///
@@ -111,7 +157,7 @@ impl<T> Queue<T> {
         Self::builder().capacity(capacity).build()
     }
 
-    /// A queue that holds any number of items, of up to 8 GiB together: see
+    /// Creates a queue that holds any number of items, of up to 8 GiB together: see
     /// [`QueueBuilder::max_bytes`].
     ///
     /// # Errors
@@ -121,14 +167,17 @@ impl<T> Queue<T> {
         Self::builder().build()
     }
 
-    /// A queue with other bounds, or a name.
+    /// Returns a builder for a queue with other limits, or with a name.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiproc_queue::Queue;
     ///
     /// # fn main() -> std::io::Result<()> {
-    /// let jobs = Queue::<String>::builder().capacity(100).max_bytes(1 << 20).name("jobs").build()?;
-    /// assert_eq!((jobs.capacity(), jobs.max_bytes(), jobs.name()), (Some(100), 1 << 20, Some("jobs")));
+    /// let jobs = Queue::<u32>::builder().capacity(100).max_bytes(1 << 20).name("jobs").build()?;
+    /// assert_eq!((jobs.capacity(), jobs.max_bytes()), (Some(100), 1 << 20));
+    /// assert_eq!(jobs.name(), Some("jobs"));
     /// # Ok(())
     /// # }
     /// ```
@@ -142,25 +191,26 @@ impl<T> Queue<T> {
         capacity: Option<usize>,
         max_bytes: usize,
     ) -> io::Result<Self> {
-        Ok(Self { core: Core::create(name, capacity, max_bytes, None)? })
+        Ok(Self { inner: Inner::create(name, capacity, max_bytes, None)? })
     }
 
-    /// A handle that can only put. (If this one was [closed](Self::close), it is closed, too.)
+    /// Returns a handle that can only put. If this handle was [closed](Self::close), the new one is
+    /// closed as well.
     #[must_use]
     pub fn producer(&self) -> Producer<T> {
-        Producer { core: self.core.handle(true, false) }
+        Producer { inner: self.inner.handle(true, false) }
     }
 
-    /// A handle that can only get.
+    /// Returns a handle that can only get.
     #[must_use]
     pub fn consumer(&self) -> Consumer<T> {
-        Consumer { core: self.core.handle(false, true) }
+        Consumer { inner: self.inner.handle(false, true) }
     }
 }
 
 impl<T> Producer<T> {
-    pub(crate) fn over(core: Core<T>) -> Self {
-        Self { core }
+    pub(crate) fn over(inner: Inner<T>) -> Self {
+        Self { inner }
     }
 }
 

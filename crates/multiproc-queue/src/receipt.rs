@@ -1,24 +1,38 @@
-//! Tasks that are completed apart from their items: with a receipt each, or counted.
+//! Tasks that are completed apart from their items, with a receipt each.
 
 use std::fmt;
-use std::mem;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use multiproc_shm::members::{MemberId, Members};
-
-use crate::engine::slots::{Delivered, Slot};
-use crate::inner::Core;
+use crate::engine::slot::Slot;
+use crate::engine::slots::Delivered;
+use crate::inner::Inner;
 use crate::task::Task;
 
-/// Completes one task, from any thread of the process that got it: see [`Task::into_parts`].
+/// Completes one task, on any thread of the process that got it: see [`Task::into_parts`].
 ///
-/// - [`task_done`](Self::task_done) completes exactly this task;
-/// - dropped without that, it puts the task back, as dropping a [`Task`] does;
-/// - if the process dies, the task is delivered again.
+/// - [`task_done`](Self::task_done) completes exactly this task.
+/// - If it is dropped without that, the task is put back, as when a [`Task`] is dropped.
+/// - If the process dies, the task is delivered again.
 ///
-/// `join` waits for a task with a receipt whichever thread has that, also the calling one. At the end of
-/// a queue, `get` does not wait for the receipts of its own process: a task that one of them puts
-/// back after that can still be got.
+/// `join` waits for a task with a receipt whichever thread has the receipt, including the calling
+/// one. At the end of a queue, `get` does not wait for the receipts of its own process: a task that
+/// one of them puts back after that can still be got.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_queue::JoinableQueue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let jobs = JoinableQueue::unbounded()?;
+/// jobs.put("render".to_owned())?;
+/// let (item, receipt) = jobs.get()?.into_parts();
+/// assert_eq!((&*item, receipt.attempt()), ("render", 1));
+/// receipt.task_done();
+/// jobs.join()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a receipt puts its task back"]
 pub struct Receipt {
     queue: Arc<dyn Completes>,
@@ -26,15 +40,15 @@ pub struct Receipt {
     is_done: bool,
 }
 
-/// A queue of any type, for receipts.
+/// A queue of any item type, as receipts need it.
 trait Completes: Send + Sync {
     fn task_done(&self, slot: Slot);
     fn put_back(&self, slot: Slot);
 }
 
-impl<T> Completes for Core<T> {
+impl<T> Completes for Inner<T> {
     fn task_done(&self, slot: Slot) {
-        self.work().detached_done(&[slot]);
+        self.work().ack_detached(&[slot]);
     }
 
     fn put_back(&self, slot: Slot) {
@@ -43,24 +57,27 @@ impl<T> Completes for Core<T> {
 }
 
 impl Receipt {
-    /// The receipt of a task that was detached.
-    pub(crate) fn of<T: 'static>(queue: Arc<Core<T>>, task: Delivered) -> Self {
+    /// Creates the receipt of a task that was detached.
+    pub(crate) fn of<T: 'static>(queue: Arc<Inner<T>>, task: Delivered) -> Self {
         Self { queue, task, is_done: false }
     }
 
-    /// The task is done. When this returns, it is never delivered again.
+    /// Completes the task. When this returns, it is never delivered again.
+    #[doc(alias = "ack")]
     pub fn task_done(mut self) {
         self.is_done = true;
         self.queue.task_done(self.task.slot);
     }
 
-    /// Puts the task back, to be delivered again, now and not when the receipt is dropped.
+    /// Puts the task back, to be delivered again. Dropping the receipt has the same effect.
+    #[doc(alias = "nack")]
+    #[doc(alias = "reject")]
     pub fn put_back(self) {}
 
-    /// Returns how often the task was delivered, this time included: 1 at first.
+    /// Returns how often the task was delivered, including this time: 1 at first.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt
+        self.task.deliveries
     }
 
     /// Returns the task's [`id`](Task::id).
@@ -87,75 +104,11 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// The tasks that a process has detached without receipts, by any of its handles of a queue.
-///
-/// Nobody can tell which of them a call of `task_done` is about. So calls are counted, and the tasks
-/// are completed together once there was one for each: if the process dies before, all of them are
-/// delivered again.
-pub(crate) struct Detached {
-    /// Whose they are. A forked child has a copy of this, but is another member.
-    member: MemberId,
-    tasks: Mutex<Counted>,
-    /// Those of a child that was forked from this process: a lock of its own, since a thread that
-    /// the child does not have may have held the other one.
-    of_child: OnceLock<Box<Self>>,
-}
-
-#[derive(Default)]
-struct Counted {
-    slots: Vec<Slot>,
-    /// How many calls of `task_done` there were: fewer than there are slots.
-    done: usize,
-}
-
-impl Detached {
-    fn new(member: MemberId) -> Self {
-        Self { member, tasks: Mutex::default(), of_child: OnceLock::new() }
-    }
-
-    fn of(&self, member: MemberId) -> &Mutex<Counted> {
-        if self.member == member {
-            return &self.tasks;
-        }
-        self.of_child.get_or_init(|| Box::new(Self::new(member))).of(member)
-    }
-}
-
-impl<T> Core<T> {
-    fn with_detached<R>(&self, act: impl FnOnce(&mut Counted) -> R) -> R {
-        let region = &self.store.region;
-        let member = region.me();
-        let tasks = region.local(|| Detached::new(member)).of(member);
-        act(&mut tasks.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Detaches a task without a receipt.
-    pub(crate) fn detach(&self, slot: Slot) {
-        self.with_detached(|counted| {
-            if self.work().tasks().detach(slot) {
-                counted.slots.push(slot);
-            }
-        });
-    }
-
-    /// Counts a call of `task_done`. False: it is one too many.
-    pub(crate) fn detached_done(&self) -> bool {
-        let slots = self.with_detached(|counted| {
-            let left = counted.slots.len().checked_sub(counted.done + 1)?;
-            counted.done += 1;
-            Some(if left == 0 { mem::take(counted).slots } else { Vec::new() })
-        });
-        let Some(slots) = slots else { return false };
-        if !slots.is_empty() {
-            self.work().detached_done(&slots);
-        }
-        true
-    }
-}
-
 impl<T: 'static> Task<T> {
-    /// Separates the item from the task: a [`Receipt`] completes the task or puts it back, on any thread
-    /// of this process.
+    /// Separates the item from the task. The [`Receipt`] completes the task or puts it back, on any
+    /// thread of this process.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
@@ -167,8 +120,8 @@ impl<T: 'static> Task<T> {
     /// let (rise, second) = jobs.get()?.into_parts();
     ///
     /// let thread = std::thread::spawn(move || {
-    ///     println!("{rise}");
-    ///     second.task_done(); // this one, and not the older one
+    ///     assert_eq!(rise, "rise");
+    ///     second.task_done(); // this task, not the older one
     /// });
     /// thread.join().unwrap();
     /// drop(first);
@@ -180,8 +133,8 @@ impl<T: 'static> Task<T> {
     /// # }
     /// ```
     pub fn into_parts(self) -> (T, Receipt) {
-        let (core, item, task) = self.dismantle();
-        core.work().tasks().detach(task.slot);
-        (item, Receipt::of(core, task))
+        let (inner, item, task) = self.dismantle();
+        inner.work().tasks().detach(task.slot);
+        (item, Receipt::of(inner, task))
     }
 }

@@ -1,4 +1,5 @@
-//! Other code in the process closes our descriptors: an error, and nothing of the program's is harmed.
+//! Other code in the process closes our descriptors: an error, and nothing of the program's is
+//! harmed.
 //!
 //! Opens `unsafe` to close descriptors behind the library's back.
 #![allow(unsafe_code)]
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use multiproc::Process;
 use multiproc::pipe::Descriptor;
-use multiproc_queue::{Queue, Shutdown};
+use multiproc_queue::{GetError, PutError, Queue, Shutdown};
 use multiproc_testkit::{alone, watchdog};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
@@ -20,7 +21,7 @@ use rustix::net::{
 
 multiproc::enable_in_tests!();
 
-/// The numbers of the descriptors whose file has a name that contains `text`.
+/// Returns the numbers of the descriptors whose file has a name that contains `text`.
 fn descriptors_of(text: &str) -> Vec<i32> {
     let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
     let has_text =
@@ -31,7 +32,7 @@ fn descriptors_of(text: &str) -> Vec<i32> {
         .collect()
 }
 
-/// A file of the program's own, full of a byte.
+/// Returns a file of the program, filled with one byte.
 fn file(len: usize) -> File {
     let path = std::env::temp_dir().join(format!("multiproc-closed-{}", std::process::id()));
     let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -40,10 +41,10 @@ fn file(len: usize) -> File {
     file
 }
 
-/// The memory of large items is given back when they are got; the number of the region's descriptor
-/// is that of a file of the program.
+/// The memory of large items is released when they are got, but the number of the region's
+/// descriptor belongs to a file of the program.
 #[test]
-fn file_of_the_program_gets_no_holes() {
+fn reused_region_descriptor_leaves_the_new_file_intact() {
     const LEN: usize = 40 << 20;
     alone(|()| {
         let queue = Queue::<Vec<u64>>::unbounded().unwrap();
@@ -52,7 +53,7 @@ fn file_of_the_program_gets_no_holes() {
         }
         let file = file(LEN);
         for number in descriptors_of("memfd:multiproc:") {
-            // SAFETY: the number is that of the program's file from now on.
+            // SAFETY: from here on, the number belongs to the program's file.
             assert!(unsafe { libc::dup2(file.as_raw_fd(), number) } >= 0);
         }
         while let Ok(item) = queue.try_get() {
@@ -66,10 +67,10 @@ fn file_of_the_program_gets_no_holes() {
     });
 }
 
-/// The numbers of the lane are those of a socket of the program, whose other end is gone: neither is it
-/// taken for the end of all consumers, nor is what lies there received.
+/// The numbers of the lane belong to a socket of the program, whose other end is closed. The socket
+/// is neither taken for the end of all consumers, nor read from.
 #[test]
-fn socket_of_the_program_is_not_taken_for_the_lane() {
+fn reused_lane_descriptors_are_not_taken_for_the_lane() {
     alone(|()| {
         let sockets = || descriptors_of("socket:");
         let before = sockets();
@@ -85,18 +86,18 @@ fn socket_of_the_program_is_not_taken_for_the_lane() {
         send(&other, b"mine", SendFlags::empty()).unwrap();
         drop(other);
         for number in lane {
-            // SAFETY: the number is that of the program's socket from now on.
+            // SAFETY: from here on, the number belongs to the program's socket.
             assert!(unsafe { libc::dup2(ours.as_raw_fd(), number) } >= 0);
         }
         let (producer, consumer) = (queue.producer(), queue.consumer());
         drop(queue);
         assert_eq!(producer.len(), 2);
         (0..2000).for_each(|n| producer.put((n, None)).unwrap());
-        let error = producer.put((0, file())).unwrap_err();
-        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        let PutError::Os(_, error) = producer.put((0, file())).unwrap_err() else { panic!() };
+        assert_eq!(error.raw_os_error(), libc::EBADF);
         assert_eq!(producer.len(), 2002);
-        let error = consumer.get().unwrap_err();
-        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
+        let GetError::Os(error) = consumer.get().unwrap_err() else { panic!() };
+        assert_eq!(error.raw_os_error(), libc::EBADF);
         producer.shutdown(Shutdown::Now);
         assert!(consumer.get().unwrap_err().is_closed());
         drop((producer, consumer));
@@ -105,9 +106,9 @@ fn socket_of_the_program_is_not_taken_for_the_lane() {
     });
 }
 
-/// What is there can be got; what needs memory that is not there yet says why it cannot be put.
+/// Queued items can be got. An item that needs more memory is refused with the reason.
 #[test]
-fn queue_without_its_descriptors_says_so() {
+fn queue_with_closed_descriptors_reports_the_cause() {
     let _dog = watchdog();
     let run = |()| {
         let queue = Queue::<Vec<u64>>::unbounded().unwrap();
@@ -115,24 +116,24 @@ fn queue_without_its_descriptors_says_so() {
         let ours = [descriptors_of("memfd:multiproc:"), descriptors_of("socket:")].concat();
         for number in ours {
             if number > 2 {
-                // SAFETY: closes a descriptor of the library, on purpose.
+                // SAFETY: closes a descriptor of the library, which is the purpose of this test.
                 unsafe { libc::close(number) };
             }
         }
         assert_eq!(queue.get_timeout(Duration::from_secs(60)).unwrap(), [1]);
-        let error = queue.put(vec![2; 1 << 20]).unwrap_err();
-        assert!(error.to_string().contains("closed by other code in this process"), "{error}");
-        assert_eq!(error.into_inner().len(), 1 << 20);
-        // The connection that would bring the result of this process was closed, too.
+        let PutError::Os(item, error) = queue.put(vec![2; 1 << 20]).unwrap_err() else { panic!() };
+        assert_eq!((error.raw_os_error(), item.len()), (libc::EBADF, 1 << 20));
+        // The connection for the result of this process was closed as well.
         std::process::exit(0);
     };
     let child: Process<()> = Process::spawn(run, ()).unwrap();
     assert_eq!(child.wait().code(), Some(0));
 }
 
-/// A process with closed standard descriptors: neither a queue nor what it brings becomes one of them.
+/// In a process with closed standard descriptors, neither a queue nor the descriptors in its items
+/// take their numbers.
 #[test]
-fn queue_keeps_its_descriptors_above_the_standard_ones() {
+fn queue_descriptors_avoid_the_standard_numbers() {
     let _dog = watchdog();
     let life = |queue: Queue<Option<Descriptor>>| -> bool {
         for number in 0..3 {

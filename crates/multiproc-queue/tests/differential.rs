@@ -1,8 +1,9 @@
-//! Random sequences of operations, by several processes of which some are killed, on the queue and on
-//! a simple model of it: both must say the same.
+//! Runs random sequences of operations, by several processes of which some are killed, on the queue
+//! and on a simple model of it, and compares the results.
 //!
-//! 2,000 sequences, or 100,000 where `MULTIPROC_SOAK_SECONDS` is set. A failure names the seed of its
-//! sequence; `MULTIPROC_SEED` begins with that one, and `MULTIPROC_TRACE` prints each operation.
+//! There are 2,000 sequences, or 100,000 if `MULTIPROC_SOAK_SECONDS` is set. A failure prints the
+//! seed of its sequence. `MULTIPROC_SEED` starts with that seed, and `MULTIPROC_TRACE` prints each
+//! operation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,10 +17,10 @@ use serde::{Deserialize, Serialize};
 
 multiproc::enable_in_tests!();
 
-/// What is put: a number, bytes, perhaps a descriptor.
+/// An item: a number, bytes, and optionally a descriptor.
 type Item = ([u8; 4], Bytes, Option<Receiver<u32>>);
 
-/// What an item is made from, and compared with.
+/// The description that an item is made from and compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Plan {
     number: u32,
@@ -38,7 +39,7 @@ impl Plan {
         (number, Bytes(vec![number[0]; self.length]), receiver)
     }
 
-    /// Of an item that was got, after a look at all of it.
+    /// Describes an item that was got, after checking its content.
     fn of((number, bytes, receiver): Item) -> Self {
         assert!(bytes.0.iter().all(|&byte| byte == number[0]));
         let number = u32::from_le_bytes(number);
@@ -76,7 +77,7 @@ enum Op {
     Adopt(u32, Box<Handle>),
     Give(u32),
     Drop(u32),
-    /// The first one is made of the second one: the same, or one that puts, or gets.
+    /// Makes the first handle from the second: a clone, a producer or a consumer.
     Clone(u32, u32),
     Producer(u32, u32),
     Consumer(u32, u32),
@@ -86,7 +87,7 @@ enum Op {
     Get(u32, How, usize),
     Look(u32),
     IsReady(u32),
-    /// Until it is killed.
+    /// Repeats the operation until the process is killed.
     PutOn(u32, u32),
     GetOn(u32),
     Clear,
@@ -97,7 +98,7 @@ enum Op {
 enum Outcome {
     Done,
     Given(Box<Handle>),
-    /// How many were put, and the name of the error.
+    /// The number of items that were put, and the name of the error.
     Put(usize, String),
     Got(Vec<Plan>, String),
     Look {
@@ -111,7 +112,7 @@ enum Outcome {
 const MOMENT: Duration = Duration::from_micros(300);
 const OK: &str = "";
 
-/// The first word of what an error says of itself.
+/// Returns the name of the error's variant, the first word of its debug output.
 fn name(error: &impl fmt::Debug) -> String {
     format!("{error:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
 }
@@ -180,7 +181,7 @@ fn get(handle: &Handle, how: How, max: usize) -> Outcome {
     }
 }
 
-/// Calls the same function of any handle.
+/// Calls the same method of any kind of handle.
 macro_rules! any {
     ($handle:expr, $it:ident => $call:expr) => {
         match $handle {
@@ -191,7 +192,7 @@ macro_rules! any {
     };
 }
 
-/// Does it, with the handles of one process.
+/// Executes an operation with the handles of one process.
 fn act(handles: &mut BTreeMap<u32, Handle>, op: Op) -> Outcome {
     match op {
         Op::Adopt(id, handle) => drop(handles.insert(id, *handle)),
@@ -255,13 +256,13 @@ fn act(handles: &mut BTreeMap<u32, Handle>, op: Op) -> Outcome {
     Outcome::Done
 }
 
-/// What one puts who is to be killed.
+/// Returns the item that a process puts until it is killed.
 fn burst(number: u32) -> Plan {
     let length = if number.is_multiple_of(5) { 40 } else { 3 };
     Plan { number, length, with_descriptor: number.is_multiple_of(4) }
 }
 
-/// Another process, which does what it is told.
+/// Another process, which executes the operations it receives.
 struct Actor {
     child: Process,
     connection: Connection<Op, Outcome>,
@@ -285,7 +286,7 @@ impl Actor {
     }
 }
 
-/// Who has a handle: this process, or an actor.
+/// The owner of a handle that belongs to this process rather than to an actor.
 const HERE: usize = 2;
 
 #[derive(Debug, Clone, Copy)]
@@ -293,27 +294,27 @@ struct Entry {
     owner: usize,
     puts: bool,
     gets: bool,
-    /// Neither of the two, when it was made.
+    /// The kind of the handle when it was made.
     is_producer: bool,
     is_both: bool,
 }
 
-/// The queue as it should be.
+/// The expected state of the queue.
 struct Model {
     items: VecDeque<Plan>,
     capacity: Option<usize>,
     max_bytes: usize,
     shutdown: Option<Shutdown>,
     handles: BTreeMap<u32, Entry>,
-    /// Whether the last one who could get was killed.
+    /// Whether the last consumer was killed.
     was_killed: bool,
-    /// Whether a producer has found that nobody is left who could get: then all others know.
+    /// Whether a producer has found that no consumer is left. From then on all other handles know.
     is_orphaned: bool,
-    /// The size of an item without bytes, without and with a descriptor.
+    /// The size of an item without its bytes: without and with a descriptor.
     bare: [usize; 2],
 }
 
-/// How many bytes an item takes beside its bytes.
+/// Returns the size of an item without its bytes.
 fn bare(with_descriptor: bool) -> usize {
     let queue = Queue::builder().max_bytes(1).build().unwrap();
     let plan = Plan { number: 0, length: 0, with_descriptor };
@@ -329,7 +330,7 @@ const fn frame(size: usize) -> usize {
 
 impl Model {
     fn size(&self, plan: Plan) -> usize {
-        // A longer length takes more bytes.
+        // The encoding of a longer length takes more bytes.
         let length = match plan.length {
             0..253 => 0,
             253..65_536 => 2,
@@ -347,7 +348,7 @@ impl Model {
             && bytes <= frame(self.max_bytes)
     }
 
-    /// What a put may say; what it puts follows from that.
+    /// Returns the results that a put may have. The items that it puts follow from the result.
     fn put_may_say(&self, entry: Entry, how: How, plan: Plan) -> Vec<&'static str> {
         let is_too_large = self.size(plan) > self.max_bytes;
         let plain = match (is_too_large, self.has_room(&[plan]), how) {
@@ -361,7 +362,7 @@ impl Model {
         } else if self.shutdown.is_some() {
             if is_too_large { vec!["Closed", "TooLarge"] } else { vec!["Closed"] }
         } else if !entry.gets && !self.handles.values().any(|entry| entry.gets) {
-            // Who was killed is not noticed at once, as long as there is room.
+            // A killed consumer is not noticed at once as long as there is room.
             match plain {
                 OK if self.is_orphaned => vec!["Disconnected"],
                 OK | "TooLarge" if self.was_killed => vec![plain, "Disconnected"],
@@ -372,7 +373,7 @@ impl Model {
         }
     }
 
-    /// What a get says that gets nothing. `None`: it gets something.
+    /// Returns the result of a get that gets no item, or `None` if it gets one.
     fn get_says(&self, how: How) -> Option<&'static str> {
         if self.shutdown == Some(Shutdown::Now) {
             return Some("Closed");
@@ -393,7 +394,7 @@ impl Model {
         })
     }
 
-    /// Takes handles away, and notes what that was the end of.
+    /// Removes handles, and records whether the last consumer was among them.
     fn without(&mut self, is_gone: impl Fn(u32, &Entry) -> bool, by_kill: bool) {
         let gets = |model: &Self| model.handles.values().any(|entry| entry.gets);
         let before = gets(self);
@@ -407,20 +408,21 @@ impl Model {
         if self.shutdown == Some(Shutdown::Now) { 0 } else { self.items.len() }
     }
 
-    /// A handle says that this is the length. If nobody is left who could get, a producer has looked for
-    /// one, unless it was closed, or the queue was shut down: and then the items are discarded.
+    /// Updates the model from the length that a handle reported. If no consumer is left, a producer
+    /// has noticed that, unless it was closed or the queue was shut down, and the items are
+    /// discarded.
     fn notice_length(&mut self, id: u32, len: usize) {
         let can_look = self.handles[&id].puts && self.shutdown.is_none();
         if self.handles.values().any(|entry| entry.gets) || !(can_look || len == 0) {
             return;
         }
-        // It looks only if there are items.
+        // The check is made only if there are items.
         self.is_orphaned |= can_look && !self.items.is_empty();
         self.items.clear();
     }
 }
 
-/// The queue and the model, and who uses them.
+/// The queue, the model, and the processes that use them.
 struct Stage {
     actors: [Option<Actor>; HERE],
     here: BTreeMap<u32, Handle>,
@@ -483,7 +485,7 @@ impl Stage {
                 35..65 if !entry.is_producer => self.get(random, &mut model, id, how),
                 0..65 => {}
                 65..72 => {
-                    // One more, or one of less.
+                    // A clone, or a handle with fewer rights.
                     let (op, entry) = match random.u32(..3) {
                         1 if entry.is_both => (
                             Op::Producer(next_id, id),
@@ -503,7 +505,7 @@ impl Stage {
                     let Outcome::Given(handle) = self.act(owner, Op::Give(id)) else {
                         panic!("not given")
                     };
-                    // Who gave it has not let go of it before the next answer.
+                    // The giver keeps its handle open until its next answer.
                     self.act(owner, Op::Nothing);
                     let to = random.usize(..=HERE);
                     self.act(to, Op::Adopt(id, handle));
@@ -585,7 +587,7 @@ impl Stage {
                 Plan { number: *next_number, length, with_descriptor: random.u32(..5) == 0 }
             })
             .collect();
-        // Those that would wait for ever are not asked to.
+        // Operations that would block indefinitely are skipped.
         let waits = model.put_may_say(entry, How::Try, plans[0]).contains(&"Full");
         if (!matches!(how, How::Try | How::Timeout) && waits)
             || (count > 1 && !model.has_room(&plans))
@@ -601,13 +603,13 @@ impl Stage {
             may_say.contains(&&*said) || (said == "TooLarge" && may_say.contains(&OK)),
             "{what}"
         );
-        // All up to the first one that is too large, if there is any.
+        // All items up to the first one that is too large.
         let fits = |plan: &&Plan| model.size(**plan) <= model.max_bytes;
         let good = plans.iter().take_while(fits).count();
         match &*said {
             OK => assert_eq!((put, good), (count, count), "{what}"),
             "TooLarge" => assert_eq!(put, good, "{what}"),
-            // It may be noticed on the way.
+            // It may be noticed in the middle of the batch.
             "Disconnected" if may_say.len() > 1 => assert!(put <= good, "{what}"),
             _ => assert_eq!(put, 0, "{what}"),
         }
@@ -641,7 +643,7 @@ impl Stage {
         }
     }
 
-    /// One that puts, or gets, one after the other, is killed: what it has done is done.
+    /// Kills a process that puts or gets items one after the other. What it has completed is kept.
     fn kill_in_the_middle(
         &mut self,
         random: &mut fastrand::Rng,
@@ -671,7 +673,7 @@ impl Stage {
         let (&id, &Entry { owner, .. }) = model.handles.iter().next().unwrap();
         let Outcome::Look { len, .. } = self.act(owner, Op::Look(id)) else { panic!("no answer") };
         model.notice_length(id, len);
-        // If it got, there may have been no items any more, and so no look for consumers.
+        // If it got, the queue may have become empty, and then nothing checked for consumers.
         model.is_orphaned &= is_put;
         if model.is_orphaned {
             assert_eq!(len, 0);
@@ -688,7 +690,7 @@ impl Stage {
 }
 
 #[test]
-fn the_queue_is_what_the_model_is() {
+fn queue_behaves_as_the_model_under_random_operations() {
     let sequences = if env::var_os("MULTIPROC_SOAK_SECONDS").is_some() { 100_000 } else { 2_000 };
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
@@ -709,7 +711,7 @@ fn the_queue_is_what_the_model_is() {
     drop(dog);
 }
 
-/// Tells the seed if it is dropped.
+/// Prints the seed when it is dropped, which happens only on a panic.
 struct Told(u64);
 
 impl Drop for Told {

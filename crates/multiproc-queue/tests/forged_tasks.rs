@@ -1,5 +1,5 @@
-//! A process that forges the tasks of a joinable queue: it gets errors, and costs nobody memory or
-//! time without a bound.
+//! A process forges the tasks of a joinable queue: the others get errors, and use no unbounded
+//! memory or time.
 
 mod common;
 
@@ -20,12 +20,13 @@ multiproc::enable_in_tests!();
 const READY: u64 = 1 << 32 | 2 << 30;
 const DEAD: u64 = 1 << 32 | 3 << 30;
 
-/// Where the control block of the tasks has the counts, and where slots are: see `docs/formats.md`.
+/// The offsets of the counts in the control block of the tasks, and of the slots: see
+/// `docs/formats.md`.
 const RETURNED: u64 = CONTROL + 1028;
 const HIGHS: u64 = CONTROL + 1032;
 const SLOT: u64 = 64;
 
-/// The shared memory of a queue, as a file.
+/// Returns the shared memory of a queue as a file.
 fn memory<T>(queue: &JoinableQueue<T>) -> File {
     let (left, right) = duplex::<JoinableQueue<T>, ()>().unwrap();
     left.send(queue.clone()).unwrap();
@@ -42,22 +43,22 @@ fn forge(memory: &File, at: u64, bytes: &[u8]) {
     memory.write_all_at(bytes, at).unwrap();
 }
 
-/// The slots are behind the blocks.
+/// Returns the offset of the slots, which are behind the blocks.
 fn slots(max_bytes: u64) -> u64 {
     let blocks = (max_bytes + 16).next_multiple_of(16).div_ceil(65_536) + 2;
     (TABLE + blocks.next_power_of_two() * 4).next_multiple_of(4096) + blocks * 65_536
 }
 
-/// The most memory that this process has ever had of its own, in MiB.
+/// Returns the peak memory of this process, in MiB.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// There is a class of slots of 1 GiB each, but no task of the queue is that long.
+/// There is a class of slots of 1 GiB each, but the queue has no task of that length.
 #[test]
-fn forged_length_of_a_task_takes_no_more_memory_than_a_task_can() {
+fn forged_task_length_allocates_at_most_a_whole_task() {
     const MAX: usize = 33 << 20;
     const LARGEST: u64 = 16_384 + 4096 + 2048 + 1024 + 256;
     let _dog = watchdog();
@@ -85,9 +86,9 @@ fn forged_length_of_a_task_takes_no_more_memory_than_a_task_can() {
     child.unwrap().join().unwrap();
 }
 
-/// Another process makes the same slot another dead letter again and again.
+/// Another process turns the same slot into other dead letters, again and again.
 #[test]
-fn forged_dead_letters_are_no_more_than_there_are_slots() {
+fn forged_dead_letters_are_limited_by_the_number_of_slots() {
     let _dog = watchdog();
     let jobs = JoinableQueue::<u64>::builder().max_bytes(1000).max_attempts(1).build().unwrap();
     jobs.put(7).unwrap();
@@ -115,9 +116,9 @@ fn forged_dead_letters_are_no_more_than_there_are_slots() {
     });
 }
 
-/// Large letters come in several calls, each of them once.
+/// Large letters are returned by several calls, each of them once.
 #[test]
-fn dead_letters_are_held_in_portions() {
+fn large_dead_letters_are_returned_over_several_calls() {
     const EACH: usize = 5 << 20;
     const ALL: usize = 20;
     let _dog = watchdog();

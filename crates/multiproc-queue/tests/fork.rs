@@ -1,4 +1,4 @@
-//! fork(2) after a queue was opened: the child is a member of its own.
+//! fork(2) after a queue was opened: the child becomes a member of its own.
 //!
 //! Opens `unsafe` for fork(2) and what goes with it.
 #![allow(unsafe_code)]
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process
 
 multiproc::enable_in_tests!();
 
-/// Runs `life` in a forked child, which ends without returning; and waits for its end.
+/// Runs `life` in a forked child, which exits without returning, and waits for its end.
 fn fork(life: impl FnOnce()) -> WaitStatus {
-    // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is made
-    // for it; it takes no lock that another thread may have held.
+    // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is
+    // made for it; it takes no lock that another thread may have held.
     match unsafe { libc::fork() } {
         0 => {
             let status = i32::from(catch_unwind(AssertUnwindSafe(life)).is_err());
@@ -29,10 +29,10 @@ fn fork(life: impl FnOnce()) -> WaitStatus {
     }
 }
 
-/// Eight threads put and get all the time while another one forks children that do the same: each
-/// item arrives once.
+/// Eight threads put and get continually while another one forks children that do the same: each
+/// item is got once.
 #[test]
-fn forks_beside_busy_threads_lose_no_item() {
+fn forks_during_concurrent_puts_lose_no_item() {
     const CHILDREN: u64 = 30;
     const EACH: u64 = 100;
     alone(|()| {
@@ -71,7 +71,7 @@ fn forks_beside_busy_threads_lose_no_item() {
     });
 }
 
-/// What the parent works on stays the parent's, also when the child drops its copy of the task.
+/// A task of the parent stays the parent's, even when the child drops its copy.
 #[test]
 fn task_copied_into_a_child_has_no_effect() {
     let _dog = watchdog();
@@ -96,9 +96,9 @@ fn task_copied_into_a_child_has_no_effect() {
     tasks.join_timeout(Duration::from_secs(60)).unwrap();
 }
 
-/// Tasks that the parent has detached are no tasks of the child, which counts its own.
+/// Tasks that the parent has detached are not the child's, which counts its own.
 #[test]
-fn detached_tasks_are_counted_by_parent_and_child_apart() {
+fn detached_tasks_are_counted_per_process_after_a_fork() {
     let _dog = watchdog();
     let tasks = JoinableQueue::<u32>::unbounded().unwrap();
     tasks.put_many(0..3).unwrap();
@@ -120,9 +120,9 @@ fn detached_tasks_are_counted_by_parent_and_child_apart() {
     assert_eq!(tasks.unfinished(), 0);
 }
 
-/// A task that a forked child took comes back when the child dies, while its parent lives.
+/// A task of a forked child comes back when the child dies, while its parent lives.
 #[test]
-fn task_of_a_killed_child_comes_back_to_its_parent() {
+fn task_of_a_killed_forked_child_is_redelivered() {
     let _dog = watchdog();
     let tasks = JoinableQueue::<u32>::unbounded().unwrap();
     tasks.put(7).unwrap();
@@ -136,10 +136,10 @@ fn task_of_a_killed_child_comes_back_to_its_parent() {
     task.task_done();
 }
 
-/// A child dies with the queue's own lock, while its parent lives: the parent goes on.
+/// A child dies with a lock of the queue, while its parent lives: the parent goes on.
 #[test]
 #[cfg(multiproc_faults)]
-fn lock_of_a_killed_child_is_taken_over_by_its_parent() {
+fn lock_of_a_killed_forked_child_is_recovered_by_its_parent() {
     for point in ["put.locked", "get.locked"] {
         let _dog = watchdog();
         let queue = Queue::<u32>::bounded(4).unwrap();

@@ -1,4 +1,4 @@
-//! Tasks, and what happens to them when their processes die.
+//! Tasks, and the death of the processes that have them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_queue::{
-    DeathReason, JoinTasksTimeoutError, JoinableQueue, Queue, Receipt, TooManyTaskDone,
+    DeathReason, JoinTasksError, JoinTasksTimeoutError, JoinableQueue, Queue, Receipt,
+    TooManyTaskDone,
 };
 use multiproc_testkit::{is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise.
+/// The guaranteed bound.
 const RECOVERY: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_task_ends_or_goes_back() {
+fn task_is_completed_or_redelivered() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(10).unwrap();
     (0..3).for_each(|n| jobs.put(n).unwrap());
@@ -27,7 +28,7 @@ fn a_task_ends_or_goes_back() {
     drop(first);
     assert_eq!((jobs.len(), jobs.unfinished()), (3, 3));
     jobs.put(3).unwrap();
-    // At the end, but before what was put later.
+    // Behind the queued tasks, but before those that were put later.
     let order: Vec<_> = (0..4)
         .map(|_| {
             let task = jobs.get().unwrap();
@@ -44,7 +45,7 @@ fn a_task_ends_or_goes_back() {
 }
 
 #[test]
-fn detached_tasks_are_done_later() {
+fn detached_task_is_done_later() {
     let jobs = JoinableQueue::unbounded().unwrap();
     assert_eq!(jobs.task_done(), Err(TooManyTaskDone));
     jobs.put("a".to_owned()).unwrap();
@@ -60,9 +61,9 @@ fn detached_tasks_are_done_later() {
     jobs.join().unwrap();
 }
 
-/// No call says which task it is about: they are done when all are.
+/// No call names its task, so they are done when all are.
 #[test]
-fn detached_tasks_are_completed_together() {
+fn detached_tasks_are_completed_when_all_are_counted() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..4).unwrap();
     let clone = jobs.clone();
@@ -74,7 +75,7 @@ fn detached_tasks_are_completed_together() {
         handle.task_done().unwrap();
         assert_eq!(jobs.unfinished(), 4);
     }
-    // One more, before they are completed.
+    // One more task, before they are completed.
     let _another = jobs.get().unwrap().detach();
     clone.task_done().unwrap();
     assert_eq!(jobs.unfinished(), 4);
@@ -85,7 +86,7 @@ fn detached_tasks_are_completed_together() {
 }
 
 #[test]
-fn a_receipt_completes_its_own_task_on_any_thread() {
+fn receipt_completes_its_own_task_on_any_thread() {
     fn is_sent_to_threads<T: Send + 'static>(_: &T) {}
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..3).unwrap();
@@ -96,7 +97,7 @@ fn a_receipt_completes_its_own_task_on_any_thread() {
     assert_eq!(format!("{receipt:?}"), "Receipt { id: 1, attempt: 1, .. }");
     std::thread::spawn(|| receipt.task_done()).join().unwrap();
     assert_eq!((jobs.unfinished(), jobs.len()), (2, 0));
-    // They are none of those that are counted.
+    // They are not among the counted ones.
     assert_eq!(jobs.task_done(), Err(TooManyTaskDone));
     let (first, last) = (parts.remove(0).1, parts.remove(0).1);
     std::thread::spawn(|| drop(last)).join().unwrap();
@@ -108,9 +109,10 @@ fn a_receipt_completes_its_own_task_on_any_thread() {
     jobs.join().unwrap();
 }
 
-/// A receipt may be anywhere in the process: nobody can say that this thread waits for itself.
+/// A receipt may be anywhere in the process, so it is not known whether this thread waits for
+/// itself.
 #[test]
-fn join_waits_for_receipts() {
+fn join_waits_for_unused_receipts() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put_many(0..2).unwrap();
@@ -126,7 +128,7 @@ fn join_waits_for_receipts() {
     assert_eq!(jobs.dead_letters_len(), 1);
 }
 
-/// A worker has two tasks, has completed the newer one, and is killed.
+/// Kills a worker that has two tasks and has completed the newer one.
 fn killed_after_the_newer(
     jobs: &JoinableQueue<String>,
     complete: impl FnOnce((JoinableQueue<String>, Connection<(), ()>)) + 'static,
@@ -149,7 +151,7 @@ fn killed_after_the_newer(
 }
 
 #[test]
-fn a_task_whose_receipt_is_unused_when_its_process_is_killed_comes_back() {
+fn unused_receipt_of_a_killed_process_puts_its_task_back() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     let again = killed_after_the_newer(&jobs, |(jobs, parent)| {
@@ -163,13 +165,13 @@ fn a_task_whose_receipt_is_unused_when_its_process_is_killed_comes_back() {
 }
 
 #[test]
-fn all_detached_tasks_come_back_unless_each_was_counted() {
+fn detached_tasks_of_a_killed_worker_are_redelivered_unless_all_counted() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     let again = killed_after_the_newer(&jobs, |(jobs, parent)| {
         let _a = jobs.get().unwrap().detach();
         let _b = jobs.get().unwrap().detach();
-        jobs.task_done().unwrap(); // B, but who can tell
+        jobs.task_done().unwrap(); // meant for B, which the queue cannot know
         parent.send(()).unwrap();
         let _ = parent.recv();
     });
@@ -177,12 +179,12 @@ fn all_detached_tasks_come_back_unless_each_was_counted() {
 }
 
 #[test]
-fn who_has_a_task_does_not_join() {
+fn join_by_a_thread_with_a_task_is_refused() {
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(1).unwrap();
     let task = jobs.get().unwrap();
-    assert!(jobs.join().unwrap_err().to_string().contains("would wait for itself"));
-    // Another thread of the process may.
+    assert_eq!(jobs.join(), Err(JoinTasksError::InTask));
+    // Another thread of the process can join.
     std::thread::scope(|scope| {
         let other = scope.spawn(|| jobs.join_timeout(Duration::from_millis(20)));
         assert_eq!(other.join().unwrap(), Err(JoinTasksTimeoutError::Timeout));
@@ -192,7 +194,7 @@ fn who_has_a_task_does_not_join() {
 }
 
 #[test]
-fn the_tasks_of_a_dead_worker_are_done_by_others() {
+fn tasks_of_a_killed_worker_are_redelivered_to_others() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..10).unwrap();
@@ -218,7 +220,7 @@ fn the_tasks_of_a_dead_worker_are_done_by_others() {
 }
 
 #[test]
-fn join_waits_for_all() {
+fn join_waits_for_all_tasks() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(4).unwrap();
     let results = Queue::unbounded().unwrap();
@@ -242,7 +244,7 @@ fn join_waits_for_all() {
 }
 
 #[test]
-fn a_joiner_asleep_outlives_the_worker() {
+fn sleeping_joiner_survives_a_killed_worker() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put(7).unwrap();
@@ -260,7 +262,7 @@ fn a_joiner_asleep_outlives_the_worker() {
     doomed.kill().unwrap();
     doomed.wait();
     let start = Instant::now();
-    // The joiner puts it back, or this one does.
+    // The joiner puts it back, or this process does.
     let task = jobs.get().unwrap();
     assert_eq!((*task, task.attempt()), (7, 2));
     task.task_done();
@@ -269,7 +271,7 @@ fn a_joiner_asleep_outlives_the_worker() {
 }
 
 #[test]
-fn a_task_that_kills_is_a_dead_letter_in_the_end() {
+fn task_that_kills_its_workers_becomes_a_dead_letter() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(3).build().unwrap();
     jobs.put(666).unwrap();
@@ -293,7 +295,7 @@ fn a_task_that_kills_is_a_dead_letter_in_the_end() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].item(), letters[0].attempts()), (Some(&666), 3));
     assert_eq!(*letters[0].reason(), DeathReason::Attempts);
-    assert!(jobs.dead_letters().unwrap().is_empty(), "somebody looks at it");
+    assert!(jobs.dead_letters().unwrap().is_empty(), "another process holds it");
     drop(letters);
     let letter = jobs.dead_letters().unwrap().pop().unwrap();
     letter.put_again();
@@ -305,7 +307,7 @@ fn a_task_that_kills_is_a_dead_letter_in_the_end() {
 }
 
 #[test]
-fn tasks_of_all_sizes_come_back_whole() {
+fn tasks_of_all_sizes_are_redelivered_unchanged() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     for size in [0usize, 1, 200, 255, 256, 257, 5_000, 70_000, 1_100_000, 40_000_000] {
@@ -320,7 +322,7 @@ fn tasks_of_all_sizes_come_back_whole() {
 }
 
 #[test]
-fn workers_end_when_nothing_can_come_any_more() {
+fn workers_end_when_no_task_can_come() {
     let _dog = watchdog();
     let jobs = JoinableQueue::unbounded().unwrap();
     jobs.put_many(0..100).unwrap();

@@ -1,5 +1,5 @@
-//! Death at every named point of a task's life. Run by `cargo xtask faults`, which compiles the
-//! points in.
+//! Kills processes at every named point of a task's life. Run by `cargo xtask faults`, which
+//! compiles the points in.
 #![cfg(multiproc_faults)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc::{JoinError, Process};
-use multiproc_queue::{DeathReason, GET_POINTS, JoinableQueue, Queue, TASK_POINTS};
+use multiproc_queue::{DeathReason, GET_POINTS, JoinableQueue, Queue, TASK_POINTS, TryGetError};
 use multiproc_testkit::{die_at, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
 const KILLED: JoinError = JoinError::Signaled(9, false);
 
-/// The bound of the promise.
+/// The guaranteed bound on recovery.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A number, and perhaps a file.
+/// A number, and optionally a file.
 type Item = (u32, Option<Descriptor>);
 
 fn item(n: u32, has_file: bool) -> Item {
@@ -34,7 +34,8 @@ fn within_recovery<R>(action: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A process that takes tasks, ends each or puts each back, and dies at the `visit`th of `point`.
+/// Runs a process that takes tasks, completes each or puts each back, and dies at the `visit`th
+/// visit of `point`.
 fn doomed_worker(jobs: &JoinableQueue<Item>, point: &str, visit: u32, puts_back: bool) {
     type Args = (JoinableQueue<Item>, String, u32, bool);
     let work = |(jobs, point, visit, puts_back): Args| -> () {
@@ -49,7 +50,7 @@ fn doomed_worker(jobs: &JoinableQueue<Item>, point: &str, visit: u32, puts_back:
     assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
 }
 
-/// A process that is killed while it has one task.
+/// Runs a process that is killed while it holds one task.
 fn killed_with_a_task(jobs: &JoinableQueue<Item>) {
     let take = |(jobs, parent): (JoinableQueue<Item>, Connection<(), ()>)| {
         let _task = jobs.get().unwrap();
@@ -63,7 +64,7 @@ fn killed_with_a_task(jobs: &JoinableQueue<Item>) {
     child.wait();
 }
 
-/// Does what is left, until somebody who joins is satisfied: which items came, at which attempt.
+/// Completes the remaining tasks until a joiner returns. Returns each item and its attempt.
 fn do_the_rest(jobs: &JoinableQueue<Item>, has_file: bool) -> BTreeMap<u32, u32> {
     thread::scope(|scope| {
         let joiner = scope.spawn(|| jobs.join().unwrap());
@@ -82,7 +83,8 @@ fn do_the_rest(jobs: &JoinableQueue<Item>, has_file: bool) -> BTreeMap<u32, u32>
     })
 }
 
-/// Whether a worker that dies there has taken its task, and ended it.
+/// Returns whether a worker that dies at `point` has taken its task, and whether it has completed
+/// it.
 fn has(point: &str) -> (bool, bool) {
     let is_done = point == "task.done";
     let is_taken = ["get.committed", "get.unlocked", "get.removed", "task.doing"].contains(&point);
@@ -91,9 +93,9 @@ fn has(point: &str) -> (bool, bool) {
 
 const TAKING: &[&str] = &["task.taken", "task.filled", "task.numbered", "task.doing", "task.done"];
 
-/// The second of three tasks is delivered for the first time.
+/// The worker dies at the second of three tasks that are delivered for the first time.
 #[test]
-fn faults_at_each_point_of_a_first_delivery() {
+fn faults_kill_at_each_point_of_a_first_delivery_loses_no_task() {
     for has_file in [false, true] {
         for &point in GET_POINTS.iter().chain(TAKING).chain(has_file.then_some(&"get.removed")) {
             let _dog = watchdog();
@@ -103,7 +105,7 @@ fn faults_at_each_point_of_a_first_delivery() {
             let (was_taken, was_done) = has(point);
             assert_eq!(jobs.unfinished(), if was_done { 1 } else { 2 }, "{point}");
             assert_eq!(jobs.len(), if was_taken { 1 } else { 2 }, "{point}");
-            // Its files have gone with the worker.
+            // Its files are lost with the worker.
             let is_dead = has_file && was_taken && !was_done;
             let attempt = if was_taken { 2 } else { 1 };
             let mut expected = BTreeMap::from([(2, 1)]);
@@ -122,9 +124,9 @@ fn faults_at_each_point_of_a_first_delivery() {
     }
 }
 
-/// The same of three tasks that have come back.
+/// The same for three redelivered tasks.
 #[test]
-fn faults_at_each_point_of_a_redelivery() {
+fn faults_kill_at_each_point_of_a_redelivery_loses_no_task() {
     for point in ["task.seized", "task.doing", "task.done"] {
         let _dog = watchdog();
         let jobs = JoinableQueue::bounded(4).unwrap();
@@ -143,14 +145,14 @@ fn faults_at_each_point_of_a_redelivery() {
     }
 }
 
-/// A worker dies while it puts a task back; and one dies while it puts a dead one's back: the hint
-/// that there is one is lost, and the task is not.
+/// One worker dies while it puts a task back. Another dies while it puts back the task of a killed
+/// worker: the hint that a task is ready is lost, but the task is not.
 #[test]
-fn faults_while_a_task_goes_back() {
+fn faults_kill_while_a_task_is_put_back_loses_no_task() {
     for has_file in [false, true] {
         let _dog = watchdog();
         let jobs = JoinableQueue::bounded(4).unwrap();
-        // This handle knows that there is nothing.
+        // From here on, this handle knows that the queue is empty.
         assert!(jobs.try_get().unwrap_err().is_empty());
         for point in ["task.returning", "task.given_up"] {
             if has_file && point == "task.returning" {
@@ -166,7 +168,7 @@ fn faults_while_a_task_goes_back() {
         }
 
         for point in ["task.reclaiming", "task.returning", "task.given_up", "task.seized"] {
-            // Those with files become dead letters at once.
+            // Tasks with files become dead letters at once.
             if has_file && ["task.returning", "task.seized"].contains(&point) {
                 continue;
             }
@@ -182,9 +184,9 @@ fn faults_while_a_task_goes_back() {
     }
 }
 
-/// Who joins sleeps while a worker dies at each point, and another one does the rest.
+/// A joiner sleeps while a worker dies at each point and another one completes the rest.
 #[test]
-fn faults_one_who_joins_outlives_workers() {
+fn faults_joiner_survives_killed_workers() {
     for &point in GET_POINTS.iter().chain(TAKING).chain(&["event_count.about_to_wake"]) {
         let _dog = watchdog();
         let jobs = JoinableQueue::bounded(4).unwrap();
@@ -198,9 +200,9 @@ fn faults_one_who_joins_outlives_workers() {
     }
 }
 
-/// Who looks at a dead letter dies: it is one as before.
+/// A process dies while it inspects a dead letter. The dead letter remains.
 #[test]
-fn faults_who_looks_at_a_dead_letter_dies() {
+fn faults_dead_letter_held_by_a_killed_process_remains() {
     let _dog = watchdog();
     let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
     jobs.put(item(7, false)).unwrap();
@@ -213,7 +215,7 @@ fn faults_who_looks_at_a_dead_letter_dies() {
     assert_eq!(child.join().unwrap_err(), KILLED);
     let letters = within_recovery(|| {
         loop {
-            // Whoever waits for a task notices.
+            // Any process that waits for a task notices the death.
             let _ = jobs.try_get();
             let letters = jobs.dead_letters().unwrap();
             if !letters.is_empty() {
@@ -224,10 +226,10 @@ fn faults_who_looks_at_a_dead_letter_dies() {
     assert_eq!(letters[0].item().map(|item| item.0), Some(7));
 }
 
-/// Who puts a dead letter again dies on the way: it is a task again, and another process joins only
-/// when that is done.
+/// A process dies while it puts a dead letter again. The task becomes ready, and another process's
+/// join waits for it.
 #[test]
-fn faults_a_dead_letter_put_again_by_a_killed_process_is_a_task() {
+fn faults_dead_letter_put_again_by_a_killed_process_becomes_a_task() {
     for point in ["task.returning", "task.given_up"] {
         let _dog = watchdog();
         let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
@@ -245,15 +247,14 @@ fn faults_a_dead_letter_put_again_by_a_killed_process_is_a_task() {
     }
 }
 
-/// No memory for a task: an error, and the task stays in the queue.
+/// There is no memory for a task: `get` returns an error, and the task stays in the queue.
 #[test]
-fn faults_no_memory_for_a_task() {
+fn faults_get_without_memory_keeps_the_task_queued() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(4).unwrap();
     jobs.put(item(1, false)).unwrap();
     multiproc_shm::failpoint::refuse("task.reserve", true);
-    let error = jobs.try_get().unwrap_err();
-    assert!(error.to_string().contains("no memory"), "{error}");
+    assert!(matches!(jobs.try_get(), Err(TryGetError::OutOfMemory)));
     multiproc_shm::failpoint::refuse("task.reserve", false);
     assert_eq!((jobs.len(), jobs.unfinished()), (1, 1));
     let task = jobs.get().unwrap();
@@ -262,9 +263,9 @@ fn faults_no_memory_for_a_task() {
     jobs.join().unwrap();
 }
 
-/// The list of points is what the code has, in any order.
+/// The list contains exactly the points that the code has, in any order.
 #[test]
-fn faults_the_list_of_tasks_is_complete() {
+fn faults_list_of_task_points_matches_the_code() {
     let _dog = watchdog();
     let jobs = JoinableQueue::bounded(4).unwrap();
     jobs.put(item(1, false)).unwrap();
@@ -280,11 +281,11 @@ fn faults_the_list_of_tasks_is_complete() {
     assert_eq!(reached, TASK_POINTS.iter().copied().collect());
 }
 
-/// Four workers are killed at random points, and others started, while tasks flow, for a second, or
-/// as long as the environment says: each task is done; and what is done more than once was
+/// Four workers are killed at random points and replaced while tasks flow, for one second or for
+/// the duration from the environment. Each task is done, and a task that is done more than once was
 /// delivered more than once.
 #[test]
-fn faults_soak_of_tasks() {
+fn faults_soak_with_random_kills_completes_all_tasks() {
     let seconds = env::var("MULTIPROC_SOAK_SECONDS").map_or(1, |text| text.parse().unwrap());
     let seed =
         env::var("MULTIPROC_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().unwrap());
@@ -301,7 +302,7 @@ fn faults_soak_of_tasks() {
 
 fn random_kills(random: &mut fastrand::Rng) {
     const TASKS: u32 = 20_000;
-    // One watchdog each, so that a long soak is not a hang.
+    // One watchdog per round, so that a long soak does not trigger it.
     let _dog = watchdog();
     let jobs: JoinableQueue<u32> =
         JoinableQueue::builder().capacity(64).max_attempts(1000).build().unwrap();
@@ -323,7 +324,7 @@ fn random_kills(random: &mut fastrand::Rng) {
     let points: Vec<_> = TASK_POINTS.iter().chain(GET_POINTS).copied().collect();
     let start_worker = |random: &mut fastrand::Rng| {
         let point = points[random.usize(..points.len())].to_owned();
-        // Some tasks alone go back.
+        // Some tasks are put back without a crash.
         let seldom = ["task.reclaiming", "task.returning", "task.given_up", "task.seized"];
         let is_seldom = seldom.contains(&&*point);
         let visit = random.u32(1..if is_seldom { 5 } else { 500 });
@@ -362,8 +363,8 @@ fn random_kills(random: &mut fastrand::Rng) {
         attempts.entry(n).or_default().push(attempt);
     }
     eprintln!("{deaths} deaths, {} delivered again", jobs.redelivered());
-    assert!(deaths > 10, "the point of it is that they die");
-    assert_eq!(attempts.len(), TASKS as usize, "each is done");
+    assert!(deaths > 10, "only {deaths} workers were killed");
+    assert_eq!(attempts.len(), TASKS as usize, "each task is done");
     for (n, attempts) in attempts {
         let different: BTreeSet<_> = attempts.iter().collect();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Waiting for queues beside other things.
+//! Waiting for queues together with other sources.
 
 mod common;
 
@@ -18,7 +18,7 @@ multiproc::enable_in_tests!();
 
 const MOMENT: Option<Duration> = Some(Duration::from_millis(5));
 
-/// Waits for a queue without a timeout, then gets; so often.
+/// Waits for a queue without a timeout, then gets, `count` times.
 fn wait_and_get((queue, count): (Queue<u32>, usize)) -> Vec<u32> {
     let mut got = Vec::new();
     while got.len() < count {
@@ -29,7 +29,7 @@ fn wait_and_get((queue, count): (Queue<u32>, usize)) -> Vec<u32> {
 }
 
 #[test]
-fn ready_is_where_get_would_not_wait() {
+fn queue_is_ready_if_get_would_not_wait() {
     let _dog = watchdog();
     let (first, second) = (Queue::bounded(2).unwrap(), Queue::unbounded().unwrap());
     let (left, right) = duplex::<u8, u8>().unwrap();
@@ -52,7 +52,7 @@ fn ready_is_where_get_would_not_wait() {
 }
 
 #[test]
-fn a_process_is_a_source_beside_a_queue() {
+fn wait_for_a_queue_and_a_process() {
     let _dog = watchdog();
     let queue = Queue::bounded(2).unwrap();
     let get = |queue: Queue<u32>| queue.get().unwrap();
@@ -65,10 +65,10 @@ fn a_process_is_a_source_beside_a_queue() {
     assert_eq!(child.join().unwrap(), 3);
 }
 
-/// From one process to another, asleep in between: no put is missed, and none takes until the next
-/// recheck.
+/// From one process to another that sleeps in between: no put is missed, and none is noticed only
+/// at a recheck.
 #[test]
-fn each_put_wakes_who_waits() {
+fn each_put_wakes_the_waiting_process() {
     const ROUNDS: u32 = 200;
     let _dog = watchdog();
     let (there, back) = (Queue::bounded(4).unwrap(), Queue::bounded(4).unwrap());
@@ -87,17 +87,17 @@ fn each_put_wakes_who_waits() {
         assert_eq!(back.try_get().unwrap(), n);
     }
     child.join().unwrap();
-    // By rechecks alone it would take a quarter of a second each.
+    // By rechecks alone, each would take a quarter of a second.
     assert!(start.elapsed() < Duration::from_millis(100) * ROUNDS, "{:?}", start.elapsed());
 }
 
 #[test]
-fn several_wait_for_one_queue() {
+fn several_processes_wait_for_one_queue() {
     let _dog = watchdog();
     let queue = Queue::bounded(100).unwrap();
     let waiters = [(); 4].map(|()| Process::spawn(wait_and_get, (queue.clone(), 5)).unwrap());
     until_asleep(&waiters);
-    // Some one by one, some together; and another consumer is in the way.
+    // Some are put one by one, some together, and another consumer competes.
     let get = |queue: Queue<u32>| (0..5).map(|_| queue.get().unwrap()).collect::<Vec<_>>();
     let getter = Process::spawn(get, queue.clone()).unwrap();
     for n in 0..10 {
@@ -111,10 +111,10 @@ fn several_wait_for_one_queue() {
     assert!(got.into_iter().eq(0..25));
 }
 
-/// A ring may be thrown away by another consumer, before the one that it was to wake has looked: then
-/// the next put rings again.
+/// Another consumer may discard the doorbell's packet before the process that it was meant for has
+/// checked. Then the next put rings again.
 #[test]
-fn a_ring_that_another_one_took_is_rung_again() {
+fn doorbell_taken_by_another_consumer_is_rung_again() {
     const ROUNDS: u32 = 30;
     let _dog = watchdog();
     let queue = Queue::bounded(10).unwrap();
@@ -135,7 +135,7 @@ fn a_ring_that_another_one_took_is_rung_again() {
         until(|| queue.is_empty());
     }
     assert!(waiter.join().unwrap().into_iter().eq(0..ROUNDS));
-    // By rechecks alone it would take a quarter of a second each.
+    // With rechecks alone, each round would take a quarter of a second.
     assert!(start.elapsed() < Duration::from_millis(100) * ROUNDS, "{:?}", start.elapsed());
 }
 
@@ -144,9 +144,9 @@ fn is_stopped(pid: u32) -> bool {
     stat.rsplit(')').next().unwrap().starts_with(" T")
 }
 
-/// A batch that does not fit: what is put of it wakes who waits, at once, and not when all is put.
+/// The part of a batch that fits wakes the waiting process at once, not only when all of it is put.
 #[test]
-fn the_first_part_of_a_batch_wakes_who_waits() {
+fn first_part_of_a_batch_wakes_the_waiting_process() {
     const ITEMS: u32 = 300;
     let _dog = watchdog();
     let queue = Queue::bounded(2).unwrap();
@@ -160,13 +160,13 @@ fn the_first_part_of_a_batch_wakes_who_waits() {
 }
 
 #[test]
-fn the_end_of_a_queue_is_ready() {
+fn ended_queue_is_ready() {
     let _dog = watchdog();
     let end = |consumer: Consumer<u32>| {
         assert_eq!(wait([&consumer], None).unwrap(), [0]);
         format!("{:?}", consumer.try_get())
     };
-    // Dropped, and killed.
+    // The producer is dropped, or killed.
     for kill in [false, true] {
         let queue = Queue::bounded(2).unwrap();
         let waiter = Process::spawn(end, queue.consumer()).unwrap();
@@ -192,7 +192,7 @@ fn the_end_of_a_queue_is_ready() {
             assert_eq!(wait([&consumer], None).unwrap(), [0]);
         });
     }
-    // Shut down.
+    // The queue is shut down.
     for how in [Shutdown::Drain, Shutdown::Now] {
         let queue = Queue::bounded(2).unwrap();
         let waiter = Process::spawn(end, queue.consumer()).unwrap();
@@ -202,17 +202,17 @@ fn the_end_of_a_queue_is_ready() {
     }
 }
 
-/// How long this process has run on a processor, in ticks of 10 ms.
+/// Returns the processor time of this process, in ticks of 10 ms.
 fn ticks() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// What a dead process left in the lane, and rings that nobody waits for any more, are thrown away,
-/// and keep nobody awake.
+/// Packets of a dead process, and doorbells that no process waits for any more, are discarded and
+/// keep no process awake.
 #[test]
-fn stale_packets_keep_nobody_awake() {
+fn stale_packets_keep_no_waiter_awake() {
     let _dog = watchdog();
     let stays_idle = |queue: Queue<u32>| {
         let before = ticks();
@@ -235,9 +235,9 @@ fn stale_packets_keep_nobody_awake() {
     assert!(ticks < 50, "{ticks} of 100 ticks");
 }
 
-/// The same for items with descriptors, and who waits for many queues at once.
+/// The same for items with descriptors, and for a process that waits for several queues.
 #[test]
-fn items_with_descriptors_wake_who_waits() {
+fn item_with_descriptors_wakes_the_waiting_process() {
     let _dog = watchdog();
     let queues: Vec<Queue<(u32, Sender<u32>)>> =
         (0..5).map(|_| Queue::bounded(4).unwrap()).collect();

@@ -1,4 +1,6 @@
-//! Bytes in shared memory. Opens `unsafe` to copy them in and out.
+//! Bytes in shared memory that are copied in and out.
+//!
+//! Contains `unsafe` for the copies.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -6,9 +8,9 @@ use std::ptr::NonNull;
 
 /// A range of bytes that other processes may write at any time.
 ///
-/// There is never a reference to them: they are copied in and out, and what comes out is checked by
-/// whoever asked for it. A copy that races with a hostile writer gives some mix of bytes, and no
-/// more.
+/// There is never a reference to them: they are copied in and out, and the caller checks what it
+/// copied out. A copy that races with a hostile writer yields a mix of old and new bytes, nothing
+/// worse.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes<'a> {
     start: NonNull<u8>,
@@ -17,31 +19,31 @@ pub struct Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    /// The `len` bytes from `start`.
+    /// Creates a range of `len` bytes from `start`.
     ///
     /// # Safety
     ///
-    /// They stay mapped, readable and writable, for the lifetime of the value, and nobody in this
-    /// process has a reference into them.
+    /// The bytes stay mapped, readable and writable, for the lifetime of the value, and no
+    /// reference into them exists in this process.
     pub(crate) unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
         Self { start, len, region: PhantomData }
     }
 
-    /// How many there are.
+    /// Returns the number of bytes.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns `true` if the range is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The `len` bytes at `at`, alone.
+    /// Returns the part of `len` bytes at offset `at`.
     ///
     /// # Panics
     ///
@@ -55,7 +57,7 @@ impl<'a> Bytes<'a> {
         Bytes { start, len, region: PhantomData }
     }
 
-    /// Copies `bytes` to `at`.
+    /// Copies `bytes` to offset `at`.
     ///
     /// # Panics
     ///
@@ -65,12 +67,12 @@ impl<'a> Bytes<'a> {
         self.check(at, bytes.len());
         // SAFETY: `check`: in range, so in one allocation.
         let target = unsafe { self.start.add(at) };
-        // SAFETY: mapped and writable by the contract of `new`, in range by `check`; `bytes` is not
-        // in there, because nobody has a reference into it.
+        // SAFETY: mapped and writable by the contract of `new`, in range by `check`; `bytes` does
+        // not overlap, because there is no reference into shared memory.
         unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
     }
 
-    /// Appends the `count` bytes at `at` to `target`.
+    /// Appends the `count` bytes at offset `at` to `target`.
     ///
     /// # Panics
     ///
@@ -90,7 +92,7 @@ impl<'a> Bytes<'a> {
         unsafe { target.set_len(old + count) };
     }
 
-    /// Fills `target` with the bytes from `at`.
+    /// Fills `target` with the bytes from offset `at`.
     ///
     /// # Panics
     ///
@@ -100,12 +102,12 @@ impl<'a> Bytes<'a> {
         self.check(at, target.len());
         // SAFETY: `check`: in range, so in one allocation.
         let source = unsafe { self.start.add(at) };
-        // SAFETY: the source is mapped (contract of `new`) and in range (`check`); `target` is not in
-        // there, because nobody has a reference into it.
+        // SAFETY: the source is mapped (contract of `new`) and in range (`check`); `target` does
+        // not overlap, because there is no reference into shared memory.
         unsafe { source.as_ptr().copy_to_nonoverlapping(target.as_mut_ptr(), target.len()) };
     }
 
-    /// Copies out the `N` bytes at `at`.
+    /// Copies out the `N` bytes at offset `at`.
     ///
     /// # Panics
     ///
@@ -120,7 +122,7 @@ impl<'a> Bytes<'a> {
         unsafe { source.cast::<[u8; N]>().read_unaligned() }
     }
 
-    /// Copies so few bytes in that they are in registers: by way of memory it takes longer.
+    /// Copies a small array to offset `at` in registers, which is faster than through memory.
     ///
     /// # Panics
     ///
@@ -147,8 +149,8 @@ fn out_of_range(at: usize, count: usize, len: usize) -> ! {
     panic!("{count} bytes at {at} are not in a region of {len}");
 }
 
-// SAFETY: it is an address and a length; what it gives access to is copied, never referred to, and
-// other processes race for it anyhow.
+// SAFETY: an address and a length. The bytes are copied, never referred to, and other processes
+// race for them in any case.
 unsafe impl Send for Bytes<'_> {}
 // SAFETY: as for Send.
 unsafe impl Sync for Bytes<'_> {}

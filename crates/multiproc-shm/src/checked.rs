@@ -1,11 +1,12 @@
 //! A descriptor that is checked before it is used.
 //!
-//! A number in the descriptor table is no proof of ownership: other code in the process (a C library's
-//! `close_range`, a daemon that closes "everything") may close it, and the next `open` gets the same
-//! number. A system call on it would then hit a file of somebody else. So the identity of the file is
-//! kept beside the number, and compared: one fstat(2), about 0.2 µs.
+//! A number in the descriptor table is no proof of ownership: other code in the process (a C
+//! library's `close_range`, a daemon that closes "everything") may close it, and the next `open`
+//! gets the same number. A system call on it would then act on an unrelated file. Therefore the
+//! identity of the file is kept beside the number and compared before use: one fstat(2), about 0.2
+//! µs.
 //!
-//! Opens `unsafe` for one call of dup3(2) onto a descriptor that is shared.
+//! Contains `unsafe` for one call of dup3(2) onto a descriptor that is shared.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -18,15 +19,26 @@ use rustix::io::{DupFlags, dup3};
 
 use crate::above_stdio;
 
-/// A descriptor, and the device and inode of its file.
+/// A descriptor together with the device and inode of its file.
+///
+/// ```
+/// use multiproc_shm::{CheckedFd, memfd};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let file = CheckedFd::new(memfd::create("mine")?)?;
+/// assert!(file.is_intact());
+/// let _descriptor = file.get()?; // an error if other code has closed it
+/// # Ok(())
+/// # }
+/// ```
 pub struct CheckedFd {
-    /// Taken when it is dropped, and not before.
+    /// Taken at the end, and not before.
     descriptor: Option<OwnedFd>,
     identity: (u64, u64),
 }
 
 impl CheckedFd {
-    /// Keeps the identity that the file has now. The descriptor is moved
+    /// Records the identity that the file has now. The descriptor is moved
     /// [above the standard ones](above_stdio).
     ///
     /// # Errors
@@ -38,33 +50,49 @@ impl CheckedFd {
         Ok(Self { descriptor: Some(descriptor), identity: (stat.st_dev, stat.st_ino) })
     }
 
-    /// The descriptor, if it is still that of the file.
+    /// Keeps the identity that the file has now, and the number of the descriptor. A descriptor
+    /// whose identity cannot be read is taken for closed.
+    #[must_use]
+    pub fn adopt(descriptor: OwnedFd) -> Self {
+        // No file has the device 0.
+        let identity = fstat(&descriptor).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino));
+        Self { descriptor: Some(descriptor), identity }
+    }
+
+    /// Returns the descriptor as it is.
+    #[must_use]
+    pub fn into_inner(mut self) -> OwnedFd {
+        self.descriptor.take().unwrap_or_else(|| unreachable!("taken only at the end"))
+    }
+
+    /// Returns the descriptor if it still refers to the file.
     ///
     /// # Errors
     ///
-    /// If the number is closed, or is that of another file.
+    /// If the number is closed or refers to another file.
     pub fn get(&self) -> io::Result<BorrowedFd<'_>> {
         if self.is_intact() { Ok(self.unchecked()) } else { Err(self.closed()) }
     }
 
-    /// The descriptor as it is, for a call whose answer is checked afterwards.
+    /// Returns the descriptor unchecked, for a call whose result is checked afterwards.
+    #[inline]
     #[must_use]
     pub fn unchecked(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_ref().map_or_else(|| unreachable!("taken only by drop"), AsFd::as_fd)
+        self.descriptor.as_ref().map_or_else(|| unreachable!("taken only at the end"), AsFd::as_fd)
     }
 
-    /// Whether the descriptor is still that of the file.
+    /// Returns `true` if the descriptor still refers to the file.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         fstat(self.unchecked()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity)
     }
 
-    /// Lets the number refer to another open file description of the same file. Allocates nothing,
-    /// unless it fails.
+    /// Makes the number refer to another open file description of the same file. Allocates only if
+    /// it fails.
     ///
     /// # Errors
     ///
-    /// If the number is not that of the file any more.
+    /// If the number no longer refers to the file.
     pub fn replace(&self, fresh: impl AsFd) -> io::Result<()> {
         let number = self.get()?.as_raw_fd();
         // SAFETY: checked just above to be the number that `self` owns; it is not closed here.
@@ -72,7 +100,7 @@ impl CheckedFd {
         Ok(dup3(fresh, &mut target, DupFlags::CLOEXEC)?)
     }
 
-    /// Device and inode of the file.
+    /// Returns the device and inode of the file.
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {
         self.identity
@@ -91,10 +119,11 @@ impl CheckedFd {
     }
 }
 
-/// Closes the descriptor, unless the number is somebody else's by now.
+/// Closes the descriptor, unless the number refers to another file by now.
 impl Drop for CheckedFd {
     fn drop(&mut self) {
-        if !self.is_intact()
+        if self.descriptor.is_some()
+            && !self.is_intact()
             && let Some(not_ours) = self.descriptor.take()
         {
             let _ = not_ours.into_raw_fd();

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// When a blocking call gives up: at a point in time, or never.
+/// The time at which a blocking call gives up, or never.
 ///
-/// A timeout is turned into a deadline once, at the edge; everything below works with the deadline,
-/// so that retries, interrupted system calls and spurious wake-ups do not stretch it. The clock is
-/// monotonic: setting the wall clock changes nothing.
+/// A timeout is turned into a deadline once, at the public call. Everything below uses the
+/// deadline, so retries, interrupted system calls and spurious wake-ups do not extend it. The clock
+/// is monotonic, so setting the wall clock has no effect.
 ///
 /// ```
 /// use multiproc_shm::Deadline;
@@ -19,34 +19,35 @@ use std::time::{Duration, Instant};
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// Waits for ever.
+    /// No deadline: the call waits indefinitely.
     pub const NEVER: Self = Self(None);
 
-    /// `timeout` from now; never, if the clock cannot count that far.
+    /// Returns the time `timeout` from now, or [`NEVER`](Self::NEVER) if the clock cannot represent
+    /// it.
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
         Self(Instant::now().checked_add(timeout))
     }
 
-    /// At `instant`.
+    /// Returns the deadline at `instant`.
     #[must_use]
     pub const fn at(instant: Instant) -> Self {
         Self(Some(instant))
     }
 
-    /// The time left: zero when past, `None` when never.
+    /// Returns the time left: zero if the deadline has passed, `None` if there is no deadline.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
         self.0.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether it has passed.
+    /// Returns `true` if the deadline has passed.
     #[must_use]
     pub fn is_past(self) -> bool {
         self.0.is_some_and(|at| at <= Instant::now())
     }
 
-    /// The earlier of the two.
+    /// Returns the earlier of the two.
     #[must_use]
     pub fn or_earlier(self, other: Self) -> Self {
         match (self.0, other.0) {

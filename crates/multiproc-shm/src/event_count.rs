@@ -1,24 +1,29 @@
-//! Sleeping until something has changed: spin, sleep, recheck.
+//! Event counts: sleeping until a condition becomes true, by spinning, then sleeping, then
+//! rechecking.
+//!
+//! An event count lets a lock-free algorithm block (Reed and Kanodia, "Synchronization with
+//! Eventcounts and Sequencers", 1979; the form with a futex is Vyukov's, as in folly's
+//! `EventCount`).
 //!
 //! # The word
 //!
-//! Bit 0 says that somebody may be asleep; the other bits count notifications.
+//! Bit 0 is set if a waiter may be asleep. The other bits count notifications.
 //!
 //! # Invariants
 //!
-//! 1. Whoever falls asleep has set the bit, then fenced, then found the condition false. Whoever
-//!    makes the condition true fences, then looks at the bit. So one of the two sees the other
-//!    (Dekker's pattern), and the count, which the sleep is conditional on, covers the time between
-//!    the look and the sleep.
-//! 2. A notification clears the bit and wakes one. So the others who sleep are found again only
-//!    because the one that was woken sets the bit anew before it looks, and, if it takes what it
-//!    came for and more is there, notifies the next ([`EventCount::wait_until`] says whether it slept).
-//!    (Which fences the two sides have is a matter of the type: see [`fences`](crate::fences).)
-//! 3. A notification that is lost with the woken process, or with the one that was about to notify,
-//!    is made up for by the recheck interval.
+//! 1. A waiter sets the bit, then passes a fence, then checks the condition, and sleeps only if it
+//!    is false. A notifier makes the condition true, then passes a fence, then checks the bit. One
+//!    of the two sees the other (Dekker's pattern). The sleep is conditional on the count of
+//!    notifications, which covers the time between the check and the sleep.
+//! 2. A notification clears the bit and wakes one waiter. The other sleepers are found again
+//!    because the woken waiter sets the bit again before it checks and, if it succeeds and more is
+//!    available, notifies the next ([`EventCount::wait_until`] reports whether it slept). Which
+//!    fences the two sides need is expressed by the type: see [`fences`](crate::fences).
+//! 3. A notification that is lost with a killed process (the woken one, or the one that was about
+//!    to notify) is recovered by the recheck interval.
 //!
-//! A bit, and no count of sleepers: one that is killed while it sleeps leaves the bit set, which
-//! costs one wake of nobody; a count would stay wrong for ever.
+//! The word holds a bit and not a count of sleepers: a waiter that is killed in its sleep leaves
+//! the bit set, which costs one wake that finds no sleeper. A count would stay wrong indefinitely.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -33,14 +38,14 @@ use crate::recheck::Recheck;
 const SLEEPERS: u32 = 1;
 const NOTIFICATION: u32 = 2;
 
-/// More than there can be (the kernel counts them in an `i32`).
+/// More sleepers than there can be: the kernel counts them in an `i32`.
 const ALL: u32 = i32::MAX.unsigned_abs();
 
-/// How long a pause is between two looks: see [`pause`].
+/// The length of the pause between two checks: see [`pause`].
 pub const PAUSE: u32 = 16;
 
-/// A place where processes sleep until a condition becomes true. `F` is what notifiers have to pass
-/// between the change and the notification: a [`FullFence`], or a [`LightFence`].
+/// A place where processes sleep until a condition becomes true. `F` is the fence that a notifier
+/// must pass between the change and the notification: a [`FullFence`] or a [`LightFence`].
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct EventCount<F = FullFence> {
@@ -54,30 +59,30 @@ impl<F> Default for EventCount<F> {
     }
 }
 
-/// Why an attempt is made.
+/// The reason for an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
-    /// Something may have changed.
+    /// The condition may have changed.
     Retry,
-    /// Nothing has been heard for a while, or this is the last look before the first sleep: somebody
-    /// may have died.
+    /// A recheck interval has passed, or this is the last check before the first sleep: a peer may
+    /// have died.
     CheckLiveness,
 }
 
-/// What a wait came to.
+/// The outcome of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waited<T> {
-    /// What the attempt gave; `None`, if the deadline passed before.
+    /// The result of the attempt, or `None` if the deadline passed first.
     pub outcome: Option<T>,
-    /// Whether it slept on the way: then by invariant 2 the next one may have to be notified.
+    /// Whether the waiter slept. If so, it may have to notify the next one (invariant 2).
     pub slept: bool,
 }
 
 impl EventCount<FullFence> {
-    /// Calls `attempt` until it gives something, or the deadline passes: first a few times in a
-    /// row, then after each notification and each `recheck` interval. It is called once at least.
+    /// Calls `attempt` until it returns `Some` or the deadline passes: first a few times in a row,
+    /// then after each notification and each `recheck` interval. It is called at least once.
     ///
-    /// It is told why it is called: time to look for deaths is [`Poll::CheckLiveness`].
+    /// The argument of `attempt` is [`Poll::CheckLiveness`] when it should check for dead owners.
     pub fn wait_until<T>(
         &self,
         deadline: Deadline,
@@ -89,8 +94,8 @@ impl EventCount<FullFence> {
 }
 
 impl EventCount<LightFence> {
-    /// As [`wait_until`](EventCount::wait_until), with a pause of one's own between two looks (see
-    /// [`pause`]).
+    /// Waits as [`wait_until`](EventCount::wait_until), with asymmetric fences and `pause` as the
+    /// length of the pause between two checks (see [`pause`]).
     pub fn wait_asymmetric<T>(
         &self,
         fences: &Fences,
@@ -102,7 +107,7 @@ impl EventCount<LightFence> {
         self.wait_with(pause, &|| _ = fences.heavy(), deadline, recheck, attempt)
     }
 
-    /// Without the looks in a row before the first sleep.
+    /// Waits without spinning before the first sleep.
     #[cold]
     pub(crate) fn sleep_asymmetric<T>(
         &self,
@@ -134,15 +139,15 @@ impl<F> EventCount<F> {
             if is_alone || backoff.is_completed() {
                 break;
             }
-            // Leaves the other side alone with its cache lines for a moment. Who looks all the time
-            // takes one away for every single item; who waits a little finds several, for one.
+            // Leaves the other side its cache lines for a moment. Polling without a pause takes a
+            // line away for every item; after a pause, several items are found at once.
             pause(times);
             backoff.snooze();
         }
         self.sleep_until(fence, deadline, recheck, &mut attempt)
     }
 
-    /// Without the looks in a row before the first sleep.
+    /// Waits without spinning before the first sleep.
     #[cold]
     fn sleep_until<T>(
         &self,
@@ -152,7 +157,7 @@ impl<F> EventCount<F> {
         attempt: &mut dyn FnMut(Poll) -> Option<T>,
     ) -> Waited<T> {
         let mut slept = false;
-        // Before the first sleep, too: the death may be an old one.
+        // Also before the first sleep: the owner may have died long ago.
         let mut poll = Poll::CheckLiveness;
         let mut recheck = Recheck::every(recheck);
         loop {
@@ -172,13 +177,13 @@ impl<F> EventCount<F> {
         }
     }
 
-    /// Wakes one sleeper. The condition must have been made true, and then the fence passed, before.
+    /// Wakes one sleeper. The caller has made the condition true and then passed the fence.
     #[inline]
     pub fn notify_one(&self, passed: F) {
         self.notify(1, passed);
     }
 
-    /// Wakes up to `count` sleepers; else as [`notify_one`](Self::notify_one).
+    /// Wakes up to `count` sleepers. Otherwise as [`notify_one`](Self::notify_one).
     #[inline]
     pub fn notify(&self, count: u32, _passed: F) {
         if self.has_sleepers() {
@@ -186,20 +191,22 @@ impl<F> EventCount<F> {
         }
     }
 
-    /// Wakes all sleepers; else as [`notify_one`](Self::notify_one). For words that are notified so
-    /// and not otherwise: after a `notify_one` the bit is down, though others may sleep.
+    /// Wakes all sleepers. Otherwise as [`notify_one`](Self::notify_one). Only for words that are
+    /// never notified one at a time: after a `notify_one` the bit is clear although others may
+    /// sleep.
     #[inline]
     pub fn notify_all(&self, passed: F) {
         self.notify(ALL, passed);
     }
 
-    /// Wakes all sleepers, also on words that are notified one at a time. A system call, always.
+    /// Wakes all sleepers, also on words that are notified one at a time. Always makes a system
+    /// call.
     pub fn wake_all(&self) {
         self.word.fetch_add(NOTIFICATION, Ordering::Relaxed);
         self.word.wake(ALL);
     }
 
-    /// Whether somebody may be asleep.
+    /// Returns `true` if a waiter may be asleep.
     #[inline]
     pub fn has_sleepers(&self) -> bool {
         self.word.load(Ordering::Relaxed) & SLEEPERS != 0
@@ -220,7 +227,7 @@ impl<F> EventCount<F> {
         }
     }
 
-    /// The word itself, for models of time.
+    /// Returns the word itself, for models of time.
     #[cfg(loom)]
     #[must_use]
     pub fn futex(&self) -> &Futex {

@@ -1,10 +1,10 @@
-//! Death at named points, for tests: compiled in by `--cfg multiproc_faults` and by nothing else.
+//! Failpoints: named points at which a test kills the process (the term is that of FreeBSD's
+//! fail(9) and the crate `fail`). They are compiled in only with `--cfg multiproc_faults`.
 //!
-//! In loom's models, a thread dies in place of a process: it stops at the point, and what it would
-//! have done from there on is not done.
+//! In loom's models a thread stands for a process: it stops at the point and does nothing further.
 
-/// Marks a point of an operation. Does nothing, unless a test has armed it: then the process is
-/// killed here, by a real SIGKILL.
+/// Marks a point of an operation. Does nothing unless a test has armed it; then the process is
+/// killed here by a real SIGKILL.
 #[inline(always)]
 pub fn reached(point: &'static str) {
     #[cfg(multiproc_faults)]
@@ -15,7 +15,7 @@ pub fn reached(point: &'static str) {
     let _ = point;
 }
 
-/// Whether a test wants this step to fail: then the code goes on as if the kernel had refused.
+/// Returns `true` if a test wants this step to fail, as if the kernel had refused it.
 #[inline(always)]
 pub fn fails(point: &'static str) -> bool {
     #[cfg(multiproc_faults)]
@@ -43,12 +43,12 @@ mod modelled {
 
     pub(super) fn reached(point: &'static str) {
         if ARMED.with(Cell::get) == Some(point) {
-            // Unlike a panic, it prints nothing. There is nothing to unwind in the algorithms.
+            // Unlike a panic, this prints nothing. The algorithms have nothing to unwind.
             resume_unwind(Box::new(Died));
         }
     }
 
-    /// Runs `life`, which ends when it reaches `point`. Whether it did.
+    /// Runs `life` until it reaches `point`. Returns `true` if it did.
     pub fn die_at(point: &'static str, life: impl FnOnce()) -> bool {
         ARMED.with(|armed| armed.set(Some(point)));
         let result = catch_unwind(AssertUnwindSafe(life));
@@ -88,13 +88,13 @@ mod armed {
             if *visits == 0 {
                 let me = rustix::process::getpid();
                 let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
-                // The signal is there before the call returns.
+                // The signal is delivered before the call returns.
                 std::process::abort();
             }
         }
     }
 
-    /// Lets this process die when it reaches `point` for the `visit`th time from now (from 1).
+    /// Kills this process when it reaches `point` for the `visit`th time from now, counted from 1.
     pub fn arm(point: &str, visit: u32) {
         if let Ok(mut state) = STATE.lock() {
             state.armed = Some((point.to_owned(), visit));
@@ -105,7 +105,7 @@ mod armed {
         STATE.lock().is_ok_and(|state| state.refused.contains(point))
     }
 
-    /// Lets the step at `point` fail in this process, from now on or no longer.
+    /// Makes the step at `point` fail in this process from now on, or ends that.
     pub fn refuse(point: &str, refused: bool) {
         if let Ok(mut state) = STATE.lock() {
             match refused {
@@ -115,7 +115,7 @@ mod armed {
         }
     }
 
-    /// The points that this process has reached so far.
+    /// Returns the points that this process has reached so far.
     pub fn seen() -> BTreeSet<&'static str> {
         STATE.lock().map(|state| state.seen.clone()).unwrap_or_default()
     }

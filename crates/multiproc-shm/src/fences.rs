@@ -2,13 +2,13 @@
 //!
 //! A notifier makes a condition true, fences, and checks for sleepers. A sleeper announces itself,
 //! fences, and checks the condition. With a full fence on both sides, one of the two sees the other
-//! (Dekker). An asymmetric pair has the same effect: the notifier's fence is a mere compiler fence, and
-//! the sleeper makes every processor that runs a member pass a full one, by [membarrier(2)]. (In C++,
-//! P1202 proposes the pair under the names `asymmetric_thread_fence_light` and `_heavy`.)
+//! (Dekker's pattern). An asymmetric pair has the same effect: the notifier's fence is a compiler
+//! fence only, and the sleeper makes every processor that runs a member pass a full fence, by
+//! [membarrier(2)]. C++ P1202 proposes the pair as `asymmetric_thread_fence_light` and `_heavy`.
 //!
-//! Whether a pair matches cannot be tested by a model (in loom, both are full fences). So it is a
-//! matter of types: a notification takes a proof that the right fence was passed, and the words that
-//! are slept on are of a type that says which one that is.
+//! A model cannot test whether a pair matches, because in loom both are full fences. Therefore the
+//! types enforce it: a notification takes a proof that the right fence was passed, and the type of
+//! the word determines which one that is.
 //!
 //! [membarrier(2)]: https://man7.org/linux/man-pages/man2/membarrier.2.html
 
@@ -39,17 +39,18 @@ pub fn full_fence_after_rmw() -> FullFence {
     FullFence(())
 }
 
-/// The asymmetric fences of all who have an object open. It lies in its shared memory.
+/// The asymmetric fences of all members of an object, placed in its shared memory.
 #[derive(Debug, Default)]
 #[repr(transparent)]
+#[doc(alias = "membarrier")]
 pub struct Fences {
-    /// Whether some member cannot be reached by a heavy fence, or could not pass one: then light ones
-    /// are full. 1, or 0; never back to 0.
+    /// 1 if some member cannot be reached by a heavy fence or could not pass one; light fences are
+    /// then full. It never returns to 0.
     needs_full: AtomicU32,
 }
 
 impl Fences {
-    /// To be called by each process before it passes one of the light fences.
+    /// Must be called by each process before it passes a light fence.
     pub fn join(&self) {
         if !has_light_fences() {
             self.use_full_fences();
@@ -60,14 +61,15 @@ impl Fences {
         self.needs_full.store(1, Ordering::SeqCst);
     }
 
-    /// Whether light fences are full ones: the kernel does not know membarrier(2), or refuses it.
+    /// Returns `true` if light fences are full ones, because the kernel lacks membarrier(2) or
+    /// refuses it.
     #[must_use]
     #[inline]
     pub fn are_full(&self) -> bool {
         self.needs_full.load(Ordering::Relaxed) != 0
     }
 
-    /// The notifier's side.
+    /// Passes the notifier's fence.
     #[inline]
     pub fn light(&self) -> LightFence {
         if self.are_full() {
@@ -78,11 +80,12 @@ impl Fences {
         LightFence(())
     }
 
-    /// The sleeper's side, and a full fence.
+    /// Passes the sleeper's fence, which is also a full fence.
     ///
-    /// If the kernel refuses (a seccomp filter that was set after this process had joined), all
-    /// members use full fences from now on. One that has loaded the old word may still pass a light
-    /// fence that this one cannot see: then a wake-up is lost, which the recheck interval makes up for.
+    /// If the kernel refuses it (a seccomp filter that was set after this process joined), all
+    /// members use full fences from now on. A member that has loaded the old word may still
+    /// pass a light fence that this one cannot see. A wake-up is then lost and recovered by the
+    /// recheck interval.
     pub fn heavy(&self) -> LightFence {
         if asymmetric_fence_heavy().is_err() {
             self.use_full_fences();
@@ -90,7 +93,7 @@ impl Fences {
         LightFence(())
     }
 
-    /// A full fence, which serves as a light one.
+    /// Passes a full fence, which serves as a light one.
     #[inline]
     pub fn full(&self) -> LightFence {
         fence(Ordering::SeqCst);

@@ -1,10 +1,10 @@
-//! The other side of a segment that is lent: copies out of it.
+//! The receiver's side of a lent segment: copies out of it.
 //!
-//! The sender can go on writing, so there is never a reference to what it lends. Mapping a segment
-//! anew for each message would cost more than the copy (a page fault for each few pages), so the
-//! mappings of the last few are kept. A mapping keeps its file alive, and with it the number of its
-//! inode: a descriptor with that number is of the very same file. Seals are never taken back, so what
-//! was checked before it was mapped still holds.
+//! The sender can continue to write, so there is never a reference to lent memory. Mapping a
+//! segment for each message would cost more than the copy (page faults), so the mappings of the
+//! last few are kept. A mapping keeps its file alive and therefore its inode number: a descriptor
+//! with that number refers to the same file. Seals are never removed, so what was checked before
+//! the mapping was made still holds.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,26 +16,27 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::mapping::Mapping;
 use crate::memfd;
 
-/// So many mappings are kept at most, of so many bytes together.
+/// The maximum number of mappings that are kept.
 const MAX_KEPT: usize = 16;
+/// The maximum number of bytes in all of them.
 const MAX_KEPT_BYTES: usize = 256 * 1024 * 1024;
 
-/// It cannot become shorter, and nobody can tear a hole into it, now or later.
+/// The file cannot become shorter, and no hole can be punched into it, now or later.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::FUTURE_WRITE);
 
 /// Device and inode.
 type Key = (u64, u64);
 
-/// The last one used is the last.
+/// Ordered by last use, the most recent last.
 static KEPT: Mutex<Vec<(Key, Arc<Mapping>)>> = Mutex::new(Vec::new());
 
-/// Copies the first `len` bytes out of what another process has lent, and gives it back by closing
-/// the descriptor.
+/// Copies the first `len` bytes out of the segment that another process has lent, and returns the
+/// segment by closing the descriptor.
 ///
 /// # Errors
 ///
-/// If the descriptor is no memfd, or lacks a seal, or is shorter, or has holes; or if there is no
-/// memory for the copy.
+/// If the descriptor is not a memfd, lacks a seal, is shorter than `len` or has holes, or if there
+/// is no memory for the copy.
 pub fn receive(descriptor: OwnedFd, len: u64) -> io::Result<Vec<u8>> {
     let mapping = mapping_of(&descriptor)?;
     let count = usize::try_from(len).ok().filter(|&len| len <= mapping.len());
@@ -58,23 +59,24 @@ fn mapping_of(descriptor: &OwnedFd) -> io::Result<Arc<Mapping>> {
 
     let size = memfd::check(descriptor, SEALS)?;
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
-    // A mapping keeps the open file description that it was made from, and this one's lock says that
-    // the segment is lent. So one that is kept needs another; without /proc, none is kept.
+    // A mapping keeps the open file description that it was made from, and the lock of this one
+    // marks the segment as lent. So a mapping that is kept needs another description. Without
+    // /proc, none is kept.
     let own =
         (size <= MAX_KEPT_BYTES).then(|| memfd::reopen(descriptor, OFlags::RDONLY).ok()).flatten();
     let file = own.as_ref().unwrap_or(descriptor);
     let mapping = Arc::new(Mapping::new(file, size, ProtFlags::READ, flags)?);
     if own.is_some() {
-        // What goes is unmapped when the mutex is free again.
+        // Evicted mappings are unmapped after the mutex was released.
         let _gone = keep(key, &mapping);
     }
     Ok(mapping)
 }
 
-/// Keeps a mapping, and gives those that have to go for it.
+/// Keeps a mapping and returns those that it evicts.
 fn keep(key: Key, mapping: &Arc<Mapping>) -> Vec<(Key, Arc<Mapping>)> {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    // Another thread may have been quicker.
+    // Another thread may have added it.
     if kept.iter().any(|(known, _)| *known == key) {
         return Vec::new();
     }

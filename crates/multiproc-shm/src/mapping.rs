@@ -1,6 +1,6 @@
 //! The one wrapper around mmap(2): a mapping of a whole file.
 //!
-//! Opens `unsafe` to make and end mappings, and to read and copy what is in them.
+//! Contains `unsafe` to make and end mappings, and to read and copy what is in them.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -24,7 +24,7 @@ pub(crate) struct Mapping {
 // Regions are not part of the models.
 #[cfg_attr(loom, allow(dead_code))]
 impl Mapping {
-    /// The kernel has no mappings of no bytes; then this is none.
+    /// Maps the first `len` bytes. The kernel has no empty mappings, so 0 bytes are not mapped.
     pub(crate) fn new(
         descriptor: impl AsFd,
         len: usize,
@@ -46,7 +46,7 @@ impl Mapping {
         self.len
     }
 
-    /// The address of the byte at `offset`.
+    /// Returns the address of the byte at `offset`.
     ///
     /// # Panics
     ///
@@ -58,8 +58,8 @@ impl Mapping {
         unsafe { self.start.add(offset) }
     }
 
-    /// Opens a mapping without access for reading and writing, and locks each page into memory when it
-    /// is first touched.
+    /// Opens a mapping without access for reading and writing, and locks each page into memory when
+    /// it is first touched.
     pub(crate) fn open_locked_on_fault(&self) -> io::Result<()> {
         let start = self.start.as_ptr().cast();
         // SAFETY: exactly this mapping. It has no access, so nothing has a view of it.
@@ -70,63 +70,65 @@ impl Mapping {
     }
 
     /// Maps the same file through another open file description, at the same address, readable and
-    /// writable: the mapping then keeps that description alive, and no longer the one before.
+    /// writable. The mapping then keeps that description alive instead of the previous one.
     pub(crate) fn replace(&self, descriptor: impl AsFd, flags: MapFlags) -> io::Result<()> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let (address, flags) = (self.start.as_ptr().cast(), flags | MapFlags::FIXED);
-        // SAFETY: exactly this mapping is replaced, in one step, by one of the same memory, so every
-        // view of it stays valid.
+        // SAFETY: exactly this mapping is replaced, in one step, by one of the same memory, so
+        // every view of it stays valid.
         unsafe { mmap(address, self.len, access, flags, descriptor, 0) }?;
         Ok(())
     }
 
     pub(crate) fn leave_out_of_core_dumps(&self) {
-        // SAFETY: exactly this mapping; the advice changes nothing but core dumps. If it fails, a core
-        // dump is larger, no more.
+        // SAFETY: exactly this mapping; the advice changes nothing but core dumps. If it fails, a
+        // core dump is larger, no more.
         let _ = unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontDump) };
     }
 
-    /// Gives the memory of whole pages back: they are zero from then on. The mapping must be one that
-    /// other processes may write at any time, so that nothing has a reference to its bytes.
+    /// Returns the memory of whole pages to the system. They are zero from then on. The mapping
+    /// must be one that other processes may write at any time, so that nothing has a reference
+    /// to its bytes.
     pub(crate) fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
         let start = self.at(offset, len);
-        // SAFETY: in this mapping, which is shared memory: others may write it at any time, too, and
-        // every access here allows for that.
+        // SAFETY: in this mapping, which is shared memory: others may write it at any time, too,
+        // and every access here allows for that.
         Ok(unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxRemove) }?)
     }
 
-    /// What is there.
+    /// Returns the bytes.
     ///
     /// # Safety
     ///
-    /// It is mapped readable, and while the slice lives, nobody in any process writes it, and the
-    /// file does not shrink.
+    /// The mapping is readable, and while the slice lives, no process writes the bytes and the file
+    /// does not shrink.
     pub(crate) unsafe fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped for the lifetime of `self`, in full length; the rest is the contract above.
+        // SAFETY: mapped for the lifetime of `self`, in full length; the rest is the contract
+        // above.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// What is there, to be written.
+    /// Returns the bytes for writing.
     ///
     /// # Safety
     ///
-    /// It is mapped writable, and while the slice lives, nobody in any process writes it, nobody in
-    /// this one reads it by another mapping, and the file does not shrink.
+    /// The mapping is writable, and while the slice lives, no process writes the bytes, this
+    /// process does not read them through another mapping, and the file does not shrink.
     pub(crate) unsafe fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `self` is borrowed for writing.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// A copy of the first `count` bytes, which other processes may write meanwhile: there is never a
-    /// reference to them, and a copy that races with a hostile writer is some mix of bytes.
+    /// Copies the first `count` bytes, which other processes may write meanwhile. There is never a
+    /// reference to them, and a copy that races with a hostile writer is a mix of bytes.
     ///
     /// # Errors
     ///
-    /// If there is no memory for it.
+    /// If there is no memory for the copy.
     ///
     /// # Panics
     ///
-    /// If there are not so many.
+    /// If the mapping is shorter.
     pub(crate) fn copy_out(&self, count: usize) -> io::Result<Vec<u8>> {
         assert!(count <= self.len, "checked by the caller");
         let mut copy = Vec::<u8>::new();
@@ -141,7 +143,7 @@ impl Mapping {
     }
 }
 
-/// Why there is no mapping, with the limit that is to be raised.
+/// Returns the error of a failed mapping, with the limit that must be raised.
 fn cannot_map(error: Errno, len: usize) -> io::Error {
     let limit = match error {
         Errno::NOMEM => (Resource::As, "address space", "RLIMIT_AS", "ulimit -v"),
@@ -173,8 +175,8 @@ impl Drop for Mapping {
     }
 }
 
-// SAFETY: an address and a length, which belong to no thread; what is there is read and written by
-// `&self` and `&mut self` as a vector would be.
+// SAFETY: an address and a length, which belong to no thread. The bytes are read through `&self`
+// and written through `&mut self`, as in a vector.
 unsafe impl Send for Mapping {}
 // SAFETY: by `&self` it is only read.
 unsafe impl Sync for Mapping {}

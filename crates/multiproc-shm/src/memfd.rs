@@ -1,4 +1,4 @@
-//! The files behind the memory: made, checked, opened anew.
+//! Memory files (memfds): creating, checking and reopening them.
 
 use std::ffi::CStr;
 use std::io::{self, Write};
@@ -13,29 +13,40 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::above_stdio;
 
-/// What statfs(2) says of the file system that memfds are on.
+/// The type that statfs(2) reports for the file system of memfds.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
-/// What those of this crate are called.
+/// The name of memfds that hold bytes.
 pub(crate) const BYTES: &str = "multiproc:bytes";
 
-/// A new one, empty, that can be sealed. The name is seen in `/proc/PID/maps`; it has no zeros, and 249
-/// bytes at most.
+/// Creates an empty memfd that can be sealed. The name appears in `/proc/PID/maps`. It must have no
+/// NUL and at most 249 bytes.
 ///
 /// # Errors
 ///
-/// If there are no descriptors, or no memory.
+/// If the process or the system has no descriptors or no memory left.
+///
+/// ```
+/// use std::fs::File;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let file = File::from(multiproc_shm::memfd::create("table")?);
+/// file.set_len(4096)?;
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "memfd_create")]
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let descriptor = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        // Kernels before 6.3 do not know NOEXEC_SEAL; newer ones ask for it, or warn.
+        // Kernels before 6.3 do not know NOEXEC_SEAL. Newer ones warn without it.
         Err(Errno::INVAL) => memfd_create(name, flags)?,
         result => result?,
     };
     above_stdio(descriptor)
 }
 
-/// Whether a file may become as large. Asked before, because the kernel's own answer is a signal.
+/// Checks that a file may have `size` bytes. The kernel itself would answer with a signal, SIGXFSZ.
 pub(crate) fn check_limit(size: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if size > limit => Err(io::Error::new(
@@ -49,11 +60,11 @@ pub(crate) fn check_limit(size: u64) -> io::Result<()> {
     }
 }
 
-/// Checks a file that came from elsewhere: it is a memfd with these seals. Returns its status.
+/// Checks that a received file is a memfd with these seals. Returns its status.
 pub(crate) fn check_seals(descriptor: impl AsFd, wanted: SealFlags) -> io::Result<Stat> {
     let stat = fstat(&descriptor)?;
     let file_type = FileType::from_raw_mode(stat.st_mode);
-    // Of another file system (hugetlbfs), there may be no memory for it, and a read is a SIGBUS.
+    // On another file system (hugetlbfs) memory may be missing, and a read would be a SIGBUS.
     if file_type != FileType::RegularFile || fstatfs(&descriptor)?.f_type != TMPFS_MAGIC {
         let what = match file_type {
             FileType::RegularFile => "a file on another file system".to_owned(),
@@ -75,11 +86,11 @@ pub(crate) fn check_seals(descriptor: impl AsFd, wanted: SealFlags) -> io::Resul
     Ok(stat)
 }
 
-/// Checks also that all of the file is there, so that reading it is safe. Returns its size.
+/// Checks in addition that the file has no holes, so that reading it is safe. Returns its size.
 pub(crate) fn check(descriptor: impl AsFd, wanted: SealFlags) -> io::Result<usize> {
     let stat = check_seals(&descriptor, wanted)?;
     let size = usize::try_from(stat.st_size).unwrap_or(0);
-    // A hole gets its memory when it is read, and if there is none, that is a SIGBUS.
+    // Reading a hole allocates its memory, which is a SIGBUS if there is none.
     if size > 0 && seek(&descriptor, SeekFrom::Hole(0))? != size as u64 {
         return Err(invalid(format!(
             "expected {size} bytes of shared memory, and some of them are holes"
@@ -93,12 +104,12 @@ fn names(seals: SealFlags) -> String {
     names.join(", ")
 }
 
-/// Opens a file anew: the same file, another open file description. `access` is [`OFlags::RDONLY`] or
-/// [`OFlags::RDWR`]. Allocates nothing, unless it fails.
+/// Reopens a file through `/proc/self/fd`: the same file with another open file description.
+/// `access` is [`OFlags::RDONLY`] or [`OFlags::RDWR`]. Allocates only if it fails.
 ///
 /// # Errors
 ///
-/// If there is no `/proc`, which it goes through.
+/// If `/proc` is not mounted, or no descriptor is left.
 pub fn reopen(descriptor: impl AsFd, access: OFlags) -> io::Result<OwnedFd> {
     let descriptor = descriptor.as_fd();
     let mut path = [0; 32];

@@ -1,13 +1,13 @@
-//! Members for models: of processes that are threads there, and of which one may be dead.
+//! Members for models, where threads stand for processes and one of them may be dead.
 
 use crate::members::{MemberId, Members};
 
-/// A member, and the one other member that is dead, if any.
+/// A member, and the other member that is dead, if any.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
     /// This member.
     pub me: MemberId,
-    /// The one that is dead.
+    /// The dead member.
     pub dead: Option<MemberId>,
 }
 
@@ -21,14 +21,14 @@ impl Members for Member {
     }
 }
 
-/// The member of a test's thread number `n`.
+/// Returns the member of a test's thread number `n`.
 #[must_use]
 pub fn member(n: usize) -> Member {
     Member { me: MemberId::new(n, 1), dead: None }
 }
 
 impl Member {
-    /// The same one, after the death of another.
+    /// Returns the same member after the death of another.
     #[must_use]
     pub fn after_death_of(self, dead: Self) -> Self {
         Self { dead: Some(dead.me), ..self }

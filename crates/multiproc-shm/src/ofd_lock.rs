@@ -1,9 +1,10 @@
-//! Locks on bytes of a file that belong to an open file description: the kernel drops them when the
-//! last copy of that description is closed, by whatever cause. So they tell whether somebody still has
-//! something, with no pid that could be reused, and no thread that polls. See "Open file description
-//! locks" in [fcntl_locking(2)].
+//! Open file description locks: locks on bytes of a file that belong to an open file description.
 //!
-//! Opens `unsafe` for two calls of fcntl(2), which rustix does not have.
+//! The kernel drops them when the last copy of that description is closed, for whatever reason.
+//! They therefore tell whether a process still has a resource, without a pid that could be reused
+//! and without a polling thread. See "Open file description locks" in [fcntl_locking(2)].
+//!
+//! Contains `unsafe` for two calls of fcntl(2), which rustix does not have.
 //!
 //! [fcntl_locking(2)]: https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
 #![allow(unsafe_code)]
@@ -11,12 +12,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Who else may have a lock on the same byte.
+/// Which other locks the same byte may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Others with a shared one.
+    /// Other shared locks.
     Shared,
-    /// Nobody.
+    /// None.
     Exclusive,
 }
 
@@ -35,12 +36,29 @@ fn on_byte(kind: Kind, byte: u32) -> libc::flock {
     }
 }
 
-/// Locks a byte for the description of this descriptor. False: another description has it.
+/// Locks a byte for the open file description of this descriptor. Returns `false` if another
+/// description has a conflicting lock.
 ///
 /// # Errors
 ///
-/// If the kernel refuses; for [`Kind::Shared`] the descriptor must be open to read, for
-/// [`Kind::Exclusive`] to write.
+/// If the kernel refuses. The descriptor must be open for reading for [`Kind::Shared`], and for
+/// writing for [`Kind::Exclusive`].
+///
+/// ```
+/// use multiproc_shm::{memfd, ofd_lock};
+/// use rustix::fs::OFlags;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let file = memfd::create("locked")?;
+/// assert!(ofd_lock::try_lock(&file, ofd_lock::Kind::Exclusive, 0)?);
+/// // Another open file description, as another process would have.
+/// let other = memfd::reopen(&file, OFlags::RDWR)?;
+/// assert!(!ofd_lock::try_lock(&other, ofd_lock::Kind::Exclusive, 0)?);
+/// drop(file);
+/// assert!(!ofd_lock::is_locked(&other, 0));
+/// # Ok(())
+/// # }
+/// ```
 pub fn try_lock(descriptor: impl AsFd, kind: Kind, byte: u32) -> io::Result<bool> {
     let lock = on_byte(kind, byte);
     let descriptor = descriptor.as_fd().as_raw_fd();
@@ -56,8 +74,8 @@ pub fn try_lock(descriptor: impl AsFd, kind: Kind, byte: u32) -> io::Result<bool
     }
 }
 
-/// Whether another description has a lock on a byte. True also if the kernel cannot tell (it has no
-/// memory), so that nobody is robbed.
+/// Returns `true` if another open file description has a lock on a byte, and also if the kernel
+/// cannot tell (out of memory), so that nothing is taken from a living owner.
 pub fn is_locked(descriptor: impl AsFd, byte: u32) -> bool {
     let mut lock = on_byte(Kind::Exclusive, byte);
     let descriptor = descriptor.as_fd().as_raw_fd();

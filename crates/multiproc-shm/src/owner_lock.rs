@@ -1,23 +1,24 @@
-//! The owner lock: a lock for some instructions at a time, that millions of operations pass through.
+//! The owner lock: a lock that records its owner, for critical sections of a few instructions.
 //!
-//! As `multiproc-sync`'s lock, it is one word with its owner, and survives that. It does not report that
-//! the last owner died inside (for states that need no repair), and freeing it is a plain store: an
-//! atomic instruction there would wait until all that was written under the lock has left the
-//! processor, which is most of what such an operation takes.
+//! Like the lock of `multiproc-sync`, it survives the death of its owner. Unlike that one it does
+//! not report that the last owner died (its state needs no repair), and it is freed by a plain
+//! store. An atomic instruction would wait until all writes under the lock have left the processor,
+//! which is most of the cost of such an operation.
 //!
 //! # The words
 //!
-//! The owner: the [`MemberId`] of the holder, 0 is nobody. And the [`EventCount`], in a word of their own:
-//! a plain store to the owner would wipe a bit beside it out.
+//! One word holds the [`MemberId`] of the owner, or 0. The [`EventCount`] has a word of its own,
+//! because a plain store to the owner would overwrite a bit beside it.
 //!
 //! # Invariants
 //!
-//! 1. The owner changes from nobody to a member, or from a dead member to a living one, by one
-//!    compare-exchange; to nobody by a store of the owner, or of who cleans up after a dead one.
-//! 2. Whoever falls asleep has set the sleepers' bit, then had a heavy fence, then found the lock
-//!    taken. Whoever frees it then has a light fence, and looks at the bit (see
-//!    [`fences`](crate::fences)).
-//! 3. A wake that is lost with a process is made up for by the recheck interval.
+//! 1. The owner changes from none to a member, or from a dead member to a living one, by one
+//!    compare-exchange. It changes to none by a store of the owner, or by a compare-exchange of the
+//!    process that cleans up after a dead one.
+//! 2. A waiter sets the sleepers' bit, then passes a heavy fence, then finds the lock taken, and
+//!    only then sleeps. The owner frees the lock, then passes a light fence, then checks the bit
+//!    (see [`fences`](crate::fences)).
+//! 3. A wake that is lost with a killed process is recovered by the recheck interval.
 //!
 //! # Orderings
 //!
@@ -34,7 +35,8 @@ use crate::fences::{Fences, LightFence};
 use crate::members::{MemberId, Members};
 use crate::primitives::{AtomicU32, Backoff, Ordering};
 
-/// See the module's text. It is the words alone; what it guards is the user's affair.
+/// A lock that records its owner: see [the module](self). It consists of the words alone; the user
+/// decides what it guards.
 #[derive(Debug)]
 #[repr(C)]
 pub struct OwnerLock {
@@ -49,7 +51,7 @@ impl Default for OwnerLock {
 }
 
 impl OwnerLock {
-    /// Takes the lock if it is free: the one instruction that is nearly always enough.
+    /// Takes the lock if it is free, by one compare-exchange. This nearly always succeeds.
     #[inline]
     pub fn take_free(&self, me: MemberId) -> bool {
         self.change(0, me.bits())
@@ -60,12 +62,13 @@ impl OwnerLock {
         self.owner.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the lock, waiting for it. Checks every `recheck` whether its owner is still alive.
+    /// Takes the lock, waiting for it. Checks every `recheck` whether its owner is alive, and takes
+    /// the lock of a dead owner.
     ///
     /// # Errors
     ///
-    /// If a living member has it until the deadline; or earlier, if the members can no longer be
-    /// asked whether they are alive (see [`Members::is_cut_off`]).
+    /// If a living member has it until the deadline, or if liveness can no longer be determined
+    /// (see [`Members::is_cut_off`]).
     #[cold]
     pub fn lock(
         &self,
@@ -94,10 +97,11 @@ impl OwnerLock {
         waited.outcome.unwrap_or(Err(Busy))
     }
 
-    /// Frees it, if `me` holds it. The caller then passes a light fence, and calls
+    /// Frees the lock if `me` holds it. The caller then passes a light fence and calls
     /// [`wake`](Self::wake).
     ///
-    /// Compared, then stored: nobody takes it from a living owner, so nothing happens in between.
+    /// A load and a store suffice: no process takes the lock from a living owner, so it cannot
+    /// change in between.
     #[inline]
     pub fn free(&self, me: MemberId) {
         if self.owner.load(Ordering::Relaxed) == me.bits() {
@@ -105,13 +109,13 @@ impl OwnerLock {
         }
     }
 
-    /// Wakes one who waits for it.
+    /// Wakes one waiter.
     #[inline]
     pub fn wake(&self, passed: LightFence) {
         self.waiters.notify_one(passed);
     }
 
-    /// Frees the lock if whoever had `slot` before has it: called before the slot gets a new user.
+    /// Frees the lock if the last user of `slot` holds it. Called before the slot is reused.
     pub fn release_slot(&self, fences: &Fences, slot: usize) {
         let owner = self.owner.load(Ordering::Relaxed);
         let is_of_slot = MemberId::from_bits(owner).is_some_and(|owner| owner.slot() == slot);
@@ -123,13 +127,13 @@ impl OwnerLock {
         }
     }
 
-    /// Who has it at this moment; `None` is nobody.
+    /// Returns the present owner, or `None` if the lock is free.
     #[must_use]
     pub fn owner(&self) -> Option<MemberId> {
         MemberId::from_bits(self.owner.load(Ordering::Relaxed))
     }
 
-    /// The word that is slept on, for models of time.
+    /// Returns the word that waiters sleep on, for models of time.
     #[cfg(loom)]
     #[must_use]
     pub fn futex(&self) -> &crate::primitives::Futex {
@@ -137,7 +141,7 @@ impl OwnerLock {
     }
 }
 
-/// An owner that is no member at all (the word was scribbled over) counts as dead.
+/// Returns `true` if the owner is dead, or not a member at all because the word was overwritten.
 fn is_dead(owner: u32, members: &dyn Members) -> bool {
     !MemberId::from_bits(owner).is_some_and(|owner| members.is_alive(owner))
 }

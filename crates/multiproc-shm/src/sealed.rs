@@ -1,4 +1,6 @@
-//! Bytes that can never change again. Opens `unsafe` to refer to them.
+//! Sealed bytes: shared memory that can never change again.
+//!
+//! Contains `unsafe` for references to them.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -12,18 +14,34 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::mapping::Mapping;
 use crate::memfd;
 
-/// Nobody can write it, cut it, or lengthen it, for ever.
+/// The file can never again be written, shortened or lengthened (memfd seals, see fcntl(2)).
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
-/// Bytes in a memfd that is sealed: whoever has its descriptor reads the same bytes, for ever.
+/// Bytes in a sealed memfd. Every process that has its descriptor reads the same bytes, without a
+/// copy.
+///
+/// The bytes outlive the process that wrote them, as long as any process has the descriptor.
+///
+/// ```
+/// use multiproc_shm::Sealed;
+/// use std::os::fd::AsFd;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let sealed = Sealed::copy_from(b"read only")?;
+/// // What another process does with a copy of the descriptor:
+/// let same = Sealed::open(sealed.as_fd().try_clone_to_owned()?, 9)?;
+/// assert_eq!(same.as_ref(), b"read only");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Sealed {
     descriptor: OwnedFd,
     mapping: Mapping,
 }
 
 impl Sealed {
-    /// A copy of `bytes`.
+    /// Creates a sealed copy of `bytes`.
     ///
     /// # Errors
     ///
@@ -34,12 +52,12 @@ impl Sealed {
         writer.finish()
     }
 
-    /// Takes a descriptor that came from elsewhere, and should have `len` bytes.
+    /// Opens a received descriptor, which must have `len` bytes.
     ///
     /// # Errors
     ///
-    /// If it is no memfd, or lacks a seal, or has another size, or holes; or if there is no address space
-    /// for it.
+    /// If it is not a memfd, lacks a seal, has another size or has holes, or if there is no address
+    /// space for it.
     pub fn open(descriptor: OwnedFd, len: u64) -> io::Result<Self> {
         let size = memfd::check(&descriptor, SEALS)?;
         if size as u64 != len {
@@ -50,10 +68,10 @@ impl Sealed {
         Self::map(descriptor, size)
     }
 
-    /// The descriptor has `SEALS` and this size.
+    /// Maps a descriptor that has `SEALS` and this size.
     fn map(descriptor: OwnedFd, size: usize) -> io::Result<Self> {
-        // Private, which is the same where nobody can write: before Linux 6.7 a file that is sealed
-        // against writing cannot be mapped shared, not even to read.
+        // A private mapping is equivalent where no one can write. Before Linux 6.7 a file that is
+        // sealed against writing cannot be mapped shared, not even for reading.
         let mapping = Mapping::new(&descriptor, size, ProtFlags::READ, MapFlags::PRIVATE)?;
         Ok(Self { descriptor, mapping })
     }
@@ -63,9 +81,10 @@ impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: readable, see `map`. The file is a memfd with F_SEAL_WRITE, which the kernel gives
-        // only while no writable mapping exists in any process, and never takes back: from then on
-        // it refuses every write, writable mapping and hole. With F_SEAL_SHRINK it stays as long.
+        // SAFETY: readable, see `map`. The file is a memfd with F_SEAL_WRITE, which the kernel
+        // grants only while no writable mapping exists in any process, and never removes:
+        // from then on it refuses every write, writable mapping and hole. F_SEAL_SHRINK
+        // keeps its length.
         unsafe { self.mapping.bytes() }
     }
 }
@@ -88,9 +107,9 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// Makes a [`Sealed`], piece by piece. Each `write` is one system call.
+/// Writes a [`Sealed`] piece by piece. Each `write` is one system call.
 ///
-/// When memory runs out, or the file gets longer than RLIMIT_FSIZE allows, `write` is an error.
+/// `write` returns an error if memory runs out or the file would become longer than RLIMIT_FSIZE.
 #[derive(Debug)]
 pub struct Writer {
     descriptor: OwnedFd,
@@ -98,7 +117,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Of no bytes so far.
+    /// Creates a writer of no bytes so far.
     ///
     /// # Errors
     ///
@@ -107,7 +126,7 @@ impl Writer {
         Ok(Self { descriptor: memfd::create(memfd::BYTES)?, len: 0 })
     }
 
-    /// Seals what was written.
+    /// Seals the written bytes.
     ///
     /// # Errors
     ///

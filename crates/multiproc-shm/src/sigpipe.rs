@@ -1,10 +1,10 @@
-//! Writing to a pipe whose reader is gone, without the signal that ends a program.
+//! Writing to a pipe whose reader is gone, without SIGPIPE.
 //!
-//! The kernel sends SIGPIPE to a thread that writes to such a pipe. std ignores it from the start of a
-//! program, but programs that are used in shell pipelines often reset it to its default, which is to
-//! be killed by it. Sockets have a flag against it; pipes have one only since Linux 6.18.
+//! The kernel sends SIGPIPE to a thread that writes to such a pipe. std ignores it from the start
+//! of a program, but programs for shell pipelines often reset it to its default, which kills the
+//! process. Sockets have a flag against it. Pipes have one only since Linux 6.18.
 //!
-//! Opens `unsafe` because neither the disposition of a signal nor a thread's mask is in rustix.
+//! Contains `unsafe` because neither the disposition of a signal nor a thread's mask is in rustix.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use std::ptr;
 
 use rustix::io::{Errno, Result};
 
-/// Whether this process ignores SIGPIPE: then no write sends one.
+/// Returns `true` if this process ignores SIGPIPE, so that no write sends one.
 #[must_use]
 pub fn is_ignored() -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
@@ -23,12 +23,12 @@ pub fn is_ignored() -> bool {
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Makes a write whose SIGPIPE, if it sends one, does not reach the program: the signal is blocked in
-/// this thread meanwhile, and taken away before it is unblocked.
+/// Performs a write whose SIGPIPE does not reach the program: the signal is blocked in this thread
+/// meanwhile and consumed before it is unblocked.
 ///
 /// # Errors
 ///
-/// As the write.
+/// Those of the write.
 pub fn blocked<T>(write: impl FnOnce() -> Result<T>) -> Result<T> {
     let pipe = only_sigpipe();
     let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
@@ -36,7 +36,7 @@ pub fn blocked<T>(write: impl FnOnce() -> Result<T>) -> Result<T> {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, before.as_mut_ptr()) };
     // SAFETY: the call before has filled it; and zeros are a valid set, too.
     let before = unsafe { before.assume_init() };
-    // One that the program keeps blocked for itself is left to it.
+    // A signal that the program itself keeps blocked and pending is left alone.
     let was_pending = is_pending();
     let result = write();
     if matches!(result, Err(Errno::PIPE)) && !was_pending {

@@ -1,4 +1,4 @@
-//! Standard input, output and error are no place for the library's own descriptors.
+//! Keeps the library's descriptors away from standard input, output and error.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,16 +8,15 @@ use rustix::io::fcntl_dupfd_cloexec;
 /// The lowest number that is not one of the three.
 const FIRST: i32 = 3;
 
-/// Moves a descriptor above standard input, output and error, if it is one of these.
+/// Moves a descriptor to a number above 2 if it is 0, 1 or 2.
 ///
-/// A new descriptor gets the lowest free number. In a program that has closed its standard output,
-/// that may be 1, and then every `println!` in the program writes into whatever the descriptor
-/// refers to. So each descriptor that the library makes or receives passes through here before it
-/// is used.
+/// A new descriptor gets the lowest free number. In a program that has closed its standard output
+/// this may be 1, and every `println!` would then write into the descriptor's file. Therefore each
+/// descriptor that the library creates or receives passes through this function before it is used.
 ///
 /// # Errors
 ///
-/// If the process has as many descriptors open as it may.
+/// If the process has reached its limit of open descriptors.
 pub fn above_stdio(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() >= FIRST {
         return Ok(descriptor);

@@ -1,36 +1,38 @@
-//! The barrier, placed in a region.
+//! The handle of a barrier, placed in a region.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Broken;
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::barrier::{Barrier as RawBarrier, WaitOutcome};
-use multiproc_shm::primitives::{AtomicU32, Ordering};
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
-/// A point that a number of parties reach together: each waits until all are there. Then all go on,
-/// one of them as the leader, and the barrier is ready for the next round.
+/// A barrier: each party waits until all parties have arrived. Then all of them continue, one of
+/// them as the leader, and the next round begins.
 ///
 /// # When a process dies
 ///
-/// A party is any process that has the barrier open. If one dies without closing it (killed, or
-/// ended by `exit` with the handle still there), the barrier breaks for those who wait, within about
-/// 250 ms: they get [`Broken`], and so does everybody who comes, until [`reset`](Self::reset). A
-/// party whose handle was dropped before it ended has left, and has not died.
+/// Each process that has the barrier open counts as a party. If one dies without closing it (it is
+/// killed, or calls `exit` while the handle exists), the barrier breaks. Its waiters get [`Broken`]
+/// within about 250 ms, and so does every later caller until [`reset`](Self::reset). A process that
+/// dropped its handle before it ended has left, and does not break the barrier.
 ///
-/// As many processes or threads should use it as there are parties. If there are more, one that is
-/// held up for 16 rounds of the others is told `Broken`, because nobody knows any more how its own
-/// ended. A waiter asks the kernel for each process that has it open, four times a second.
+/// Exactly as many processes or threads should use the barrier as it has parties. If there are
+/// more, one that is delayed for 16 rounds of the others gets `Broken`, because the outcome of its
+/// own round is no longer recorded. A waiter asks the kernel about each process that has the
+/// barrier open, four times per second.
 ///
 /// # Ordering
 ///
-/// What a party wrote before it arrived is visible to all who get through in that round.
+/// What a party wrote before it arrived is visible to all parties that continue from that round.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Barrier;
@@ -40,7 +42,7 @@ use multiproc_shm::{RECHECK, placed};
 /// let other = barrier.clone();
 /// let thread = std::thread::spawn(move || other.wait().unwrap().is_leader());
 /// let me = barrier.wait()?.is_leader();
-/// assert!(me != thread.join().unwrap(), "one of the two");
+/// assert!(me != thread.join().unwrap(), "one of the two leads");
 /// # Ok(())
 /// # }
 /// ```
@@ -50,12 +52,12 @@ pub struct Barrier {
     parties: u32,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct BarrierControl {
     barrier: RawBarrier,
-    /// Each handle keeps the number it read when it was opened.
+    /// The number of parties. Each handle reads it once, when it is opened.
     parties: AtomicU32,
 }
 
@@ -70,20 +72,21 @@ impl Control for BarrierControl {
     const KIND: u32 = u32::from_le_bytes(*b"BARR");
     const NAME: &'static str = "barrier";
 
-    /// Whoever had the slot was a party, and waits no more.
+    /// Nothing of a barrier has an owner: parties are not named.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
 impl Barrier {
-    /// The most parties.
+    /// The maximum number of parties.
     pub const MAX: u32 = RawBarrier::MAX;
 
-    /// A new barrier for `n` parties.
+    /// Creates a barrier for `n` parties.
     ///
     /// # Errors
     ///
-    /// If `n` is 0 or more than [`MAX`](Self::MAX), or there are no descriptors or no memory left,
-    /// there is no `/proc`, or a resource limit is too small, which the error then names.
+    /// Fails if `n` is 0 or more than [`MAX`](Self::MAX), if the process has run out of descriptors
+    /// or memory, if `/proc` is not mounted, or if a resource limit is too small. The error then
+    /// names the limit.
     pub fn new(n: u32) -> io::Result<Self> {
         Self::check(n, io::ErrorKind::InvalidInput)?;
         let set_up = |control: &BarrierControl| control.parties.store(n, Ordering::Relaxed);
@@ -103,30 +106,46 @@ impl Barrier {
         &self.region.control().barrier
     }
 
-    /// Arrives, and waits until all parties are there, as long as it takes.
+    /// Arrives, and waits indefinitely until all parties have arrived.
+    ///
+    /// If a process that has the barrier open dies, the wait ends within about 250 ms.
     ///
     /// # Errors
     ///
-    /// If the barrier is broken, or breaks while waiting.
+    /// Returns [`Broken`] if the barrier is broken, or breaks while this waits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Barrier;
+    ///
+    /// let alone = Barrier::new(1)?;
+    /// match alone.wait() {
+    ///     Ok(result) => assert!(result.is_leader()),
+    ///     Err(broken) => println!("{broken}"),
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn wait(&self) -> Result<BarrierWaitResult, Broken> {
         self.wait_until(Deadline::NEVER)
     }
 
-    /// Arrives, and waits for at most `timeout` until all parties are there. Running out of time
-    /// breaks the barrier: the others cannot be complete any more.
+    /// Arrives, and waits for at most `timeout` until all parties have arrived.
+    ///
+    /// A timeout breaks the barrier, because the round can no longer become complete.
     ///
     /// # Errors
     ///
-    /// If the barrier is broken, or breaks while waiting, or the time ran out.
+    /// Returns [`Broken`] if the barrier is broken, breaks while this waits, or the wait times out.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<BarrierWaitResult, Broken> {
         self.wait_until(Deadline::after(timeout))
     }
 
-    /// Arrives, and waits until `deadline` at most; else as [`wait_timeout`](Self::wait_timeout).
+    /// Arrives, and waits until `deadline` at most, as [`wait_timeout`](Self::wait_timeout) does.
     ///
     /// # Errors
     ///
-    /// As [`wait_timeout`](Self::wait_timeout).
+    /// Returns [`Broken`] as [`wait_timeout`](Self::wait_timeout) does.
     pub fn wait_deadline(&self, deadline: Instant) -> Result<BarrierWaitResult, Broken> {
         self.wait_until(Deadline::at(deadline))
     }
@@ -139,31 +158,46 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier: all who wait get [`Broken`], and all who come until a reset.
+    /// Breaks the barrier: all waiters get [`Broken`], and all later callers until a reset.
+    ///
+    /// A party calls it when it cannot reach the barrier, so that the others do not wait for it.
     pub fn abort(&self) {
         self.raw().abort();
     }
 
-    /// Makes a fresh start, also after a death: the barrier is whole again, with nobody there. Those
-    /// who wait at this moment get [`Broken`].
+    /// Starts a new round in which no party has arrived, also after a party died. The waiters of
+    /// the current round get [`Broken`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Barrier;
+    ///
+    /// let barrier = Barrier::new(2)?;
+    /// barrier.abort();
+    /// assert!(barrier.wait().is_err());
+    /// barrier.reset();
+    /// assert!(!barrier.is_broken());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn reset(&self) {
         self.region.forget_dead_members();
         self.raw().reset();
     }
 
-    /// How many parties there are.
+    /// Returns the number of parties.
     #[must_use]
     pub fn parties(&self) -> u32 {
         self.parties
     }
 
-    /// How many wait at this moment.
+    /// Returns the number of parties that are waiting.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.raw().waiting()
     }
 
-    /// Whether nobody gets through until a reset.
+    /// Returns true if the barrier is broken, until a reset.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.raw().is_broken()
@@ -175,7 +209,7 @@ impl Inspect for Barrier {
         Inspection::of(&self.region, self.waiting() > 0)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -206,14 +240,14 @@ impl<'de> Deserialize<'de> for Barrier {
     }
 }
 
-/// How a party got through a [`Barrier`].
+/// The result of a completed round of a [`Barrier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BarrierWaitResult {
     is_leader: bool,
 }
 
 impl BarrierWaitResult {
-    /// Whether this one is the leader of its round. There is exactly one: the last that arrived.
+    /// Returns true for the leader of the round. That is exactly one party: the last to arrive.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.is_leader

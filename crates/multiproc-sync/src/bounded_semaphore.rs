@@ -1,48 +1,52 @@
-//! The bounded semaphore, placed in a region.
+//! The handle of a bounded semaphore, placed in a region.
 
 use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, TryAcquireError};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::permits::{Permits, PermitsControl};
-use multiproc_shm::members::{MemberId, Members};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
-/// A number of permits that processes share: `acquire` takes one, dropping it gives it back.
+/// A semaphore with a fixed number of permits, each of which has an owner: `acquire` takes one, and
+/// dropping the [`Permit`] releases it.
 ///
-/// For limits ("so many at a time"). There are never more permits than at the start: to give back
-/// what was not taken cannot be written.
+/// Use it for limits: at most N holders at a time. Over-releasing cannot be expressed, since a
+/// permit is released only by dropping it.
 ///
 /// # When a process dies
 ///
-/// Its permits come back: at once to whoever comes later, within about 250 ms to those that wait. A
-/// waiter that dies changes nothing. A holder that is merely stopped (SIGSTOP) keeps its permits.
+/// Its permits are free again. Waiters get them within about 250 ms, later callers at once. A
+/// waiter that dies has no effect. A holder that is stopped (SIGSTOP) is not dead, and keeps its
+/// permits.
 ///
 /// # Ordering and fairness
 ///
-/// What a holder wrote before it gave its permit back is visible to the next holder of that permit.
-/// It is not fair: whoever comes along takes a free permit, also before those that sleep. Taking one
-/// looks at all that are taken: it is made for tens of permits, and works with thousands.
+/// What a holder wrote before it released its permit is visible to the next holder of that permit.
+/// The semaphore is not fair: a newcomer may overtake sleeping waiters. `acquire` searches the
+/// permits for a free one, in linear time: it is designed for tens of permits, and works with
+/// thousands.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::BoundedSemaphore;
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let at_a_time = BoundedSemaphore::new(2)?;
-/// let first = at_a_time.acquire();
-/// let second = at_a_time.acquire();
-/// assert!(at_a_time.try_acquire().is_err());
+/// let downloads = BoundedSemaphore::new(2)?;
+/// let first = downloads.acquire();
+/// let second = downloads.acquire();
+/// assert!(downloads.try_acquire().is_err());
 /// drop(first);
-/// assert_eq!(at_a_time.available(), 1);
+/// assert_eq!(downloads.available(), 1);
 /// # Ok(())
 /// # }
 /// ```
@@ -51,10 +55,10 @@ pub struct BoundedSemaphore {
     region: Region<BoundedControl>,
 }
 
-/// The size of a permit.
+/// The size of the word of a permit.
 const WORD: usize = size_of::<AtomicU32>();
 
-/// What its members share, beside a word for each permit.
+/// The control block; the words of the permits are the region's data.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct BoundedControl {
@@ -76,15 +80,16 @@ impl Control for BoundedControl {
 }
 
 impl BoundedSemaphore {
-    /// The most permits.
+    /// The maximum number of permits.
     pub const MAX: u32 = 1 << 16;
 
-    /// A new semaphore of `n` permits.
+    /// Creates a semaphore with `n` permits, all of which are free.
     ///
     /// # Errors
     ///
-    /// If `n` is 0 or more than [`MAX`](Self::MAX), or there are no descriptors or no memory left,
-    /// there is no `/proc`, or a resource limit is too small, which the error then names.
+    /// Fails if `n` is 0 or more than [`MAX`](Self::MAX), if the process has run out of descriptors
+    /// or memory, if `/proc` is not mounted, or if a resource limit is too small. The error then
+    /// names the limit.
     pub fn new(n: u32) -> io::Result<Self> {
         if n == 0 || n > Self::MAX {
             return Err(io::Error::new(
@@ -97,27 +102,49 @@ impl BoundedSemaphore {
     }
 
     #[inline]
-    fn permits(&self) -> Permits<'_> {
+    fn raw(&self) -> Permits<'_> {
         Permits { control: &self.region.control().permits, words: self.region.words() }
     }
 
-    /// How many permits there are in all.
+    /// Returns the number of permits, free or not.
     #[must_use]
-    pub fn permits_in_all(&self) -> usize {
+    pub fn permits(&self) -> usize {
         self.region.words().len()
     }
 
-    /// How many permits are free at this moment, those of dead holders included.
+    /// The former name of [`permits`](Self::permits).
+    #[doc(hidden)]
     #[must_use]
-    pub fn available(&self) -> usize {
-        self.permits().available_after_deaths(&self.region)
+    pub fn permits_in_all(&self) -> usize {
+        self.permits()
     }
 
-    /// Takes a permit, waiting for one as long as it takes.
+    /// Returns the number of permits that are free or belong to a dead holder.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.raw().available_after_deaths(&self.region)
+    }
+
+    /// Acquires a permit, and waits for one indefinitely.
+    ///
+    /// If a holder dies while this waits, its permit is free within about 250 ms.
     ///
     /// # Panics
     ///
-    /// If other code in this process has closed its descriptor, and holders may be dead.
+    /// Panics if other code in this process has closed the semaphore's descriptor and holders may
+    /// be dead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let downloads = multiproc_sync::BoundedSemaphore::new(4)?;
+    /// let permit = downloads.acquire();
+    /// // At most four processes or threads are here at the same time.
+    /// drop(permit);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "down")]
+    #[doc(alias = "sem_wait")]
     #[inline]
     pub fn acquire(&self) -> Permit<'_> {
         loop {
@@ -128,32 +155,55 @@ impl BoundedSemaphore {
         }
     }
 
-    /// Takes a permit if one is free (or its holder is dead), without waiting.
+    /// Acquires a permit if one is free or its holder is dead, without waiting.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// Returns [`TryAcquireError`] if living holders have all permits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let downloads = multiproc_sync::BoundedSemaphore::new(1)?;
+    /// let _permit = downloads.acquire();
+    /// assert!(downloads.try_acquire().is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
-        match self.permits().try_acquire(&self.region) {
+        match self.raw().try_acquire(&self.region) {
             Ok(index) => Ok(self.permit(index)),
             Err(Busy) => Err(TryAcquireError),
         }
     }
 
-    /// Takes a permit, waiting for one for at most `timeout`.
+    /// Acquires a permit, and waits for one for at most `timeout`.
+    ///
+    /// If a holder dies while this waits, its permit is free within about 250 ms.
     ///
     /// # Errors
     ///
-    /// If there was none in time.
+    /// Returns [`AcquireTimeoutError`] if it timed out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let downloads = multiproc_sync::BoundedSemaphore::new(1)?;
+    /// let permit = downloads.acquire_timeout(Duration::from_secs(1))?;
+    /// assert!(downloads.acquire_timeout(Duration::from_millis(1)).is_err());
+    /// # drop(permit);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireTimeoutError> {
         self.acquire_until(Deadline::after(timeout))
     }
 
-    /// Takes a permit, waiting for one until `deadline` at most.
+    /// Acquires a permit, and waits for one until `deadline` at most.
     ///
     /// # Errors
     ///
-    /// As [`acquire_timeout`](Self::acquire_timeout).
+    /// Returns [`AcquireTimeoutError`] if it timed out.
     pub fn acquire_deadline(&self, deadline: Instant) -> Result<Permit<'_>, AcquireTimeoutError> {
         self.acquire_until(Deadline::at(deadline))
     }
@@ -165,7 +215,7 @@ impl BoundedSemaphore {
 
     #[inline]
     fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireTimeoutError> {
-        match self.permits().acquire(&self.region, deadline, RECHECK) {
+        match self.raw().acquire(&self.region, deadline, RECHECK) {
             Ok(index) => Ok(self.permit(index)),
             Err(Busy) => Err(AcquireTimeoutError),
         }
@@ -174,10 +224,10 @@ impl BoundedSemaphore {
 
 impl Inspect for BoundedSemaphore {
     fn inspect(&self) -> Inspection {
-        Inspection::of(&self.region, self.permits().control.waiters().has_sleepers())
+        Inspection::of(&self.region, self.raw().control.waiters().has_sleepers())
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -186,18 +236,18 @@ impl fmt::Debug for BoundedSemaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoundedSemaphore")
             .field("available", &self.available())
-            .field("permits", &self.permits_in_all())
-            .field("waited_for", &self.permits().control.waiters().has_sleepers())
+            .field("permits", &self.permits())
+            .field("waited_for", &self.raw().control.waiters().has_sleepers())
             .field("members", &self.region.members())
             .finish()
     }
 }
 
-/// A permit of a [`BoundedSemaphore`]: it goes back when this is dropped, or this process dies.
+/// A permit of a [`BoundedSemaphore`]. It is released when this is dropped, or this process dies.
 #[must_use = "the permit goes back as soon as it is dropped"]
 pub struct Permit<'a> {
     semaphore: &'a BoundedSemaphore,
-    /// Who took it. A copy in a forked child has no effect.
+    /// The member that acquired it. A copy in a forked child has no effect.
     member: MemberId,
     index: usize,
 }
@@ -215,7 +265,7 @@ impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.semaphore.region.membership().is(self.member) {
-            self.semaphore.permits().release(self.member, self.index);
+            self.semaphore.raw().release(self.member, self.index);
         }
     }
 }

@@ -1,46 +1,49 @@
-//! The condition, placed in a region.
+//! The handle of a condition variable: a raw lock and a raw condition, placed in a region.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Acquired, Lock as RawLock};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, RECHECK, placed};
+use crate::robust::{Robust, checked};
 
-/// A lock between processes, and those who wait for something that happens under it.
+/// A condition variable between processes, with its lock.
 ///
-/// `wait` lets go of the lock, waits for a notification, and takes the lock again. What one waits
-/// for must be looked at under the lock, before and after waiting: see
-/// [`wait_while`](Self::wait_while). A wait may end without a notification.
+/// `wait` releases the lock, waits for a notification, and acquires the lock again. A wait may also
+/// end without a notification. So check what you wait for under the lock, before and after each
+/// wait; [`wait_while`](Self::wait_while) does so.
 ///
 /// # When a process dies
 ///
-/// Its lock is taken over, as that of a [`Lock`](crate::Lock): the others get [`Abandoned`], with
-/// the guard. A waiter that dies changes nothing: `notify` waits for nobody, and a notification that
-/// went to a dead one is taken over by another one who waits, within about 250 ms.
+/// The lock of a dead holder is recovered as that of a [`Lock`](crate::Lock): the next acquirer
+/// gets [`Abandoned`], which contains the guard. A waiter that dies has no effect: `notify` never
+/// blocks, and a notification that a dead waiter had received goes to another waiter within about
+/// 250 ms.
 ///
 /// # Fairness
 ///
-/// Which of those who wait are notified is not defined. Up to 479 waiters are notified one by one.
-/// More can wait: a notification that finds none of those 479 wakes all the others, and each checks
-/// its condition again.
+/// It is not specified which waiters are notified. Up to 479 waiters are notified one by one. More
+/// can wait: a notification that finds none of those 479 waiting wakes all others, and each of them
+/// checks its condition again.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::{Condition, Event};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let changed = Condition::new()?;
-/// let ready = Event::new()?; // any shared state that is looked at under the lock
+/// let ready = Event::new()?; // any shared state that is checked under the lock
 /// let (other, flag) = (changed.clone(), ready.clone());
 /// let thread = std::thread::spawn(move || {
 ///     let guard = other.lock().unwrap();
@@ -55,12 +58,14 @@ use multiproc_shm::{OWNER_RECHECK, RECHECK, placed};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Condvar")]
+#[doc(alias = "condition variable")]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Condition {
     region: Region<ConditionControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct ConditionControl {
@@ -85,108 +90,72 @@ impl Control for ConditionControl {
     }
 }
 
-type Locked<'a> = Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>>;
-
 impl Condition {
-    /// A new condition, whose lock nobody holds.
+    /// Creates a condition whose lock is free.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new() -> io::Result<Self> {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    fn raw_lock(&self) -> &RawLock {
-        &self.region.control().lock
+    #[inline]
+    fn robust(&self) -> Robust<'_, ConditionControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 
     fn raw(&self) -> &RawCondition {
         &self.region.control().condition
     }
 
-    /// Takes the lock, waiting for it as long as it takes.
+    lock_methods!(ConditionGuard<'_>, "Condition::new()",);
+
+    #[inline]
+    fn acquire<'a, E: From<Abandoned<ConditionGuard<'a>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, ConditionControl>) -> Result<Acquired, E>,
+    ) -> Result<ConditionGuard<'a>, E> {
+        let held = Held::new(self.robust(), take(self.robust())?);
+        let is_abandoned = held.is_abandoned();
+        checked(ConditionGuard { held, condition: self }, is_abandoned)
+    }
+
+    /// Releases the lock, waits for a notification, and acquires the lock again.
+    ///
+    /// The wait can end without a notification: after a waiter has died, or if there are more than
+    /// 479 waiters. If the process dies that would have notified, the wait does not end.
     ///
     /// # Errors
     ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
+    /// Returns [`Abandoned`] as [`lock`](Self::lock) does, if a holder died meanwhile.
     ///
     /// # Panics
     ///
-    /// If other code in this process has closed its descriptor, and the holder may be dead.
-    pub fn lock(&self) -> Result<ConditionGuard<'_>, Abandoned<ConditionGuard<'_>>> {
-        loop {
-            if let Ok(taken) = self.raw_lock().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
-                return self.guard(taken);
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead), without waiting.
+    /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
     ///
-    /// # Errors
+    /// # Examples
     ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<ConditionGuard<'_>, TryLockError<ConditionGuard<'_>>> {
-        match self.raw_lock().try_lock(&self.region) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout`.
+    /// ```
+    /// use multiproc_sync::{Atomic, Condition};
     ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        self.lock_until(Deadline::at(deadline))
-    }
-
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<ConditionGuard<'_>, LockTimeoutError<ConditionGuard<'_>>> {
-        match self.raw_lock().lock(&self.region, deadline, OWNER_RECHECK) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
-    }
-
-    fn guard(&self, taken: Acquired) -> Locked<'_> {
-        let held = Held::new(self.raw_lock(), taken, &self.region);
-        let guard = ConditionGuard { held, condition: self };
-        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
-    }
-
-    /// Lets go of the lock, waits for a notification, and takes the lock again.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock): whoever had the lock meanwhile may have died inside.
-    ///
-    /// # Panics
-    ///
-    /// If the guard is that of another condition.
+    /// let (changed, jobs) = (Condition::new()?, Atomic::new(0)?);
+    /// let (producer, queued) = (changed.clone(), jobs.clone()); // usually in another process
+    /// let thread = std::thread::spawn(move || {
+    ///     let _guard = producer.lock().unwrap();
+    ///     queued.fetch_add(1);
+    ///     producer.notify_one();
+    /// });
+    /// let mut guard = changed.lock().unwrap();
+    /// while jobs.load() == 0 {
+    ///     guard = changed.wait(guard).unwrap();
+    /// }
+    /// jobs.fetch_sub(1); // under the lock
+    /// drop(guard);
+    /// # thread.join().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn wait<'a>(
         &'a self,
         guard: ConditionGuard<'a>,
@@ -195,17 +164,17 @@ impl Condition {
         self.lock()
     }
 
-    /// As [`wait`](Self::wait), for at most `timeout`; says whether that ran out.
+    /// Waits for at most `timeout`, as [`wait`](Self::wait) does, and returns whether it timed out.
     ///
-    /// The lock is taken again after that, which may take longer.
+    /// The timeout does not bound the time for acquiring the lock afterwards.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// Returns [`Abandoned`] as [`wait`](Self::wait) does.
     ///
     /// # Panics
     ///
-    /// If the guard is that of another condition.
+    /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
     pub fn wait_timeout<'a>(
         &'a self,
         guard: ConditionGuard<'a>,
@@ -215,15 +184,15 @@ impl Condition {
         Ok((self.lock()?, WaitTimeoutResult { timed_out: !notified }))
     }
 
-    /// As [`wait_timeout`](Self::wait_timeout), until `deadline` at most.
+    /// Waits until `deadline` at most, as [`wait_timeout`](Self::wait_timeout) does.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// Returns [`Abandoned`] as [`wait`](Self::wait) does.
     ///
     /// # Panics
     ///
-    /// If the guard is that of another condition.
+    /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
     pub fn wait_deadline<'a>(
         &'a self,
         guard: ConditionGuard<'a>,
@@ -233,15 +202,19 @@ impl Condition {
         Ok((self.lock()?, WaitTimeoutResult { timed_out: !notified }))
     }
 
-    /// Waits while `condition` is true. It is looked at under the lock, before the first wait, too.
+    /// Waits while `condition` returns true. It is called under the lock, first before any wait.
+    ///
+    /// If the process dies that would have changed the condition and notified, the wait does not
+    /// end. Use [`wait_timeout_while`](Self::wait_timeout_while) to check on that process
+    /// meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// Returns [`Abandoned`] as [`wait`](Self::wait) does.
     ///
     /// # Panics
     ///
-    /// If the guard is that of another condition.
+    /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
     pub fn wait_while<'a>(
         &'a self,
         mut guard: ConditionGuard<'a>,
@@ -253,16 +226,30 @@ impl Condition {
         Ok(guard)
     }
 
-    /// Waits while `condition` is true, for at most `timeout`; says whether that ran out with the
-    /// condition still true.
+    /// Waits while `condition` returns true, for at most `timeout`. The result tells whether it
+    /// timed out with the condition still true.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::{Atomic, Condition};
+    /// use std::time::Duration;
+    ///
+    /// let (changed, jobs) = (Condition::new()?, Atomic::new(0)?);
+    /// let guard = changed.lock().unwrap();
+    /// let (wait, is_idle) = (Duration::from_millis(5), || jobs.load() == 0);
+    /// let (_guard, result) = changed.wait_timeout_while(guard, wait, is_idle).unwrap();
+    /// assert!(result.timed_out());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// Returns [`Abandoned`] as [`wait`](Self::wait) does.
     ///
     /// # Panics
     ///
-    /// If the guard is that of another condition.
+    /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
     pub fn wait_timeout_while<'a>(
         &'a self,
         mut guard: ConditionGuard<'a>,
@@ -282,33 +269,48 @@ impl Condition {
         }
     }
 
-    /// Waits without the lock. False: no notification came in time.
+    /// Waits without the lock. Returns false if no notification came before the deadline.
     fn wait_until(&self, guard: ConditionGuard<'_>, deadline: Deadline) -> bool {
         assert!(
             self.region.is_same(&guard.condition.region),
-            "the guard given to a condition must come from its own `lock`, and not from another \
-             condition's"
+            "the guard passed to a condition must be that of its own `lock`, not of another \
+             condition"
         );
         let place = self.raw().enter(&self.region);
         drop(guard);
         self.raw().wait(place, &self.region, deadline, RECHECK)
     }
 
-    /// Ends the waiting of one, if there is one. Waits for nobody.
+    /// Notifies one waiter, if there is one. It never blocks.
     ///
-    /// It is usual to hold the lock while changing what the others wait for; it need not be held any
-    /// more when notifying.
+    /// Hold the lock while changing what the waiters check. It need not be held for the
+    /// notification.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::{Atomic, Condition};
+    ///
+    /// let (changed, jobs) = (Condition::new()?, Atomic::new(0)?);
+    /// let guard = changed.lock().unwrap();
+    /// jobs.fetch_add(1);
+    /// drop(guard);
+    /// changed.notify_one();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "signal")]
     pub fn notify_one(&self) {
         self.notify(1);
     }
 
-    /// Ends the waiting of at most `n`. Says how many it was.
-    #[allow(clippy::must_use_candidate)] // notifying is something by itself
+    /// Notifies up to `n` waiters. Returns how many of the first 479 it notified.
+    #[allow(clippy::must_use_candidate)] // notifying has an effect of its own
     pub fn notify(&self, n: usize) -> usize {
         self.raw().notify(n)
     }
 
-    /// Ends the waiting of all.
+    /// Notifies all waiters. It never blocks.
+    #[doc(alias = "broadcast")]
     pub fn notify_all(&self) {
         self.notify(usize::MAX);
     }
@@ -316,10 +318,10 @@ impl Condition {
 
 impl Inspect for Condition {
     fn inspect(&self) -> Inspection {
-        Inspection::of_lock(&self.region, self.raw_lock(), self.raw().waiting() > 0)
+        Inspection::of_lock(self.robust(), self.raw().waiting() > 0)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -327,12 +329,12 @@ impl Inspect for Condition {
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Condition");
-        debug_lock(&mut text, self.raw_lock(), &self.region);
+        debug_lock(&mut text, self.robust());
         text.field("waiting", &self.raw().waiting()).finish()
     }
 }
 
-/// The lock of a [`Condition`] is held while this lives, and released when it is dropped.
+/// A guard of the lock of a [`Condition`], which is released when the guard is dropped.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct ConditionGuard<'a> {
     held: Held<'a>,
@@ -351,14 +353,14 @@ impl fmt::Debug for ConditionGuard<'_> {
     }
 }
 
-/// Whether a wait ended because its time ran out.
+/// The result of a wait with a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitTimeoutResult {
     timed_out: bool,
 }
 
 impl WaitTimeoutResult {
-    /// Whether the time ran out.
+    /// Returns true if the wait timed out.
     #[must_use]
     pub fn timed_out(&self) -> bool {
         self.timed_out

@@ -1,39 +1,56 @@
-//! What a lock says when it is not simply taken.
+//! The errors of locks, semaphores and barriers.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::guard::Repair;
 
-/// The lock was taken, and its last holder died inside: what it guards may be half done.
+/// An error of a lock that was acquired, but whose last holder died while it held it: what the lock
+/// protects may be half changed.
 ///
-/// The guard is in here: this process has the lock. Check what the dead holder left, put it right,
-/// and say so with [`into_guard`](Self::into_guard). A caller that cannot put it right drops the
-/// error: the lock is free again, and the next one is told the same.
+/// The error contains the guard, so this process holds the lock. Check what the dead holder left,
+/// repair it, and call [`into_guard`](Self::into_guard). A caller that cannot repair it drops the
+/// error: that releases the lock, and the next acquirer gets `Abandoned` as well.
+///
+/// This is what POSIX calls `EOWNERDEAD`. `into_guard` corresponds to pthread_mutex_consistent(3).
+///
+/// # Examples
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// # let lock = multiproc_sync::Lock::new()?;
 /// let _guard = lock.lock().unwrap_or_else(|abandoned| {
-///     // ... put right what the dead process left ...
+///     // Repair what the lock protects here.
 ///     abandoned.into_guard()
 /// });
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "EOWNERDEAD")]
+#[doc(alias = "PoisonError")]
 pub struct Abandoned<G> {
     pub(crate) guard: G,
 }
 
 impl<G> Abandoned<G> {
-    /// The guard, to look at what is guarded; the lock stays abandoned.
+    /// Returns the guard, to inspect what the lock protects. The lock stays abandoned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let mutex = multiproc_sync::Mutex::new(0u32)?;
+    /// if let Err(abandoned) = mutex.lock() {
+    ///     println!("its holder died and left {}", **abandoned.guard());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn guard(&self) -> &G {
         &self.guard
     }
 }
 
 impl<G: Repair> Abandoned<G> {
-    /// Says that what the dead holder left has been put right, and gives the guard.
+    /// Marks what the lock protects as repaired, and returns the guard.
     #[must_use = "dropping the guard unlocks"]
     pub fn into_guard(mut self) -> G {
         self.guard.repaired();
@@ -47,8 +64,8 @@ impl<G> fmt::Debug for Abandoned<G> {
     }
 }
 
-const ABANDONED: &str = "the last holder of the lock died inside: put right what it left, then call \
-                         `into_guard`";
+const ABANDONED: &str = "a holder of the lock died while it held it; repair what the lock \
+                         protects, then call `into_guard`";
 
 impl<G> fmt::Display for Abandoned<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,17 +81,18 @@ macro_rules! lock_error {
         pub enum $name<G> {
             $(#[$busy_doc])*
             $busy,
-            /// It was taken, and its last holder died inside: see [`Abandoned`].
+            /// The lock was acquired, but its last holder died while it held it: see
+            /// [`Abandoned`].
             Abandoned(Abandoned<G>),
         }
 
         impl<G> $name<G> {
-            /// Whether somebody else has it.
+            #[doc = concat!("Returns true for [`Self::", stringify!($busy), "`].")]
             pub fn $is(&self) -> bool {
                 matches!(self, Self::$busy)
             }
 
-            /// Whether it was taken from a dead holder.
+            /// Returns true for [`Self::Abandoned`].
             pub fn is_abandoned(&self) -> bool {
                 matches!(self, Self::Abandoned(_))
             }
@@ -90,7 +108,7 @@ macro_rules! lock_error {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     Self::$busy => f.write_str(stringify!($busy)),
-                    Self::Abandoned(abandoned) => f.debug_tuple("Abandoned").field(abandoned).finish(),
+                    Self::Abandoned(it) => f.debug_tuple("Abandoned").field(it).finish(),
                 }
             }
         }
@@ -109,16 +127,16 @@ macro_rules! lock_error {
 }
 
 lock_error! {
-    /// `try_lock` did not simply take the lock.
+    /// An error of `try_lock`.
     TryLockError,
-    /// Somebody else, who is alive, has it.
-    WouldBlock, is_would_block, "the lock is taken"
+    /// A holder that is alive has the lock.
+    WouldBlock, is_would_block, "the lock is held"
 }
 lock_error! {
-    /// `lock_timeout` or `lock_deadline` did not simply take the lock.
+    /// An error of `lock_timeout` and `lock_deadline`.
     LockTimeoutError,
-    /// Somebody else, who is alive, had it all the time.
-    Timeout, is_timeout, "the lock was not free in time"
+    /// Holders that are alive had the lock until the deadline.
+    Timeout, is_timeout, "timed out waiting for the lock"
 }
 
 macro_rules! simple_error {
@@ -139,19 +157,22 @@ macro_rules! simple_error {
 }
 
 simple_error! {
-    /// `try_acquire` got nothing: all of the semaphore is taken, by processes that are alive.
-    TryAcquireError, "the semaphore is taken"
+    /// The error of `try_acquire`: no permit is available.
+    TryAcquireError, "no permit of the semaphore is available"
 }
 simple_error! {
-    /// `acquire_timeout` or `acquire_deadline` got nothing in time.
-    AcquireTimeoutError, "the semaphore was taken all the time"
+    /// The error of `acquire_timeout` and `acquire_deadline`: no permit was available before the
+    /// deadline.
+    AcquireTimeoutError, "timed out waiting for a permit of the semaphore"
 }
 simple_error! {
-    /// A `release` would raise a semaphore above 2^31 - 1. It is as before.
-    SemaphoreOverflow, "a semaphore counts up to 2147483647: there are more releases than acquires"
+    /// The error of `release`: the value would exceed 2^31 - 1. It is unchanged.
+    SemaphoreOverflow, "the value of a semaphore cannot exceed 2147483647; is it released more \
+                        often than acquired?"
 }
 simple_error! {
-    /// The barrier lets nobody through: a party died, ran out of time, or called `abort`, or the
-    /// round ended by a `reset`. If all parties are ready for a fresh start, call `reset`.
-    Broken, "the barrier is broken: a party died, gave up or called `abort`; `reset` starts afresh"
+    /// The error of a barrier that is broken: a party died, timed out or called `abort`, or `reset`
+    /// ended the round. Call `reset` when all parties are ready to start again.
+    Broken, "the barrier is broken: a party died, timed out or called `abort`; call `reset` to use \
+             it again"
 }

@@ -1,29 +1,31 @@
-//! The event, placed in a region.
+//! The handle of an event, placed in a region.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::event::Event as RawEvent;
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
-/// A flag between processes, and those who wait until it is set.
+/// A flag between processes, which they can wait for.
 ///
 /// # When a process dies
 ///
-/// Nothing: `set`, `clear` and `is_set` are single steps and wait for nobody. If whoever sets it is
-/// killed before it has woken those that wait, they notice within about 250 ms.
+/// `set`, `clear` and `is_set` are single atomic steps and never block, so a death leaves the event
+/// set or clear. If the process that sets it is killed before it has woken the waiters, they notice
+/// within about 250 ms. If it is killed before it sets the event, the waiters go on waiting.
 ///
 /// # Ordering
 ///
-/// What was written before `set` is visible to whoever learns of it by `wait` or `is_set`. A waiter
-/// does not miss a `set` that is followed by a `clear` at once.
+/// What was written before `set` is visible to a process after its `wait` returned, or `is_set`
+/// returned true. A waiter does not miss a `set` that is followed by a `clear` at once.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Event;
@@ -32,7 +34,7 @@ use multiproc_shm::{RECHECK, placed};
 /// # fn main() -> std::io::Result<()> {
 /// let go = Event::new()?;
 /// assert!(!go.wait_timeout(Duration::from_millis(1)));
-/// go.set(); // in another process, as a rule
+/// go.set(); // usually in another process
 /// go.wait();
 /// assert!(go.is_set());
 /// # Ok(())
@@ -43,7 +45,7 @@ pub struct Event {
     region: Region<EventControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct EventControl {
@@ -58,17 +60,17 @@ impl Control for EventControl {
     const KIND: u32 = u32::from_le_bytes(*b"EVNT");
     const NAME: &'static str = "event";
 
-    /// Nobody owns anything of it.
+    /// Nothing of an event has an owner.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
 impl Event {
-    /// A new event, which is not set.
+    /// Creates an event that is not set.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new() -> io::Result<Self> {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
@@ -77,34 +79,76 @@ impl Event {
         &self.region.control().event
     }
 
-    /// Sets it, and wakes all who wait. If it is set, nothing changes.
+    /// Sets the event and wakes all waiters. It never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let started = multiproc_sync::Event::new()?;
+    /// started.set();
+    /// assert!(started.is_set());
+    /// started.clear();
+    /// assert!(!started.is_set());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set(&self) {
         self.raw().set();
     }
 
-    /// Clears it: whoever comes now waits. If it is clear, nothing changes.
+    /// Clears the event: from now on, [`wait`](Self::wait) waits.
     pub fn clear(&self) {
         self.raw().clear();
     }
 
-    /// Whether it is set at this moment.
+    /// Returns true if the event is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.raw().is_set()
     }
 
-    /// Waits until it is set, as long as it takes.
+    /// Waits until the event is set, indefinitely.
+    ///
+    /// The death of a process does not end the wait: if the only process that would set the event
+    /// may die, use [`wait_timeout`](Self::wait_timeout) and check on it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let started = multiproc_sync::Event::new()?;
+    /// let same = started.clone(); // usually sent to another process
+    /// let thread = std::thread::spawn(move || same.set());
+    /// started.wait();
+    /// # thread.join().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn wait(&self) {
         while !self.raw().wait(Deadline::NEVER, RECHECK) {}
     }
 
-    /// Waits until it is set, for at most `timeout`. False: it was not set in time.
+    /// Waits until the event is set, for at most `timeout`. Returns false if it timed out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Event;
+    /// use std::time::Duration;
+    ///
+    /// let stop = Event::new()?;
+    /// let mut ticks = 0;
+    /// while !stop.wait_timeout(Duration::from_millis(1)) {
+    ///     ticks += 1; // in a worker: do something periodically
+    ///     if ticks == 3 {
+    ///         stop.set(); // usually in another process
+    ///     }
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.raw().wait(Deadline::after(timeout), RECHECK)
     }
 
-    /// Waits until it is set, until `deadline` at most. False: it was not set in time.
+    /// Waits until the event is set, until `deadline` at most. Returns false if it timed out.
     #[must_use]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.raw().wait(Deadline::at(deadline), RECHECK)
@@ -116,7 +160,7 @@ impl Inspect for Event {
         Inspection::of(&self.region, self.raw().waiters().has_sleepers())
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }

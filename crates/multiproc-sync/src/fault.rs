@@ -1,8 +1,8 @@
-//! Death at named points, for tests: see [`multiproc_shm::failpoint`].
+//! Killing a process at named points, for tests: see [`multiproc_shm::failpoint`].
 
 pub use multiproc_shm::failpoint::*;
 
-/// The points of this crate's primitives, for the tests that go through all of them.
+/// All points of this crate's primitives.
 pub const POINTS: &[&str] = &[
     "lock.taken",
     "lock.about_to_sleep",

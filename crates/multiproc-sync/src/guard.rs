@@ -1,24 +1,25 @@
-//! What every guard is made of: a raw lock that this process holds.
+//! The parts of guards: the raw lock that this process holds, and who it is.
 
 use std::fmt;
 use std::thread;
 
-use crate::raw::lock::{Acquired, Lock};
-use multiproc_shm::members::Membership;
-use multiproc_shm::members::{MemberId, Members};
+use multiproc_shm::members::{MemberId, Members, Membership};
 use multiproc_shm::region::{Control, Region};
 
-/// A guard of a lock that may have been abandoned.
+use crate::raw::lock::{Acquired, Lock};
+use crate::robust::Robust;
+
+/// A guard of a lock whose last holder may have died.
 pub trait Repair {
-    /// Declares that what a dead holder left has been put right.
+    /// Marks what the lock protects as repaired.
     fn repaired(&mut self);
 }
 
-/// Who holds a guard, and whether that ended by a panic.
+/// The member that holds a guard, and whether a panic has begun since.
 ///
-/// A copy of a guard in a forked child belongs to the parent, and has no effect. And a panic that
-/// begins while the guard is held counts as the death of its holder (std's mutexes have poisoning for
-/// it).
+/// A copy of a guard in a forked child belongs to the parent, and has no effect. A panic that
+/// begins while the guard is held counts as the death of its holder, as with the poisoning of std's
+/// mutexes.
 pub(crate) struct Holder<'a> {
     membership: &'a Membership,
     member: MemberId,
@@ -32,20 +33,20 @@ impl<'a> Holder<'a> {
         Self { membership, member, was_panicking: thread::panicking() }
     }
 
-    /// The member that has the guard, if that is this process.
+    /// Returns the member that has the guard, if it is this process.
     #[inline]
     pub(crate) fn member(&self) -> Option<MemberId> {
         self.membership.is(self.member).then_some(self.member)
     }
 
-    /// Whether a panic has begun since.
+    /// Returns true if a panic has begun since the guard was made.
     #[inline]
     pub(crate) fn has_panicked(&self) -> bool {
         !self.was_panicking && thread::panicking()
     }
 }
 
-/// A raw lock that is held while this lives.
+/// A raw lock that is held, and released on drop.
 pub(crate) struct Held<'a> {
     lock: &'a Lock,
     taken: Acquired,
@@ -53,10 +54,10 @@ pub(crate) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// The lock has just been taken.
+    /// Creates the guard of a lock that was just acquired.
     #[inline]
-    pub(crate) fn new<C: Control>(lock: &'a Lock, taken: Acquired, region: &'a Region<C>) -> Self {
-        Self { lock, taken, holder: Holder::new(region) }
+    pub(crate) fn new<C: Control>(robust: Robust<'a, C>, taken: Acquired) -> Self {
+        Self { lock: robust.lock, taken, holder: Holder::new(robust.region) }
     }
 
     #[inline]
@@ -69,7 +70,7 @@ impl<'a> Held<'a> {
         &self.holder
     }
 
-    /// What a dead holder left has been put right.
+    /// Marks what the lock protects as repaired.
     pub(crate) fn repaired(&mut self) {
         self.lock.repaired();
         self.taken = Acquired::Clean;
@@ -86,11 +87,10 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The state of a lock, for the `Debug` of what it is part of.
+/// Adds the state of a lock to a `Debug` text.
 pub(crate) fn debug_lock<C: Control>(
     text: &mut fmt::DebugStruct<'_, '_>,
-    lock: &Lock,
-    region: &Region<C>,
+    Robust { lock, region }: Robust<'_, C>,
 ) {
     match lock.owner() {
         Some(owner) => text

@@ -1,16 +1,17 @@
-//! What a manager shows of an object that it has handed out.
+//! What a manager lists about an object that it has handed out.
 
-use crate::raw::lock::Lock;
 use multiproc_shm::region::{Control, Region};
 
-/// Who has an object open, and who waits for it.
+use crate::robust::Robust;
+
+/// The users of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inspection {
-    /// How many living processes have it open, but those that stand aside.
+    /// The number of living processes that have it open, without observers.
     pub members: usize,
-    /// The process that holds its lock, if it has one and that one is alive; 0 is unknown.
+    /// The pid of the living holder of its lock, if any; 0 is unknown.
     pub holder: Option<u32>,
-    /// Somebody waits for it, or did when last one was woken.
+    /// Whether processes wait for it, or did when a waiter was last woken.
     pub waited_for: bool,
 }
 
@@ -19,7 +20,7 @@ impl Inspection {
         Self { members: region.live_members(), holder: None, waited_for }
     }
 
-    pub(crate) fn of_lock<C: Control>(region: &Region<C>, lock: &Lock, waits: bool) -> Self {
+    pub(crate) fn of_lock<C: Control>(Robust { lock, region }: Robust<'_, C>, waits: bool) -> Self {
         use multiproc_shm::members::Members;
         let holder = lock.owner().filter(|&owner| region.is_alive(owner));
         Self {
@@ -31,9 +32,9 @@ impl Inspection {
 
 /// Implemented by all primitives.
 pub trait Inspect {
-    /// Looks.
+    /// Returns the users of the object.
     fn inspect(&self) -> Inspection;
 
-    /// See [`Region::stand_aside`].
-    fn stand_aside(&self);
+    /// Makes this process an observer: it is not counted, and its death has no effect.
+    fn observe(&self);
 }

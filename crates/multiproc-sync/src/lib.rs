@@ -1,82 +1,74 @@
-//! Locks and what goes with them, in shared memory, between processes: none hangs on the dead.
+#![doc = include_str!("../README.md")]
 //!
-//! A [`Lock`] can be cloned, sent to other processes (as an argument, through a connection), and used by all of them. When a process is killed while it holds one, the next that locks
-//! it gets the guard, and is told.
+//! # Choosing a primitive
 //!
-//! ```
-//! use multiproc_sync::Lock;
-//!
-//! # fn main() -> std::io::Result<()> {
-//! let printing = Lock::new()?;
-//! {
-//!     let _guard = printing.lock().expect("nobody died while printing");
-//!     println!("nobody else prints now");
-//! }
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # Which one
-//!
-//! | | for |
+//! | type | purpose |
 //! |---|---|
-//! | [`Lock`] | one at a time |
-//! | [`RLock`] | the same, where code under the lock takes it again |
-//! | [`Mutex`] | one at a time, and the value it is about |
-//! | [`BoundedSemaphore`] | so many at a time |
-//! | [`Semaphore`] | counting what is ready; anyone may raise it |
-//! | [`Event`] | waiting until something has happened |
-//! | [`Condition`] | waiting until something under a lock is so |
-//! | [`Barrier`] | waiting until all are there |
-//! | [`Shared`], [`Atomic`] | a table, a number, without a lock |
+//! | [`Lock`] | mutual exclusion |
+//! | [`RLock`] | mutual exclusion, where code under the lock locks it again |
+//! | [`Mutex`] | mutual exclusion, and the value that the lock protects |
+//! | [`BoundedSemaphore`] | at most N holders at a time |
+//! | [`Semaphore`] | a count of what is ready, which any process may raise |
+//! | [`Event`] | to wait until something has happened |
+//! | [`Condition`] | to wait until something under a lock is true |
+//! | [`Barrier`] | to wait until all parties have arrived |
+//! | [`Shared`], [`Atomic`] | a table of values, a number; without a lock |
 //!
-//! Each can be cloned, and sent to other processes in any message: clones, and what arrives, are the
-//! same primitive. What happens when a holder or a waiter dies is on each one's page.
+//! Each can be cloned, and sent to other processes in any message. Clones and received handles are
+//! the same primitive. The page of each type states what happens when a holder or a waiter dies.
 //!
 //! # How it works, and what it costs
 //!
-//! A primitive is a word in a sealed memfd that every process maps. Nobody else waiting, `lock` and
-//! `unlock` are one atomic instruction each. A waiter spins shortly, then sleeps in the kernel on a
-//! futex, and looks up now and then ([`OWNER_RECHECK`], [`RECHECK`]) whether the holder is still
-//! alive: that finds every death, at any instruction, and costs an idle waiter some wake-ups a
-//! second. Whether a process is alive is
-//! asked from the kernel, which holds a file lock for each (no pid that could be reused, no helper
-//! thread). Nothing has a name in the file system; nothing is left behind, whatever is killed.
+//! A primitive is a control block in a sealed memfd that every process maps. Without contention,
+//! `lock` and `unlock` are one atomic instruction each. A waiter spins briefly and then sleeps on a
+//! futex. It wakes up at intervals ([`OWNER_RECHECK`], [`RECHECK`]) and asks the kernel whether the
+//! owner is still alive. That detects a death at any instruction, and costs a waiter a few wake-ups
+//! per second.
 //!
-//! Each primitive takes one descriptor and one page in each process that has it; up to 1024 processes
-//! can have one open at a time. It needs `/proc`.
+//! The kernel knows which processes are alive because each holds a file lock for as long as it
+//! lives. So there is no pid that could be reused, and no helper thread. Nothing has a name in the
+//! file system, so nothing is left behind when processes are killed. The kernel's robust futexes
+//! (get_robust_list(2)) are not used: each thread has one list of them, which belongs to libc.
 //!
-//! # What it does not do
+//! # Fairness
 //!
-//! It is not strictly fair: a newcomer may overtake waiters that sleep, but not for much longer than a
-//! millisecond where it is a lock. A process that is stopped (SIGSTOP) is not dead: its locks stay its
-//! own.
+//! Locks are not strictly fair. A newcomer may overtake sleeping waiters, but a waiter that has
+//! been overtaken for a millisecond is next. Semaphores are not fair. A process that is stopped
+//! (SIGSTOP) is not dead: it keeps its locks and permits.
 //!
-//! # Forked processes, and closed descriptors
+//! # Panics under a guard
 //!
-//! A child made by fork(2) after handles exist is a member of its own: it excludes its parent, and the
-//! death of either is noticed. What the parent holds stays the parent's; copies of guards have no
-//! effect in the child. (A bare clone(2), without the handlers of pthread_atfork(3), is not supported.)
+//! A panic that begins under a guard counts as the death of the holder: the next acquirer gets
+//! [`Abandoned`], and a [`Mutex`] keeps the value that it had before.
 //!
-//! If other code in the process closes the descriptor of a primitive, the process stays a member, but
-//! can no longer tell whether other members are alive. Nobody is robbed then: `try_…` and `…_timeout`
-//! fail, and an operation that would wait for a member without end panics with the reason.
+//! # fork(2)
 //!
-//! # Panics
+//! A child made by fork(2) after handles exist is a member of its own: it excludes its parent, and
+//! the death of either is detected. What the parent holds stays the parent's; the copies of its
+//! guards have no effect in the child. A bare clone(2), which skips the handlers of
+//! pthread_atfork(3), is not supported.
 //!
-//! A panic that begins under a guard counts as the death of its holder: the next one that locks gets
-//! [`Abandoned`], and a [`Mutex`] has the value that it had before.
+//! # Closed descriptors
 //!
-//! # For those who build other primitives
+//! If other code in the process closes the descriptor of a primitive, the process remains a member,
+//! but it can no longer tell whether other members are alive. Two owners are never admitted then:
+//! `try_…` and `…_timeout` methods fail, and a method that would have to wait for a possibly dead
+//! member indefinitely panics with the reason.
 //!
-//! [`raw`] has the algorithms, without handles. The regions they are placed in, and the atomics and the
-//! futex they are made of, come from `multiproc-shm`. Under `--cfg loom`, the latter are loom's models,
-//! and the handles are left out.
+//! # Building other primitives
+//!
+//! [`raw`] contains the algorithms, without handles. The regions that they are placed in, and the
+//! atomics and futexes that they are made of, come from `multiproc-shm`. Under `--cfg loom`, the
+//! latter are loom's models, and the handles are left out.
 
 #[doc(hidden)]
 pub mod fault;
 pub mod raw;
 
+#[cfg(not(loom))]
+mod array;
+#[cfg(not(loom))]
+mod atomic;
 #[cfg(not(loom))]
 mod barrier;
 #[cfg(not(loom))]
@@ -94,13 +86,15 @@ mod inspect;
 #[cfg(not(loom))]
 mod lock;
 #[cfg(not(loom))]
+mod methods;
+#[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
 mod rlock;
 #[cfg(not(loom))]
-mod semaphore;
+mod robust;
 #[cfg(not(loom))]
-mod shared;
+mod semaphore;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -111,6 +105,8 @@ pub use multiproc_shm::{placed, region};
 
 #[cfg(not(loom))]
 pub use {
+    array::Shared,
+    atomic::Atomic,
     barrier::{Barrier, BarrierWaitResult},
     bounded_semaphore::{BoundedSemaphore, Permit},
     condition::{Condition, ConditionGuard, WaitTimeoutResult},
@@ -123,7 +119,6 @@ pub use {
     mutex::{Mutex, MutexGuard},
     rlock::{RLock, RLockGuard},
     semaphore::Semaphore,
-    shared::{Atomic, Shared},
 };
 
 #[cfg(not(loom))]

@@ -1,39 +1,42 @@
-//! The public lock: the raw one, placed in a region.
+//! The handle of a lock: a raw lock, placed in a region.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, placed};
+use crate::robust::{Robust, checked};
 
-/// A lock between processes: one holds it at a time.
+/// A mutual exclusion lock between processes and threads, without data of its own.
 ///
-/// Clones, and what other processes receive, are the same lock. It guards no data of its own; what
-/// belongs to it is the program's agreement. A guard releases when it is dropped.
+/// Clones and received handles are the same lock. Dropping the guard releases it. Use a
+/// [`Mutex`](crate::Mutex) for a lock with the value that it protects.
 ///
 /// # When a process dies
 ///
-/// If the holder dies, or panics under the guard, the next `lock` returns [`Abandoned`], which carries
-/// the guard: at once if it comes later, within about 100 ms if it was waiting. A waiter that dies
-/// changes nothing. A holder that is merely stopped (SIGSTOP) keeps the lock.
+/// If the holder dies, or panics under the guard, the next acquirer gets [`Abandoned`], which
+/// contains the guard. A process that was already waiting gets it within about 100 ms. A waiter
+/// that dies has no effect. A holder that is stopped (SIGSTOP) is not dead, and keeps the lock.
 ///
 /// # Ordering and fairness
 ///
-/// What a holder wrote to shared memory before it unlocked is visible to the next one. A newcomer may
-/// overtake waiters that sleep; a waiter that has been overtaken for a millisecond is next.
+/// What a holder wrote to shared memory before it unlocked is visible to the next holder. A
+/// newcomer may overtake sleeping waiters, but a waiter that has been overtaken for a millisecond
+/// is next.
 ///
-/// The lock belongs to the process. Locking it twice in one process waits for the first guard, in
-/// another thread or for ever in the same one, as Python's `multiprocessing.Lock` does.
+/// The lock is not re-entrant: a thread that locks it twice waits for itself indefinitely, as with
+/// Python's `multiprocessing.Lock`. See [`RLock`](crate::RLock).
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Lock;
@@ -41,7 +44,7 @@ use multiproc_shm::{OWNER_RECHECK, placed};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let lock = Lock::new()?;
-/// let guard = lock.lock().expect("nobody died inside");
+/// let guard = lock.lock().expect("no holder died");
 /// let same = lock.clone();
 /// assert!(same.try_lock().unwrap_err().is_would_block());
 /// assert!(same.lock_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
@@ -50,12 +53,14 @@ use multiproc_shm::{OWNER_RECHECK, placed};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "robust mutex")]
+#[doc(alias = "EOWNERDEAD")]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Lock {
     region: Region<LockControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct LockControl {
@@ -76,107 +81,40 @@ impl Control for LockControl {
 }
 
 impl Lock {
-    /// A new lock, which nobody holds.
+    /// Creates a lock that is free.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new() -> io::Result<Self> {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    /// Takes the lock, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed the lock's descriptor, and the holder may be dead.
+    lock_methods!(LockGuard<'_>, "Lock::new()",);
+
     #[inline]
-    pub fn lock(&self) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        loop {
-            // Without a deadline it ends with the lock taken.
-            if let Ok(taken) = self.take(Deadline::NEVER) {
-                return self.guard(taken);
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<LockGuard<'_>, TryLockError<LockGuard<'_>>> {
-        match self.raw().try_lock(&self.region) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout` (which bounds the whole call).
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
-        self.lock_until(Deadline::at(deadline))
-    }
-
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<LockGuard<'_>, LockTimeoutError<LockGuard<'_>>> {
-        match self.take(deadline) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
+    fn robust(&self) -> Robust<'_, LockControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 
     #[inline]
-    fn raw(&self) -> &RawLock {
-        &self.region.control().lock
-    }
-
-    #[inline]
-    fn take(&self, deadline: Deadline) -> Result<Acquired, Busy> {
-        self.raw().lock(&self.region, deadline, OWNER_RECHECK)
-    }
-
-    #[inline]
-    fn guard(&self, taken: Acquired) -> Result<LockGuard<'_>, Abandoned<LockGuard<'_>>> {
-        let guard = LockGuard { held: Held::new(self.raw(), taken, &self.region), lock: self };
-        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+    fn acquire<'a, E: From<Abandoned<LockGuard<'a>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, LockControl>) -> Result<Acquired, E>,
+    ) -> Result<LockGuard<'a>, E> {
+        let held = Held::new(self.robust(), take(self.robust())?);
+        let is_abandoned = held.is_abandoned();
+        checked(LockGuard { held, lock: self }, is_abandoned)
     }
 }
 
 impl Inspect for Lock {
     fn inspect(&self) -> Inspection {
-        Inspection::of_lock(&self.region, self.raw(), false)
+        Inspection::of_lock(self.robust(), false)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
@@ -184,12 +122,12 @@ impl Inspect for Lock {
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Lock");
-        debug_lock(&mut text, self.raw(), &self.region);
+        debug_lock(&mut text, self.robust());
         text.finish()
     }
 }
 
-/// The lock is held while this lives, and released when it is dropped.
+/// A guard of a [`Lock`], which is released when the guard is dropped.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct LockGuard<'a> {
     held: Held<'a>,

@@ -1,4 +1,4 @@
-//! A lock with the data it guards.
+//! A lock with the value that it protects.
 
 use std::fmt;
 use std::io;
@@ -7,31 +7,33 @@ use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, failpoint, placed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, placed};
+use crate::robust::{Robust, checked};
 
-use multiproc_shm::failpoint;
-
-/// A value in shared memory, and the lock that guards it: what Python calls `Value`.
+/// A value in shared memory, and the lock that protects it. Python calls it `Value`.
 ///
-/// `T` is plain data: `bytemuck`'s `Pod`, which can be derived for structs without padding, pointers
-/// and invalid bit patterns. The guard has a copy of it; what was changed in there is written back
-/// when the guard is dropped. So other processes never see a value in the making.
+/// `T` is plain data: `bytemuck`'s `Pod`, which can be derived for structs without padding,
+/// pointers and invalid bit patterns. The guard contains a copy of the value, which is written back
+/// when the guard is dropped, if it was changed. So other processes never see a half-changed value.
 ///
 /// # When a process dies
 ///
-/// As with a [`Lock`](crate::Lock), the next one that locks gets [`Abandoned`], with the guard. The
-/// value is then as the last holder found it, unless it died while it wrote its own back (which
-/// takes about as long as a memcpy of the value): then it may be a mix of both. A panic under the guard
-/// counts as a death, and nothing is written back.
+/// As with a [`Lock`](crate::Lock), the next acquirer gets [`Abandoned`], which contains the guard.
+/// The value is then the one that the dead holder had found. Only if that process died within
+/// writing its value back (which takes about as long as a memcpy of it), the value may be a mix of
+/// both. A panic under the guard counts as a death, and nothing is written back.
+///
+/// Ordering and fairness are those of [`Lock`](crate::Lock).
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Mutex;
@@ -43,12 +45,15 @@ use multiproc_shm::failpoint;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Value")]
+#[doc(alias = "robust mutex")]
+#[doc(alias = "EOWNERDEAD")]
 pub struct Mutex<T> {
     region: Region<MutexControl>,
     value: PhantomData<T>,
 }
 
-/// What its members share, beside the bytes of the value.
+/// The control block; the value is the region's data.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct MutexControl {
@@ -62,7 +67,7 @@ placed!(MutexControl { lock });
 impl Control for MutexControl {
     const KIND: u32 = u32::from_le_bytes(*b"MUTX");
     const NAME: &'static str = "mutex";
-    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the value's size
+    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the size of `T`
 
     fn release_slot(&self, _: &[AtomicU32], slot: usize) {
         self.lock.release_slot(slot);
@@ -70,94 +75,37 @@ impl Control for MutexControl {
 }
 
 impl<T: Pod> Mutex<T> {
-    /// A new mutex, which nobody holds.
+    /// Creates a mutex that is free, with this value.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new(value: T) -> io::Result<Self> {
         let region = Region::create(size_of::<T>(), |_: &MutexControl| {})?;
         region.data().copy_in(0, bytes_of(&value));
         Ok(Self { region, value: PhantomData })
     }
 
-    fn raw(&self) -> &RawLock {
-        &self.region.control().lock
-    }
+    lock_methods!(MutexGuard<'_, T>, "Mutex::new(0u32)",);
 
-    /// Takes the lock, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed its descriptor, and the holder may be dead.
-    pub fn lock(&self) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
-        loop {
-            if let Ok(taken) = self.raw().lock(&self.region, Deadline::NEVER, OWNER_RECHECK) {
-                return self.guard(taken);
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody has it, else as [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
-        match self.raw().try_lock(&self.region) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        self.lock_until(Deadline::at(deadline))
-    }
-
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
-        match self.raw().lock(&self.region, deadline, OWNER_RECHECK) {
-            Ok(taken) => Ok(self.guard(taken)?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
-    }
-
-    fn guard(&self, taken: Acquired) -> Result<MutexGuard<'_, T>, Abandoned<MutexGuard<'_, T>>> {
+    #[inline]
+    fn acquire<'a, E: From<Abandoned<MutexGuard<'a, T>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, MutexControl>) -> Result<Acquired, E>,
+    ) -> Result<MutexGuard<'a, T>, E> {
+        let held = Held::new(self.robust(), take(self.robust())?);
+        let is_abandoned = held.is_abandoned();
         let mut value = T::zeroed();
         self.region.data().copy_to(0, bytes_of_mut(&mut value));
-        let held = Held::new(self.raw(), taken, &self.region);
-        let guard = MutexGuard { mutex: self, value, is_changed: false, held };
-        if guard.held.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) }
+        checked(MutexGuard { mutex: self, value, is_changed: false, held }, is_abandoned)
+    }
+}
+
+impl<T> Mutex<T> {
+    #[inline]
+    fn robust(&self) -> Robust<'_, MutexControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 }
 
@@ -170,7 +118,7 @@ impl<T> Clone for Mutex<T> {
 impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Mutex");
-        debug_lock(&mut text, &self.region.control().lock, &self.region);
+        debug_lock(&mut text, self.robust());
         text.finish_non_exhaustive()
     }
 }
@@ -187,21 +135,23 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
         let (came, expected) = (region.data().len(), size_of::<T>());
         if came != expected {
             return Err(serde::de::Error::custom(format!(
-                "expected a multiproc mutex of a value of {expected} bytes, got one of {came}"
+                "expected a multiproc mutex of a value of {expected} bytes, got one of {came} bytes"
             )));
         }
         Ok(Self { region, value: PhantomData })
     }
 }
 
-/// A [`Mutex`] is held while this lives. It dereferences to a copy of the value, which is written
-/// back when it is dropped, if it was changed.
+/// A guard of a [`Mutex`], which is released when the guard is dropped.
+///
+/// It dereferences to a copy of the value. Dropping the guard writes the copy back, if it was
+/// borrowed mutably.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T: Pod> {
     mutex: &'a Mutex<T>,
     value: T,
     is_changed: bool,
-    /// Dropped last: the value is back before the lock is free.
+    /// Dropped last: the value is written back before the lock is released.
     held: Held<'a>,
 }
 

@@ -1,4 +1,4 @@
-//! The re-entrant lock, placed in a region.
+//! The handle of a re-entrant lock: a raw lock with its thread and depth, placed in a region.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,32 +6,33 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, failpoint, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Holder, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::Busy;
+use crate::methods::lock_methods;
 use crate::raw::lock::{Acquired, Lock as RawLock};
-use multiproc_shm::members::Members;
-use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{OWNER_RECHECK, placed};
+use crate::robust::{Robust, checked};
 
-use multiproc_shm::failpoint;
-
-/// A lock between processes that its holder can take again: it belongs to one thread of one process,
-/// and is free when as many guards are dropped as were taken.
+/// A re-entrant lock between processes: the thread that holds it can lock it again.
+///
+/// It belongs to one thread of one process, and is released when that thread has dropped all of its
+/// guards. Use a [`Lock`](crate::Lock) unless code under the lock calls code that locks it as well.
 ///
 /// # When a process dies
 ///
-/// As a [`Lock`](crate::Lock): if the holder dies inside, however deep, the next one that locks gets
-/// [`Abandoned`], with the guard. (A thread that ends without dropping its guard has not died: its
-/// process holds the lock until it ends.)
+/// As with a [`Lock`](crate::Lock): if the holder dies at any depth, the next acquirer gets
+/// [`Abandoned`], which contains the guard. A thread that ends without dropping its guard (by
+/// `mem::forget`) has not died: its process holds the lock until the process ends.
 ///
-/// Ordering and fairness are those of [`Lock`](crate::Lock), which is the one to use unless code
-/// under the lock calls code that takes it, too.
+/// Ordering and fairness are those of [`Lock`](crate::Lock).
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::RLock;
@@ -39,27 +40,30 @@ use multiproc_shm::failpoint;
 /// # fn main() -> std::io::Result<()> {
 /// let lock = RLock::new()?;
 /// let outer = lock.lock().unwrap();
-/// let inner = lock.lock().unwrap(); // the same thread: at once
+/// let inner = lock.lock().unwrap(); // the same thread: does not wait
 /// drop(outer);
-/// drop(inner); // free now
+/// drop(inner); // releases the lock
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "recursive mutex")]
+#[doc(alias = "reentrant")]
+#[doc(alias = "EOWNERDEAD")]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RLock {
     region: Region<RLockControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct RLockControl {
     lock: RawLock,
-    /// How many guards there are. Only the holder writes it.
+    /// The number of guards. Only the holder writes it.
     depth: AtomicU32,
-    /// Which thread holds it: the owner's number, and below it that of the thread; 0 is none. Only the
-    /// holder writes it, and no two threads have the same numbers, so who reads its own has written
-    /// it.
+    /// The thread that holds the lock, 0 if it is free: the number of its member in the upper half,
+    /// and that of the thread in the lower. Only the holder writes it, and no two threads have the
+    /// same numbers, so a thread that reads its own numbers has written them.
     thread: AtomicU64,
 }
 
@@ -80,7 +84,7 @@ impl Control for RLockControl {
     }
 }
 
-/// A number for this thread that no other thread of this process has.
+/// Returns the number of this thread, which no other thread of this process has.
 #[inline]
 fn this_thread() -> u32 {
     static LAST: AtomicU32 = AtomicU32::new(0);
@@ -94,133 +98,74 @@ fn this_thread() -> u32 {
 }
 
 impl RLock {
-    /// A new lock, which nobody holds.
+    /// Creates a lock that is free.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     pub fn new() -> io::Result<Self> {
         Ok(Self { region: Region::create(0, |_| {})? })
     }
 
-    /// Takes the lock, waiting for it as long as it takes, unless this thread has it already.
-    ///
-    /// # Errors
-    ///
-    /// [`Abandoned`], which carries the guard, if a holder died inside and nobody has put right
-    /// what it left.
-    ///
-    /// # Panics
-    ///
-    /// If other code in this process has closed its descriptor, and the holder may be dead.
+    lock_methods!(
+        RLockGuard<'_>,
+        "RLock::new()",
+        /// If this thread already holds the lock, it returns another guard at once.
+    );
+
     #[inline]
-    pub fn lock(&self) -> Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>> {
-        loop {
-            if let Ok(guard) =
-                self.take(|lock| lock.lock(&self.region, Deadline::NEVER, OWNER_RECHECK))
-            {
-                return guard;
-            }
-            self.region.assert_connected();
-        }
-    }
-
-    /// Takes the lock if it is free (or its holder is dead, or this thread), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](TryLockError::WouldBlock) if somebody else has it, else as
-    /// [`lock`](Self::lock).
-    #[inline]
-    pub fn try_lock(&self) -> Result<RLockGuard<'_>, TryLockError<RLockGuard<'_>>> {
-        match self.take(|lock| lock.try_lock(&self.region)) {
-            Ok(guard) => Ok(guard?),
-            Err(Busy) => Err(TryLockError::WouldBlock),
-        }
-    }
-
-    /// Takes the lock, waiting for at most `timeout`, unless this thread has it already.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](LockTimeoutError::Timeout) if somebody else had it all the time, else as
-    /// [`lock`](Self::lock).
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        self.lock_until(Deadline::after(timeout))
-    }
-
-    /// Takes the lock, waiting until `deadline` at most, unless this thread has it already.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock_timeout`](Self::lock_timeout).
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        self.lock_until(Deadline::at(deadline))
+    fn robust(&self) -> Robust<'_, RLockControl> {
+        Robust { lock: &self.region.control().lock, region: &self.region }
     }
 
     #[inline]
-    fn lock_until(
-        &self,
-        deadline: Deadline,
-    ) -> Result<RLockGuard<'_>, LockTimeoutError<RLockGuard<'_>>> {
-        match self.take(|lock| lock.lock(&self.region, deadline, OWNER_RECHECK)) {
-            Ok(guard) => Ok(guard?),
-            Err(Busy) => Err(LockTimeoutError::Timeout),
-        }
-    }
-
-    #[inline]
-    fn take(
-        &self,
-        take_lock: impl FnOnce(&RawLock) -> Result<Acquired, Busy>,
-    ) -> Result<Result<RLockGuard<'_>, Abandoned<RLockGuard<'_>>>, Busy> {
+    fn acquire<'a, E: From<Abandoned<RLockGuard<'a>>>>(
+        &'a self,
+        take: impl FnOnce(Robust<'a, RLockControl>) -> Result<Acquired, E>,
+    ) -> Result<RLockGuard<'a>, E> {
         let RLockControl { lock, depth, thread } = self.region.control();
         let process = self.region.me();
-        // The member, too: while the lock changes hands, the thread may be that of another process.
+        // With the member: while the lock changes hands, `thread` may belong to another process.
         let me = u64::from(process.bits()) << 32 | u64::from(this_thread());
         if lock.owner() == Some(process) && thread.load(Ordering::Relaxed) == me {
-            // There are never 2^32 guards; there may be any number in a word that was scribbled over.
+            // There are never 2^32 guards, but a corrupted word may contain any number.
             let deeper = depth.load(Ordering::Relaxed).saturating_add(1);
             depth.store(deeper, Ordering::Relaxed);
         } else {
-            take_lock(lock)?;
+            take(self.robust())?;
             failpoint::reached("rlock.taken");
             thread.store(me, Ordering::Relaxed);
             depth.store(1, Ordering::Relaxed);
         }
+        let is_abandoned = lock.is_abandoned();
         let holder = Holder::new(&self.region);
-        let guard = RLockGuard { lock: self, holder, this_thread: PhantomData };
-        Ok(if lock.is_abandoned() { Err(Abandoned { guard }) } else { Ok(guard) })
+        checked(RLockGuard { lock: self, holder, this_thread: PhantomData }, is_abandoned)
     }
 }
 
 impl Inspect for RLock {
     fn inspect(&self) -> Inspection {
-        Inspection::of_lock(&self.region, &self.region.control().lock, false)
+        Inspection::of_lock(self.robust(), false)
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }
 
 impl fmt::Debug for RLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RLockControl { lock, depth, .. } = self.region.control();
+        let depth = &self.region.control().depth;
         let mut text = f.debug_struct("RLock");
-        debug_lock(&mut text, lock, &self.region);
+        debug_lock(&mut text, self.robust());
         text.field("depth", &depth.load(Ordering::Relaxed)).finish()
     }
 }
 
-/// An [`RLock`] is held while this lives. It stays in its thread.
+/// A guard of an [`RLock`], which is released when the last guard is dropped.
+///
+/// It cannot be sent to another thread.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a> {
     lock: &'a RLock,
@@ -247,7 +192,7 @@ impl Drop for RLockGuard<'_> {
         if left == 0 {
             thread.store(0, Ordering::Relaxed);
             failpoint::reached("rlock.releasing");
-            // The mark stays unless somebody has said that all is well.
+            // The lock stays abandoned until a holder has called `into_guard`.
             let is_abandoned = lock.is_abandoned();
             lock.unlock(member, if is_abandoned { Acquired::OwnerDied } else { Acquired::Clean });
         }

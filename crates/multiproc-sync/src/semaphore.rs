@@ -1,37 +1,38 @@
-//! The free semaphore, placed in a region.
+//! The handle of a counting semaphore, placed in a region.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::Deadline;
+use multiproc_shm::primitives::AtomicU32;
+use multiproc_shm::region::{Control, Region};
+use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AcquireTimeoutError, SemaphoreOverflow, TryAcquireError};
 use crate::inspect::{Inspect, Inspection};
 use crate::raw::Busy;
 use crate::raw::semaphore::{Overflow, Semaphore as RawSemaphore};
-use multiproc_shm::primitives::AtomicU32;
-use multiproc_shm::region::{Control, Region};
-use multiproc_shm::{RECHECK, placed};
 
-/// A semaphore between processes that is a free counter: `acquire` lowers it by one and waits while
-/// it is 0, `release` raises it, whoever calls it.
+/// A counting semaphore between processes: `acquire` lowers the value by one and waits while it is
+/// 0, `release` raises it. Any process may release.
 ///
-/// For signals ("so many things are ready") rather than for limits. Where whoever acquires also
-/// releases, use a [`BoundedSemaphore`](crate::BoundedSemaphore), whose permits come back when
-/// their holder dies.
+/// Use it for signals (N things are ready) rather than for limits. Where the process that acquires
+/// also releases, use a [`BoundedSemaphore`](crate::BoundedSemaphore): its permits are free again
+/// when their holder dies.
 ///
 /// # When a process dies
 ///
-/// What a process acquired and did not release before it died is gone: nothing says that it would
-/// ever have released it. A waiter that dies takes nothing along, also not a wake-up that was meant
-/// for it: another one who waits gets it within about 250 ms.
+/// What a process had acquired and not released is lost, because a permit of this semaphore has no
+/// owner. A waiter that dies has no effect: a wake-up that it had received goes to another waiter
+/// within about 250 ms.
 ///
 /// # Ordering and fairness
 ///
-/// What was written before a `release` is visible to whoever acquires what it released. It is not
-/// fair: whoever comes along takes what is there, also before those that sleep.
+/// What was written before a `release` is visible to the process that acquires what it released.
+/// The semaphore is not fair: a newcomer may overtake sleeping waiters.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Semaphore;
@@ -39,7 +40,7 @@ use multiproc_shm::{RECHECK, placed};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ready = Semaphore::new(0)?;
 /// assert!(ready.try_acquire().is_err());
-/// ready.release(2)?; // in another process, as a rule
+/// ready.release(2)?; // usually in another process
 /// ready.acquire();
 /// assert_eq!(ready.value(), 1);
 /// # Ok(())
@@ -50,7 +51,7 @@ pub struct Semaphore {
     region: Region<SemaphoreControl>,
 }
 
-/// What its members share.
+/// The control block.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct SemaphoreControl {
@@ -65,25 +66,26 @@ impl Control for SemaphoreControl {
     const KIND: u32 = u32::from_le_bytes(*b"SEMA");
     const NAME: &'static str = "semaphore";
 
-    /// Nobody owns anything of it.
+    /// Nothing of a semaphore has an owner.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
 impl Semaphore {
-    /// The highest value.
+    /// The maximum value.
     pub const MAX: u32 = RawSemaphore::MAX;
 
-    /// A new semaphore of value `n`.
+    /// Creates a semaphore of value `n`.
     ///
     /// # Errors
     ///
-    /// If `n` is more than [`MAX`](Self::MAX), or there are no descriptors or no memory left, there
-    /// is no `/proc`, or a resource limit is too small, which the error then names.
+    /// Fails if `n` is more than [`MAX`](Self::MAX), if the process has run out of descriptors or
+    /// memory, if `/proc` is not mounted, or if a resource limit is too small. The error then names
+    /// the limit.
     pub fn new(n: u32) -> io::Result<Self> {
         if n > Self::MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a semaphore counts up to {}, and not to {n}", Self::MAX),
+                format!("the value of a semaphore is at most {}, not {n}", Self::MAX),
             ));
         }
         let region = Region::create(0, |control: &SemaphoreControl| control.semaphore.set_up(n))?;
@@ -94,40 +96,56 @@ impl Semaphore {
         &self.region.control().semaphore
     }
 
-    /// The value at this moment.
+    /// Returns the current value.
     #[must_use]
     pub fn value(&self) -> u32 {
         self.raw().value()
     }
 
-    /// Lowers the value by one, waiting while it is 0, as long as it takes.
+    /// Lowers the value by one, and waits indefinitely while it is 0.
+    ///
+    /// The death of a process does not end the wait: if the only process that would release may
+    /// die, use [`acquire_timeout`](Self::acquire_timeout) and check on it.
+    #[doc(alias = "down")]
+    #[doc(alias = "sem_wait")]
     pub fn acquire(&self) {
         while self.raw().acquire(Deadline::NEVER, RECHECK).is_err() {}
     }
 
-    /// Lowers the value by one, without waiting.
+    /// Lowers the value by one if it is not 0, without waiting.
     ///
     /// # Errors
     ///
-    /// If it is 0.
+    /// Returns [`TryAcquireError`] if the value is 0.
     pub fn try_acquire(&self) -> Result<(), TryAcquireError> {
         self.raw().try_acquire().map_err(|Busy| TryAcquireError)
     }
 
-    /// Lowers the value by one, waiting while it is 0 for at most `timeout`.
+    /// Lowers the value by one, and waits for at most `timeout` while it is 0.
     ///
     /// # Errors
     ///
-    /// If it was 0 all the time.
+    /// Returns [`AcquireTimeoutError`] if it timed out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Semaphore;
+    /// use std::time::Duration;
+    ///
+    /// let ready = Semaphore::new(0)?;
+    /// assert!(ready.acquire_timeout(Duration::from_millis(1)).is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), AcquireTimeoutError> {
         self.acquire_until(Deadline::after(timeout))
     }
 
-    /// Lowers the value by one, waiting while it is 0 until `deadline` at most.
+    /// Lowers the value by one, and waits until `deadline` at most while it is 0.
     ///
     /// # Errors
     ///
-    /// As [`acquire_timeout`](Self::acquire_timeout).
+    /// Returns [`AcquireTimeoutError`] if it timed out.
     pub fn acquire_deadline(&self, deadline: Instant) -> Result<(), AcquireTimeoutError> {
         self.acquire_until(Deadline::at(deadline))
     }
@@ -136,11 +154,25 @@ impl Semaphore {
         self.raw().acquire(deadline, RECHECK).map_err(|Busy| AcquireTimeoutError)
     }
 
-    /// Raises the value by `n`, and wakes as many who wait. It may exceed the value of the start.
+    /// Raises the value by `n`, and wakes up to `n` waiters. It never blocks.
+    ///
+    /// The value may exceed the initial one.
     ///
     /// # Errors
     ///
-    /// If the value would exceed [`MAX`](Self::MAX); it is as before then.
+    /// Returns [`SemaphoreOverflow`] if the value would exceed [`MAX`](Self::MAX). It is then
+    /// unchanged.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let ready = multiproc_sync::Semaphore::new(0)?;
+    /// ready.release(3)?;
+    /// assert_eq!(ready.value(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "up")]
+    #[doc(alias = "sem_post")]
     pub fn release(&self, n: u32) -> Result<(), SemaphoreOverflow> {
         self.raw().release(n).map_err(|Overflow| SemaphoreOverflow)
     }
@@ -151,7 +183,7 @@ impl Inspect for Semaphore {
         Inspection::of(&self.region, self.raw().waiters().has_sleepers())
     }
 
-    fn stand_aside(&self) {
+    fn observe(&self) {
         self.region.stand_aside();
     }
 }

@@ -1,6 +1,6 @@
-//! Other code in the process closes our descriptors: an error, and never two owners.
+//! Other code in the process closes the library's descriptors: an error, and never two owners.
 //!
-//! Opens `unsafe` to close descriptors behind the library's back.
+//! Contains unsafe code to close descriptors of the library.
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use multiproc_testkit::{alone, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The numbers of the descriptors of all regions that this process has open.
+/// Returns the numbers of the descriptors of all regions that this process has open.
 fn region_descriptors() -> Vec<i32> {
     let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
     let is_region = |path: &std::path::PathBuf| {
@@ -25,13 +25,13 @@ fn region_descriptors() -> Vec<i32> {
     entries.filter(is_region).filter_map(number).collect()
 }
 
-/// What a C library does that closes "all" descriptors, and then opens files of its own.
+/// Does what a C library does that closes all descriptors, and then opens files of its own.
 fn close_regions(other: Option<&File>) {
     for number in region_descriptors() {
         match other {
-            // SAFETY: closes a descriptor of the library, on purpose.
+            // SAFETY: the library does not rely on its descriptors for memory safety.
             None => unsafe { libc::close(number) },
-            // SAFETY: the number is that of the program's file from now on.
+            // SAFETY: as above; `other` is open.
             Some(other) => unsafe { libc::dup2(other.as_raw_fd(), number) },
         };
     }
@@ -48,7 +48,7 @@ fn all() -> All {
     )
 }
 
-/// Holds everything until it is told to die, or killed.
+/// Holds everything until the connection is dropped, or the process is killed.
 fn hold(((lock, rlock, mutex, permits), connection): (All, Connection<(), ()>)) {
     let _held =
         (lock.lock().unwrap(), rlock.lock().unwrap(), mutex.lock().unwrap(), permits.acquire());
@@ -61,8 +61,8 @@ fn panic_text(act: impl FnOnce()) -> String {
     *panic.downcast::<String>().expect("a text")
 }
 
-/// The holder is alive, and the number is closed, or is that of another file: nobody is robbed, and
-/// what would wait forever says why it cannot.
+/// The holder is alive, and the descriptor is closed or refers to another file: the holder keeps
+/// its locks, and a method that would wait indefinitely panics with the reason.
 #[test]
 fn closed_descriptor_admits_no_second_owner() {
     alone(|()| close_while_held(None));
@@ -84,7 +84,7 @@ fn close_while_held(file: Option<&File>) {
     let timeout = Duration::from_millis(200);
     assert!(lock.lock_timeout(timeout).unwrap_err().is_timeout());
     permits.acquire_timeout(timeout).expect_err("its holder is alive");
-    // Whether it is, nobody can tell here any more: so these would wait forever.
+    // This process cannot tell whether the holder is alive, so these would wait indefinitely.
     for text in [
         panic_text(|| drop(lock.lock())),
         panic_text(|| drop(rlock.lock())),
@@ -96,7 +96,7 @@ fn close_while_held(file: Option<&File>) {
 
     mine.send(()).unwrap();
     holder.join().unwrap();
-    // What the holder has let go of can be taken as ever.
+    // What the holder has released can be acquired as usual.
     drop(lock.lock().unwrap());
     drop(permits.acquire());
     drop(all);
@@ -111,8 +111,8 @@ fn close_while_held(file: Option<&File>) {
     }
 }
 
-/// The creator, or a receiver, holds a lock, and its descriptor is closed: it stays a member, since
-/// the mapping keeps its lock on the member table.
+/// The creator or a receiver holds a lock, and its descriptor is closed. It remains a member,
+/// because the mapping keeps its file lock on the member table.
 #[test]
 fn membership_survives_a_closed_descriptor() {
     let _dog = watchdog();
@@ -135,16 +135,16 @@ fn membership_survives_a_closed_descriptor() {
     let timeout = lock.lock_timeout(Duration::from_millis(300)).unwrap_err();
     assert!(timeout.is_timeout(), "its holder is alive");
     mine.send(()).unwrap();
-    drop(lock.lock().expect("it was let go of"));
+    drop(lock.lock().expect("it was released"));
     mine.send(()).unwrap();
     let _ = creator.join();
     let abandoned = lock.lock_timeout(Duration::from_secs(10)).expect_err("it died inside");
     assert!(abandoned.is_abandoned());
 }
 
-/// A barrier, and a condition's adoption of notifications, need to ask about others.
+/// Barriers, and conditions that take over notifications, depend on which members are alive.
 #[test]
-fn waits_that_must_notice_deaths_end_with_an_error() {
+fn waits_that_must_detect_deaths_end_with_an_error() {
     alone(|()| {
         let (barrier, condition) =
             (multiproc_sync::Barrier::new(2).unwrap(), Condition::new().unwrap());

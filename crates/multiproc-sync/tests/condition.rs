@@ -1,6 +1,5 @@
-//! The condition between processes, and what happens when they die.
+//! Conditions between processes, and the death of holders and waiters.
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,39 +8,13 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, Event, RECHECK, Shared};
-use multiproc_testkit::{alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, alone, is_asleep, stays, until, watchdog};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
-
-/// Stops a process, and waits until it does nothing any more. It goes on when this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new<R>(child: &Process<R>) -> Self {
-        let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        until(|| {
-            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            threads.all(|thread| {
-                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
-                stat.rsplit(')').next().unwrap().starts_with(" T")
-            })
-        });
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may be dead.
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
 
 fn kill(child: &Process) {
     child.kill().unwrap();
@@ -54,20 +27,8 @@ fn join(children: impl IntoIterator<Item = Process>) {
     }
 }
 
-/// Whether it is so for some rounds of looking up whether somebody has died.
-fn stays(mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + 3 * RECHECK;
-    while Instant::now() < end {
-        if !condition() {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
-}
-
-/// A process that is asleep in `wait`, once. When it comes through, it counts itself. If the test
-/// fails before, it ends with it.
+/// Starts a process that waits once, and waits until it sleeps. When its wait ends, it increments
+/// `through`. It is a daemon, so it ends with a test that fails.
 fn sleeper(condition: &Condition, through: &Atomic) -> Process {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |(condition, through, parent): (Condition, Atomic, Connection<(), ()>)| {
@@ -80,7 +41,7 @@ fn sleeper(condition: &Condition, through: &Atomic) -> Process {
     let arguments = (condition.clone(), through.clone(), theirs);
     let child = Process::builder().daemon(true).spawn(wait, arguments).unwrap();
     ours.recv().unwrap();
-    // When this process has the lock, that one has let go of it: it waits.
+    // When this process acquires the lock, the other one has released it: it waits.
     drop(condition.lock().unwrap());
     until(|| is_asleep(child.pid()));
     child
@@ -91,7 +52,7 @@ fn new() -> (Condition, Atomic) {
 }
 
 #[test]
-fn its_lock_is_a_lock() {
+fn lock_of_a_condition_excludes() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let number = Shared::new(&[0u64]).unwrap();
@@ -114,7 +75,7 @@ fn its_lock_is_a_lock() {
 }
 
 #[test]
-fn one_of_two_sleepers_is_notified() {
+fn notify_one_wakes_one_of_two_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 2].map(|_| sleeper(&condition, &through));
@@ -126,7 +87,7 @@ fn one_of_two_sleepers_is_notified() {
 }
 
 #[test]
-fn two_of_five_sleepers_are_notified() {
+fn notify_two_wakes_two_of_five_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 5].map(|_| sleeper(&condition, &through));
@@ -145,7 +106,7 @@ fn two_of_five_sleepers_are_notified() {
 }
 
 #[test]
-fn all_sleepers_are_notified() {
+fn notify_all_wakes_all_waiters() {
     let _dog = watchdog();
     let (condition, through) = new();
     let children = [0; 5].map(|_| sleeper(&condition, &through));
@@ -158,7 +119,7 @@ fn all_sleepers_are_notified() {
 }
 
 #[test]
-fn a_notification_of_nobody_is_not_remembered() {
+fn notification_without_waiters_is_not_remembered() {
     let condition = Condition::new().unwrap();
     condition.notify_one();
     condition.notify_all();
@@ -170,7 +131,7 @@ fn a_notification_of_nobody_is_not_remembered() {
 }
 
 #[test]
-fn the_lock_is_held_again_after_a_timeout() {
+fn wait_that_times_out_holds_the_lock_again() {
     let condition = Condition::new().unwrap();
     for milliseconds in [0, 1, 30] {
         let timeout = Duration::from_millis(milliseconds);
@@ -189,7 +150,7 @@ fn the_lock_is_held_again_after_a_timeout() {
 }
 
 #[test]
-fn a_notification_comes_in_time() {
+fn notification_before_the_deadline_is_no_timeout() {
     let _dog = watchdog();
     let (condition, _) = new();
     let guard = condition.lock().unwrap();
@@ -203,10 +164,10 @@ fn a_notification_comes_in_time() {
     child.join().unwrap();
 }
 
-/// Whoever is asleep in front of the lock interrupts the one that lets go of it, which is about to
-/// wait: they share one CPU.
+/// A process that sleeps on the lock interrupts the one that releases it and is about to wait: they
+/// share one CPU.
 #[test]
-fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
+fn notification_between_unlocking_and_sleeping_is_not_missed() {
     fn stay_on(cpu: usize) {
         let mut cpus = CpuSet::new();
         cpus.set(cpu);
@@ -231,7 +192,7 @@ fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
             ours.send(()).unwrap();
             ours.recv().unwrap();
             until(|| is_asleep(child.pid()));
-            // It is somebody else's turn.
+            // It is another process's turn.
             let start = Instant::now();
             while start.elapsed() < Duration::from_millis(5) {}
             drop(condition.wait(guard).unwrap());
@@ -242,7 +203,7 @@ fn a_notification_between_the_lock_and_the_wait_is_not_missed() {
 }
 
 #[test]
-fn waiting_gives_the_lock_up() {
+fn wait_releases_the_lock() {
     let _dog = watchdog();
     let (condition, through) = new();
     let child = sleeper(&condition, &through);
@@ -254,11 +215,11 @@ fn waiting_gives_the_lock_up() {
 }
 
 #[test]
-fn who_waits_for_something_gets_it() {
+fn wait_while_returns_when_the_condition_is_false() {
     let _dog = watchdog();
     type Arguments = (Condition, Shared<u32>);
     let (condition, list): Arguments = (Condition::new().unwrap(), Shared::new(&[0; 2]).unwrap());
-    // Two processes hand a number over and over: each waits until it is its turn.
+    // Two processes take turns: each waits until it is its turn.
     let count = |(condition, list): Arguments| {
         let mut guard = condition.lock().unwrap();
         let me = list.get(1);
@@ -275,7 +236,7 @@ fn who_waits_for_something_gets_it() {
 }
 
 #[test]
-fn what_is_so_already_is_not_waited_for() {
+fn wait_while_with_a_false_condition_does_not_wait() {
     let condition = Condition::new().unwrap();
     let guard = condition.lock().unwrap();
     let guard = condition.wait_while(guard, || false).unwrap();
@@ -290,7 +251,7 @@ fn what_is_so_already_is_not_waited_for() {
 }
 
 #[test]
-fn what_becomes_so_in_time_is_no_timeout() {
+fn condition_false_before_the_deadline_is_no_timeout() {
     let _dog = watchdog();
     let (condition, state) = new();
     let guard = condition.lock().unwrap();
@@ -310,13 +271,13 @@ fn what_becomes_so_in_time_is_no_timeout() {
 }
 
 #[test]
-fn killed_sleepers_are_waited_for_by_nobody() {
+fn killed_waiters_do_not_block_notify() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second, third] = [0; 3].map(|_| sleeper(&condition, &through));
     kill(&first);
     kill(&second);
-    assert!(stays(|| through.load() == 0), "nobody was notified");
+    assert!(stays(|| through.load() == 0), "no living waiter was notified");
     let start = Instant::now();
     condition.notify_all();
     join([third]);
@@ -327,15 +288,15 @@ fn killed_sleepers_are_waited_for_by_nobody() {
     drop(condition.try_lock().unwrap());
 }
 
-/// The first one that sleeps is notified first. It is stopped, so it can do nothing about it.
+/// The first waiter is notified first. It is stopped, so it cannot react.
 #[test]
-fn a_notification_of_a_dead_one_reaches_another() {
+fn notification_of_a_killed_waiter_reaches_another() {
     let _dog = watchdog();
     let (condition, through) = new();
     let [first, second] = [0; 2].map(|_| sleeper(&condition, &through));
-    let _stopped = Stopped::new(&first);
+    let _stopped = Stopped::new(first.pid());
     assert_eq!(condition.notify(1), 1);
-    assert!(stays(|| through.load() == 0), "it went to the first, who is not dead");
+    assert!(stays(|| through.load() == 0), "it went to the first, which is alive");
     let start = Instant::now();
     first.kill().unwrap();
     join([second]);
@@ -344,12 +305,12 @@ fn a_notification_of_a_dead_one_reaches_another() {
 }
 
 #[test]
-fn all_notifications_of_the_dead_reach_others() {
+fn all_notifications_of_killed_waiters_reach_others() {
     let _dog = watchdog();
     let (condition, through) = new();
     let dead = [0; 3].map(|_| sleeper(&condition, &through));
     let alive = [0; 4].map(|_| sleeper(&condition, &through));
-    let _stopped: Vec<_> = dead.iter().map(Stopped::new).collect();
+    let _stopped: Vec<_> = dead.iter().map(|child| Stopped::new(child.pid())).collect();
     assert_eq!(condition.notify(3), 3);
     let start = Instant::now();
     dead.iter().for_each(kill);
@@ -361,7 +322,7 @@ fn all_notifications_of_the_dead_reach_others() {
 }
 
 #[test]
-fn a_killed_holder_leaves_the_lock_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -381,7 +342,7 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
     };
     let holder = Process::spawn(hold, (condition.clone(), theirs)).unwrap();
     ours.recv().unwrap();
-    // Notified, it sleeps until it gets the lock.
+    // It was notified, and sleeps until it acquires the lock.
     until(|| is_asleep(waiter.pid()));
     let start = Instant::now();
     holder.kill().unwrap();
@@ -390,7 +351,7 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
 }
 
 #[test]
-fn every_way_to_wait_tells_of_the_death() {
+fn every_wait_method_yields_abandoned() {
     let _dog = watchdog();
     type Locked<'a> = Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>>;
     type Wait = for<'a> fn(&'a Condition, ConditionGuard<'a>) -> Locked<'a>;
@@ -412,7 +373,7 @@ fn every_way_to_wait_tells_of_the_death() {
         };
         let child = Process::spawn(die, condition.clone()).unwrap();
         drop(wait(&condition, guard).unwrap_err());
-        // Nobody has put anything right.
+        // No holder has called `into_guard`.
         assert!(condition.try_lock().unwrap_err().is_abandoned());
         assert!(condition.lock_timeout(RECOVERY).unwrap_err().is_abandoned());
         assert!(condition.lock_deadline(Instant::now()).unwrap_err().is_abandoned());
@@ -422,31 +383,30 @@ fn every_way_to_wait_tells_of_the_death() {
 }
 
 #[test]
-fn the_guard_of_another_condition_is_refused() {
+fn wait_with_the_guard_of_another_condition_panics() {
     let _dog = watchdog();
     let [one, other] = [0; 2].map(|_| Condition::new().unwrap());
     let guard = other.lock().unwrap();
     let wait = AssertUnwindSafe(|| drop(one.wait(guard)));
-    let text = *catch_unwind(wait).unwrap_err().downcast::<&str>().unwrap();
-    assert!(text.contains("its own `lock`") && text.contains("another condition's"), "{text}");
+    catch_unwind(wait).unwrap_err();
     // The guard was dropped by the panic, which counts as the death of its holder.
     let abandoned = other.lock().expect_err("a panic under the lock");
     drop(abandoned.into_guard());
     for condition in [&one, &other] {
-        let guard = condition.try_lock().expect("it is free, and nobody has died");
+        let guard = condition.try_lock().expect("it is free, and no holder has died");
         let (guard, result) = condition.wait_timeout(guard, Duration::ZERO).unwrap();
         assert!(result.timed_out());
         drop(guard);
         assert!(format!("{condition:?}").contains("waiting: 0"), "{condition:?}");
     }
-    // A clone is no other one.
+    // A clone is the same condition.
     let same = one.clone();
     drop(one.wait_timeout(same.lock().unwrap(), Duration::ZERO).unwrap());
 }
 
-/// As many as there are places for waiting. With nobody else there, nobody clears up after them.
+/// As many waiters as there are places are killed. No other member is there to free their places.
 #[test]
-fn killed_sleepers_leave_their_places() {
+fn places_of_killed_waiters_are_used_again() {
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
     let wait = |condition: Condition| {
@@ -459,16 +419,17 @@ fn killed_sleepers_leave_their_places() {
     let child = Process::spawn(wait, condition.clone()).unwrap();
     until(|| format!("{condition:?}").contains("waiting: 479"));
     kill(&child);
-    let guard = condition.lock().unwrap();
+    // A waiter without a place may have held the lock.
+    let guard = condition.lock().unwrap_or_else(Abandoned::into_guard);
     let (guard, result) = condition.wait_timeout(guard, 3 * RECHECK).unwrap();
-    assert!(result.timed_out(), "nobody has notified");
+    assert!(result.timed_out(), "there was no notification");
     drop(guard);
 }
 
-/// Those that find no place of their own sleep, and are woken as the others: no system calls in a
-/// loop while they wait, and none is left behind.
+/// Waiters that find no place sleep as the others do, without calling the kernel in a loop, and all
+/// of them are woken.
 #[test]
-fn waiters_beyond_the_places_sleep_and_are_woken() {
+fn waiters_without_a_place_sleep_and_are_woken() {
     const WAITERS: usize = 600;
     let _dog = watchdog();
     let condition = Condition::new().unwrap();
@@ -486,12 +447,12 @@ fn waiters_beyond_the_places_sleep_and_are_woken() {
             });
         }
         until(|| entered.load(Ordering::Relaxed) == WAITERS);
-        // All have entered, and let go of the lock: it is free for us, again and again.
+        // All waiters have released the lock, so it is free.
         for _ in 0..100 {
             drop(condition.lock_timeout(Duration::from_secs(60)).unwrap());
         }
         let before = slept.load(Ordering::Relaxed);
-        assert_eq!(before, 0, "nobody was notified, so nobody was to wake up");
+        assert_eq!(before, 0, "no waiter was notified, so none should wake up");
         let guard = condition.lock().unwrap();
         is_over.set();
         drop(guard);

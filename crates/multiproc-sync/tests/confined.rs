@@ -1,6 +1,6 @@
-//! Processes whose kernel refuses something: locked memory, membarrier(2).
+//! Regions under limits and refused system calls: locked memory, membarrier(2).
 //!
-//! Opens `unsafe` for mlockall(2), seccomp(2) and setitimer(2).
+//! Contains unsafe code for mlockall(2), setuid(2) and setitimer(2).
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -13,7 +13,7 @@ use multiproc_shm::primitives::{AtomicU32, has_light_fences};
 use multiproc_shm::region::{Control, Region};
 use multiproc_sync::Shared;
 use multiproc_sync::{Mutex, placed};
-use multiproc_testkit::{alone, watchdog};
+use multiproc_testkit::{alone, refuse_call, watchdog};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 multiproc::enable_in_tests!();
@@ -34,17 +34,17 @@ impl Control for Large {
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
-/// A line of /proc/self/status, in KiB.
+/// Returns a value of /proc/self/status, in KiB.
 fn status(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel says so");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel reports it");
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
 }
 
 #[test]
 fn locked_memory_is_resident_only_where_it_is_used() {
     alone(|()| {
-        // SAFETY: changes how memory of this process is kept.
+        // SAFETY: takes no pointers.
         if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
             println!("skipped: this process may not lock memory");
             return;
@@ -59,23 +59,23 @@ fn locked_memory_is_resident_only_where_it_is_used() {
 }
 
 #[test]
-fn limit_of_locked_memory_is_named() {
+fn error_names_the_limit_of_locked_memory() {
     alone(|()| {
         let limit = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
         setrlimit(Resource::Memlock, limit).unwrap();
-        // SAFETY: gives up the rights of root in this process, for good.
+        // SAFETY: takes no pointers.
         if unsafe { libc::setuid(65534) } != 0 {
             println!("skipped: only root can become another user");
             return;
         }
-        // SAFETY: changes how memory of this process is kept.
+        // SAFETY: takes no pointers.
         assert_eq!(unsafe { libc::mlockall(libc::MCL_FUTURE) }, 0);
         let error = Region::create(16 << 20, |_: &Large| {}).map(drop).unwrap_err().to_string();
         assert!(error.contains("RLIMIT_MEMLOCK") && error.contains("1048576"), "{error}");
     });
 }
 
-/// The kernel does membarrier(2) when the process starts, and refuses it from then on.
+/// The kernel allows membarrier(2) at first, and then refuses it.
 #[test]
 fn refused_membarrier_switches_to_full_fences() {
     alone(|()| {
@@ -84,59 +84,35 @@ fn refused_membarrier_switches_to_full_fences() {
         fences.join();
         let _ = fences.heavy();
         assert!(!fences.are_full());
-        refuse_membarrier();
+        refuse_call(libc::SYS_membarrier, libc::EPERM);
         let _ = fences.heavy();
         assert!(fences.are_full(), "others must be told");
     });
 }
 
-/// A seccomp filter: EPERM for membarrier(2), and everything else as before.
-#[allow(clippy::cast_possible_truncation)] // codes of sixteen bits
-fn refuse_membarrier() {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let number = u32::try_from(libc::SYS_membarrier).unwrap();
-    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = [
-        step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_EQUAL, 0, 1, number),
-        step(RETURN, 0, 0, refuse),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: asked for by seccomp(2), before the filter is set.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: a filter of four steps, which the kernel copies.
-    let result =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(result, 0);
-}
-
-/// Before Linux 6.11, each signal undid a whole fallocate(2), however long: it was never done.
+/// Before Linux 6.11, each signal undid a whole fallocate(2), so a long one never finished.
 #[test]
-fn reserving_memory_ends_under_a_storm_of_signals() {
+fn reserving_memory_ends_under_frequent_signals() {
     alone(|()| {
         extern "C" fn nothing(_: libc::c_int) {}
         let interval = libc::timeval { tv_sec: 0, tv_usec: 200 };
         let timer = libc::itimerval { it_interval: interval, it_value: interval };
-        // SAFETY: a handler that does nothing.
+        // SAFETY: the handler does nothing, so it is safe in a signal.
         unsafe { libc::signal(libc::SIGALRM, nothing as *const () as libc::sighandler_t) };
-        // SAFETY: sets a timer of this process.
+        // SAFETY: `timer` is valid during the call, and the old value is not requested.
         unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
         let region = Region::create(128 << 20, |_: &Large| {}).unwrap();
         region.reserve(0, 128 << 20).unwrap();
     });
 }
 
-/// A region of a process with closed standard descriptors is none of them.
+/// If the standard descriptors are closed, a region does not get their numbers.
 #[test]
-fn regions_are_above_the_standard_descriptors() {
+fn regions_never_use_the_standard_descriptors() {
     let _dog = watchdog();
     let life = |connection: Connection<(Mutex<u32>, Shared<u64>), ()>| -> () {
         for number in 0..3 {
-            // SAFETY: closes the standard descriptors of this process, which does not use them.
+            // SAFETY: no code of this process owns the standard descriptors.
             unsafe { libc::close(number) };
         }
         let mine = (Mutex::new(7).unwrap(), Shared::new(&[1u64, 2]).unwrap());

@@ -1,19 +1,18 @@
-//! The event between processes, and what happens when those who wait for it die.
+//! Events between processes, and the death of waiters.
 
 use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{Atomic, Event};
-use multiproc_testkit::{is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Stopped, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that is asleep in `wait`. If the test fails before it is woken, it ends with it.
+/// Starts a process that waits, and waits until it sleeps. It ends with a test that fails.
 fn sleeper(event: &Event) -> Process {
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |(event, parent): (Event, Connection<(), ()>)| {
@@ -33,7 +32,7 @@ fn join(children: impl IntoIterator<Item = Process>) {
 }
 
 #[test]
-fn it_is_set_and_cleared() {
+fn set_and_clear_change_is_set() {
     let event = Event::new().unwrap();
     assert!(!event.is_set());
     event.clear();
@@ -47,7 +46,7 @@ fn it_is_set_and_cleared() {
 }
 
 #[test]
-fn setting_it_wakes_all_sleepers() {
+fn set_wakes_all_waiters() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let children = [0; 5].map(|_| sleeper(&event));
@@ -58,7 +57,7 @@ fn setting_it_wakes_all_sleepers() {
 }
 
 #[test]
-fn another_process_sets_it() {
+fn set_by_another_process_ends_the_wait() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let child = Process::spawn(|event: Event| event.set(), event.clone()).unwrap();
@@ -67,7 +66,7 @@ fn another_process_sets_it() {
 }
 
 #[test]
-fn who_comes_after_clear_waits() {
+fn wait_after_clear_waits() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     for _ in 0..20 {
@@ -80,7 +79,7 @@ fn who_comes_after_clear_waits() {
 }
 
 #[test]
-fn a_timeout_is_a_lower_bound() {
+fn timeout_is_a_lower_bound() {
     let event = Event::new().unwrap();
     for milliseconds in [0, 1, 30] {
         let timeout = Duration::from_millis(milliseconds);
@@ -95,13 +94,13 @@ fn a_timeout_is_a_lower_bound() {
 }
 
 #[test]
-fn it_is_set_in_time() {
+fn set_before_the_deadline_ends_the_wait() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let (ours, theirs) = duplex::<(), ()>().unwrap();
     let wait = |(event, parent): (Event, Connection<(), ()>)| {
         parent.send(()).unwrap();
-        // Longer than anybody waits, and longer than the clock counts.
+        // Longer than the test runs, and longer than the clock can represent.
         event.wait_timeout(Duration::from_secs(3600)) && event.wait_timeout(Duration::MAX)
     };
     let child = Process::spawn(wait, (event.clone(), theirs)).unwrap();
@@ -112,7 +111,7 @@ fn it_is_set_in_time() {
 }
 
 #[test]
-fn a_sleeper_does_not_miss_what_is_cleared_at_once() {
+fn waiter_does_not_miss_a_set_that_is_cleared_at_once() {
     let _dog = watchdog();
     for _ in 0..20 {
         let event = Event::new().unwrap();
@@ -125,22 +124,21 @@ fn a_sleeper_does_not_miss_what_is_cleared_at_once() {
 }
 
 #[test]
-fn a_stopped_sleeper_does_not_miss_what_is_cleared_at_once() {
+fn stopped_waiter_does_not_miss_a_set_that_is_cleared_at_once() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let child = sleeper(&event);
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
+    let stopped = Stopped::new(child.pid());
     for _ in 0..3 {
         event.set();
         event.clear();
     }
-    kill_process(pid, Signal::CONT).unwrap();
+    drop(stopped);
     join([child]);
 }
 
 #[test]
-fn killed_sleepers_are_waited_for_by_nobody() {
+fn killed_waiters_do_not_block_set() {
     let _dog = watchdog();
     let event = Event::new().unwrap();
     let [first, second, third, fourth] = [0; 4].map(|_| sleeper(&event));
@@ -159,9 +157,9 @@ fn killed_sleepers_are_waited_for_by_nobody() {
     assert!(!event.is_set());
 }
 
-/// What one wrote before it set the event, all who learn of that see.
+/// What a process wrote before `set` is visible to all processes whose wait it ended.
 #[test]
-fn rounds_are_passed_in_step() {
+fn writes_before_set_are_visible_after_wait() {
     let _dog = watchdog();
     type Arguments = (Event, Event, Atomic);
     let arguments: Arguments =

@@ -1,5 +1,5 @@
-//! Death at every named point of every primitive. Run by `cargo xtask faults`, which compiles the
-//! points in; `cargo xtask faults --soak SECONDS --seed N` goes on at random.
+//! Processes are killed at every failpoint of every primitive. Run by `cargo xtask faults`, which
+//! compiles the failpoints in; `cargo xtask faults --soak SECONDS --seed N` continues at random.
 #![cfg(multiproc_faults)]
 
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ multiproc::enable_in_tests!();
 
 const KILLED: JoinError = JoinError::Signaled(9, false);
 
-/// The bound of the promise: nobody waits longer for the dead. Twice that, because the machine may
-/// be busy, and what is shown is that it is not for ever.
+/// Twice the promised bound for waiting for a dead process, because the machine may be busy: the
+/// tests show that no process waits indefinitely.
 const BOUND: Duration = Duration::from_secs(2);
 
-/// How long something is held, so that others come to sleep in front of it.
+/// The time for which locks are held, so that other processes sleep on them.
 const HOLD: Duration = Duration::from_micros(200);
 
-/// One of each.
+/// One primitive of each kind.
 #[derive(Clone, Serialize, Deserialize)]
 struct All {
     lock: Lock,
@@ -52,7 +52,8 @@ impl All {
         }
     }
 
-    /// Uses each of them once. Nothing may take longer than the bound, whoever dies meanwhile.
+    /// Uses each primitive once. No operation may exceed the bound, whichever process dies
+    /// meanwhile.
     fn round(&self) {
         let guard = taken(self.lock.lock_timeout(BOUND), Abandoned::into_guard);
         thread::sleep(HOLD);
@@ -65,11 +66,11 @@ impl All {
 
         *taken(self.mutex.lock_timeout(BOUND), Abandoned::into_guard) += 1;
 
-        // What it takes it has given before: a death can only leave one too many.
+        // It releases before it acquires, so a death can only leave a value that is too high.
         self.semaphore.release(1).unwrap();
         self.semaphore.acquire_timeout(BOUND).expect("what was released is there");
 
-        let permit = self.permits.acquire_timeout(BOUND).expect("the dead hold no permits");
+        let permit = self.permits.acquire_timeout(BOUND).expect("dead processes hold no permits");
         thread::sleep(HOLD);
         drop(permit);
 
@@ -84,25 +85,26 @@ impl All {
             Err(abandoned) => drop(abandoned.into_guard()),
         }
 
-        // The other one comes as well, or dies: broken then, and not out of time.
+        // The other process arrives or dies. In the second case the barrier breaks before the
+        // timeout.
         let start = Instant::now();
         if self.barrier.wait_timeout(2 * BOUND).is_err() {
-            assert!(start.elapsed() < BOUND, "the barrier has not noticed the death");
+            assert!(start.elapsed() < BOUND, "the barrier has not detected the death");
             self.barrier.reset();
         }
     }
 }
 
-/// The guard, abandoned or not.
+/// Returns the guard, abandoned or not.
 fn taken<G>(result: Result<G, LockTimeoutError<G>>, repair: impl FnOnce(Abandoned<G>) -> G) -> G {
     match result {
         Ok(guard) => guard,
         Err(LockTimeoutError::Abandoned(abandoned)) => repair(abandoned),
-        Err(LockTimeoutError::Timeout) => panic!("the lock of a dead holder was not taken over"),
+        Err(LockTimeoutError::Timeout) => panic!("the lock of a dead holder was not recovered"),
     }
 }
 
-/// A process that goes round after round, and dies when it reaches `point` for the `visit`th time.
+/// Starts a process that runs rounds, and dies when it reaches `point` for the `visit`th time.
 fn doomed(all: &All, point: &str, visit: u32) -> Process {
     let rounds = |(all, point, visit): (All, String, u32)| -> () {
         die_at(&point, visit);
@@ -113,14 +115,14 @@ fn doomed(all: &All, point: &str, visit: u32) -> Process {
     Process::spawn(rounds, (all.clone(), point.to_owned(), visit)).unwrap()
 }
 
-/// Goes round beside one who is to die at `point`, and a few rounds more.
+/// Runs rounds beside a process that dies at `point`, and checks every primitive afterwards.
 fn outlive(all: &All, point: &str, visit: u32) {
     let child = doomed(all, point, visit);
     while child.is_alive() {
         all.round();
     }
     assert_eq!(child.join().unwrap_err(), KILLED, "{point} was not reached");
-    // Alone: what the dead one has left behind is here.
+    // From here on this process is alone with what the dead one has left.
     drop(taken(all.lock.lock_timeout(BOUND), Abandoned::into_guard));
     drop(all.lock.try_lock().expect("afterwards the lock is normal again"));
     drop(taken(all.rlock.lock_timeout(BOUND), Abandoned::into_guard));
@@ -129,7 +131,7 @@ fn outlive(all: &All, point: &str, visit: u32) {
     drop(all.mutex.try_lock().expect("afterwards the mutex is normal again"));
     drop(taken(all.condition.lock_timeout(BOUND), Abandoned::into_guard));
     drop(all.condition.try_lock().expect("afterwards the lock is normal again"));
-    assert_eq!(all.permits.available(), 1, "{point}: no permit went with the dead");
+    assert_eq!(all.permits.available(), 1, "{point}: no permit is lost with a dead process");
     all.event.set();
     assert!(all.event.wait_timeout(BOUND) && all.event.is_set());
     all.event.clear();
@@ -149,9 +151,9 @@ fn faults_at_each_point() {
     }
 }
 
-/// The points are all there are: whatever a round reaches is in the list.
+/// Every failpoint that a round reaches is in the list.
 #[test]
-fn faults_the_list_is_complete() {
+fn faults_list_of_points_is_complete() {
     let _dog = watchdog();
     let all = All::new();
     let child = doomed(&all, "barrier.complete", 20);
@@ -163,8 +165,8 @@ fn faults_the_list_is_complete() {
     }
 }
 
-/// Two at a time die at random, again and again, while this process goes on. A second, or as long as
-/// the environment says.
+/// Processes die at random points, one after the other, beside this process: for one second, or as
+/// long as the environment requests.
 #[test]
 fn faults_soak() {
     let seconds = env::var("MULTIPROC_SOAK_SECONDS").map_or(1, |text| text.parse().unwrap());
@@ -175,7 +177,7 @@ fn faults_soak() {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut deaths = 0;
     while deaths == 0 || Instant::now() < end {
-        // One watchdog each, so that a long soak is not a hang.
+        // One watchdog for each death, so that a long soak does not count as a hang.
         let _dog = watchdog();
         let point = POINTS[random.usize(..POINTS.len())];
         outlive(&All::new(), point, random.u32(1..30));

@@ -1,6 +1,6 @@
 //! fork(2) after handles exist: the child is a member of its own.
 //!
-//! Opens `unsafe` for fork(2) and what goes with it.
+//! Contains unsafe code for fork(2), _exit(2) and setsid(2).
 #![allow(unsafe_code)]
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -21,20 +21,20 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpi
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise, twice: the machine may be busy.
+/// Twice the promised bound, because the machine may be busy.
 const BOUND: Duration = Duration::from_secs(2);
 
-/// A child made by fork(2). Killed and collected when dropped.
+/// A child made by fork(2). It is killed and collected on drop.
 struct Forked(Pid);
 
 /// Runs `life` in a forked child, which then ends without returning.
 fn fork(life: impl FnOnce()) -> Forked {
-    // SAFETY: the child uses this library, which is what is tested, and glibc's malloc, which is made
-    // for it; it takes no lock that another thread may have held.
+    // SAFETY: the child uses this library, which the test is about, and glibc's malloc, which
+    // supports it. It takes no lock that another thread may have held.
     match unsafe { libc::fork() } {
         0 => {
             let status = i32::from(catch_unwind(AssertUnwindSafe(life)).is_err());
-            // SAFETY: ends the process here.
+            // SAFETY: takes no pointers, and does not return.
             unsafe { libc::_exit(status) }
         }
         pid => Forked(Pid::from_raw(pid).expect("fork(2) failed")),
@@ -64,7 +64,7 @@ impl Drop for Forked {
     }
 }
 
-/// Says that a step is done, to the other process.
+/// Tells the other process that a step is done.
 fn tell(mut pipe: &PipeWriter) {
     pipe.write_all(&[1]).unwrap();
 }
@@ -97,7 +97,7 @@ fn forked_child_excludes_its_parent() {
     };
     fork(assert_taken).assert_success();
     drop(held);
-    // And the other way round.
+    // The same in the other direction.
     let (to_parent, from_child) = pipe();
     let child = fork(|| {
         let _held = (lock.lock().unwrap(), permits.acquire());
@@ -119,9 +119,9 @@ fn pipe() -> (PipeReader, PipeWriter) {
     std::io::pipe().unwrap()
 }
 
-/// What the parent holds stays the parent's, also when the child drops its copies of the guards.
+/// The parent keeps what it holds when the child drops its copies of the guards.
 #[test]
-fn guards_copied_into_a_child_have_no_effect() {
+fn guards_copied_into_a_forked_child_have_no_effect() {
     let _dog = watchdog();
     let (lock, rlock) = (Lock::new().unwrap(), RLock::new().unwrap());
     let (mutex, condition) = (Mutex::new(1u64).unwrap(), Condition::new().unwrap());
@@ -130,8 +130,8 @@ fn guards_copied_into_a_child_have_no_effect() {
     let permit = permits.acquire();
     let mut value = mutex.lock().unwrap();
     *value = 2;
-    // Moved into the child: dropped there, and in the parent forgotten, since the call never returns
-    // to where it could drop them.
+    // The guards are moved into the closure: the child drops its copies, and the parent forgets
+    // them, since the closure does not run there.
     let copies = ManuallyDrop::new((guards, permit, value));
     fork(|| {
         let copies = ManuallyDrop::into_inner(copies_of(&copies));
@@ -159,13 +159,13 @@ fn guards_copied_into_a_child_have_no_effect() {
 
 /// A bitwise copy, as fork(2) makes one.
 fn copies_of<T>(original: &ManuallyDrop<T>) -> ManuallyDrop<T> {
-    // SAFETY: called in the forked child alone, where the original is never used again.
+    // SAFETY: called only in the forked child, where the original is not used again.
     unsafe { std::ptr::read(original) }
 }
 
-/// The child never uses the lock, and lives on: the death of the parent is noticed all the same.
+/// The child lives on, and does not use the lock: the death of the parent is detected nevertheless.
 #[test]
-fn killed_parent_is_noticed_while_its_child_lives() {
+fn death_of_a_parent_is_detected_while_its_child_lives() {
     let _dog = watchdog();
     for child_ends in [false, true] {
         let lock = Lock::new().unwrap();
@@ -177,7 +177,7 @@ fn killed_parent_is_noticed_while_its_child_lives() {
             let forked = fork(|| {
                 drop(alive);
                 if child_ends {
-                    // A clean end of its handles, which are copies.
+                    // Drops its handles, which are copies.
                     drop((lock.clone(), barrier.clone()));
                     assert_eq!(barrier.waiting(), 0);
                 } else {
@@ -223,14 +223,14 @@ fn receive(receiver: &Receiver<u32>) -> u32 {
     receiver.recv().unwrap()
 }
 
-/// A daemon: forks twice, its parents end, and it goes on with what they opened.
+/// A daemon forks twice, its parents end, and it uses what they have opened.
 #[test]
-fn daemon_goes_on_with_its_parents_handles() {
+fn daemon_continues_with_its_parents_handles() {
     let _dog = watchdog();
     let (counter, done) = (Mutex::new(0u64).unwrap(), Event::new().unwrap());
     *counter.lock().unwrap() += 1;
     fork(|| {
-        // SAFETY: makes a session of its own; nothing else.
+        // SAFETY: takes no pointers.
         unsafe { libc::setsid() };
         let grandchild = fork(|| {
             *counter.lock().unwrap() += 1;
@@ -243,9 +243,9 @@ fn daemon_goes_on_with_its_parents_handles() {
     assert_eq!(*counter.lock().unwrap(), 2);
 }
 
-/// Eight threads use the handles all the time while others fork: nobody hangs, no count is lost.
+/// Eight threads use the handles all the time while others fork: none blocks, and no count is lost.
 #[test]
-fn forks_beside_busy_threads_lose_nothing() {
+fn forks_during_use_by_threads_lose_no_count() {
     const CHILDREN: u64 = 40;
     const EACH: u64 = 50;
     alone(|()| {
@@ -263,7 +263,7 @@ fn forks_beside_busy_threads_lose_nothing() {
                     let mut count = 0;
                     while !is_over.load(Ordering::Relaxed) {
                         add_one();
-                        // Regions come and go, too: fork(2) meets them in every state.
+                        // Regions are created and dropped meanwhile, so fork(2) meets every state.
                         drop(Event::new().unwrap());
                         count += 1;
                     }
@@ -282,13 +282,13 @@ fn forks_beside_busy_threads_lose_nothing() {
     });
 }
 
-/// A child that has 1,000 siblings does not use up the member table, if it goes on to exec(2).
+/// A thousand children that call exec(2) do not use up the member table.
 #[test]
-fn children_that_do_not_use_a_handle_are_no_members() {
+fn forked_children_that_use_no_handle_take_no_slots() {
     let _dog = watchdog();
     let barrier = Barrier::new(1).unwrap();
     for _ in 0..50 {
         fork(|| {}).assert_success();
     }
-    barrier.wait().expect("nobody that was a party has died");
+    barrier.wait().expect("no party has died");
 }

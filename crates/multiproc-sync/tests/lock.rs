@@ -1,4 +1,4 @@
-//! The lock between processes, and what happens when they die.
+//! Locks between processes, and the death of holders and waiters.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use multiproc::Process;
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc_sync::{Lock, LockTimeoutError, TryLockError};
-use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
-use rustix::process::{Pid, Signal, kill_process};
+use multiproc_testkit::{Census, Stopped, alone, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that holds the lock, and has said so. It holds it until it is killed, or told to let go.
+/// Starts a process that locks, and waits until it has. It holds the lock until the connection is
+/// dropped.
 fn holder(lock: &Lock) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let hold = |(lock, parent): (Lock, Connection<(), ()>)| {
@@ -29,20 +29,15 @@ fn holder(lock: &Lock) -> (Process, Connection<(), ()>) {
     (child, ours)
 }
 
-fn signal(child: &Process, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
 #[test]
-fn one_at_a_time() {
+fn lock_excludes_other_processes() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let path = std::env::temp_dir().join(format!("multiproc-lock-{}", std::process::id()));
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     file.write_all_at(&[0; 8], 0).unwrap();
-    // Read, add, write: with two at it, some additions would be lost.
+    // Read, add, write: without exclusion, some additions would be lost.
     let add = |(lock, file): (Lock, Descriptor)| {
         let file = File::from(file);
         for _ in 0..2000 {
@@ -68,7 +63,7 @@ fn one_at_a_time() {
 }
 
 #[test]
-fn a_killed_holder_leaves_the_lock_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -80,7 +75,6 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
     let start = Instant::now();
     let abandoned = lock.lock().unwrap_err();
     assert!(start.elapsed() < RECOVERY);
-    assert!(abandoned.to_string().contains("`into_guard`"));
     let guard = abandoned.into_guard();
     assert!(lock.try_lock().unwrap_err().is_would_block(), "it is held now");
     drop(guard);
@@ -88,7 +82,7 @@ fn a_killed_holder_leaves_the_lock_abandoned() {
 }
 
 #[test]
-fn a_waiter_asleep_is_told_of_the_death() {
+fn sleeping_waiter_gets_abandoned() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -107,7 +101,7 @@ fn a_waiter_asleep_is_told_of_the_death() {
 }
 
 #[test]
-fn exactly_one_of_many_waiters_takes_over() {
+fn exactly_one_of_many_waiters_recovers_the_lock() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -126,7 +120,7 @@ fn exactly_one_of_many_waiters_takes_over() {
 }
 
 #[test]
-fn it_stays_abandoned_until_somebody_repairs() {
+fn lock_stays_abandoned_until_into_guard() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -142,7 +136,7 @@ fn it_stays_abandoned_until_somebody_repairs() {
 }
 
 #[test]
-fn a_killed_waiter_changes_nothing() {
+fn killed_waiter_has_no_effect() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let guard = lock.lock().unwrap();
@@ -159,23 +153,23 @@ fn a_killed_waiter_changes_nothing() {
 }
 
 #[test]
-fn a_stopped_holder_is_not_robbed() {
+fn stopped_holder_keeps_the_lock() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
     let (child, parent) = holder(&lock);
-    signal(&child, Signal::STOP);
+    let stopped = Stopped::new(child.pid());
     let start = Instant::now();
     assert!(lock.lock_timeout(Duration::from_millis(300)).unwrap_err().is_timeout());
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert!(child.is_alive());
-    signal(&child, Signal::CONT);
+    drop(stopped);
     drop(parent);
-    drop(lock.lock().expect("it was let go of, not abandoned"));
+    drop(lock.lock().expect("it was released, not abandoned"));
     child.join().unwrap();
 }
 
 #[test]
-fn a_timeout_is_a_lower_bound() {
+fn timeout_is_a_lower_bound() {
     let lock = Lock::new().unwrap();
     let _guard = lock.lock().unwrap();
     for milliseconds in [0, 1, 30] {
@@ -202,10 +196,11 @@ fn debug_names_the_holder() {
 }
 
 #[test]
-fn the_slots_of_the_dead_are_used_anew() {
+fn slots_of_dead_members_are_used_again() {
     let _dog = watchdog();
     let lock = Lock::new().unwrap();
-    // More than there are slots. Each dies with the lock in its hands, and leaves no slot behind.
+    // More processes than there are slots. Each dies while it holds the lock, and its slot is
+    // freed.
     for _ in 0..1100 {
         let die = |lock: Lock| {
             let guard = lock.lock().unwrap_or_else(|abandoned| abandoned.into_guard());
@@ -218,14 +213,15 @@ fn the_slots_of_the_dead_are_used_anew() {
 }
 
 #[test]
-fn a_full_member_table_is_an_error() {
+fn full_member_table_is_an_error() {
     use rustix::fs::{FlockOperation, fcntl_lock};
     let _dog = watchdog();
     let (left, right) = duplex::<Lock, ()>().unwrap();
     let lock = Lock::new().unwrap();
     left.send(lock.clone()).unwrap();
     left.send(lock).unwrap();
-    // Nobody has it open now. Another process takes the locks of all slots at once.
+    // No process has the region open now. Another process takes the file locks of all slots at
+    // once.
     let right = right.retype::<(), Descriptor>();
     let (file, other) = (right.recv().unwrap(), right.recv().unwrap());
     let (ours, theirs) = duplex::<(), ()>().unwrap();
@@ -243,7 +239,7 @@ fn a_full_member_table_is_an_error() {
 }
 
 #[test]
-fn the_same_region_is_mapped_once() {
+fn received_handle_of_a_known_region_shares_its_mapping() {
     alone(|()| {
         let lock = Lock::new().unwrap();
         let before = Census::take();
@@ -261,7 +257,7 @@ fn the_same_region_is_mapped_once() {
 }
 
 #[test]
-fn nothing_stays_behind() {
+fn dropped_locks_leave_nothing_behind() {
     alone(|()| {
         let before = Census::take();
         for _ in 0..1000 {
@@ -274,7 +270,7 @@ fn nothing_stays_behind() {
     });
 }
 
-/// Sends `descriptor` in place of a lock's.
+/// Sends `descriptor` in place of that of a lock, and returns the error of receiving it.
 fn receive_as_lock(descriptor: impl Into<Descriptor>) -> String {
     let (left, right) = duplex::<Descriptor, ()>().unwrap();
     left.send(descriptor.into()).unwrap();
@@ -282,7 +278,7 @@ fn receive_as_lock(descriptor: impl Into<Descriptor>) -> String {
 }
 
 #[test]
-fn what_is_no_lock_is_refused() {
+fn descriptor_that_is_no_lock_is_refused() {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
     let text = receive_as_lock(File::open("/dev/null").unwrap());
@@ -315,7 +311,7 @@ fn what_is_no_lock_is_refused() {
 }
 
 #[test]
-fn a_limit_is_named_before_it_kills() {
+fn exceeded_limit_is_an_error_that_names_it() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     fn limit(resource: Resource, current: u64) {
         let maximum = getrlimit(resource).maximum;
@@ -342,7 +338,7 @@ fn a_limit_is_named_before_it_kills() {
 }
 
 #[test]
-fn without_proc_the_error_says_so() {
+fn without_proc_the_error_names_proc() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: another root directory needs the rights of root");
         return;
@@ -366,20 +362,20 @@ fn without_proc_the_error_says_so() {
 }
 
 #[test]
-fn a_scribbled_word_is_no_hang() {
+fn corrupted_word_does_not_block() {
     let _dog = watchdog();
     // The control block is at 128 (docs/formats.md), and writing into the file writes into the
-    // memory of all who have it mapped.
+    // memory of all processes that map it.
     let lock = Lock::new().unwrap();
     let (left, right) = duplex::<Lock, ()>().unwrap();
     left.send(lock.clone()).unwrap();
     let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
     for n in 0..10_000u32 {
-        // A generator of Marsaglia's kind: any bits will do, and these are the same each time.
+        // A xorshift generator: the bits do not matter, and are the same each time.
         let word = n.wrapping_mul(2_654_435_761).rotate_left(n % 32);
         file.write_all_at(&word.to_le_bytes(), 128).unwrap();
         if let Err(LockTimeoutError::Timeout) = lock.lock_timeout(Duration::from_millis(1)) {
-            // The bits are those of a member that is alive: this process.
+            // The bits are those of a living member: this process.
             assert!(format!("{lock:?}").contains("alive: true"));
         }
     }

@@ -21,16 +21,16 @@ fn half_changed_value_is_not_written_back() {
     });
     let abandoned = pair.lock().expect_err("its holder panicked");
     assert_eq!(**abandoned.guard(), [1, 1]);
-    // Not repaired: the next one is told, too.
+    // The value was not repaired, so the next holder gets `Abandoned` as well.
     drop(abandoned);
-    let mut guard = pair.lock().expect_err("nobody has repaired it").into_guard();
+    let mut guard = pair.lock().expect_err("it was not repaired").into_guard();
     *guard = [3, 3];
     drop(guard);
     assert_eq!(*pair.lock().unwrap(), [3, 3]);
 }
 
 #[test]
-fn panic_under_any_lock_leaves_it_abandoned() {
+fn panic_under_any_lock_yields_abandoned() {
     let (lock, rlock, condition) =
         (Lock::new().unwrap(), RLock::new().unwrap(), Condition::new().unwrap());
     panics(|| {
@@ -54,7 +54,7 @@ fn panic_under_any_lock_leaves_it_abandoned() {
 }
 
 #[test]
-fn inner_panic_that_is_caught_leaves_a_re_entrant_lock_abandoned() {
+fn caught_inner_panic_leaves_an_rlock_abandoned() {
     let rlock = RLock::new().unwrap();
     let outer = rlock.lock().unwrap();
     panics(|| {
@@ -66,7 +66,7 @@ fn inner_panic_that_is_caught_leaves_a_re_entrant_lock_abandoned() {
     drop(rlock.lock().unwrap());
 }
 
-/// A guard that is taken and dropped while a panic unwinds has seen no panic of its own.
+/// No panic begins under a guard that is taken and dropped while another panic unwinds.
 #[test]
 fn guard_used_while_unwinding_is_clean() {
     struct OnUnwind<'a>(&'a Mutex<u32>);
@@ -84,7 +84,7 @@ fn guard_used_while_unwinding_is_clean() {
 }
 
 #[test]
-fn permit_comes_back_after_a_panic() {
+fn permit_is_free_after_a_panic() {
     let permits = BoundedSemaphore::new(1).unwrap();
     panics(|| {
         let _permit = permits.acquire();

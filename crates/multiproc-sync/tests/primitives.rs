@@ -1,4 +1,4 @@
-//! What all primitives have in common: they are handles, which can be cloned and sent.
+//! Tests of what all primitives have in common: they are handles, which can be cloned and sent.
 
 use std::fmt::Debug;
 use std::mem::forget;
@@ -15,22 +15,22 @@ use serde::de::DeserializeOwned;
 
 multiproc::enable_in_tests!();
 
-/// What the tests have to know of each.
+/// What the tests need of each primitive.
 trait Primitive: Clone + Debug + Serialize + DeserializeOwned + 'static {
-    /// How errors name it.
+    /// Its name in errors.
     const NAME: &'static str;
-    /// How its kind is written in shared memory.
+    /// Its kind in the header of the region.
     const KIND: &'static str;
-    /// What its `Debug` shows before and after a change.
+    /// Parts of its `Debug` text before and after a change.
     const STATES: [&'static str; 2];
 
     fn make() -> Self;
-    /// Changes something that all who have it can see. To be done once.
+    /// Makes a change that all handles can observe. It can be called once.
     fn change(&self);
     fn is_changed(&self) -> bool;
 }
 
-/// How a primitive is used in these tests.
+/// Implements [`Primitive`].
 macro_rules! primitive {
     (
         $type:ty, $name:literal $kind:literal, $before:literal => $after:literal,
@@ -70,7 +70,7 @@ primitive! {
     RLock, "re-entrant lock" "RLCK", "depth: 0" => "depth: 1",
     make: Self::new(),
     change: |lock| forget(lock.lock().unwrap()),
-    // By another thread, since this one may have it.
+    // By another thread, since this one may hold the lock.
     is_changed: |lock| thread::scope(|scope| {
         scope.spawn(|| lock.try_lock().is_err()).join().unwrap()
     }),
@@ -100,7 +100,7 @@ primitive! {
     is_changed: |semaphore| semaphore.value() == 0,
 }
 primitive! {
-    BoundedSemaphore, "bounded semaphore" "PERM", "available: 2, permits: 2" => "available: 1, permits: 2",
+    BoundedSemaphore, "bounded semaphore" "PERM", "available: 2" => "available: 1",
     make: Self::new(2),
     change: |semaphore| forget(semaphore.acquire()),
     is_changed: |semaphore| semaphore.available() == 1,
@@ -124,7 +124,7 @@ primitive! {
     is_changed: |barrier| barrier.is_broken(),
 }
 
-/// Calls a macro with all of them.
+/// Calls a macro with all primitives.
 macro_rules! with_all {
     ($macro:ident) => {
         $macro! {
@@ -135,24 +135,24 @@ macro_rules! with_all {
     };
 }
 
-/// The same tests for each.
+/// Defines the tests of each primitive.
 macro_rules! tests {
     ($($module:ident: $type:ty),*) => {$(
         mod $module {
             use super::*;
 
             #[test]
-            fn a_clone_is_the_same() {
+            fn clone_is_the_same() {
                 clone::<$type>();
             }
 
             #[test]
-            fn what_arrives_in_the_same_process_is_the_same() {
+            fn received_in_the_same_process_is_the_same() {
                 alone(|()| travel::<$type>());
             }
 
             #[test]
-            fn what_another_process_gets_is_the_same() {
+            fn received_in_another_process_is_the_same() {
                 share::<$type>();
             }
 
@@ -162,12 +162,12 @@ macro_rules! tests {
             }
 
             #[test]
-            fn one_of_another_kind_is_refused() {
+            fn another_kind_is_refused() {
                 mistake::<$type>();
             }
 
             #[test]
-            fn nothing_stays_behind() {
+            fn dropped_handles_leave_nothing_behind() {
                 alone(|()| use_up::<$type>());
             }
         }

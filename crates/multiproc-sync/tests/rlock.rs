@@ -1,4 +1,4 @@
-//! The re-entrant lock between threads and processes, and what happens when they die.
+//! Re-entrant locks between threads and processes, and the death of holders and waiters.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 multiproc::enable_in_tests!();
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The promised bound: no process waits longer for a dead one.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// A process that holds the lock three times, and has said so. It holds it until it is killed, or
-/// told to let go.
+/// Starts a process that locks three times, and waits until it has. It holds the lock until the
+/// connection is dropped.
 fn holder(lock: &RLock) -> (Process, Connection<(), ()>) {
     let (ours, theirs) = duplex().unwrap();
     let hold = |(lock, parent): (RLock, Connection<(), ()>)| {
@@ -35,7 +35,7 @@ fn kill(child: &Process) {
     child.wait();
 }
 
-/// A process that says, whenever it is asked, whether it gets the lock.
+/// Starts a process that answers each message with whether `try_lock` succeeds.
 fn asked(lock: &RLock) -> (Process, Connection<(), bool>) {
     let (ours, theirs) = duplex().unwrap();
     let answer = |(lock, parent): (RLock, Connection<bool, ()>)| {
@@ -47,13 +47,13 @@ fn asked(lock: &RLock) -> (Process, Connection<(), bool>) {
     (Process::spawn(answer, (lock.clone(), theirs)).unwrap(), ours)
 }
 
-/// Whether another thread of this process gets the lock.
+/// Returns true if `try_lock` succeeds in another thread of this process.
 fn another_thread_gets(lock: &RLock) -> bool {
     thread::scope(|scope| scope.spawn(|| lock.try_lock().is_ok()).join().unwrap())
 }
 
 #[test]
-fn the_thread_that_has_it_takes_it_again() {
+fn holder_thread_locks_again() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let same = lock.clone();
@@ -68,7 +68,7 @@ fn the_thread_that_has_it_takes_it_again() {
 }
 
 #[test]
-fn others_are_kept_out_until_the_last_guard_is_gone() {
+fn others_are_excluded_until_the_last_guard_is_dropped() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, other_process) = asked(&lock);
@@ -91,7 +91,7 @@ fn others_are_kept_out_until_the_last_guard_is_gone() {
 }
 
 #[test]
-fn a_killed_holder_leaves_it_abandoned() {
+fn killed_holder_yields_abandoned() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -108,11 +108,11 @@ fn a_killed_holder_leaves_it_abandoned() {
     drop(outer);
     assert!(!another_thread_gets(&lock));
     drop(inner);
-    assert!(another_thread_gets(&lock), "as deep as this process went, and not the dead one");
+    assert!(another_thread_gets(&lock), "the depth is that of this process, not of the dead one");
 }
 
 #[test]
-fn a_waiter_asleep_is_told_of_the_death() {
+fn sleeping_waiter_gets_abandoned() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -133,7 +133,7 @@ fn a_waiter_asleep_is_told_of_the_death() {
 }
 
 #[test]
-fn it_stays_abandoned_until_somebody_repairs() {
+fn lock_stays_abandoned_until_into_guard() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, _parent) = holder(&lock);
@@ -142,21 +142,21 @@ fn it_stays_abandoned_until_somebody_repairs() {
     assert!(matches!(lock.try_lock(), Err(TryLockError::Abandoned(_))));
     {
         let outer = lock.lock().unwrap_err();
-        // Deeper inside, too, nobody has put right what the dead one left.
+        // An inner guard is abandoned as well.
         assert!(lock.lock().is_err());
         drop(outer);
     }
     let again = lock.lock_timeout(RECOVERY);
     let Err(LockTimeoutError::Abandoned(outer)) = again else { panic!("{again:?}") };
     assert!(format!("{:?}", outer.guard()).contains("abandoned: true"));
-    // Any of the guards can say so.
+    // `into_guard` of any guard repairs the lock.
     drop(lock.lock().unwrap_err().into_guard());
     drop(outer);
     drop(lock.try_lock().unwrap());
 }
 
 #[test]
-fn a_killed_waiter_changes_nothing() {
+fn killed_waiter_has_no_effect() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let guards = [lock.lock().unwrap(), lock.lock().unwrap()];
@@ -172,7 +172,7 @@ fn a_killed_waiter_changes_nothing() {
 }
 
 #[test]
-fn a_timeout_is_a_lower_bound() {
+fn timeout_is_a_lower_bound() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let (child, parent) = holder(&lock);
@@ -203,11 +203,11 @@ fn debug_shows_the_depth_and_the_holder() {
 }
 
 #[test]
-fn one_thread_at_a_time() {
+fn rlock_excludes_other_threads() {
     let _dog = watchdog();
     let lock = RLock::new().unwrap();
     let number = Shared::new(&[0u64]).unwrap();
-    // Read, add, write: with two at it, some additions would be lost.
+    // Read, add, write: without exclusion, some additions would be lost.
     let add = |(lock, number): (RLock, Shared<u64>)| {
         let add = || {
             for _ in 0..1000 {
@@ -229,8 +229,8 @@ fn one_thread_at_a_time() {
     assert_eq!(number.get(0), 8000);
 }
 
-/// Takes the lock now and then, for so long that others run meanwhile. How often somebody else was
-/// inside, too.
+/// Takes the lock repeatedly, for long enough that others run meanwhile. Returns how often another
+/// holder was inside at the same time.
 fn hold(lock: &RLock, inside: &Atomic) -> u64 {
     let once = |_| {
         let guard = lock.lock().unwrap();
@@ -244,19 +244,19 @@ fn hold(lock: &RLock, inside: &Atomic) -> u64 {
     (0..3000).map(once).sum()
 }
 
-/// All that this process does from here on it does on one CPU, so that its threads, and those of
-/// others that do the same, interrupt each other at any instruction.
+/// Pins this process to one CPU, so that its threads and those of other pinned processes interrupt
+/// each other at any instruction.
 fn stay_on(cpu: usize) {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     sched_setaffinity(None, &cpus).unwrap();
 }
 
-/// A thread that tries it all the time is interrupted by one of its process that lets go of it, and
-/// by one of another process that takes it: it must not take itself for the holder then. Threads
-/// are counted in each process, and both are the first.
+/// A thread that calls `try_lock` all the time is interrupted by a thread of its process that
+/// releases the lock, and by one of another process that acquires it. It must not take itself for
+/// the holder then. Threads are numbered in each process, and both have the first number.
 #[test]
-fn a_thread_is_not_taken_for_one_of_another_process() {
+fn thread_is_not_mistaken_for_one_of_another_process() {
     let _dog = watchdog();
     let (lock, inside) = (RLock::new().unwrap(), Atomic::new(0).unwrap());
     let arguments = (lock, inside, sched_getcpu());

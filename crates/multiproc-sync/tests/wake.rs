@@ -1,5 +1,5 @@
-//! Those who sleep are woken. That looking up now and then makes good for a wake-up that was lost, as
-//! one is by a death, hides it if there never is any: so here it is about time.
+//! Sleeping waiters are woken. Rechecks make up for wake-ups that are lost with dead processes, and
+//! would hide it if no waiter were ever woken. So these tests measure time.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 
 multiproc::enable_in_tests!();
 
-/// A process sleeps in `pass`, and comes through when what `close` gives is called. Whoever is not
-/// woken looks up after `RECHECK`; to be woken takes less, on a busy machine, too, most of the times.
+/// A process sleeps in `pass`, which returns when the closure that `close` returns is called. A
+/// waiter that is not woken continues at its recheck, after up to `RECHECK`. A wake-up usually
+/// takes much less, also on a busy machine.
 fn wakes<T: Serialize + DeserializeOwned + Clone>(
     new: impl Fn() -> io::Result<T>,
     close: impl Fn(&T) -> Box<dyn FnOnce() + '_>,
@@ -48,7 +49,7 @@ fn wakes<T: Serialize + DeserializeOwned + Clone>(
 }
 
 #[test]
-fn who_unlocks_wakes() {
+fn unlocking_a_lock_wakes_a_waiter() {
     wakes(
         Lock::new,
         |lock| {
@@ -60,7 +61,7 @@ fn who_unlocks_wakes() {
 }
 
 #[test]
-fn who_unlocks_for_the_last_time_wakes() {
+fn dropping_the_last_guard_of_an_rlock_wakes_a_waiter() {
     wakes(
         RLock::new,
         |lock| {
@@ -72,7 +73,7 @@ fn who_unlocks_for_the_last_time_wakes() {
 }
 
 #[test]
-fn who_unlocks_a_value_wakes() {
+fn unlocking_a_mutex_wakes_a_waiter() {
     wakes(
         || Mutex::new(0u64),
         |mutex| {
@@ -84,7 +85,7 @@ fn who_unlocks_a_value_wakes() {
 }
 
 #[test]
-fn who_releases_wakes() {
+fn releasing_a_semaphore_wakes_a_waiter() {
     wakes(
         || Semaphore::new(0),
         |semaphore| Box::new(|| semaphore.release(1).unwrap()),
@@ -93,7 +94,7 @@ fn who_releases_wakes() {
 }
 
 #[test]
-fn who_gives_a_permit_back_wakes() {
+fn dropping_a_permit_wakes_a_waiter() {
     wakes(
         || BoundedSemaphore::new(1),
         |semaphore| {
@@ -105,12 +106,12 @@ fn who_gives_a_permit_back_wakes() {
 }
 
 #[test]
-fn who_sets_wakes() {
+fn setting_an_event_wakes_a_waiter() {
     wakes(Event::new, |event| Box::new(|| event.set()), Event::wait);
 }
 
 #[test]
-fn who_notifies_wakes() {
+fn notifying_a_condition_wakes_a_waiter() {
     wakes(
         Condition::new,
         |condition| Box::new(|| condition.notify_one()),
@@ -119,7 +120,7 @@ fn who_notifies_wakes() {
 }
 
 #[test]
-fn who_arrives_last_wakes() {
+fn completing_a_barrier_wakes_a_waiter() {
     wakes(
         || Barrier::new(2),
         |barrier| Box::new(|| assert!(barrier.wait().unwrap().is_leader())),

@@ -1,10 +1,10 @@
-//! Ten processes put into a small queue, ten get from it, and print under a lock.
+//! Ten processes put items into a small queue; ten others get them, and print them under a lock.
 //!
 //! ```text
 //! cargo run --example bounded_queue -- 50
 //! ```
 //!
-//! The argument is how many items there are.
+//! The argument is the number of items.
 
 use std::env;
 use std::error::Error;
@@ -26,13 +26,13 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     };
 
-    // What is in the queue is an item, or `None`: for the reader that gets it, the end.
+    // The queue holds items, and one `None` per reader, which ends it.
     let queue = Queue::bounded(3)?;
     let printing = Lock::new()?;
     let started = Queue::bounded(READERS)?;
 
-    // Nobody prints yet, and who cannot print does not get another item. So the first ten items go
-    // to ten readers, and not all to the one that happens to be quick.
+    // The readers cannot print yet, and a reader that cannot print does not get another item. So
+    // the first ten items go to ten readers, and not all to the fastest.
     let not_yet = printing.lock().expect("nobody else has it");
     let readers = (0..READERS)
         .map(|_| Process::spawn(read, (queue.clone(), printing.clone(), started.clone())))
@@ -48,7 +48,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     for writer in writers {
         writer.join()?;
     }
-    // First in, first out: the ends come after all items.
+    // Items come out in the order in which they were put: the `None`s come last.
     for _ in 0..READERS {
         queue.put(None)?;
     }
@@ -58,7 +58,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many items there are to be: 50, if the argument does not say.
+/// Returns the number of items: the argument, or 50.
 fn items() -> Result<usize, String> {
     let mut args = env::args_os().skip(1);
     let Some(arg) = args.next() else { return Ok(50) };
@@ -70,7 +70,7 @@ fn items() -> Result<usize, String> {
     }
 }
 
-/// How many of the items writer `i` puts.
+/// Returns the number of items that writer `i` puts.
 fn share(items: usize, i: usize) -> usize {
     items / WRITERS + usize::from(i < items % WRITERS)
 }

@@ -1,4 +1,4 @@
-//! Programs that were started apart talk through a manager: everybody reads what everybody says.
+//! Separately started programs talk through a manager: each line is sent to all other programs.
 //!
 //! In one terminal:
 //!
@@ -6,14 +6,14 @@
 //! cargo run --bin multiproc-manager -- serve @chat
 //! ```
 //!
-//! And in two others, with a name for each:
+//! In two others, each with its own name:
 //!
 //! ```text
 //! cargo run --example chat -- @chat Ada
 //! ```
 //!
-//! A line that is typed goes to all the others; the end of the input leaves. See who is there by
-//! `cargo run --bin multiproc-manager -- watch @chat`.
+//! Typing a line sends it; the end of the input leaves the chat. To list the members, run `cargo
+//! run --bin multiproc-manager -- watch @chat`.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -21,10 +21,10 @@ use std::{env, io, thread};
 
 use multiproc::{Manager, Queue, Shutdown};
 
-/// What is said, and by whom. Types of std have the same name in all programs.
+/// A name and a text. Types of std have the same name in all programs.
 type Line = (String, String);
 
-/// Who does not read for so long is not waited for.
+/// A member that falls behind by this many lines misses the next ones.
 const LINES: usize = 1000;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -42,7 +42,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     };
 
-    // Everybody has a queue, which the others find by its name.
+    // Each member has a queue, which the others find by its name.
     let mine = manager.queue::<Line>(mailbox(name), LINES)?;
     if mine.is_shut_down() {
         eprintln!("{name} has just left: choose another name, or try again");
@@ -74,11 +74,11 @@ fn mailbox(name: &str) -> String {
     format!("chat {name}")
 }
 
-/// To everybody else who is there.
+/// Sends a line to all other members.
 fn say(manager: &Manager, me: &str, text: &str) -> Result<(), Box<dyn Error>> {
     for info in manager.list()? {
         let is_other = info.name.starts_with("chat ") && info.name != mailbox(me);
-        // A queue that nobody has open is that of one who was killed.
+        // A queue without members belongs to a process that was killed.
         if is_other && info.members > 0 {
             let queue: Queue<Line> = manager.queue(&info.name, info.capacity)?;
             if let Err(error) = queue.try_put((me.to_owned(), text.to_owned())) {

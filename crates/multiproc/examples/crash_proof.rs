@@ -1,12 +1,12 @@
-//! A pool of workers that are killed all the time, and work that is done nevertheless.
+//! A pool of workers that completes its work although workers are killed all the time.
 //!
 //! ```text
 //! cargo run --release --example crash_proof
 //! ```
 //!
-//! Four workers count the primes below two million, a stretch at a time. Meanwhile a random one of
-//! them is killed every 20 ms, with SIGKILL, and another one is started. At the end, each stretch has
-//! been counted, no stretch counts twice, and the sum is right.
+//! Four workers count the primes below two million, range by range. Meanwhile, every 20 ms, a
+//! random worker is killed with SIGKILL and replaced. At the end, each range has been counted
+//! exactly once, and the sum is right.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,12 +20,12 @@ const STRETCHES: u32 = 4000;
 const PRIMES: usize = 148_933;
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A task's id, and what came of it: a task that is done twice has one id.
+/// The ID of a task, and its result. A task that is done twice has the same ID both times.
 type Results = Queue<(u64, usize)>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    // None of them is to blame if its worker is killed, however often.
+    // A task is not at fault when its worker is killed, so the number of attempts is unlimited.
     let tasks = JoinableQueue::builder().max_attempts(u32::MAX).build()?;
     let results = Results::unbounded()?;
     tasks.put_many((0..STRETCHES).map(|n| n * STRETCH))?;
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut workers = (0..WORKERS).map(|_| start()).collect::<Result<Vec<_>, SpawnError>>()?;
     let mut killed = 0;
     let mut next = Instant::now() + INTERVAL;
-    // Waits until all tasks are done, but for the interruptions.
+    // Waits until all tasks are done, with interruptions to kill workers.
     while tasks.join_timeout(next.saturating_duration_since(Instant::now())).is_err() {
         let worker = fastrand::usize(..WORKERS);
         workers[worker].kill()?;
@@ -64,13 +64,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What a worker does, until it is killed.
+/// The function of a worker. It runs until the worker is killed.
 fn work((tasks, results): (JoinableQueue<u32>, Results)) {
     for task in tasks.iter() {
         let Ok(task) = task else { return };
         let primes = (*task..*task + STRETCH).filter(|&n| is_prime(n)).count();
         let id = task.id();
-        // Killed between the two, it leaves the result, and the task comes again.
+        // A worker that is killed between the two steps leaves the result, and the task is
+        // redelivered.
         if task.finish_with(&results, (id, primes)).is_err() {
             return;
         }

@@ -1,14 +1,14 @@
-//! The BLAKE3 digests of files, computed by several processes, printed as `b3sum` does.
+//! Computes the BLAKE3 digests of files in several processes, and prints them as `b3sum` does.
 //!
 //! ```text
 //! cargo run --release --example digest -- [--workers N] [--kill] [--no-progress] PATH…
 //! ```
 //!
-//! Folders are walked. One queue takes the files to the workers, another one the digests back. If a
-//! worker is killed, another one is started, and the file that it had is delivered again. To see it,
-//! `--kill` kills a random worker every 200 ms; the output is the same.
+//! Folders are searched recursively. One queue carries the files to the workers, another one
+//! carries the digests back. If a worker is killed, it is replaced, and its file is redelivered. To
+//! try this, `--kill` kills a random worker every 200 ms. The output is the same.
 //!
-//! The exit status is 0, or 1 if a digest is missing, or 2 if the arguments make no sense.
+//! The exit status is 0; 1 if a digest is missing; 2 if the arguments are wrong.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -30,25 +30,26 @@ use multiproc::{JoinableQueue, Process, Queue, Shutdown, SpawnError};
 
 const USAGE: &str = "usage: digest [--workers N] [--kill] [--no-progress] PATH…";
 
-/// How many tasks, and how many answers, may wait.
+/// The capacity of both queues.
 const WAITING: usize = 256;
 
-/// How often we look whether all workers live.
+/// The interval at which dead workers are replaced.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How often one is killed, with `--kill`.
+/// The interval at which a worker is killed, with `--kill`.
 const KILL: Duration = Duration::from_millis(200);
 
-/// A file that so many workers have not outlived is given up. (With `--kill`, it is not its fault.)
+/// A file is given up after it was delivered to this number of workers that died. (With `--kill`,
+/// the file is not at fault.)
 const ATTEMPTS: u32 = 3;
 
 /// The number of a file, and its path, which need not be UTF-8.
 type Task = (usize, Bytes);
 
-/// The number of a file, and what became of it.
+/// The number of a file, and its outcome.
 type Answer = (usize, Outcome);
 
-/// How many bytes were read and their digest, or why they were not.
+/// The number of bytes and the digest, or why the file could not be read.
 type Outcome = Result<(u64, [u8; 32]), String>;
 
 fn main() -> ExitCode {
@@ -103,7 +104,7 @@ impl Options {
     }
 }
 
-/// Does it all, and gives the number of digests that are missing.
+/// Runs the program, and returns the number of missing digests.
 fn run(options: Options) -> Result<usize, Box<dyn Error>> {
     let start = Instant::now();
     let (files, mut missing) = walk(options.paths);
@@ -123,14 +124,14 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
         pool.workers.push(pool.start()?);
     }
 
-    // A thread puts while this one gets. If one did first all of this and then all of that, both
-    // queues would become full, and everybody would wait for everybody.
+    // A thread puts while this one gets. If one thread first put everything, both queues would
+    // become full, and all processes would wait for each other.
     let (fed, feeder) = (Arc::clone(&files), tasks.clone());
     thread::spawn(move || feed(&fed, &feeder));
     let bar = if options.progress { progress_bar(&files) } else { ProgressBar::hidden() };
     let outcomes = pool.collect(&files, &bar)?;
     bar.finish_and_clear();
-    // What a worker may still have was delivered again though its answer had come.
+    // A worker may still have a task that was redelivered although its answer had arrived.
     tasks.shutdown(Shutdown::Now);
     answers.shutdown(Shutdown::Now);
     pool.workers.iter().try_for_each(|worker| worker.kill())?;
@@ -151,7 +152,7 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
         missing += 1;
     }
     match print(&digests) {
-        // Whoever reads has read enough.
+        // The reader of the output has closed it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(missing),
         printed => printed?,
     }
@@ -171,11 +172,12 @@ struct Found {
     size: u64,
 }
 
-/// The regular files at and below `paths`, sorted, and how many paths cannot be looked at.
+/// Returns the regular files in `paths` and below, sorted, and the number of paths that cannot be
+/// read.
 fn walk(paths: Vec<PathBuf>) -> (Vec<Found>, usize) {
     let mut files = Vec::new();
     let mut faults = 0;
-    // A link is followed if it is given, and not if it is found in a folder.
+    // A symbolic link is followed if it was passed as an argument, but not inside a folder.
     let given = |path: PathBuf| match fs::metadata(&path) {
         Ok(data) if !data.is_file() && !data.is_dir() => {
             (path, Err(io::Error::other("neither a regular file nor a folder")))
@@ -200,7 +202,7 @@ fn walk(paths: Vec<PathBuf>) -> (Vec<Found>, usize) {
             }
         }
     }
-    // By bytes. Paths themselves compare name by name, where `a/b` comes before `a-b`.
+    // By bytes. The order of `Path` is by component, so `a/b` would come before `a-b`.
     files.sort_unstable_by(|a, b| a.path.as_os_str().cmp(b.path.as_os_str()));
     (files, faults)
 }
@@ -216,14 +218,14 @@ fn feed(files: &[Found], tasks: &JoinableQueue<Task>) {
     }
 }
 
-/// What a worker does.
+/// The function of a worker.
 fn work((tasks, answers): (JoinableQueue<Task>, Queue<Answer>)) {
     for task in tasks.iter() {
         let task = task.expect("tasks are tasks");
         let (number, Bytes(path)) = &*task;
         let outcome = digest(Path::new(OsStr::from_bytes(path)));
         let answer = (*number, outcome.map_err(|error| error.to_string()));
-        // Nobody wants an answer any more when all are there.
+        // It fails if all answers have already arrived.
         let _ = task.finish_with(&answers, answer);
     }
 }
@@ -234,7 +236,7 @@ fn digest(path: &Path) -> io::Result<(u64, [u8; 32])> {
     Ok((hasher.count(), hasher.finalize().into()))
 }
 
-/// The workers, and what they talk through.
+/// The workers, and the queues between them and this process.
 struct Pool {
     workers: Vec<Process>,
     tasks: JoinableQueue<Task>,
@@ -244,13 +246,13 @@ struct Pool {
 }
 
 impl Pool {
-    /// A daemon: it ends with this process, however that ends.
+    /// A daemon, so that it ends with this process.
     fn start(&self) -> Result<Process, SpawnError> {
         let args = (self.tasks.clone(), self.answers.clone());
         Process::builder().daemon(true).spawn(work, args)
     }
 
-    /// Gets an answer for each file, but for those that were given up.
+    /// Gets an answer for each file, except those that were given up.
     fn collect(
         &mut self,
         files: &[Found],
@@ -259,10 +261,11 @@ impl Pool {
         let mut outcomes = vec![None; files.len()];
         let mut missing: BTreeSet<usize> = (0..files.len()).collect();
         let mut next_look = Instant::now();
-        // An answer may lie there though its task was given up.
+        // The queue may hold the answer of a task that was given up.
         while !missing.is_empty() || !self.answers.is_empty() {
             match self.answers.get_deadline(next_look) {
-                // Whoever is killed after the answer, and before the end of the task, leaves both.
+                // A worker that is killed after it put the answer and before it completed the task
+                // causes a second answer.
                 Ok((number, _)) if outcomes[number].is_some() => {}
                 Ok((number, outcome)) => {
                     outcomes[number] = Some(outcome);
@@ -274,7 +277,7 @@ impl Pool {
             }
             if Instant::now() >= next_look {
                 next_look = Instant::now() + PATIENCE;
-                self.look()?;
+                self.check_workers()?;
                 for letter in self.tasks.dead_letters()? {
                     if let Some((number, _)) = letter.take() {
                         missing.remove(&number);
@@ -285,8 +288,8 @@ impl Pool {
         Ok(outcomes)
     }
 
-    /// Starts another worker for each that has died. And kills one, if it is time to.
-    fn look(&mut self) -> Result<(), Box<dyn Error>> {
+    /// Replaces dead workers, and kills one if it is time to.
+    fn check_workers(&mut self) -> Result<(), Box<dyn Error>> {
         for place in 0..self.workers.len() {
             if !self.workers[place].is_alive() {
                 let dead = self.replace(place)?;
@@ -312,7 +315,7 @@ impl Pool {
     }
 }
 
-/// Shown on standard error, if that is a terminal.
+/// A progress bar on standard error, if that is a terminal.
 fn progress_bar(files: &[Found]) -> ProgressBar {
     let style = "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
     let style = ProgressStyle::with_template(style).expect("a template");
@@ -324,7 +327,7 @@ fn print(digests: &[([u8; 32], &Path)]) -> io::Result<()> {
     for &(digest, path) in digests {
         let name = path.to_string_lossy();
         let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-        // The reader is told to undo it by a backslash in front of the line.
+        // A backslash at the start of the line announces escaped characters.
         let mark = if escaped == name { "" } else { "\\" };
         writeln!(out, "{mark}{}  {escaped}", blake3::Hash::from(digest))?;
     }

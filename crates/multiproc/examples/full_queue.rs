@@ -1,4 +1,4 @@
-//! A queue that is full: `try_put` fails at once, `put` waits until another process gets.
+//! A full queue: `try_put` fails at once, `put` waits until another process gets an item.
 //!
 //! ```text
 //! cargo run --example full_queue
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("put {i}");
     }
 
-    // The error gives the item back.
+    // The error returns the item.
     let refused = queue.try_put(3).unwrap_err();
     println!("try_put 3: {refused}");
     let item = refused.into_inner();
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn read(queue: Queue<u32>) -> u32 {
-    // Printed before there is room: after that, it is the other process's turn to print.
+    // Printed before there is room. After that, it is the other process's turn to print.
     println!("another process gets");
     queue.get().unwrap()
 }

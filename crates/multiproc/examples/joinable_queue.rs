@@ -1,11 +1,11 @@
-//! Work that is waited for: a producer puts ten tasks and joins, a daemon does them.
+//! Waiting for work: a producer puts ten tasks and joins the queue; a daemon does the tasks.
 //!
 //! ```text
 //! cargo run --example joinable_queue
 //! ```
 //!
-//! The consumer never ends by itself. When the producer has ended, so does the program, and the
-//! daemon with it. On a terminal, what is added is green, and what is done is red.
+//! The consumer never ends by itself. When the producer has ended, the program ends, and the daemon
+//! with it. On a terminal, added items are green, and completed ones are red.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn produce(tasks: JoinableQueue<u32>) {
     for i in 0..10 {
-        // Said before: the consumer may be quick.
+        // Printed first, because the consumer may be fast.
         say(GREEN, &format!("add data {i}"));
         tasks.put(i).unwrap();
     }
@@ -41,7 +41,7 @@ fn consume(tasks: JoinableQueue<u32>) {
     }
 }
 
-/// A line, in colour on a terminal.
+/// Prints a line, in colour on a terminal.
 fn say(colour: u8, line: &str) {
     if io::stdout().is_terminal() {
         println!("\x1b[{colour}m{line}\x1b[0m");

@@ -1,4 +1,4 @@
-//! A manager's queue of 2, used by two processes.
+//! A queue of a manager, used by two processes.
 //!
 //! ```text
 //! cargo run --example manager_queue
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("size {}", queue.len());
     println!("full {}", queue.is_full());
 
-    // The queue itself could be passed as well; but a process that knows the manager can ask for it.
+    // The queue could be passed as well, but a process that has the manager can request it.
     let child = Process::spawn(get_one, manager.clone())?;
     println!("{}", child.join()?);
 

@@ -1,10 +1,10 @@
-//! A two-way pipe between two processes: each sends five and receives five.
+//! A two-way pipe between two processes: each sends five messages and receives five.
 //!
 //! ```text
 //! cargo run --example pipe_duplex
 //! ```
 //!
-//! Each direction has its type: here numbers go one way, and texts come back.
+//! Each direction has its own type: numbers go one way, and strings come back.
 
 use std::error::Error;
 
@@ -34,7 +34,7 @@ fn answer(right: Connection<String, u32>) {
     for _ in 0..5 {
         let i = right.recv().unwrap();
         println!("right: recv {i}");
-        // Printed before it is sent: after that, it is the other side's turn to print.
+        // Printed before it is sent. After that, it is the other side's turn to print.
         println!("right: send answer {i}");
         right.send(format!("answer {i}")).unwrap();
     }

@@ -1,10 +1,10 @@
-//! A one-way pipe between two processes, which take turns.
+//! A one-way pipe between two processes that take turns.
 //!
 //! ```text
 //! cargo run --example pipe_simplex
 //! ```
 //!
-//! An end has one user: passing it to a process moves it there.
+//! An end has one owner: passing it to a process moves it there.
 
 use std::error::Error;
 
@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (receiver, sender) = simplex()?;
     println!("({receiver}, {sender})");
 
-    // A second pipe, for the way back: the receiver says when it has printed, so that the lines of
-    // the two processes alternate.
+    // A second pipe in the other direction: the receiver reports when it has printed, so that the
+    // lines of the two processes alternate.
     let (is_printed, printed) = simplex()?;
 
     let sends = Process::spawn(send, (sender, is_printed))?;

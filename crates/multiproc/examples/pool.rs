@@ -1,11 +1,11 @@
-//! A fixed set of workers, over two queues: `cargo run --example pool`
+//! A fixed set of workers and two queues: `cargo run --example pool`
 
 use multiproc::{Process, Queue};
 
 type Tasks = Queue<Option<u64>>;
 type Results = Queue<(u64, u64)>;
 
-/// What a worker does, until it gets `None`.
+/// The function of a worker. It runs until it gets `None`.
 fn work((tasks, results): (Tasks, Results)) {
     while let Some(n) = tasks.get().unwrap() {
         let divisors = (1..=n).filter(|i| n.is_multiple_of(*i));

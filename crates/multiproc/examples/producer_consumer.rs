@@ -1,5 +1,5 @@
-//! Processes as structs with a `run` method: one produces random numbers, the other consumes them, over
-//! a manager's queue.
+//! Processes as structs with a `run` method. One produces random numbers, the other consumes them,
+//! through a queue of a manager.
 //!
 //! ```text
 //! cargo run --example producer_consumer
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 const ITEMS: usize = 6;
 
-/// What a process has is a struct; what it does, a method. The struct is the argument.
+/// The struct holds what the process needs, and is the argument. The method is its function.
 #[derive(Serialize, Deserialize)]
 struct Producer {
     data: Queue<u8>,
@@ -22,7 +22,7 @@ struct Producer {
 impl Producer {
     fn run(self) {
         for _ in 0..ITEMS {
-            // One after the other, so that the lines come in pairs.
+            // One number at a time, so that the lines come in pairs.
             self.may_add.acquire();
             let number = fastrand::u8(..);
             println!("add data {number}");

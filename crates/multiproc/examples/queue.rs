@@ -1,10 +1,10 @@
-//! A queue between two processes: one puts, and ends; then another one gets.
+//! A queue between two processes: one puts items and ends; then another one gets them.
 //!
 //! ```text
 //! cargo run --example queue
 //! ```
 //!
-//! The items outlive the process that put them: they are in shared memory.
+//! The items outlive the process that put them, because they are in shared memory.
 
 use std::error::Error;
 
@@ -30,7 +30,7 @@ fn write(queue: Queue<u32>) {
 }
 
 fn read(queue: Queue<u32>) {
-    // Nobody puts any more, so empty means done.
+    // The only producer has ended, so an empty queue is the end.
     while let Ok(i) = queue.try_get() {
         println!("get {i} from queue");
     }

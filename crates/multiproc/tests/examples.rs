@@ -1,4 +1,4 @@
-//! The examples, run as programs, and judged by what they print.
+//! Runs the examples as programs, and checks their output.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +19,7 @@ use multiproc_testkit::{Watchdog, example, until, watchdog};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// An example that takes longer is killed, and so fails its test.
+/// An example that takes longer is killed, which fails its test.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// A running example. It leads a process group, so that it can be killed with all its children.
@@ -49,7 +49,7 @@ impl Running {
     }
 }
 
-/// The test has failed meanwhile.
+/// The test has failed.
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -59,7 +59,7 @@ impl Drop for Running {
     }
 }
 
-/// How an example ended, and what it printed.
+/// How an example ended, and its output.
 struct Ended {
     code: Option<i32>,
     out: String,
@@ -80,7 +80,7 @@ fn run(command: &mut Command) -> Ended {
     Running::start(command.stdout(Stdio::piped())).finish().into()
 }
 
-/// What an example prints that succeeds, and that has nothing to complain about.
+/// Returns the output of an example that succeeds and prints no error.
 fn output_of(name: &str, args: &[&str]) -> String {
     let Ended { code, out, err } = run(Command::new(example(name)).args(args));
     assert_eq!((code, &*err), (Some(0), ""), "it printed:\n{out}");
@@ -204,14 +204,14 @@ fn bounded_queue_refuses_other_arguments() {
     }
 }
 
-/// A folder that is removed in the end.
+/// A folder that is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // As the kernel names it, should there be a link on the way.
+        // As the kernel names it, in case of a symbolic link on the way.
         let parent = env::temp_dir().canonicalize().unwrap();
         let path = parent.join(format!("multiproc-examples-{}-{count}", process::id()));
         fs::create_dir(&path).unwrap();
@@ -222,13 +222,13 @@ impl Folder {
         fs::create_dir(self.0.join(name)).unwrap();
     }
 
-    /// Writes a file; gives the start of its line.
+    /// Writes a file, and returns the start of its line.
     fn file(&self, name: impl AsRef<Path>, content: &[u8]) -> String {
         fs::write(self.0.join(name), content).unwrap();
         format!("{}  ", blake3::hash(content))
     }
 
-    /// The example `digest`, to be run in this folder.
+    /// Returns the example `digest`, to be run in this folder.
     fn digest(&self, args: &[&str]) -> Command {
         let mut command = Command::new(example("digest"));
         command.current_dir(&self.0).args(args);
@@ -242,13 +242,14 @@ impl Drop for Folder {
     }
 }
 
-/// Takes the summary, which is the last line: how many files, bytes, and workers lost.
+/// Removes the summary, which is the last line. Returns the numbers of files, bytes and lost
+/// workers.
 fn take_summary(err: &mut String) -> (u64, u64, u64) {
     let (files, bytes, lost, _) = take_whole_summary(err);
     (files, bytes, lost)
 }
 
-/// The same, and how many tasks were delivered again.
+/// The same, and the number of redelivered tasks.
 fn take_whole_summary(err: &mut String) -> (u64, u64, u64, u64) {
     const LABELS: [&str; 5] = [
         "files: ",
@@ -272,7 +273,7 @@ fn take_whole_summary(err: &mut String) -> (u64, u64, u64, u64) {
 }
 
 #[test]
-fn digest_walks_folders_and_prints_as_b3sum() {
+fn digest_searches_folders_and_prints_as_b3sum() {
     let here = Folder::new();
     here.folder("data");
     here.folder("data/a");
@@ -292,7 +293,7 @@ fn digest_walks_folders_and_prints_as_b3sum() {
     lines += &(here.file("data/d ü", b"UTF-8") + "data/d ü\n");
     let bytes = (3 << 20) + 6 + 7 + 8 + 5;
 
-    // What is in a folder and neither file nor folder is passed over. None of these would end.
+    // Special files in a folder are skipped. Reading any of these would not end.
     mknodat(CWD, here.0.join("data/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
     symlink("..", here.0.join("data/loop")).unwrap();
     symlink("fifo", here.0.join("data/link")).unwrap();
@@ -306,7 +307,7 @@ fn digest_walks_folders_and_prints_as_b3sum() {
 }
 
 #[test]
-fn digest_takes_more_files_than_the_queues() {
+fn digest_handles_more_files_than_the_queues_hold() {
     let here = Folder::new();
     here.folder("data");
     // More than both queues hold, in number and in bytes.
@@ -329,12 +330,12 @@ fn digest_takes_more_files_than_the_queues() {
 }
 
 #[test]
-fn digest_takes_what_it_is_given() {
+fn digest_accepts_links_duplicates_and_option_like_names() {
     let here = Folder::new();
     let b = here.file("b", b"b");
     let option = here.file("--workers", b"option");
     symlink("b", here.0.join("a")).unwrap();
-    // Given, a link is followed; given twice, a file is there twice.
+    // A link that is given as an argument is followed; a file that is given twice is printed twice.
     let Ended { code, out, err } =
         run(&mut here.digest(&["b", "--no-progress", "--", "b", "a", "--workers"]));
     assert_eq!(out, format!("{option}--workers\n{b}a\n{b}b\n{b}b\n"), "{err}");
@@ -342,7 +343,7 @@ fn digest_takes_what_it_is_given() {
 }
 
 #[test]
-fn digest_says_what_it_cannot_read_and_does_the_rest() {
+fn digest_reports_unreadable_files_and_does_the_rest() {
     let here = Folder::new();
     let (first, last) = (here.file("first", b"first"), here.file("last", b"last"));
     mknodat(CWD, here.0.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -360,7 +361,7 @@ fn digest_says_what_it_cannot_read_and_does_the_rest() {
 }
 
 #[test]
-fn digest_says_what_it_may_not_read() {
+fn digest_reports_forbidden_files() {
     let here = Folder::new();
     let last = here.file("last", b"last");
     here.file("forbidden", b"forbidden");
@@ -398,7 +399,7 @@ fn digest_refuses_other_arguments() {
 }
 
 #[test]
-fn digest_ends_quietly_when_nobody_reads() {
+fn digest_ends_quietly_when_its_output_is_closed() {
     let here = Folder::new();
     here.file("a", b"a");
     let (reader, writer) = io::pipe().unwrap();
@@ -407,10 +408,10 @@ fn digest_ends_quietly_when_nobody_reads() {
     assert_eq!((ended.code, &*ended.err), (Some(0), ""));
 }
 
-/// A hole of a tebibyte takes no room, and minutes to read: whoever reads it can be found, and be
-/// killed while it does.
+/// A hole of a tebibyte takes no disk space and minutes to read. So its reader can be found and
+/// killed.
 #[test]
-fn digest_outlives_its_workers() {
+fn digest_survives_killed_workers() {
     for workers in ["1", "2"] {
         let here = Folder::new();
         let first = here.file("1", b"first") + "1\n";
@@ -422,7 +423,7 @@ fn digest_outlives_its_workers() {
         let mut running = Running::start(command.stdout(Stdio::piped()));
         let digest = running.child.as_mut().unwrap();
         let mut killed = Vec::new();
-        // Another worker gets it, and another one; then it is given up.
+        // It is redelivered twice, and then given up.
         for _ in 0..3 {
             until(|| {
                 assert_eq!(digest.try_wait().unwrap(), None, "it ended without a digest of 2");
@@ -442,14 +443,11 @@ fn digest_outlives_its_workers() {
         assert_eq!((code, digests, lost, again), (Some(1), 2, 3, 2), "{err}");
         let mut expected = String::new();
         for pid in killed {
-            writeln!(
-                expected,
-                "digest: worker {pid}: the process gave no result: it was killed by SIGKILL (9)"
-            )
-            .unwrap();
+            writeln!(expected, "digest: worker {pid}: the process was killed by SIGKILL (9)")
+                .unwrap();
         }
         expected += "digest: 2: 3 workers have not outlived it\n";
-        // With two workers, a second one may be dead before the first one has been noticed.
+        // With two workers, the second one may die before the death of the first one was noticed.
         let sorted = |text: &str| {
             let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
             lines.sort_unstable();
@@ -459,9 +457,9 @@ fn digest_outlives_its_workers() {
     }
 }
 
-/// Holes, twice as long in each round: at last a run takes long enough for some deaths.
+/// Holes, twice as long in each round, until a run is long enough for some deaths.
 #[test]
-fn digest_kills_its_workers_and_prints_the_same() {
+fn digest_with_kill_prints_the_same() {
     let _dog = watchdog();
     let here = Folder::new();
     here.folder("data");
@@ -519,11 +517,11 @@ fn crash_proof() {
     assert_eq!(line("primes: "), "148933");
 }
 
-/// The children of a process, over all its threads.
+/// Returns the children of all threads of a process.
 fn children(pid: u32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let lists = tasks.filter_map(|task| {
-        // A thread may have ended meanwhile.
+        // A thread may have ended.
         fs::read_to_string(task.ok()?.path().join("children")).ok()
     });
     lists
@@ -531,9 +529,9 @@ fn children(pid: u32) -> Vec<i32> {
         .collect()
 }
 
-/// Whether a process has a file open.
+/// Returns `true` if a process has a file open.
 fn has_open(pid: i32, file: &Path) -> bool {
-    // What cannot be read is of a process that has ended, or a descriptor that was closed.
+    // An unreadable entry belongs to a process that has ended, or to a closed descriptor.
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|open| open == file)
 }

@@ -1,4 +1,4 @@
-//! `multiproc-manager`, and programs that were started apart and talk through it.
+//! The program `multiproc-manager`, and separately started programs that use it.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -41,7 +41,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// No more input; the exit code, and what it printed since.
+    /// Closes the input. Returns the exit code, and the rest of the output.
     fn end(mut self) -> (Option<i32>, Vec<String>) {
         drop(self.input.take());
         let rest = self.lines.by_ref().map(Result::unwrap).collect();
@@ -78,7 +78,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn wrong_arguments_are_told_so() {
+fn wrong_arguments_print_the_usage() {
     for (args, said) in [
         (&["serve"][..], "expected a command and an address"),
         (&["list", "@a", "@b"], "got 3 words"),
@@ -100,7 +100,7 @@ fn wrong_arguments_are_told_so() {
 }
 
 #[test]
-fn where_nobody_listens_is_an_error() {
+fn missing_manager_is_an_error() {
     for command in ["list", "watch"] {
         let (code, out, err) = run(&[command, &address()]);
         assert_eq!((code, &*out), (Some(1), ""));
@@ -116,7 +116,7 @@ fn where_nobody_listens_is_an_error() {
 }
 
 #[test]
-fn it_ends_in_order_by_signals_and_by_shutdown() {
+fn server_ends_in_order_by_signals_and_shutdown() {
     let folder = env::temp_dir().join(format!("multiproc-program-{}", process::id()));
     fs::create_dir(&folder).unwrap();
     let path = folder.join("socket");
@@ -139,7 +139,7 @@ fn it_ends_in_order_by_signals_and_by_shutdown() {
     server.signal(Signal::KILL);
     assert_eq!(server.end().0, None);
     assert!(fs::exists(path).unwrap());
-    // Its file is no hindrance.
+    // The file that it left does not matter.
     let server = serve(path);
     server.signal(Signal::TERM);
     assert_eq!(server.end().0, Some(0));
@@ -147,7 +147,7 @@ fn it_ends_in_order_by_signals_and_by_shutdown() {
 }
 
 #[test]
-fn its_limits_can_be_set() {
+fn limits_can_be_set() {
     let address = address();
     let mut server = Running::start(program().args([
         "serve",
@@ -164,7 +164,7 @@ fn its_limits_can_be_set() {
     assert!(matches!(Manager::connect(&*address), Err(ManagerError::TooManyClients(1))));
 }
 
-/// Who cannot be accepted for want of descriptors waits, and its turn comes.
+/// A client that cannot be accepted for lack of descriptors waits for its turn.
 #[test]
 fn without_descriptors_clients_wait() {
     let address = address();
@@ -180,13 +180,13 @@ fn without_descriptors_clients_wait() {
     let mut waiting: Vec<UnixStream> = (0..60)
         .map(|_| {
             let mut client = UnixStream::connect_addr(&name).unwrap();
-            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x02\0\0\0").unwrap();
+            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x03\0\0\0").unwrap();
             client.set_nonblocking(true).unwrap();
             client
         })
         .collect();
     let mut welcomed = Vec::new();
-    // Each that is let in stays, until nobody else is let in.
+    // Accepted clients stay, until no more are accepted.
     let mut quiet = Instant::now();
     until(|| {
         let before = waiting.len();
@@ -200,7 +200,7 @@ fn without_descriptors_clients_wait() {
         quiet.elapsed() > Duration::from_millis(500)
     });
     assert!(welcomed.len() >= 5 && waiting.len() >= 30, "{} of 60", welcomed.len());
-    // It is not busy with those that it cannot let in.
+    // Clients that cannot be accepted do not keep it busy.
     let ticks = || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
@@ -209,10 +209,10 @@ fn without_descriptors_clients_wait() {
     let before = ticks();
     thread::sleep(Duration::from_millis(500));
     assert!(ticks() <= before + 5);
-    // An object needs descriptors as well: an error, and no harm.
+    // An object needs descriptors as well. The request fails, and nothing else.
     let mut one = welcomed.pop().unwrap();
     one.set_nonblocking(false).unwrap();
-    one.write_all(b"\x11\0\0\0\0\0\0\0\0\0\0\0\0\x04Open\x01x\0\x05Queue\0\0").unwrap();
+    one.write_all(b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0").unwrap();
     let mut answer = [0; 13];
     one.read_exact(&mut answer).unwrap();
     assert_eq!(answer[12], 3);
@@ -225,7 +225,7 @@ fn without_descriptors_clients_wait() {
 }
 
 #[test]
-fn list_shows_what_there_is() {
+fn list_prints_the_objects() {
     let address = address();
     let _server = serve(&address);
     assert_eq!(run(&["list", &address, "--json"]), (Some(0), String::new(), String::new()));
@@ -261,7 +261,7 @@ fn list_shows_what_there_is() {
 }
 
 #[test]
-fn watch_shows_it_every_second() {
+fn watch_prints_every_second() {
     let address = address();
     let server = serve(&address);
     let manager = Manager::connect(&*address).unwrap();
@@ -277,7 +277,7 @@ fn watch_shows_it_every_second() {
         jobs.put(number).unwrap();
     }
     jobs.get().unwrap();
-    // They were put between two looks, of which this is one or the next is.
+    // They were put between two samples. One of these lines shows the rate.
     let mut lines = std::iter::repeat_with(|| watch.line());
     let line =
         lines.find(|line| rate(line, "put_per_second").is_some_and(|rate| rate > 0.0)).unwrap();
@@ -285,7 +285,7 @@ fn watch_shows_it_every_second() {
     watch.signal(Signal::INT);
     assert_eq!(watch.end().0, Some(0));
 
-    // Without a terminal, plain lines; and what it says when the manager goes.
+    // Without a terminal it prints plain lines. It fails when the manager ends.
     let mut watch = Running::start(program().args(["watch", &address]).stderr(Stdio::null()));
     let header = watch.line();
     assert!(header.starts_with("NAME") && header.contains("IN/S"), "{header}");
@@ -296,7 +296,7 @@ fn watch_shows_it_every_second() {
     assert!(rest.iter().all(|line| !line.contains('\u{1b}')));
 }
 
-/// Two programs, none of which has started the other.
+/// Two programs, neither of which has started the other.
 #[test]
 fn chat() {
     let address = address();
@@ -316,7 +316,7 @@ fn chat() {
     bob.type_line("Grüße");
     assert_eq!(ada.line(), "Bob: Grüße");
 
-    // One who is killed is missed by nobody.
+    // A killed member affects no other.
     let cyd = join("Cyd");
     assert_eq!((ada.line(), bob.line()), ("Cyd: is here".into(), "Cyd: is here".into()));
     drop(cyd);

@@ -7,19 +7,24 @@ use lexopt::prelude::{Long, Short, Value};
 use multiproc_pipe::Address;
 
 pub(super) const USAGE: &str = "\
-PROGRAM: named queues, locks and the rest, for programs that start apart
+PROGRAM: named queues and locks for programs that are started separately
 
 usage:
   PROGRAM serve ADDRESS [--allow-user UID]... [--max-clients N] [--max-objects N]
   PROGRAM list ADDRESS [--json]
   PROGRAM watch ADDRESS [--json]
 
-  serve   is a manager, until it is interrupted (SIGINT, SIGTERM) or shut down
-  list    shows once what a manager has
-  watch   shows it every second, with items per second, until it is interrupted
+  serve  run a manager until it is interrupted (SIGINT, SIGTERM) or shut down
+  list   print the objects of a manager
+  watch  print them every second, with items per second, until interrupted
 
-ADDRESS is a path, or an abstract name: @NAME. It is open to this user alone, unless others are allowed.
---json prints one line for each object (watch: each second) instead of a table.
+ADDRESS is a path, or an abstract name: @NAME. Only this user can connect, unless others are allowed.
+
+options:
+  --allow-user UID  also accept clients of this user
+  --max-clients N   maximum number of connected clients (default: 4096)
+  --max-objects N   maximum number of objects (default: 1024)
+  --json            print one JSON object per line instead of a table
 ";
 
 pub(super) enum Command {
@@ -28,14 +33,14 @@ pub(super) enum Command {
     Watch { json: bool },
 }
 
-/// What can be set about a manager.
+/// A setting of a manager.
 pub(super) enum Setting {
     User(u32),
     Clients(u32),
     Objects(usize),
 }
 
-/// The command and the address; `None` if the usage is to be printed.
+/// Returns the command and the address, or `None` if the usage is to be printed.
 pub(super) fn parse(arguments: Vec<OsString>) -> Result<Option<(Command, Address)>, String> {
     if arguments == ["help"] {
         return Ok(None);

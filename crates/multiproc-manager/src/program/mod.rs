@@ -1,4 +1,4 @@
-//! A manager as a program of its own, and a look into one that runs.
+//! The program: runs a manager, or prints the objects of one.
 
 mod arguments;
 mod report;
@@ -15,13 +15,13 @@ use self::arguments::{Command, Setting, USAGE};
 use self::report::{Row, as_json, as_table};
 use crate::{Manager, ManagerError, ObjectInfo};
 
-/// The arguments are wrong.
+/// The exit code after wrong arguments.
 const MISUSED: u8 = 2;
 
-/// How often `watch` looks.
+/// How often `watch` prints.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the program, which is called `name`, with these arguments.
+/// Runs the program under the name `name`.
 pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let usage = USAGE.replace("PROGRAM", name);
     let misused = |what: &str| {
@@ -48,7 +48,7 @@ pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCod
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough.
+        // The reader of the output has closed it.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -86,7 +86,8 @@ fn serve(address: &Address, settings: Vec<Setting>) -> Result<(), Failure> {
         Setting::Clients(clients) => builder.max_clients(clients),
         Setting::Objects(objects) => builder.max_objects(objects),
     });
-    // Who started it waits for this line, perhaps. If nobody reads it, it serves all the same.
+    // The parent may wait for this line. If standard output is closed, the manager serves all the
+    // same.
     let say = |address: &Address| _ = writeln!(io::stdout(), "listening at {address}");
     Ok(builder.address(address).serve(say)?)
 }
@@ -98,7 +99,7 @@ fn list(address: &Address, json: bool) -> Result<(), Failure> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Prints a table each second: over the last one, if that is on a terminal.
+/// Prints a table each second. On a terminal, each replaces the last one.
 fn watch(address: &Address, json: bool) -> Result<(), Failure> {
     let (interrupted, write) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -120,7 +121,7 @@ fn watch(address: &Address, json: bool) -> Result<(), Failure> {
         before = seen;
         let text = match (json, is_live) {
             (true, _) => as_json(&rows)?,
-            // Home, and clears to the end of the screen.
+            // Moves the cursor to the top left, and clears the screen.
             (false, true) => format!("\x1b[H\x1b[2J{}", as_table(&rows, true)),
             (false, false) => as_table(&rows, true),
         };

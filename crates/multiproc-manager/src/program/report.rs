@@ -1,4 +1,4 @@
-//! What the program prints: tables and JSON.
+//! The output of the program: tables and JSON.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::ObjectInfo;
 
-/// An object, and how fast it is.
+/// A row of the table: an object, and its rates.
 pub(super) struct Row {
     info: ObjectInfo,
     /// Items per second, put and got.
@@ -27,7 +27,7 @@ impl Row {
     ) -> Self {
         let rates = last.filter(|_| info.item_type.is_some()).map(|(last, then)| {
             let seconds = now.duration_since(*then).as_secs_f64().max(1e-3);
-            // Less than before: the name was removed, and made anew.
+            // The count is lower than before if the name was removed and created again.
             let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
             (rate(info.put, last.put), rate(info.got, last.got))
         });
@@ -94,7 +94,7 @@ pub(super) fn as_table(rows: &[Row], with_rates: bool) -> String {
     text
 }
 
-/// One line for each object.
+/// Returns one line for each object.
 pub(super) fn as_json(rows: &[Row]) -> io::Result<String> {
     #[derive(Serialize)]
     struct Line<'a> {

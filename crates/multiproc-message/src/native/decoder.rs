@@ -1,4 +1,4 @@
-//! From bytes to values.
+//! Decoding of the native format.
 
 use std::slice;
 
@@ -7,19 +7,19 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, VariantAcce
 use super::variants::Variants;
 use super::{DEEPEST, Error, IN_2, IN_4, Result, too_deep};
 
-/// Why a type cannot be received that asks.
-pub(crate) const ASKS: &str = "a message does not say what is in it, so a type that asks (a JSON value; \
-    an enum with serde's `untagged`, `tag` or `content`; a struct with `flatten`) cannot be received: \
-    wrap it in `Json` (of the feature `json`), or take these attributes away";
+/// The reason for refusing a type that asks the data what comes next.
+pub(crate) const ASKS: &str = "messages do not describe themselves, so a type that asks what comes next \
+    (a JSON value; an enum with serde's `untagged`, `tag` or `content`; a struct with `flatten`) \
+    cannot be received: wrap it in `Json` (feature `json`) or remove these attributes";
 
-/// Takes values off the front of bytes.
+/// Reads values from the front of bytes.
 pub(crate) struct Decoder<'de> {
     bytes: slice::Iter<'de, u8>,
-    /// For so many elements, memory may still be reserved before they have been seen.
+    /// The number of elements for which memory may still be reserved before they have been read.
     reservable: usize,
 }
 
-/// Takes one value, which may have so many levels.
+/// Reads one value, which may have this many levels.
 pub(crate) struct Value<'d, 'de> {
     pub(super) decoder: &'d mut Decoder<'de>,
     levels: u32,
@@ -31,13 +31,13 @@ impl<'de> Decoder<'de> {
         Self { bytes: bytes.iter(), reservable: bytes.len() }
     }
 
-    /// The value that comes next.
+    /// Returns the reader of the next value.
     #[inline]
     pub(crate) fn value(&mut self) -> Value<'_, 'de> {
         Value { decoder: self, levels: DEEPEST }
     }
 
-    /// To be called when the value is there: it must be all there is.
+    /// Checks that no bytes are left over after the value.
     #[inline]
     pub(crate) fn end(&self) -> Result {
         if self.bytes.len() == 0 { Ok(()) } else { Err(left_over(self.bytes.len())) }
@@ -98,8 +98,8 @@ impl<'de> Decoder<'de> {
 }
 
 impl<'d, 'de> Value<'d, 'de> {
-    /// For what is in the value. A type that holds itself, as a tree does, is decoded by recursion, as
-    /// deeply as the sender wants it.
+    /// Returns the reader of the content of the value. A type that contains itself, such as a tree,
+    /// is decoded by recursion, as deeply as the sender chooses.
     #[inline]
     fn inside(self) -> Result<Self> {
         match self.levels.checked_sub(1) {
@@ -108,13 +108,13 @@ impl<'d, 'de> Value<'d, 'de> {
         }
     }
 
-    /// For one of several parts of the value.
+    /// Returns the reader of one of several parts of the value.
     #[inline]
     fn part(&mut self) -> Value<'_, 'de> {
         Value { decoder: self.decoder, levels: self.levels }
     }
 
-    /// Lets `visit` take so many elements.
+    /// Lets `visit` read `count` elements.
     #[inline]
     fn elements<T>(self, visit: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T>) -> Result<T> {
         let Self { decoder, levels } = self.inside()?;
@@ -149,7 +149,7 @@ pub(crate) fn left_over(count: usize) -> Error {
 
 #[cold]
 fn too_short(count: usize) -> Error {
-    Error::new(format!("it ends where {count} more bytes should come"))
+    Error::new(format!("it ends {count} bytes too early"))
 }
 
 #[cold]
@@ -328,7 +328,7 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
     }
 }
 
-/// The fields of a tuple or a struct. Their number is the type's, not the message's.
+/// The fields of a tuple or a struct, whose number the type determines.
 struct Fields<'d, 'de> {
     value: Value<'d, 'de>,
     left: usize,
@@ -357,7 +357,7 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
 struct Elements<'d, 'de> {
     value: Value<'d, 'de>,
     left: usize,
-    /// For so many, memory may be reserved.
+    /// The number of elements for which memory may be reserved.
     reserved: usize,
 }
 

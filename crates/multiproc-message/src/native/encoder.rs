@@ -1,4 +1,4 @@
-//! From values to bytes.
+//! Encoding of the native format.
 
 use serde::Serialize;
 use serde::ser::{
@@ -11,7 +11,7 @@ use super::{DEEPEST, Error, IN_2, IN_4, IN_8, Result, too_deep};
 /// Appends a value to a vector.
 pub(crate) struct Encoder<'a> {
     bytes: &'a mut Vec<u8>,
-    /// How many levels the value may have: as where it is decoded.
+    /// The number of levels that the value may have, as in the decoder.
     levels: u32,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Encoder<'a> {
         Self { bytes, levels: DEEPEST }
     }
 
-    /// For what is in the value.
+    /// Returns the writer of the content of the value.
     #[inline]
     fn inside(self) -> Result<Self> {
         match self.levels.checked_sub(1) {
@@ -30,7 +30,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// For one of several parts of the value.
+    /// Returns the writer of one of several parts of the value.
     #[inline]
     fn part(&mut self) -> Encoder<'_> {
         Encoder { bytes: self.bytes, levels: self.levels }
@@ -63,8 +63,8 @@ impl<'a> Encoder<'a> {
         self.bytes.extend_from_slice(&(count as u64).to_le_bytes());
     }
 
-    /// Says which variant of an enum it is, and goes inside. serde numbers variants in one way here and
-    /// in another way where they are read, if some are skipped: so the name decides.
+    /// Writes the variant of an enum and returns the writer of its content. If variants are
+    /// skipped, serde numbers them differently for writing and reading, so the name decides.
     #[inline]
     fn variant(self, number: u32, name: &'static str) -> Result<Self> {
         let mut inside = self.inside()?;
@@ -228,7 +228,7 @@ impl<'a> Serializer for Encoder<'a> {
     }
 }
 
-/// The fields of a tuple or a struct: one after the other.
+/// The fields of a tuple or a struct, one after the other.
 macro_rules! fields {
     ($($part:ident: $method:ident($($key:ty)?)),*) => {
         $(impl $part for Encoder<'_> {
@@ -263,8 +263,8 @@ fields! {
 #[cold]
 pub(crate) fn skipped(field: &str) -> Error {
     Error::new(format!(
-        "its `Serialize` skips the field `{field}`, and a message does not say which fields it has: \
-         take `skip_serializing_if` away"
+        "its `Serialize` skips the field `{field}`, and messages do not name their \
+         fields: remove `skip_serializing_if`"
     ))
 }
 
@@ -273,7 +273,7 @@ pub(crate) struct Elements<'a> {
     encoder: Encoder<'a>,
     announced: Option<usize>,
     count: usize,
-    /// Where the first one begins.
+    /// The offset of the first element.
     start: usize,
 }
 
@@ -283,11 +283,12 @@ impl<'a> Elements<'a> {
         let mut encoder = encoder.inside()?;
         match announced {
             Some(count) => {
-                // Each takes a byte at least: so a count that memory could not hold ends here.
+                // Each element takes at least one byte, so a count that memory could not hold ends
+                // here.
                 encoder.bytes.try_reserve(count).map_err(|_| too_long(count))?;
                 encoder.count(count);
             }
-            // Its room. What stands there is known at the end.
+            // Room for the count, which is known at the end.
             None => encoder.longest_count(0),
         }
         let start = encoder.bytes.len();
@@ -308,7 +309,7 @@ impl<'a> Elements<'a> {
             Some(_) => {}
             None => bytes[start - 8..start].copy_from_slice(&(count as u64).to_le_bytes()),
         }
-        // An element without bytes takes one, too: see the text of `codec`.
+        // An element without bytes takes one as well: see the module `native`.
         if let Some(missing) = count.checked_sub(bytes.len() - start) {
             bytes.try_reserve(missing).map_err(|_| too_long(count))?;
             bytes.resize(bytes.len() + missing, 0);
@@ -320,14 +321,14 @@ impl<'a> Elements<'a> {
 #[cold]
 fn too_long(count: usize) -> Error {
     Error::new(format!(
-        "it has a sequence of {count} elements, each of which takes a byte at least, and there is no \
-         memory for so many"
+        "it has a sequence of {count} elements of at least one byte each, and there is not enough \
+         memory"
     ))
 }
 
 #[cold]
 pub(crate) fn miscounted(announced: usize, count: usize) -> Error {
-    Error::new(format!("its `Serialize` announced {announced} elements, and then gave {count}"))
+    Error::new(format!("its `Serialize` announced {announced} elements and then wrote {count}"))
 }
 
 impl SerializeSeq for Elements<'_> {

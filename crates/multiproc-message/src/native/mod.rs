@@ -1,15 +1,15 @@
 //! Values as bytes: a [serde data format](https://serde.rs/data-format.html).
 //!
-//! Numbers have the width of their type, so that they are stored and loaded, and nothing more:
-//! variable widths took half the time of a small message. Sizes are *counts*, a byte most often. The
-//! tables are in docs/formats.md.
+//! Numbers have the width of their type, so they are simply stored and loaded: variable widths took
+//! half of the time of a small message. Sizes are *counts*, usually one byte. The tables are in
+//! docs/formats.md.
 //!
-//! Nothing in the bytes says what they are: only the type that wrote them can read them.
+//! The bytes do not describe themselves: only the type that wrote them can read them.
 //!
-//! A decoder is made for bytes of somebody who means harm. A sequence of *n* elements takes *n* bytes at
-//! least, so a short message ends soon, whatever it claims. Memory is reserved for as many elements
-//! as the message has bytes, all in all. And a value of more than [`DEEPEST`] levels is refused, by
-//! the decoder and in the same way by the encoder: what can be sent can be received.
+//! The decoder does not trust the sender. A sequence of *n* elements takes at least *n* bytes, so a
+//! short message ends soon, whatever it claims. Memory is reserved for at most as many elements in
+//! total as the message has bytes. A value of more than [`DEEPEST`] levels is refused by the
+//! decoder and equally by the encoder, so a value that can be sent can be received.
 
 mod decoder;
 mod encoder;
@@ -23,28 +23,31 @@ pub(crate) use decoder::{ASKS, Decoder, left_over, not_described, not_taken};
 pub(crate) use encoder::{Encoder, miscounted, skipped};
 pub(crate) use variants::VariantName;
 
-/// A count below this is one byte. Else one of these comes first, and then 2, 4 or 8.
+/// A count below this is one byte. Otherwise one of these bytes precedes a count of 2, 4 or 8
+/// bytes.
 const IN_2: u8 = 253;
 const IN_4: u8 = 254;
 const IN_8: u8 = 255;
 
-/// The most levels that a value may have: a struct, tuple, option, variant, sequence or map takes one
-/// more than what is in it.
+/// The maximum number of levels of a value: a struct, tuple, option, variant, sequence or map has
+/// one more than its content.
 ///
-/// Decoding a level takes up to 1.7 KiB of stack in a debug build, and 4.2 KiB if each holds a kilobyte
-/// in place, so a thread's usual 2 MiB are enough. In a release build it is a fifth of that.
+/// Decoding a level takes up to 1.7 KiB of stack in a debug build, and 4.2 KiB if each contains a
+/// kilobyte in place, so the usual 2 MiB of a thread suffice. A release build takes a fifth of
+/// that.
 pub(crate) const DEEPEST: u32 = 256;
 
 #[cold]
 pub(crate) fn too_deep() -> Error {
     Error::new(format!(
-        "expected at most {DEEPEST} levels of structs, tuples, options, variants, sequences and maps \
-         in one another, got more: keep a list or a tree as a vector whose elements refer to one \
-         another by index, say"
+        "expected at most {DEEPEST} levels of nested structs, tuples, options, variants, sequences \
+         and maps, got more: for example, store a list or tree as a vector whose elements refer to \
+         each other by index"
     ))
 }
 
-/// Why a value cannot be encoded or decoded. In a box, because results of all calls have room for it.
+/// The reason why a value cannot be encoded or decoded. Boxed, so that the results of all calls
+/// stay small.
 #[derive(Debug)]
 pub(crate) struct Error(Box<Reason>);
 

@@ -104,7 +104,7 @@ fn a_count_is_short_or_long() {
 fn what_is_no_value_is_refused_with_a_reason() {
     let error = |bytes: &[u8]| decode::<(bool, char, Shape)>(bytes).unwrap_err();
     assert_eq!(error(&[2]), "expected 0 or 1, got 2");
-    assert_eq!(error(&[1, 0]), "it ends where 4 more bytes should come");
+    assert_eq!(error(&[1, 0]), "it ends 4 bytes too early");
     assert!(error(&[1, 0, 0xd8, 0, 0]).contains("char"));
     assert!(error(b"\x01A\0\0\0\x00\x04Pint").contains("got `Pint`"));
     assert!(error(b"\x01A\0\0\0\xff\0\0\0\0\x01\0\0\0\x01x").contains("got `x`"));
@@ -140,7 +140,7 @@ fn a_serialize_that_cannot_be_undone_is_refused() {
         }
     }
     let error = encode(&Liar).unwrap_err();
-    assert_eq!(error, "its `Serialize` announced 2 elements, and then gave 1");
+    assert_eq!(error, "its `Serialize` announced 2 elements and then wrote 1");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_deserialize_that_asks_for_more_is_refused() {
     enum Asks {
         _Number(#[allow(dead_code)] u8),
     }
-    assert!(decode::<Asks>(&[1]).unwrap_err().contains("does not say what is in it"));
+    assert!(decode::<Asks>(&[1]).unwrap_err().contains("do not describe themselves"));
 
     /// Takes one, whatever there is.
     #[derive(Debug)]
@@ -307,8 +307,8 @@ struct Large {
     next: Option<Box<Large>>,
 }
 
-/// That a value is refused where it is written exactly if it would be refused where it is read: `wrap`
-/// adds `levels` to the innermost one, which has `inner`.
+/// That a value is refused where it is written exactly if it would be refused where it is read:
+/// `wrap` adds `levels` to the innermost one, which has `inner`.
 #[track_caller]
 fn is_bounded<T>(inner: u32, innermost: T, levels: u32, wrap: impl Fn(T) -> T)
 where

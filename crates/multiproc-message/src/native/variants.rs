@@ -1,4 +1,4 @@
-//! Which variant of an enum comes next.
+//! Finding the variant of an enum that comes next.
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Visitor};
@@ -7,7 +7,7 @@ use serde::forward_to_deserialize_any;
 use super::decoder::Value;
 use super::{Error, Result};
 
-/// A longer name of a variant is cut where an error shows it.
+/// The length at which an error cuts the name of a variant.
 const LONGEST_NAME: usize = 64;
 
 /// The variants of an enum that its type can be decoded into.
@@ -33,14 +33,14 @@ impl<'d, 'de> EnumAccess<'de> for Variants<'d, 'de> {
             Some(expected) if expected.as_bytes() == name => expected,
             _ => find(names, name)?,
         };
-        // No enum has as many.
+        // No enum has this many.
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         Ok((seed.deserialize(VariantName { number, name })?, value))
     }
 }
 
-/// Finds a variant whose number is another one where it is written: variants before it are skipped,
-/// or have several names. A type that does not say which ones there are checks the name by itself.
+/// Finds a variant whose number differs between writing and reading because variants before it are
+/// skipped or have several names. A type that does not list its variants checks the name itself.
 #[cold]
 fn find<'de>(names: &'static [&'static str], name: &'de [u8]) -> Result<&'de str> {
     let found = names.iter().find(|known| known.as_bytes() == name);
@@ -62,8 +62,8 @@ fn unknown(names: &[&str], name: &[u8]) -> Error {
     ))
 }
 
-/// What says which variant it is: its name; or its number, as it is written, for a type that asks for
-/// one.
+/// The identification of a variant: its name, or its number as written for a type that asks for a
+/// number.
 #[derive(Clone, Copy)]
 pub(crate) struct VariantName<'de> {
     pub(crate) number: u32,

@@ -1,4 +1,4 @@
-//! From bytes to values.
+//! Decoding of postcard.
 
 use ::postcard::Deserializer as Primitives;
 use ::postcard::de_flavors::Slice;
@@ -12,7 +12,7 @@ use serde::de::{
 use super::{EMPTY_ELEMENTS, failed, too_many};
 use crate::native::{DEEPEST, Error, Result, left_over, not_described, not_taken, too_deep};
 
-/// Takes values off the front of bytes.
+/// Reads values from the front of bytes.
 pub(crate) struct Decoder<'de> {
     primitives: Primitives<'de, Slice<'de>>,
     length: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Decoder<'de> {
     elements: usize,
 }
 
-/// Takes one value, which may have this many levels.
+/// Reads one value, which may have this many levels.
 pub(crate) struct Value<'d, 'de> {
     decoder: &'d mut Decoder<'de>,
     levels: u32,
@@ -35,12 +35,12 @@ impl<'de> Decoder<'de> {
         }
     }
 
-    /// The value that comes next.
+    /// Returns the reader of the next value.
     pub(crate) fn value(&mut self) -> Value<'_, 'de> {
         Value { decoder: self, levels: DEEPEST }
     }
 
-    /// Checks that the value was all there is.
+    /// Checks that no bytes are left over after the value.
     pub(crate) fn end(self) -> Result {
         match self.primitives.finalize().map_err(failed)? {
             [] => Ok(()),
@@ -66,8 +66,8 @@ impl<'de> Decoder<'de> {
 }
 
 impl<'d, 'de> Value<'d, 'de> {
-    /// For what is in the value. A type that contains itself is decoded by recursion, as deeply as the
-    /// sender wants it.
+    /// Returns the reader of the content of the value. A type that contains itself is decoded by
+    /// recursion, as deeply as the sender chooses.
     fn inside(self) -> Result<Self> {
         match self.levels.checked_sub(1) {
             Some(levels) => Ok(Self { levels, ..self }),
@@ -75,7 +75,7 @@ impl<'d, 'de> Value<'d, 'de> {
         }
     }
 
-    /// For one of several parts of the value.
+    /// Returns the reader of one of several parts of the value.
     fn part(&mut self) -> Value<'_, 'de> {
         Value { decoder: self.decoder, levels: self.levels }
     }
@@ -84,7 +84,7 @@ impl<'d, 'de> Value<'d, 'de> {
         visitor.visit_seq(Parts { value: self.inside()?, left: count })
     }
 
-    /// Lets `visit` take the elements of a sequence or map.
+    /// Lets `visit` read the elements of a sequence or map.
     fn elements<T>(self, visit: impl FnOnce(&mut Parts<'_, 'de>) -> Result<T>) -> Result<T> {
         let Self { decoder, levels } = self.inside()?;
         let count = decoder.count()?;
@@ -212,7 +212,8 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
     }
 }
 
-/// The fields of a tuple or struct, whose number the type knows; or the elements of a sequence or map.
+/// The fields of a tuple or struct, whose number the type knows; or the elements of a sequence or
+/// map.
 struct Parts<'d, 'de> {
     value: Value<'d, 'de>,
     left: usize,
@@ -255,7 +256,7 @@ impl<'de> MapAccess<'de> for Parts<'_, 'de> {
     }
 }
 
-/// A variant of an enum: its number, and then what it holds.
+/// A variant of an enum: its number, then its content.
 struct Variant<'d, 'de>(Value<'d, 'de>);
 
 impl<'d, 'de> EnumAccess<'de> for Variant<'d, 'de> {

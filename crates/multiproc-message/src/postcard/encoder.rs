@@ -1,4 +1,4 @@
-//! From values to bytes.
+//! Encoding of postcard.
 
 use ::postcard::Serializer as Primitives;
 use ::postcard::ser_flavors::Flavor;
@@ -74,7 +74,7 @@ struct Encoder<'e, 'b> {
 }
 
 impl<'e, 'b> Encoder<'e, 'b> {
-    /// For what is in the value.
+    /// Returns the writer of the content of the value.
     fn inside(self) -> Result<Self> {
         match self.levels.checked_sub(1) {
             Some(levels) => Ok(Self { levels, ..self }),
@@ -82,7 +82,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
         }
     }
 
-    /// For one of several parts of the value.
+    /// Returns the writer of one of several parts of the value.
     fn part(&mut self) -> Encoder<'_, 'b> {
         Encoder { output: self.output, levels: self.levels }
     }
@@ -219,7 +219,7 @@ impl<'e, 'b> Serializer for Encoder<'e, 'b> {
     }
 }
 
-/// The fields of a tuple or a struct: one after the other.
+/// The fields of a tuple or a struct, one after the other.
 macro_rules! fields {
     ($($part:ident: $method:ident($($key:ty)?)),*) => {
         $(impl $part for Encoder<'_, '_> {
@@ -254,7 +254,7 @@ struct Elements<'e, 'b> {
     encoder: Encoder<'e, 'b>,
     announced: Option<usize>,
     count: usize,
-    /// Where the sequence begins.
+    /// The offset of the sequence.
     start: usize,
 }
 

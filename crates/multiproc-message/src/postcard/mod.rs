@@ -1,14 +1,15 @@
-//! Values in the format of the crate [`postcard`](::postcard), for peers that were built separately.
+//! Values in the format of the crate [`postcard`](::postcard), for peers that were built
+//! separately.
 //!
-//! The bytes are exactly those of `postcard::to_allocvec`: the crate encodes and decodes every number,
-//! string and count. This module adds what a receiver needs that does not trust the sender, and what
-//! the crate leaves to its caller:
+//! The bytes are exactly those of `postcard::to_allocvec`: the crate encodes and decodes every
+//! number, string and count. This module adds what a receiver needs that does not trust the sender,
+//! and what the crate leaves to its caller:
 //!
 //! - A value has at most [`DEEPEST`] levels, as in the native format. Decoding a type that contains
 //!   itself recurses, and a hostile message must not overflow the stack.
-//! - All sequences and maps of a value together have at most as many elements as the value has bytes,
-//!   and [`EMPTY_ELEMENTS`] more. Elements without bytes, such as `()`, cost a sender nothing, and a
-//!   count alone must not keep a receiver busy.
+//! - All sequences and maps of a value together have at most as many elements as the value has
+//!   bytes, and [`EMPTY_ELEMENTS`] more. Elements without bytes, such as `()`, cost a sender
+//!   nothing, and a count alone must not keep a receiver busy.
 //! - Error texts are kept. The error type of the crate has no room for them.
 //!
 //! The encoder checks the same limits, so a value that can be encoded can be decoded.

@@ -1,8 +1,8 @@
 //! The schema of a type: what its `Deserialize` asks a deserializer for.
 //!
-//! One tracer answers two questions about a type: whether it asks the data what comes, so that it cannot
-//! be received ([`check_type`]), and a hash of its schema ([`shape_of`]), by which two programs find out
-//! that their types differ.
+//! One tracer answers two questions about a type: whether it asks the data what comes next, so that
+//! it cannot be received ([`check_type`]), and what the hash of its schema is ([`shape_of`]), by
+//! which two programs detect that their types differ.
 
 mod made_up;
 mod tracer;
@@ -18,18 +18,33 @@ use crate::error::EncodeError;
 use crate::native::ASKS;
 use tracer::Tracer;
 
-/// Refuses a type whose values can be encoded and not decoded: one whose `Deserialize` asks the data
-/// what comes, as that of `serde_json::Value` does, or of an enum with serde's `untagged`.
+/// Refuses a type whose values can be encoded but not decoded: its `Deserialize` asks the data what
+/// comes next, as that of `serde_json::Value` does, or of an enum with serde's `untagged`.
 ///
 /// A type that borrows from what it is decoded from, as `&str` does, is not refused for that.
 ///
-/// It is found out once for each type. A part of a type that cannot be reached passes: what is behind a
-/// handle in a tuple, for example, or in a type that reads other parts first by code of its own. Where a
-/// panic ends the process, every type passes, since the type's own code is called.
+/// Each type is traced once per process. A part that cannot be reached passes: one after a handle
+/// in a tuple, for example, or one in a type that reads other parts first by code of its own. In a
+/// program where a panic aborts, every type passes, since tracing calls the type's own code.
 ///
 /// # Errors
 ///
-/// If the type asks.
+/// If the type asks the data what comes next.
+///
+/// ```
+/// use multiproc_message::check_type;
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(untagged)]
+/// #[allow(dead_code)]
+/// enum Either {
+///     Number(u32),
+///     Text(String),
+/// }
+///
+/// assert!(check_type::<(u32, Vec<String>)>().is_ok());
+/// assert!(check_type::<Either>().is_err());
+/// ```
 pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
     match schema_of::<T>() {
         Schema::AsksWhatComes => Err(EncodeError::new::<T>(ASKS)),
@@ -39,17 +54,18 @@ pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
 
 /// Returns the hash of a type's schema, or `None` if it has none.
 ///
-/// The hash covers the names of types, fields and variants, their order, and the kinds of all values.
-/// It is the same in every program, whatever its compiler. A type has none if it asks the data what comes,
-/// or if its code panics while it is traced; and in a program where a panic aborts, no type has one.
+/// The hash covers the names of types, fields and variants, their order, and the kinds of all
+/// values. It is the same in every program, whatever its compiler. A type has no hash if it asks
+/// the data what comes next or if its code panics while it is traced. In a program where a panic
+/// aborts, no type has one.
 ///
 /// Types that differ may have the same hash:
 ///
 /// - Two fields of the same name and kind have another meaning.
 /// - A `Deserialize` written by hand reads other parts than it asked for first.
 /// - They differ in what a type parameter is that no value contains.
-/// - They differ inside a type that contains itself, beyond its first level, or beyond the first 1024
-///   parts; or behind a handle in a tuple.
+/// - They differ inside a type that contains itself, beyond its first level, or beyond the first
+///   1024 parts; or behind a handle in a tuple.
 /// - One has a descriptor where the other has a `u32`.
 #[must_use]
 pub fn shape_of<T: Deserialize<'static>>() -> Option<u64> {
@@ -90,7 +106,7 @@ fn schema_of<T: Deserialize<'static>>() -> Schema {
 
 fn trace<T: Deserialize<'static>>() -> Schema {
     let mut tracer = Tracer::new();
-    // Unwind safe: what the type's own code has changed elsewhere is its own affair.
+    // Unwind safe: state that the type's own code has changed elsewhere is not used here.
     let result = catch_unwind(AssertUnwindSafe(|| {
         while tracer.begin_next() {
             let _ = T::deserialize(&mut tracer);
@@ -428,7 +444,7 @@ mod tests {
         for shape in shapes {
             assert_eq!(shapes.iter().filter(|other| **other == shape).count(), 1);
         }
-        // What is behind one that contains itself is seen.
+        // A part after one that contains itself is seen.
         assert_ne!(shape_of::<(Tree, u8)>(), shape_of::<(Tree, u16)>());
     }
 

@@ -1,10 +1,10 @@
 //! A deserializer that writes down what a type asks for.
 //!
-//! It never returns a value. Where a type has several parts, it lets the type ask for one of them and
-//! then fails, so each part takes a call of `deserialize`. Code made by `derive` runs no further than its
-//! questions that way: no value comes into being, and code that would check it or use it does not run.
-//! (Only the elements of a tuple in front of the one that is traced are made up: serde has no other way
-//! there.)
+//! It never returns a value. Where a type has several parts, it lets the type ask for one of them
+//! and then fails, so each part takes a call of `deserialize`. Code made by `derive` runs no
+//! further than its questions that way: no value comes into being, and code that would check it or
+//! use it does not run. (Only the elements of a tuple in front of the one that is traced are made
+//! up: serde has no other way there.)
 
 use std::fmt;
 

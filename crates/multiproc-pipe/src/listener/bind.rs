@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, above_stdio};
+use multiproc_shm::{CheckedFd, Deadline, above_stdio};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
 use rustix::net::{
@@ -94,6 +94,7 @@ impl ListenerBuilder {
             }
         };
         listen(&socket, BACKLOG.into())?;
+        let socket = CheckedFd::adopt(socket);
         Ok(Listener { file, socket, address, allowed: self.allowed })
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use multiproc_message::{Bytes, Descriptor};
-use multiproc_shm::{Deadline, above_stdio};
+use multiproc_shm::{CheckedFd, Deadline, above_stdio};
 use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
@@ -68,7 +68,7 @@ pub use self::credentials::{AllowedUsers, Credentials};
 pub struct Listener {
     // Dropped in this order: see `OwnedFile`.
     file: Option<OwnedFile>,
-    socket: OwnedFd,
+    socket: CheckedFd,
     address: Address,
     allowed: AllowedUsers,
 }
@@ -120,6 +120,7 @@ impl Listener {
         ioctl_fionbio(&socket, true)?;
         let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
         let address = Address::of(&address).unwrap_or_else(|| Address::abstract_name(""));
+        let socket = CheckedFd::adopt(socket);
         Ok(Self { file: None, socket, address, allowed: AllowedUsers::only_this_one() })
     }
 
@@ -204,7 +205,7 @@ impl Listener {
     fn accept_stream(&self, deadline: Deadline) -> io::Result<Stream> {
         let mut refused = 0;
         loop {
-            match accept_with(&self.socket, SocketFlags::CLOEXEC) {
+            match accept_with(self.socket.get()?, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let socket = above_stdio(socket)?;
                     if self.allowed.includes(Credentials::of(&socket)?.uid) {
@@ -217,7 +218,7 @@ impl Listener {
                     }
                 }
                 Err(Errno::AGAIN) => {
-                    if !wait_for(&self.socket, PollFlags::IN, deadline)? {
+                    if !wait_for(self, PollFlags::IN, deadline)? {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }
@@ -270,14 +271,14 @@ impl From<Listener> for OwnedFd {
         if let Some(file) = &listener.file {
             file.moved.store(true, Ordering::Relaxed);
         }
-        listener.socket
+        listener.socket.into_inner()
     }
 }
 
 /// Readable when somebody wants to connect: one who is turned away later, perhaps.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.unchecked()
     }
 }
 
@@ -292,7 +293,7 @@ impl Source for Listener {
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
-            .field("fd", &self.socket.as_raw_fd())
+            .field("fd", &self.as_fd().as_raw_fd())
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
@@ -311,7 +312,8 @@ impl Serialize for Listener {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let socket = self
             .socket
-            .try_clone()
+            .get()
+            .and_then(|socket| socket.try_clone_to_owned())
             .map_err(|error| Z::Error::custom(format!("a listener cannot be sent: {error}")))?;
         let file = self.file.as_ref().map(|file| {
             message::tell_when_sent(&file.moved);

@@ -1,9 +1,9 @@
-//! Random numbers that can be repeated.
+//! Reproducible random numbers.
 
 use std::env;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// A generator of Marsaglia's kind (xorshift64*).
+/// Marsaglia's xorshift64* generator.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -27,7 +27,8 @@ impl Random {
     }
 }
 
-/// `MULTIPROC_SEED` from the environment, or a new one. Prints it: a failure shows what to repeat.
+/// Returns a generator seeded with `MULTIPROC_SEED` from the environment, or with a new seed.
+/// Prints the seed, so that a failure can be reproduced.
 pub(crate) fn seed() -> u64 {
     let given = env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());

@@ -1,4 +1,4 @@
-//! Streams of messages, whole and broken.
+//! Streams of messages, intact and broken.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// A bit of everything that messages are made of.
+/// A type that contains every element of the message format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Value {
     Nothing,
@@ -49,7 +49,7 @@ pub(crate) fn value(random: &mut Random, depth: usize) -> Value {
     }
 }
 
-/// What a connection writes to send these.
+/// Returns the bytes that a connection writes to send these values.
 pub(crate) fn stream(values: &[Value]) -> Vec<u8> {
     let mut stream = Vec::new();
     for value in values {
@@ -64,7 +64,7 @@ pub(crate) fn frame(length: u64, descriptors: u32, body: &[u8]) -> Vec<u8> {
     [&length.to_le_bytes()[..], &descriptors.to_le_bytes(), body].concat()
 }
 
-/// Breaks a stream in one of many ways.
+/// Damages a stream in one of many ways.
 pub(crate) fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     if bytes.is_empty() {
         bytes.push(random.next().to_le_bytes()[0]);
@@ -88,7 +88,7 @@ pub(crate) fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
             before[..count].swap_with_slice(&mut after[..count]);
         }
         _ => {
-            // Where a header often is: a length or a count that nobody can mean.
+            // A header is often here: this writes an implausible length or count.
             let forged = random.pick(&[u64::MAX, 1 << 63, (1 << 63) - 1, 1 << 40, 70_000, 13]);
             let at = random.pick(&[0, 8, at]).min(bytes.len());
             for (byte, forged) in bytes[at..].iter_mut().zip(forged.to_le_bytes()) {

@@ -1,13 +1,13 @@
-//! A library that another program loads, and that wants to start a process.
+//! A library that another program loads, and that tries to start a process.
 
-// Whoever loads it finds the function by its name.
+// The program finds the function by its name.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_char};
 
 use multiproc_process::Process;
 
-/// Tries to start a process. The error, or null.
+/// Tries to start a process. Returns the error, or null.
 // SAFETY: nothing else in the program that loads it has this name.
 #[unsafe(no_mangle)]
 pub extern "C" fn multiproc_test_spawn(with_init: bool) -> *mut c_char {
@@ -20,8 +20,8 @@ pub extern "C" fn multiproc_test_spawn(with_init: bool) -> *mut c_char {
     }
 }
 
-/// Starts a thread when it is loaded, if the program that loads it wants that: as some libraries do
-/// which compute in parallel.
+/// Starts a thread when it is loaded, if an environment variable demands it. Some libraries that
+/// compute in parallel do so.
 #[used]
 // SAFETY: the loader calls the functions in this section, and this one has the type that it calls.
 #[unsafe(link_section = ".init_array")]

@@ -1,5 +1,5 @@
-//! Programs for the tests, with a `main` of their own. The first argument says which; what they
-//! tell goes to standard output, one line each.
+//! Programs for the tests, with a `main` of their own. The first argument selects one. Each prints
+//! its results to standard output, one per line.
 
 // For a bare fork.
 #![allow(unsafe_code)]
@@ -80,7 +80,7 @@ fn wait_for_input() {
     let _ = io::stdin().read(&mut [0]);
 }
 
-/// Prints the arguments as a child has them, as hexadecimal numbers.
+/// Prints the arguments that a child has, as hexadecimal numbers.
 fn arguments() {
     let look = |()| {
         for argument in env::args_os() {
@@ -90,16 +90,16 @@ fn arguments() {
     Process::spawn(look, ()).unwrap().join().unwrap();
 }
 
-/// Prints what the kernel calls a child.
+/// Prints the name of a child, as the kernel reports it.
 fn names() {
     let look = |()| say(fs::read_to_string("/proc/self/comm").unwrap().trim_end());
     Process::spawn(look, ()).unwrap().join().unwrap();
     Process::builder().name("a long name indeed").spawn(look, ()).unwrap().join().unwrap();
 }
 
-/// Starts, from a thread that ends: a daemon; one that is stopped, and so does not mind SIGTERM; a
-/// daemon with a daemon of its own; and one that is none, and lives as long as this program's
-/// standard input. Prints their pids.
+/// Starts from a thread that ends: a daemon; a stopped daemon, which does not react to SIGTERM; a
+/// daemon with a daemon of its own; and a process that is not a daemon and lives as long as this
+/// program's standard input is open. Prints their pids.
 fn start_one_of_each() {
     let start = || {
         let plain = Process::builder().daemon(true).spawn(|()| -> () { park() }, ()).unwrap();
@@ -138,7 +138,7 @@ fn start_one_of_each() {
     thread::spawn(start).join().unwrap();
 }
 
-/// A bare copy of this process, which has all its descriptors. Prints its pid.
+/// Makes a bare copy of this process, which has all its descriptors. Prints its pid.
 fn fork() {
     // SAFETY: the child calls nothing but `pause`.
     let pid = unsafe { libc::fork() };
@@ -155,7 +155,7 @@ fn twice(_first: Runtime) {
     let _second = multiproc_process::init();
 }
 
-/// Starts a process by each of two copies of the library. This one's `init` is called first.
+/// Starts a process with each of two copies of the library. `init` of this one is called first.
 fn two_copies() {
     let _twin = multiproc_twin::init();
     let child = Process::spawn(|n: u32| n + 1, 1).unwrap();
@@ -164,14 +164,14 @@ fn two_copies() {
     say(&child.join().unwrap().to_string());
 }
 
-/// Tells that the program has come to `main`, which a child of it must not do again and again.
+/// Counts how often `main` runs in nested processes, and stops a recursion.
 fn come_to_main() {
     say("main");
     let depth = env::var("DEPTH").map_or(0, |depth| depth.parse().unwrap());
     if depth == 3 {
         process::exit(3);
     }
-    // SAFETY: there is one thread, and no other can look at the environment.
+    // SAFETY: there is one thread, so no other one reads the environment.
     unsafe { env::set_var("DEPTH", (depth + 1).to_string()) };
 }
 
@@ -185,15 +185,16 @@ fn try_to_spawn() {
     }
 }
 
-/// Becomes an ordinary user's. If the program's file gives rights to its users, the next one that is
-/// started from it has them.
+/// Becomes an ordinary user. If the program's file grants privileges, the next process started from
+/// it has them.
 fn drop_privileges() {
     const NOBODY: libc::uid_t = 65_534;
     // SAFETY: it has no preconditions.
     assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
 }
 
-/// Prints which signals each thread of a daemon blocks that was started by a thread that blocks all.
+/// Prints the blocked signals of each thread of a daemon that was started by a thread which blocks
+/// all.
 fn block_signals() {
     let mut all = std::mem::MaybeUninit::uninit();
     // SAFETY: it writes a set there.
@@ -204,8 +205,8 @@ fn block_signals() {
     Process::builder().daemon(true).spawn(look, ()).unwrap().join().unwrap();
 }
 
-/// Has children and a manager, and is copied by a bare fork. The copy ends as a program does, with its
-/// handles and the guard. Prints what the children of the original have to do with that.
+/// Starts children and a manager, and is copied by a bare fork. The copy ends like a program,
+/// dropping its handles and the guard. Prints whether the children of the original are affected.
 fn be_copied(runtime: Runtime) {
     let wait = |end: Connection<(), ()>| {
         let _ = end.recv();
@@ -217,12 +218,12 @@ fn be_copied(runtime: Runtime) {
     let daemon = Process::builder().daemon(true).spawn(wait, theirs).unwrap();
     let manager = multiproc::Manager::start().unwrap();
     let lock = manager.lock("lock").unwrap();
-    // SAFETY: there is one thread, so the copy finds nothing half done.
+    // SAFETY: there is one thread, so the copy finds no lock held.
     let copy = unsafe { libc::fork() };
     if copy == 0 {
         let others = active_children().len();
         drop((child, daemon, manager, lock));
-        // A child of its own is one.
+        // Its own child.
         let (waits, theirs) = duplex::<(), ()>().unwrap();
         let wait = |end: Connection<(), ()>| {
             let _ = end.recv();

@@ -1,23 +1,29 @@
-//! Words that change together, by one store: two copies of them, and an epoch that names the current one.
+//! Words that change together, by one store: two copies, and an epoch that selects the current one.
+//!
+//! This is a sequence lock with two copies (Linux calls it `seqcount_latch`): readers never wait
+//! for a writer, and a writer that dies leaves the previous state. The store of the epoch is the
+//! *linearization point* of a commit.
 //!
 //! # Orderings
 //!
-//! The other side must see a position only together with the bytes it stands for: the store of the
-//! epoch releases, its load acquires. It reads without the lock: epoch, copy, epoch again. A copy is
-//! overwritten only after the epoch has moved on; so if a value of the next commit but one is read,
-//! the second load must see that the epoch has moved. That needs the values themselves to be stored
-//! with release and loaded with acquire.
+//! A reader must see a position only together with the bytes that it covers. So the store of the
+//! epoch releases, and its load acquires. A reader without the lock reads the epoch, a copy, and
+//! the epoch again. A copy is overwritten only after the epoch has advanced. If a reader sees a
+//! value of the next commit but one, its second load must see that the epoch has advanced. For
+//! this, the values themselves are stored with release and loaded with acquire, as in Boehm, "Can
+//! Seqlocks Get Along with Programming Language Memory Models?" (2012).
 
 #[cfg(not(loom))]
 use multiproc_shm::placed;
 use multiproc_shm::primitives::{AtomicU64, Ordering, load_locked};
 
-/// How often a reader without the lock tries before it calls the other side corrupted. A try fails only
-/// if a commit falls into its few nanoseconds, which is a small part of what a commit takes: so many in
-/// a row never do, and yet end in less than a millisecond if somebody scribbles without a pause.
+/// The number of attempts of a reader without the lock, before it reports the other side as
+/// corrupted. An attempt fails only if a commit falls into its few nanoseconds, which are a small
+/// part of a commit. So this many failures in a row do not happen by chance, and take less than a
+/// millisecond if a hostile process writes all the time.
 const TRIES: u32 = 1 << 10;
 
-/// Some words that change together: two copies of them, and an epoch that says which one is true.
+/// Words that change together: two copies, and an epoch that selects the current one.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Committed<const N: usize> {
@@ -41,12 +47,12 @@ const _: () = {
     assert!(offset_of!(Committed<3>, epoch) == 0 && offset_of!(Committed<3>, copies) == 8);
 };
 
-/// A commit in the making. To be made under the lock.
+/// The epoch of a commit that is being prepared. For the owner of the lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Epoch(u64);
 
 impl Epoch {
-    /// The one that a commit in this one makes current.
+    /// Returns the epoch that a commit makes current.
     #[inline]
     pub(crate) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -54,27 +60,28 @@ impl Epoch {
 }
 
 impl<const N: usize> Committed<N> {
-    /// The current words. Under the lock.
+    /// Returns the current words. The caller holds the lock.
     #[inline]
     pub(crate) fn current(&self) -> (Epoch, [u64; N]) {
         let epoch = load_locked(&self.epoch);
         (Epoch(epoch), self.copy(epoch).each_ref().map(load_locked))
     }
 
-    /// Fills in the next words; nobody takes them for true yet. Under the lock.
+    /// Writes the next words, which are not current yet. The caller holds the lock.
     #[inline]
     pub(crate) fn prepare(&self, epoch: Epoch, next: [u64; N]) {
         let copy = self.copy(epoch.next().0);
         copy.iter().zip(next).for_each(|(word, next)| word.store(next, Ordering::Release));
     }
 
-    /// Makes what was prepared current. Under the lock.
+    /// Makes the prepared words current: the linearization point. The caller holds the lock.
     #[inline]
     pub(crate) fn commit(&self, epoch: Epoch) {
         self.epoch.store(epoch.next().0, Ordering::Release);
     }
 
-    /// The current words, for those who do not have the lock. `None`: they never kept still.
+    /// Returns the current words to a caller without the lock, or `None` if they never stayed the
+    /// same.
     #[inline]
     pub(crate) fn observe(&self) -> Option<[u64; N]> {
         for _ in 0..TRIES {

@@ -1,4 +1,4 @@
-//! The control block: what the members of a queue share, beside the bytes of its items.
+//! The control block: what the members of a queue share, apart from the bytes of its items.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::overflow::{self, millis};
 use super::side::Side;
 use super::slots;
 
-/// The control block: what the members of a queue share, beside the bytes.
+/// The control block: what the members of a queue share, apart from the bytes of its items.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Control {
@@ -26,20 +26,21 @@ pub(crate) struct Control {
     pub(crate) tasks: slots::Control,
 }
 
-/// Where consumers wait, on a cache line of its own.
+/// What consumers wait for, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(super) struct NotEmpty {
     pub(super) waiters: EventCount<LightFence>,
-    /// Somebody waits in the kernel, with poll(2), and wants the doorbell to be rung.
+    /// 1 if a process waits with poll(2) and has requested the doorbell.
     doorbell: AtomicU32,
-    /// When somebody last asked for that, in ms.
+    /// The time of the last request, in ms.
     asked_at: AtomicU64,
 }
 
-/// Where producers wait, on a cache line of its own. For a place, any of them is the right one to
-/// wake. For bytes, the one that is woken may need more than there are, and another one less: so
-/// all of those are woken.
+/// What producers wait for, on a cache line of its own.
+///
+/// A freed place suits any producer, so one is woken. Freed bytes may suit a small item but not a
+/// large one, so all producers that wait for bytes are woken.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(super) struct NotFull {
@@ -47,42 +48,42 @@ pub(super) struct NotFull {
     pub(super) bytes: EventCount<LightFence>,
 }
 
-/// What only the holder of the producers' lock writes, and seldom.
+/// Rarely written words of the owner of the producers' lock.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(super) struct BlockTableLine {
     pub(super) blocks: overflow::Control,
-    /// How much of the hot ring is sure to have memory.
+    /// How many bytes of the hot ring have reserved memory.
     pub(super) reserved: AtomicU64,
-    /// How many packets were sent, or tried, through the descriptor lane.
+    /// The number of packets that were sent, or attempted, through the descriptor lane.
     pub(super) packets: AtomicU64,
 }
 
-/// What everybody reads, and nobody writes but once or twice.
+/// Words that all members read, and that are written once or twice.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Config {
-    /// How many items, and how many bytes of items, there may be. Each handle keeps the numbers that
-    /// it read when it was opened.
+    /// The maximum number of items, and of their bytes. Each handle keeps the values that it read
+    /// when it was opened.
     pub(crate) capacity: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
     /// [`OPEN`], or some of [`DRAIN`], [`NOW`], [`ORPHANED`].
     state: AtomicU32,
-    /// How many handles that could put were closed; and get.
+    /// The number of closed handles that could put, and of those that could get.
     pub(crate) closed_producers: AtomicU32,
     pub(crate) closed_consumers: AtomicU32,
-    /// Whether what is got is a task: 1, or 0.
+    /// 1 if items are got as tasks, otherwise 0.
     pub(crate) is_joinable: AtomicU32,
     pub(crate) fences: Fences,
     rest: AtomicU32,
 }
 
 pub(super) const OPEN: u32 = 0;
-/// It was shut down: nobody puts any more.
+/// Shut down: no item can be put.
 pub(super) const DRAIN: u32 = 1;
-/// It was shut down: nobody puts or gets any more.
+/// Shut down: no item can be put or got.
 pub(super) const NOW: u32 = 2;
-/// A producer has found that no consumer is left. There will never be one again.
+/// A producer has found that no consumer is left. This is final.
 const ORPHANED: u32 = 4;
 
 #[cfg(not(loom))]
@@ -117,7 +118,7 @@ const _: () = {
 };
 
 impl Control {
-    /// The time of everybody who sleeps runs out, for models.
+    /// For models: the time of all sleepers runs out.
     #[cfg(loom)]
     pub(crate) fn time_out(&self) {
         self.producers.lock.futex().time_out();
@@ -128,13 +129,13 @@ impl Control {
         self.tasks.time_out();
     }
 
-    /// Lets go of the locks of a dead member. Nothing else of it remains.
+    /// Releases the locks of a dead member. It leaves nothing else.
     pub(crate) fn release_slot(&self, slot: usize) {
         self.producers.lock.release_slot(self.fences(), slot);
         self.consumers.lock.release_slot(self.fences(), slot);
     }
 
-    /// Wakes everybody who waits: what they wait for may never come.
+    /// Wakes all waiters, because what they wait for may never happen.
     pub(crate) fn wake_all(&self) {
         fence(Ordering::SeqCst);
         self.not_empty.waiters.wake_all();
@@ -143,12 +144,12 @@ impl Control {
         self.tasks.all_done().wake_all();
     }
 
-    /// Nobody puts any more; and, if not `drain`, nobody gets either.
+    /// Ends putting, and unless `drain`, getting as well.
     pub(crate) fn shut_down(&self, drain: bool) {
         self.become_also(if drain { DRAIN } else { NOW });
     }
 
-    /// The last consumer is gone: nobody puts any more, in any process.
+    /// Records that the last consumer is gone, which ends putting in all processes.
     pub(crate) fn orphan(&self) {
         if self.state() & ORPHANED == 0 {
             self.become_also(ORPHANED);
@@ -169,39 +170,38 @@ impl Control {
         self.state() & (DRAIN | NOW) != 0
     }
 
-    /// Whether no consumer is left.
+    /// Returns `true` if no consumer is left.
     pub(crate) fn is_orphaned(&self) -> bool {
         self.state() & ORPHANED != 0
     }
 
-    /// Whether nobody gets the queued items any more: then they are discarded.
+    /// Returns `true` if no process can get the queued items any more, so that they are discarded.
     pub(crate) fn is_discarding(&self) -> bool {
         self.state() & (NOW | ORPHANED) != 0
     }
 
-    /// Whether consumers, producers may be asleep.
+    /// Returns whether consumers and producers may be asleep.
     pub(crate) fn has_sleepers(&self) -> (bool, bool) {
         let NotFull { places, bytes, .. } = &self.not_full;
         let producers = places.has_sleepers() || bytes.has_sleepers();
         (self.not_empty.waiters.has_sleepers(), producers)
     }
 
-    /// All words of a queue that are slept on have these fences.
+    /// Returns the fences of all words of the queue on which processes sleep.
     #[inline]
     pub(crate) fn fences(&self) -> &Fences {
         &self.config.fences
     }
 
-    /// Asks for the doorbell to be rung at the next put. Whoever asks looks once more before it goes to
-    /// sleep.
+    /// Requests the doorbell at the next put. The caller must check once more before it sleeps.
     pub(crate) fn ask_for_doorbell(&self, now: Duration) {
         self.not_empty.asked_at.store(millis(now), Ordering::Relaxed);
         self.not_empty.doorbell.store(1, Ordering::Relaxed);
         self.fences().heavy();
     }
 
-    /// Asks for it again, after what came of it was thrown away: somebody may sleep whom it was to
-    /// wake. Who sleeps has asked within the last recheck interval.
+    /// Requests the doorbell again, after its packet was discarded: a process that it was meant for
+    /// may be asleep. Such a process has made its request within the last recheck interval.
     pub(crate) fn ask_again(&self, now: Duration) {
         let asked_at = self.not_empty.asked_at.load(Ordering::Relaxed);
         if millis(now).wrapping_sub(asked_at) <= 2 * millis(RECHECK) {
@@ -210,8 +210,8 @@ impl Control {
         }
     }
 
-    /// Whether somebody wants the doorbell to be rung: it then is the caller's affair. To be called after
-    /// a put has been committed, and a fence passed.
+    /// Returns `true` if the caller must ring the doorbell. To be called after a put was committed,
+    /// and after a fence.
     #[inline]
     pub(crate) fn must_ring_doorbell(&self) -> bool {
         let doorbell = &self.not_empty.doorbell;

@@ -1,22 +1,23 @@
-//! Why an operation of the engine failed.
+//! The errors of the engine.
 
-/// Why an operation came to nothing.
+/// The reason why an operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EngineError {
-    /// The deadline passed while a living process, most likely a stopped one, held a lock.
+    /// The deadline passed while a live process, most likely a stopped one, held a lock.
     Stalled,
-    /// Other code in this process has closed the descriptor by which other members are asked about.
+    /// Other code in this process has closed the descriptor that is needed to check whether members
+    /// are alive.
     CutOff,
     /// The queue was shut down.
     Closed,
-    /// Nobody is left on the other side.
+    /// No process is left on the other side.
     Disconnected,
     /// The kernel has no memory for the item.
     OutOfMemory,
-    /// The kernel refused to pass descriptors on.
+    /// The kernel refused to transfer descriptors.
     Os(i32),
-    /// As many tasks are in work as can be.
+    /// The maximum number of tasks is in progress.
     TooManyTasks,
-    /// The shared memory holds what no member writes.
+    /// The shared memory contains a value that no member writes.
     Corrupted(&'static str),
 }

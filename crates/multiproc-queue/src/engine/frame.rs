@@ -1,31 +1,31 @@
-//! A frame: how an item lies in a ring.
+//! A frame: an item as it is stored in a ring.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
-//! | 0..8 | sequence number, little-endian `u64`: how many items were put before |
+//! | 0..8 | sequence number, little-endian `u64`: the number of items that were put before |
 //! | 8..12 | length of the item, little-endian `u32` |
-//! | 12..16 | tag of its packet in the descriptor lane, little-endian `u32`; 0 is none |
-//! | 16.. | the item; then nothing up to the next multiple of 16 |
+//! | 12..16 | tag of its packet in the descriptor lane, little-endian `u32`; 0 if it has none |
+//! | 16.. | the item, then unused bytes up to the next multiple of 16 |
 //!
-//! Frames start at multiples of 16, so a header is never cut by the end of a ring or of a block; an
-//! item may be.
+//! Frames start at multiples of 16, so the end of a ring or of a block never splits a header. It
+//! may split an item.
 
-/// Frames start and end at multiples of it.
+/// Frames start and end at multiples of this.
 pub(crate) const ALIGN: u64 = 16;
 
-/// The bytes before the item.
+/// The length of a header.
 pub(crate) const HEADER: usize = 16;
 
-/// The longest item that a frame can hold.
+/// The maximum length of an item in a frame.
 pub(crate) const LONGEST: usize = u32::MAX as usize - 2 * HEADER;
 
-/// How many bytes an item of this length takes in a ring.
+/// Returns the number of bytes that an item of this length takes in a ring.
 #[inline]
 pub(crate) const fn size(length: usize) -> u64 {
     (HEADER + length).next_multiple_of(HEADER) as u64
 }
 
-/// What a frame begins with.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) number: u64,
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layout_is_the_one_written_above() {
+    fn header_has_the_documented_layout() {
         let header =
             Header { number: 0x0102_0304_0506_0708, length: 0x1112_1314, tag: 0x2122_2324 };
         let bytes = header.to_bytes();
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn size_is_rounded_up() {
         assert_eq!([0, 1, 16, 17].map(size), [16, 32, 32, 48]);
         assert!(u32::try_from(LONGEST).is_ok());
     }

@@ -13,32 +13,32 @@ use super::ring::{Ring, Used, saturating_u32};
 use super::side::Cursor;
 use super::side_lock::Consumers;
 
-/// The descriptors of an item, on their way out of the lane.
+/// The descriptors of an item, to be received from the lane.
 pub(crate) trait Incoming {
-    /// Copies those of the packet `tag`; throws older packets away.
+    /// Copies the descriptors of the packet with this tag, and discards older packets.
     fn copy(&mut self, tag: u32) -> Result<(), EngineError>;
 
     /// Drops the copies: the item stays in the queue, and its packet in the lane.
     fn forget(&mut self);
 
-    /// Throws the packet away that was copied.
+    /// Removes the packet that was copied.
     fn remove(&mut self);
 }
 
-/// Where items go that are got.
+/// The destination of items.
 pub(crate) trait Sink {
-    /// Whether it takes one more.
+    /// Returns `true` if it takes another item.
     fn takes_more(&self) -> bool;
 
-    /// Where to append the next one.
+    /// Returns the buffer to which the next item is appended.
     fn buffer(&mut self) -> &mut Vec<u8>;
 
-    /// The last one is complete; `header` is its frame's. An error leaves it in the queue, and takes it
-    /// off the buffer.
+    /// Called when an item is complete, with the header of its frame. After an error, the item
+    /// stays in the queue and is removed from the buffer.
     fn finish_item(&mut self, header: &Header) -> Result<(), EngineError>;
 }
 
-/// One item, into a buffer.
+/// Takes one item.
 impl Sink for Vec<u8> {
     #[inline]
     fn takes_more(&self) -> bool {
@@ -56,16 +56,16 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// What came of an attempt to get.
+/// The result of an attempt to get.
 struct Got {
     count: usize,
-    /// Where consumers and producers are in the overflow ring, if it may be time to trim it.
+    /// The positions of consumers and producers in the overflow ring, if it may be time to trim it.
     trim: Option<(u64, u64)>,
 }
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// Gets as many items as there are and the sink takes, and says how many. The deadline is for the
-    /// lock alone.
+    /// Gets as many items as are queued and the sink takes. Returns how many. The deadline applies
+    /// to the lock alone.
     #[inline]
     pub(crate) fn try_get(
         &self,
@@ -100,14 +100,14 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(EngineError::Closed);
         }
         let (epoch, head) = consumers.current();
-        let mut tail = consumers.seen();
+        let mut tail = consumers.cached_peer();
         let has_item = |used: Used| used.items > 0;
         let mut used = self.used(head, tail).ok().filter(|&used| has_item(used));
         if used.is_none() {
             tail = producers.observe().ok_or(EngineError::Corrupted("the producers' epoch"))?;
             used = Some(self.used(head, tail)?).filter(|&used| has_item(used));
             self.gets.found(used.map_or(0, |used| used.items), self.limits.capacity);
-            consumers.see(tail);
+            consumers.cache_peer(tail);
             failpoint::reached("get.seen");
         }
         let Some(mut used) = used else {
@@ -121,7 +121,8 @@ impl<M: Members + Memory> Ring<'_, M> {
             match self.get_one(&mut next, used, sink, lane, count == 0) {
                 Ok(tag) => has_packet = tag != 0,
                 Err(error) if count == 0 => return Err(error),
-                // The next attempt finds it again; what went well counts.
+                // The items before it are got. The next attempt meets the error again, and returns
+                // it.
                 Err(_) => break,
             }
             count += 1;
@@ -149,10 +150,11 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Got { count, trim })
     }
 
-    /// Copies the item at `next` out, and moves that on. Its tag. If that fails, or the sink refuses the
-    /// item, then `next`, the sink's buffer and the lane are as before.
+    /// Copies the item at `next`, advances `next`, and returns the item's tag. On an error, also of
+    /// the sink, `next`, the sink's buffer and the lane are as before.
     ///
-    /// One with descriptors comes alone: its packet can be removed only after the commit.
+    /// An item with descriptors is got alone, because its packet can be removed only after the
+    /// commit.
     #[inline]
     fn get_one(
         &self,
@@ -181,7 +183,7 @@ impl<M: Members + Memory> Ring<'_, M> {
                 lane.forget();
             })?;
         }
-        // Only now is it certain that the item is taken: until here nothing has changed.
+        // From here on the item is taken. Until here, nothing was changed.
         sink.finish_item(&header).map_err(|error| {
             let buffer = sink.buffer();
             buffer.truncate(buffer.len().saturating_sub(length));
@@ -197,7 +199,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(header.tag)
     }
 
-    /// The next frame: the one with the next number, in whichever ring it lies.
+    /// Returns the next frame: the one with the next number, in whichever ring it is.
     #[inline]
     fn front(&self, head: Cursor, used: Used) -> Result<(Place, Header), EngineError> {
         let check = |header: Header, used: u64| {

@@ -1,13 +1,14 @@
-//! Ring and slots together: what a joinable queue does.
+//! A joinable queue: its ring and its slots together.
 //!
-//! A count of both is exact if the ring kept still meanwhile, and no task came back: see the
-//! invariants of [`tasks`](super::slots). Two things are asked:
+//! A count of both is exact if the ring did not change meanwhile and no task came back: see the
+//! invariants of [`slots`](super::slots). There are two questions:
 //!
-//! - **Is everything done?** One attempt answers that. If anything moved, the answer is no: whatever
-//!   was put, got or brought back meanwhile will be completed later, and whoever completes it asks
-//!   again. (If it dies before, those who wait ask again at their next recheck.)
-//! - **How many are there?** Attempts are made until one is exact: after a few, under the locks of
-//!   the ring.
+//! - **Are all tasks done?** One attempt answers this. If anything changed meanwhile, the answer is
+//!   no: a task that was put, got or put back meanwhile will be completed later, and the process
+//!   that completes it asks again. (If that process dies before, the waiters ask again at their
+//!   next recheck.)
+//! - **How many tasks are there?** Attempts are made until one is exact. After a few, they are made
+//!   under the locks of the ring.
 
 use std::sync::{Mutex, atomic};
 
@@ -17,41 +18,45 @@ use multiproc_shm::event_count::{PAUSE, Poll};
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{Backoff, Ordering};
 
+use super::allocation::SlotHints;
 use super::error::EngineError;
 use super::frame::Header;
 use super::get::{Incoming, Sink};
+use super::letters::LetterEnd;
 use super::overflow::Memory;
+use super::redelivery::Batch;
 use super::ring::Ring;
-use super::slots::{Batch, Cursors, Delivered, LetterEnd, Places, Slot, Tally, Tasks};
+use super::slot::Slot;
+use super::slots::{Delivered, Places, Tally, Tasks};
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {
     pub(crate) ring: Ring<'a, M>,
     pub(crate) max_attempts: u32,
     pub(crate) hints: &'a Hints,
-    /// Whether this handle puts no more. As long as one does, the queue does not end by itself.
+    /// Whether this handle puts no more. While one handle puts, the queue does not end by itself.
     pub(crate) is_closed: bool,
 }
 
-/// What a handle has seen of tasks. Hints, in the memory of its process.
+/// What a handle last saw of the tasks. These are hints, in the memory of its process.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
-    /// How often a task had come back, when last none was there.
+    /// The value of `Control::returned` when no task that came back was left.
     returned: atomic::AtomicU32,
-    cursors: Cursors,
-    /// A slot in which an unfinished task was last found.
+    slot_hints: SlotHints,
+    /// A slot in which an unfinished task was found last.
     busy: atomic::AtomicU64,
     batch: Mutex<Batch>,
-    /// Where the search for tasks of dead members goes on.
+    /// Where the next search for tasks of dead members begins.
     reclaimed: atomic::AtomicU64,
-    /// How many more tasks that have come back are taken before another slot is looked for.
+    /// How many more tasks that came back are taken before another slot is searched for.
     short: atomic::AtomicU32,
 }
 
-/// How many tasks that have come back are taken for one search in vain of all slots for a free one.
+/// How many tasks that came back are taken for each search of all slots that found no free one.
 const SHORT: u32 = 64;
 
-/// What stays the same while no task is put, got or brought back.
+/// Numbers that stay the same while no task is put, got or put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Still {
     returned: u32,
@@ -59,12 +64,13 @@ struct Still {
     consumed: u64,
 }
 
-/// Who gets a task, and where it goes.
+/// The thread that gets a task, and the destination.
 pub(crate) struct Getting<'a> {
     pub(crate) thread: u64,
     pub(crate) buffer: &'a mut Vec<u8>,
     pub(crate) lane: &'a mut dyn Incoming,
-    /// What was got. It stays here until the end: each result that it went through would copy it.
+    /// The task. It stays here until the end, because each result that it passed through would copy
+    /// it.
     pub(crate) task: Option<Delivered>,
 }
 
@@ -75,12 +81,12 @@ impl<'a> Getting<'a> {
     }
 }
 
-/// An item on its way into a slot.
+/// A sink that moves an item into a slot.
 struct TaskSink<'a, M> {
     buffer: &'a mut Vec<u8>,
     tasks: Tasks<'a, M>,
     thread: u64,
-    cursors: &'a Cursors,
+    slot_hints: &'a SlotHints,
     task: &'a mut Option<Delivered>,
 }
 
@@ -99,7 +105,8 @@ impl<M: Members + Places> Sink for TaskSink<'_, M> {
     fn finish_item(&mut self, header: &Header) -> Result<(), EngineError> {
         let had_descriptors = header.tag != 0;
         let (number, thread) = (header.number, self.thread);
-        let task = self.tasks.take(number, self.buffer, had_descriptors, thread, self.cursors)?;
+        let task =
+            self.tasks.allocate(number, self.buffer, had_descriptors, thread, self.slot_hints)?;
         *self.task = Some(task);
         Ok(())
     }
@@ -116,7 +123,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
-    /// Puts the tasks of dead members back: until the deadline, the next call does the rest.
+    /// Puts the tasks of dead members back, until the deadline. The next call does the rest.
     pub(crate) fn reclaim(&self, deadline: Deadline) {
         let Some((produced, _)) = self.ring.counts() else { return };
         let consumed = || self.ring.counts().map(|(_, consumed)| consumed);
@@ -128,54 +135,54 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
-    /// The task that this member works on is done.
+    /// Completes a task of this member.
     #[inline]
-    pub(crate) fn done(&self, slot: Slot) {
-        self.tasks().done(slot);
+    pub(crate) fn ack(&self, slot: Slot) {
+        self.tasks().ack(slot);
         self.ended();
     }
 
-    /// Tasks that this member has detached are done.
-    pub(crate) fn detached_done(&self, slots: &[Slot]) {
-        slots.iter().for_each(|&slot| _ = self.tasks().detached_done(slot));
+    /// Completes tasks that this member has detached.
+    pub(crate) fn ack_detached(&self, slots: &[Slot]) {
+        slots.iter().for_each(|&slot| _ = self.tasks().ack_detached(slot));
         self.ended();
     }
 
-    /// The task that this member works on goes back, to the end.
-    pub(crate) fn put_back(&self, slot: Slot) {
-        self.tasks().put_back(slot, self.end());
+    /// Puts a task of this member back, behind the queued tasks.
+    pub(crate) fn nack(&self, slot: Slot) {
+        self.tasks().nack(slot, self.end());
         self.came_back();
     }
 
-    /// It cannot be decoded.
-    pub(crate) fn bury(&self, slot: Slot) {
-        self.tasks().bury(slot);
+    /// Makes a task a dead letter, because it cannot be decoded.
+    pub(crate) fn dead_letter(&self, slot: Slot) {
+        self.tasks().dead_letter(slot);
         self.ended();
     }
 
-    /// What becomes of a dead letter that this member has taken.
+    /// Ends the examination of a dead letter that this member has taken.
     pub(crate) fn end_letter(&self, slot: Slot, end: LetterEnd) {
         self.tasks().end_letter(slot, end);
         self.came_back();
     }
 
-    /// The number of the next item that is put.
+    /// Returns the number of the next item that is put.
     pub(crate) fn end(&self) -> u64 {
         self.ring.counts().map_or(0, |(produced, _)| produced)
     }
 
     fn came_back(&self) {
         self.ring.notify_consumer();
-        // It may have become a dead letter, and have been the last one.
+        // It may have become a dead letter, and may have been the last unfinished task.
         self.ended();
     }
 
-    /// To be called when a task may have ended: if it was the last one, those are woken who join;
-    /// and if no other can come, those who wait for one.
+    /// Called when a task may have ended. If it was the last one, wakes the processes that join,
+    /// and if no other task can come, those that wait for one.
     #[inline]
     fn ended(&self) {
         let all_done = self.ring.control.tasks.all_done();
-        // Whoever joins has a heavy one before it sleeps.
+        // A joining process passes a heavy fence before it sleeps.
         self.ring.control.fences().light();
         let is_end = self.is_closed || self.ring.control.is_shut_down();
         if is_end || all_done.has_sleepers() {
@@ -185,7 +192,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     #[cold]
     fn notify_if_last(&self, is_end: bool) {
-        // If two end the last two tasks, one of them sees that both have ended.
+        // If two processes end the last two tasks, at least one of them sees that both have ended.
         let passed = self.ring.control.fences().full();
         if self.is_all_done() {
             self.ring.control.tasks.all_done().notify_all(passed);
@@ -195,15 +202,16 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
-    /// What must be the same before and after a look at the slots.
+    /// Returns the numbers that must be the same before and after a scan of the slots.
     fn still(&self) -> Option<Still> {
         let returned = self.ring.control.tasks.returned.load(Ordering::Acquire);
         let (produced, consumed) = self.ring.counts()?;
         Some(Still { returned, produced, consumed })
     }
 
-    /// Whether all tasks were done, at one moment during the call. (Of a queue whose items are thrown
-    /// away, those in work.) False also if something was put, got or brought back during the call.
+    /// Returns `true` if all tasks were done at one moment during the call. (If the queue's items
+    /// are discarded: all tasks in progress.) Also returns `false` if a task was put, got or put
+    /// back during the call.
     pub(crate) fn is_all_done(&self) -> bool {
         let is_discarding = self.ring.is_discarding();
         let Some(still) = self.still() else { return false };
@@ -222,8 +230,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
-    /// How many tasks are not done: exact at one moment during the call. Of a queue whose items are
-    /// thrown away, those in work.
+    /// Returns the number of tasks that are not done. It is exact at one moment during the call. If
+    /// the queue's items are discarded, only tasks in progress count.
     pub(crate) fn unfinished(&self) -> usize {
         if self.ring.is_discarding() {
             return self.count(|_, tally| tally.in_work, |_| u64::MAX);
@@ -234,7 +242,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         self.count(add, |consumed| consumed)
     }
 
-    /// How many tasks can be got.
+    /// Returns the number of tasks that can be got.
     pub(crate) fn len(&self) -> usize {
         if self.ring.is_discarding() {
             return 0;
@@ -244,12 +252,12 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         self.count(add, |consumed| consumed)
     }
 
-    /// Counts items and tasks: exact at one moment during the call. Tasks in work count if their
-    /// number is below what `covered` makes of the consumers' count.
+    /// Counts items and tasks. The result is exact at one moment during the call. Tasks in progress
+    /// count if their number is less than `covered` returns for the consumers' count.
     fn count(&self, add: impl Fn(usize, Tally) -> usize, covered: impl Fn(u64) -> u64) -> usize {
-        /// One attempt is nearly always enough, unless tasks are put and got all the time.
+        /// One attempt is nearly always enough, unless tasks are put and got continually.
         const FREE: u32 = if cfg!(loom) { 1 } else { 4 };
-        /// Attempts with the ring held still. Only a task that is just coming back makes them fail.
+        /// Attempts under the locks of the ring. They fail only if a task is just coming back.
         const HELD: u32 = if cfg!(loom) { 1 } else { 64 };
         let attempt = || {
             let Some(still) = self.still() else { return (1, true) };
@@ -275,11 +283,12 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
             }
             backoff.snooze();
         }
-        // A member was stopped while it brought a task back: there is one.
+        // A member was stopped while a task came back, so there is at least one.
         last.max(1)
     }
 
-    /// Waits until all tasks are done. `looked` is called after each look. False: not in time.
+    /// Waits until all tasks are done. `looked` is called after each search for dead members.
+    /// Returns `false` if the deadline passed.
     pub(crate) fn join(&self, deadline: Deadline, mut looked: impl FnMut()) -> bool {
         let all_done = self.ring.control.tasks.all_done();
         let waited = all_done.wait_asymmetric(
@@ -298,7 +307,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         waited.outcome.is_some()
     }
 
-    /// Takes the next task that was not delivered before, if there is one, and none has come back.
+    /// Takes the next task that was not delivered before, if there is one and no task has come
+    /// back.
     #[inline]
     pub(crate) fn take_fresh(
         &self,
@@ -315,8 +325,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         }
     }
 
-    /// Takes the next task, if there is one. `check` is called when there is none, and may say that
-    /// none will come.
+    /// Takes the next task, if there is one.
     pub(crate) fn attempt(
         &self,
         getting: &mut Getting<'_>,
@@ -344,7 +353,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if short > 0 {
             self.hints.short.store(short - 1, atomic::Ordering::Relaxed);
         }
-        // What has come back, if its turn has come; and whatever has, if there is nothing else.
+        // A task that came back if it is due, and otherwise any, if there is no other task.
         self.take_returned(getting, poll, short > 0)?;
         if getting.task.is_none() {
             match self.take_item(getting, deadline) {
@@ -360,9 +369,9 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         Ok(())
     }
 
-    /// For want of a slot, takes a task that has one: whatever has come back, or comes back now. It
-    /// would never come otherwise if nobody else had a task: its turn is behind the item that needs a
-    /// slot.
+    /// Called if no slot is free: takes a task that already has one, since it came back or comes
+    /// back now. If no other process has a task, such a task would never be taken otherwise: it is
+    /// due after the item that needs a slot.
     #[cold]
     fn take_instead(
         &self,
@@ -388,10 +397,10 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         Getting { thread, buffer, lane, task }: &mut Getting<'_>,
         deadline: Deadline,
     ) -> Result<(), EngineError> {
-        let (tasks, cursors) = (self.tasks(), &self.hints.cursors);
-        let mut sink = TaskSink { buffer, tasks, thread: *thread, cursors, task };
+        let (tasks, slot_hints) = (self.tasks(), &self.hints.slot_hints);
+        let mut sink = TaskSink { buffer, tasks, thread: *thread, slot_hints, task };
         self.ring.try_get(&mut sink, *lane, || deadline)?;
-        // The notification that woke this one may have been meant for that.
+        // The notification that woke this thread may have been meant for that task.
         if task.is_some() && self.may_have_returned() {
             self.ring.notify_consumer();
         }
@@ -413,11 +422,11 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if poll == Poll::Retry && !self.may_have_returned() {
             return Ok(());
         }
-        self.look_for_returned(getting, is_any_due)
+        self.scan_returned(getting, is_any_due)
     }
 
     #[cold]
-    fn look_for_returned(
+    fn scan_returned(
         &self,
         getting: &mut Getting<'_>,
         is_any_due: bool,
@@ -430,7 +439,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         } else {
             self.ring.counts().map_or(0, |(_, consumed)| consumed)
         };
-        // While another thread has the batch, this one does without: it never waits here.
+        // While another thread uses the batch, this one works without it, and never waits here.
         let (mut shared, mut own) = (self.hints.batch.try_lock(), Batch::default());
         let batch = shared.as_deref_mut().unwrap_or(&mut own);
         let task = self.tasks().take_returned(batch, due, getting.thread, getting.buffer)?;
@@ -442,8 +451,9 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         if let Some(Delivered { slot, .. }) = task
             && self.ring.is_discarding()
         {
-            // It may have been seized behind the back of one who joins, and has seen no task in work.
-            self.put_back(slot);
+            // It may have been claimed unnoticed by a process that joins and has seen no task in
+            // progress.
+            self.nack(slot);
             return Err(EngineError::Closed);
         }
         getting.task = task;
@@ -451,7 +461,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     }
 }
 
-/// Whether a task was not taken because it would have needed a slot, or the memory of one.
+/// Returns `true` if a task was not taken because it needed a slot, or the memory of one.
 fn is_short_of_slots(error: EngineError) -> bool {
     matches!(error, EngineError::TooManyTasks | EngineError::OutOfMemory)
 }

@@ -1,26 +1,28 @@
-//! The blocks of the overflow ring: which piece of memory holds which piece of its stream.
+//! The memory of the overflow ring: which block of memory holds which block of its stream.
 //!
-//! The stream of frames is endless, and cut into blocks. The table says for each block of the stream
-//! that is in use which block of memory it is in: the entry of block `n` is `n` modulo its length.
-//! So memory is taken as the stream grows, used again as soon as it is read, and given back, all in
-//! whole blocks, while frames lie as if they were in one long row.
+//! The stream of frames is endless, and divided into blocks, as virtual memory is into pages. A
+//! table names the block of memory of each block of the stream that is in use: entry `n` modulo its
+//! length is that of block `n`. So memory is reserved as the stream grows, reused as soon as it was
+//! read, and released, all in whole blocks, while frames are stored as if they were in one long
+//! row.
 //!
 //! # The state
 //!
 //! | word | meaning |
 //! |---|---|
-//! | frontier | blocks of the stream up to here have memory |
-//! | free | blocks of the stream from here to the consumers' position have been read, and their memory is free |
-//! | fresh | blocks of memory from here on were not taken since the last trim |
-//! | skip | but this one (plus 1), which was in use at the last trim; 0 is none |
+//! | frontier | blocks of the stream up to this one have memory |
+//! | free | blocks of the stream from this one to the consumers' position are free |
+//! | fresh | blocks of memory from this one on were not used since the last trim |
+//! | skip | except this one (plus 1), which was in use at the last trim; 0 is none |
 //!
 //! # Invariants
 //!
-//! 1. All of it is written by the holder of the producers' lock alone, and the state by a commit
-//!    (see [`side`](super::side)): a producer that dies in between has taken a block, or has not.
+//! 1. All of it is written only by the owner of the producers' lock, and the state by a commit (see
+//!    [`committed`](super::committed)): a producer that dies has taken a block entirely or not at
+//!    all.
 //! 2. Entries from `free` to `frontier` name different blocks of memory. An entry is written only
-//!    at the frontier, so consumers, who read below the producers' position, see it in place.
-//! 3. Memory is reserved before it is in the table: writing to it cannot fail.
+//!    at the frontier. So consumers, which read below the producers' position, see it unchanged.
+//! 3. Memory is reserved before it is in the table, so writing to it cannot fail.
 
 use std::time::Duration;
 
@@ -32,60 +34,60 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, Ordering, load_lock
 use super::committed::Committed;
 use super::error::EngineError;
 
-/// The length of a block: large enough that the system calls for one are little against filling it.
+/// The length of a block: large enough that its system calls cost little compared with filling it.
 #[cfg(not(loom))]
 pub(crate) const BLOCK: u64 = 64 * 1024;
 /// In models, two frames of 32 bytes.
 #[cfg(loom)]
 pub(crate) const BLOCK: u64 = 64;
 
-/// As many blocks stay warm when the queue has run empty.
+/// The number of blocks that keep their memory when the queue has run empty.
 pub(crate) const RESERVE: u64 = if cfg!(loom) { 1 } else { 16 };
 
-/// So many more blocks than there are in use may be free, before some are given back although
-/// the queue is not empty.
+/// How many more blocks than are in use may be free, before some are released although the queue is
+/// not empty.
 const MANY: u64 = if cfg!(loom) { 2 } else { 1024 };
 
-/// So many are given back at a time: under a lock, and it takes some microseconds a block.
+/// The number of blocks that are released at a time: under a lock, and at some microseconds per
+/// block.
 const PIECE: u64 = if cfg!(loom) { 1 } else { 128 };
 
-/// How often at most the memory of a queue that runs empty is given back: taking it again costs more
-/// than filling it.
+/// The minimum interval between two releases by a queue that runs empty: reserving memory again is
+/// more expensive than filling it.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The memory behind the rings.
+/// The memory of the rings.
 pub(crate) trait Memory {
-    /// Makes sure of the first `len` bytes of the hot ring. False: there is no memory left.
+    /// Reserves the first `len` bytes of the hot ring. Returns `false` if there is no memory left.
     fn reserve_hot(&self, len: u64) -> bool;
 
-    /// Where the blocks of the stream are. Its length is a power of two, or 0.
+    /// Returns the table of blocks. Its length is a power of two, or 0.
     fn table(&self) -> &[AtomicU32];
 
-    /// The blocks, one after the other.
+    /// Returns the blocks, one after the other.
     fn blocks(&self) -> Bytes<'_>;
 
-    /// How many bytes the blocks are.
+    /// Returns the length of all blocks in bytes.
     fn blocks_len(&self) -> u64;
 
-    /// Makes sure of a block. False: there is no memory left.
+    /// Reserves a block. Returns `false` if there is no memory left.
     fn reserve(&self, block: u64) -> bool;
 
-    /// Gives the memory of some blocks in a row back; what is in them is lost.
+    /// Releases the memory of consecutive blocks. Their contents are lost.
     fn give_back(&self, first: u64, count: u64);
 
-    /// The time, from any point on, the same for all members.
+    /// Returns the time since an arbitrary point, which is the same for all members.
     fn now(&self) -> Duration;
 }
 
-/// What the members share of it, beside table and blocks.
+/// The shared state, apart from table and blocks.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Control {
     state: Committed<4>,
-    /// Blocks of the stream below it may have been given back, if they are free: it grows before they
-    /// are.
+    /// Free blocks of the stream below this one may have been released. It grows before they are.
     trimmed: AtomicU64,
-    /// When the queue last ran empty and gave memory back, in ms. A hint.
+    /// The time when the queue last ran empty and released memory, in ms. A hint.
     trimmed_at: AtomicU64,
 }
 
@@ -105,12 +107,12 @@ impl State {
         [self.frontier, self.free, self.fresh, self.skip]
     }
 
-    /// The first block of memory that was not taken since the last trim.
+    /// Returns the first block of memory that was not used since the last trim.
     fn next_fresh(self) -> u64 {
         self.fresh.wrapping_add(u64::from(self.fresh.wrapping_add(1) == self.skip))
     }
 
-    /// Blocks that have been read and whose memory is not used again.
+    /// Returns the number of blocks that were read and not reused.
     fn free_blocks(self, head: u64) -> u64 {
         (head / BLOCK).min(self.frontier).saturating_sub(self.free)
     }
@@ -129,7 +131,7 @@ pub(crate) struct BlockTable<'a, M> {
 }
 
 impl<M: Memory> BlockTable<'_, M> {
-    /// How many blocks of memory there can be.
+    /// Returns the maximum number of blocks of memory.
     fn count(&self) -> u64 {
         self.memory.blocks_len() / BLOCK
     }
@@ -141,7 +143,7 @@ impl<M: Memory> BlockTable<'_, M> {
         table.get(index).ok_or(EngineError::Corrupted("the overflow ring"))
     }
 
-    /// Where a position of the stream is in memory, and how many bytes of its block are left.
+    /// Returns where a position of the stream is in memory, and how many bytes of its block follow.
     fn locate(&self, position: u64) -> Result<(usize, usize), EngineError> {
         let block = u64::from(self.entry(position / BLOCK)?.load(Ordering::Relaxed));
         if block >= self.count() {
@@ -153,7 +155,7 @@ impl<M: Memory> BlockTable<'_, M> {
         Ok((number(block * BLOCK + offset), number(BLOCK - offset)))
     }
 
-    /// Copies in at a position, which has memory: see [`extend`](Self::extend).
+    /// Copies `bytes` to a position that has memory: see [`extend`](Self::extend).
     pub(crate) fn copy_in(&self, mut position: u64, mut bytes: &[u8]) -> Result<(), EngineError> {
         while !bytes.is_empty() {
             let (at, left) = self.locate(position)?;
@@ -165,7 +167,7 @@ impl<M: Memory> BlockTable<'_, M> {
         Ok(())
     }
 
-    /// Appends what is at a position to `target`.
+    /// Appends the bytes at a position to `target`.
     pub(crate) fn append_to(
         &self,
         mut position: u64,
@@ -182,15 +184,16 @@ impl<M: Memory> BlockTable<'_, M> {
         Ok(())
     }
 
-    /// Copies out what is at a position: a header, which is in one block.
+    /// Returns the bytes at a position, for a header, which is within one block.
     pub(crate) fn copy_out<const N: usize>(&self, position: u64) -> Result<[u8; N], EngineError> {
         let (at, _) = self.locate(position)?;
         Ok(self.memory.blocks().copy_out(at))
     }
 
-    /// Makes sure that the stream has memory for `size` bytes behind `tail`.
+    /// Reserves memory for `size` bytes of the stream after `tail`.
     ///
-    /// Under the producers' lock. `head` is the consumers' position, `tail` the producers'.
+    /// The caller holds the producers' lock. `head` is the consumers' position, `tail` that of the
+    /// producers.
     pub(crate) fn extend(&self, head: u64, tail: u64, size: u64) -> Result<(), EngineError> {
         let end = tail.wrapping_add(size);
         self.reserve_again(tail, end)?;
@@ -198,13 +201,13 @@ impl<M: Memory> BlockTable<'_, M> {
         let mut state = State::from(words);
         let missing = end.div_ceil(BLOCK).saturating_sub(state.frontier);
         if missing > self.count() {
-            // It would take them round and round.
+            // The loop would use all of them more than once.
             return Err(EngineError::Corrupted("the blocks of the overflow ring"));
         }
-        // The number of rounds is known before the first one: what somebody else writes into the state
-        // meanwhile does not prolong the loop.
+        // The number of iterations is fixed before the loop, so that a hostile process that writes
+        // the state cannot prolong it.
         for _ in 0..missing {
-            // Most often it has been used just now, and its memory is still there.
+            // Mostly it was used recently, and still has its memory.
             let has_free = state.free_blocks(head) > 0;
             let is_warm = has_free && state.free >= load_locked(&self.control.trimmed);
             let block = if has_free {
@@ -217,7 +220,7 @@ impl<M: Memory> BlockTable<'_, M> {
                 block
             };
             if block >= self.count() {
-                // There is one for every byte that may be in use.
+                // There are enough blocks for all bytes that may be in use.
                 return Err(EngineError::Corrupted("the blocks of the overflow ring"));
             }
             if !is_warm && !self.memory.reserve(block) {
@@ -236,8 +239,8 @@ impl<M: Memory> BlockTable<'_, M> {
         Ok(())
     }
 
-    /// Makes sure of the blocks that were taken by an attempt to put that came to nothing: somebody
-    /// may have died who was giving their memory back. Most often there are none.
+    /// Reserves the memory of blocks that were taken by an attempt to put that failed: a process
+    /// may have died while it released them. Mostly there are none.
     #[inline]
     fn reserve_again(&self, tail: u64, end: u64) -> Result<(), EngineError> {
         let (_, words) = self.control.state.current();
@@ -254,8 +257,8 @@ impl<M: Memory> BlockTable<'_, M> {
         Ok(())
     }
 
-    /// Whether it is time to [`trim`](Self::trim), when consumers have come to `head`, and the stream
-    /// ends at `tail` as far as they know. Without the lock: a guess.
+    /// Returns `true` if it is time to [`trim`](Self::trim). `head` is the consumers' position,
+    /// `tail` the end of the stream as far as they know. Called without the lock, so it is a guess.
     pub(crate) fn is_time_to_trim(&self, head: u64, tail: u64) -> bool {
         let Some(state) = self.control.state.observe().map(State::from) else { return false };
         if head == tail {
@@ -265,8 +268,8 @@ impl<M: Memory> BlockTable<'_, M> {
         }
     }
 
-    /// Whether an empty stream that ends at `tail` has more memory than it keeps. Without the lock: a
-    /// guess.
+    /// Returns `true` if an empty stream that ends at `tail` has more memory than it keeps. Called
+    /// without the lock, so it is a guess.
     pub(crate) fn has_more_than_reserve(&self, tail: u64) -> bool {
         let state = self.control.state.observe().map(State::from);
         state.is_some_and(|state| has_more_than_reserve(state, tail))
@@ -277,17 +280,19 @@ impl<M: Memory> BlockTable<'_, M> {
         now.wrapping_sub(self.control.trimmed_at.load(Ordering::Relaxed)) >= millis(INTERVAL)
     }
 
-    /// Gives memory back: all but a reserve, if the stream is empty; some of what is free, if that is
-    /// far more than what is in use. What is given back can be taken again.
+    /// Releases memory: all but a reserve if the stream is empty, or some free blocks if there are
+    /// far more of them than blocks in use. Released blocks can be taken again.
     ///
-    /// Under the producers' lock. `head` is the consumers' position, `tail` the producers'.
+    /// The caller holds the producers' lock. `head` is the consumers' position, `tail` that of the
+    /// producers.
     pub(crate) fn trim(&self, head: u64, tail: u64) -> Result<(), EngineError> {
         let (epoch, words) = self.control.state.current();
         let state = State::from(words);
         if head != tail {
             return if has_too_many(state, head) { self.trim_oldest(state, head) } else { Ok(()) };
         }
-        // The block that the stream ends in keeps its memory; the count starts anew.
+        // The block in which the stream ends keeps its memory. The count of fresh blocks starts
+        // anew.
         let last = tail / BLOCK;
         let skip = match tail % BLOCK {
             0 => 0,
@@ -296,7 +301,7 @@ impl<M: Memory> BlockTable<'_, M> {
         if skip > self.count() {
             return Err(EngineError::Corrupted("the table of blocks"));
         }
-        // One more than was taken: a producer may have died with it.
+        // One more than was taken, because a producer may have died with it.
         let end = state.fresh.saturating_add(1).max(state.skip).max(skip).min(self.count());
         let frontier = last + u64::from(skip != 0);
         self.control.trimmed.store(last + 1, Ordering::Relaxed);
@@ -319,7 +324,7 @@ impl<M: Memory> BlockTable<'_, M> {
         }
     }
 
-    /// Gives the memory of the blocks back that have been free for longest.
+    /// Releases the memory of the blocks that have been free for the longest time.
     #[cold]
     fn trim_oldest(&self, state: State, head: u64) -> Result<(), EngineError> {
         let from = load_locked(&self.control.trimmed).max(state.free);

@@ -13,19 +13,20 @@ use super::ring::{Ring, Used, saturating_u32};
 use super::side::Cursor;
 use super::side_lock::Producers;
 
-/// What came of an attempt to put.
+/// The result of an attempt to put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
     Done,
-    /// There are as many items as there may be.
+    /// The capacity is used up.
     NoPlace,
     /// The item needs more bytes, or more room in the descriptor lane, than are free.
     NoBytes,
-    /// As many descriptors of this user are in flight, in all queues and sockets, as the kernel lets it.
+    /// The user has as many descriptors in flight, in all queues and sockets, as the kernel allows.
     NoDescriptors,
 }
 
-/// Items to put: one after the other in `bytes`, from `start` on; each ends where `ends` says.
+/// Items to put, one after the other in `bytes`, beginning at `start`. `ends` contains the end of
+/// each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Items<'a> {
     pub(crate) bytes: &'a [u8],
@@ -34,20 +35,20 @@ pub(crate) struct Items<'a> {
 }
 
 impl Items<'_> {
-    /// Those behind the first `count`.
+    /// Returns the items after the first `count`.
     pub(super) fn after(self, count: usize) -> Self {
         let start = count.checked_sub(1).map_or(self.start, |last| self.ends[last]);
         Self { start, ends: &self.ends[count..], ..self }
     }
 }
 
-/// The descriptors of an item, on their way into the lane.
+/// The descriptors of an item, to be sent into the lane.
 pub(crate) trait Outgoing {
     /// Sends them as one packet, if there is room for it.
     fn send(&mut self, tag: u32) -> Result<Put, EngineError>;
 }
 
-/// Where a frame is, or can be.
+/// Where a frame is, or can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Hot,
@@ -56,8 +57,8 @@ pub(super) enum Place {
 }
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// Puts as many of the items as there is room for, and says how many, and why not more. The
-    /// deadline is for the lock alone. If there is a parcel, it goes with the only item.
+    /// Puts as many of the items as there is room for. Returns how many, and why not more. The
+    /// deadline applies to the lock alone. Descriptors require that there is only one item.
     #[inline]
     pub(crate) fn try_put(
         &self,
@@ -89,7 +90,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             return Err(if is_shut_down { EngineError::Closed } else { EngineError::Disconnected });
         }
         let (epoch, tail) = producers.current();
-        let mut head = producers.seen();
+        let mut head = producers.cached_peer();
         let mut next = tail;
         let mut count = 0;
         let mut put = Put::Done;
@@ -102,7 +103,8 @@ impl<M: Members + Memory> Ring<'_, M> {
                     break;
                 }
                 Err(error) if count == 0 => return Err(error),
-                // The next attempt finds it again; what went well counts.
+                // The items before it are put. The next attempt meets the error again, and returns
+                // it.
                 Err(_) => {
                     put = Put::NoBytes;
                     break;
@@ -123,7 +125,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok((count, put))
     }
 
-    /// Writes the frame of an item behind `next`, and moves that on.
+    /// Writes the frame of an item at `next`, and advances `next`.
     #[inline]
     fn put_one(
         &self,
@@ -152,7 +154,7 @@ impl<M: Members + Memory> Ring<'_, M> {
             }
             failpoint::reached("put.sent");
         }
-        // Items longer than a frame can hold are refused before.
+        // Items that are too long for a frame were refused before.
         let length = u32::try_from(item.len()).unwrap_or(u32::MAX);
         let header = Header { number: next.count, length, tag };
         if place == Place::Hot {
@@ -172,13 +174,13 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Put::Done)
     }
 
-    /// Where there is room for a frame. `head` is what is known of the consumers: it may be enough,
-    /// and if it is not (or is garbage), it is looked up.
+    /// Returns where there is room for a frame. `head` is the cached position of the consumers. If
+    /// it does not suffice, or is invalid, it is read again.
     #[inline]
     fn place(&self, head: &mut Cursor, tail: Cursor, size: u64) -> Result<Place, EngineError> {
         if let Ok(used) = self.used(*head, tail) {
             let place = self.room(used, size);
-            // As long as there is a backlog, one look a block is enough.
+            // While there is a backlog, one check per block is enough.
             let in_block = tail.overflow % BLOCK;
             let is_backlog = place == Place::Overflow
                 && used.overflow > 0
@@ -195,7 +197,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         let is_full = matches!(place, Place::Full(_));
         let places = if is_full { 0 } else { self.limits.capacity.saturating_sub(used.items) };
         self.puts.found(places, self.limits.capacity);
-        producers.see(*head);
+        producers.cache_peer(*head);
         failpoint::reached("put.seen");
         Ok(place)
     }
@@ -216,7 +218,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
     }
 
-    /// Makes sure of the memory of the hot ring, in the first round.
+    /// Reserves the memory of the hot ring, in the first round.
     #[inline]
     fn reserve_hot(&self, tail: u64, size: u64) -> Result<(), EngineError> {
         let reserved = load_locked(&self.control.blocks.reserved);
@@ -236,7 +238,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(())
     }
 
-    /// A tag that no packet in the lane has: it is used up before the packet is sent.
+    /// Returns a tag that no packet in the lane has. It is used up before the packet is sent.
     fn next_tag(&self) -> u32 {
         let packets = &self.control.blocks.packets;
         let number = load_locked(packets);

@@ -1,24 +1,27 @@
-//! The queue: two rings of frames, two sides, each with a lock and a commit word.
+//! The queue: two rings of frames, and two sides, each with a lock and a committed state.
 //!
-//! The **hot ring** is a circle of bytes that stays in a core's cache. While it has no room, items go
-//! into the **overflow ring**, a long stream in [`blocks`](super::overflow) of memory. The next item is
-//! the frame with the next number, in whichever ring it lies.
+//! The **hot ring** is a circular buffer that stays in a core's cache. While it has no room, items
+//! go into the **overflow ring**, an endless stream in [blocks](super::overflow) of memory. The
+//! next item is the frame with the next number, in whichever ring it is.
 //!
 //! # Invariants
 //!
 //! 1. In each ring, the bytes from the consumers' position to the producers' position hold frames
-//!    in the order of their numbers; together they hold every number from the consumers' count to
+//!    in the order of their numbers. Together they hold every number from the consumers' count to
 //!    the producers' count. Only consumers read there.
-//! 2. All other bytes are free; only producers write there.
+//! 2. All other bytes are free. Only producers write there.
 //! 3. Positions and count change by a commit of their side (see [`side`](super::side)), under its
-//!    lock. So a producer that dies anywhere has put nothing or everything, and a consumer likewise.
-//! 4. The locks are not held while anybody waits, encodes or decodes.
-//! 5. An item's descriptors are in the lane before its frame is committed, under a tag that no other
-//!    attempt has; the consumer takes them out of it after it has committed. So what lies in the
-//!    lane and belongs to no frame has a tag that is older than the next frame's, or is being put.
+//!    lock. So a producer that dies at any point has put an item entirely or not at all, and the
+//!    same holds for a consumer.
+//! 4. The locks are not held while a process waits, encodes or decodes.
+//! 5. An item's descriptors are in the lane before its frame is committed, under a tag that no
+//!    other attempt uses. The consumer removes them after it has committed. So a packet that
+//!    belongs to no frame has a tag that is older than that of the next frame, or is being put.
 //!
-//! The shape of the two counters is Lamport's ("Specifying Concurrent Program Modules", 1983), with
-//! a lock a side in front of it, and the commit word in place of the counter.
+//! # Source
+//!
+//! The two counters follow Lamport, "Specifying Concurrent Program Modules" (1983). Here, each side
+//! has a lock in front of its counter, and a committed state in place of the counter.
 
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::Bytes;
@@ -30,28 +33,28 @@ use super::overflow::{BlockTable, Memory};
 use super::pacing::Pace;
 use super::side::Cursor;
 
-/// How much there may be.
+/// The limits of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) capacity: u64,
-    /// Of frames: see [`size`](super::frame::size).
+    /// The maximum number of bytes of all frames: see [`size`](super::frame::size).
     pub(crate) bytes: u64,
 }
 
-/// A queue, seen by one member.
+/// The rings of a queue, as one member sees them.
 pub(crate) struct Ring<'a, M> {
     pub(crate) control: &'a Control,
     pub(crate) limits: Limits,
-    /// A power of two, so that a position's offset is a mask away.
+    /// The hot ring. Its length is a power of two, so that an offset is a masked position.
     pub(crate) hot: Bytes<'a>,
-    /// How often this handle looks for places, for items.
+    /// When this handle reads the other side's state: for room, and for items.
     pub(crate) puts: &'a Pace,
     pub(crate) gets: &'a Pace,
     pub(crate) members: &'a M,
 }
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// What lies between two marks, if they are any that members could have written.
+    /// Returns what is between two cursors, or an error if members cannot have written them.
     #[inline]
     pub(super) fn used(&self, head: Cursor, tail: Cursor) -> Result<Used, EngineError> {
         let hot = tail.hot.wrapping_sub(head.hot);
@@ -68,7 +71,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Used { hot, overflow, items })
     }
 
-    /// No memory can be reserved without the descriptor of the region, either.
+    /// Without the descriptor of the region, memory cannot be reserved either.
     #[cold]
     pub(super) fn cause_of(&self, error: EngineError) -> EngineError {
         if error == EngineError::OutOfMemory && self.members.is_cut_off() {
@@ -88,7 +91,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         usize::try_from(position & mask).unwrap_or(0)
     }
 
-    /// Copies in at `at`, going on at the start where the hot ring ends.
+    /// Copies `item` to `at`, continuing at the start where the hot ring ends.
     #[inline]
     pub(super) fn copy_in(&self, at: usize, item: &[u8]) {
         let hot = &self.hot;
@@ -99,7 +102,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
     }
 
-    /// Copies out from `at`, going on at the start where the hot ring ends.
+    /// Appends bytes from `at` to `item`, continuing at the start where the hot ring ends.
     #[inline]
     pub(super) fn append_to(&self, at: usize, length: usize, item: &mut Vec<u8>) {
         let hot = &self.hot;

@@ -1,22 +1,22 @@
-//! One side of the queue, the producers' or the consumers': a lock, and what it has committed.
+//! One side of the queue, the producers' or the consumers': its lock, and its committed state.
 //!
 //! # Layout
 //!
-//! | offset | what | written |
+//! | offset | content | written |
 //! |---|---|---|
-//! | 0 | lock | by who takes it |
-//! | 8 | seen: the other side's mark, when last looked | under the lock |
+//! | 0 | lock | by processes that acquire it |
+//! | 8 | the cached cursor of the other side | under the lock |
 //! | 128 | epoch | under the lock: the commit |
-//! | 136 | two copies of the mark | under the lock |
+//! | 136 | two copies of the cursor | under the lock |
 //!
-//! The first line is for this side alone; the second one is what the other side reads.
+//! The first line is for this side alone. The other side reads the second one.
 //!
 //! # Invariants
 //!
-//! 1. The copy `epoch % 2` is current. A commit fills in the other one, and then makes it current by
-//!    the one store of the epoch. So a holder of the lock that dies before that store has changed
-//!    nothing, and one that dies after it has changed everything: who takes the lock over finds
-//!    nothing to repair.
+//! 1. The copy `epoch % 2` is current. A commit fills in the other one, and then makes it current
+//!    by one store of the epoch. An owner of the lock that dies before that store has changed
+//!    nothing, and one that dies after it has changed everything. So the next owner finds nothing
+//!    to repair.
 //! 2. Positions and counts only grow.
 
 use multiproc_shm::owner_lock::OwnerLock;
@@ -26,8 +26,8 @@ use multiproc_shm::primitives::{AtomicU64, Ordering, load_locked};
 
 use super::committed::{Committed, Epoch};
 
-/// Where a side is: a byte position in the endless stream of each ring, and how many items lie
-/// before it.
+/// The position of a side: a byte position in the endless stream of each ring, and the number of
+/// items before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub(crate) hot: u64,
@@ -49,72 +49,77 @@ impl From<[u64; 3]> for Cursor {
     }
 }
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Side {
     pub(crate) lock: OwnerLock,
-    /// What this side knows of the other one. Only a hint that saves looking: all three were true
-    /// once, and since only grew.
-    seen: [AtomicU64; 3],
+    /// The cached cursor of the other side. It only saves reads: all three numbers were true once,
+    /// and only grow.
+    cached_peer: [AtomicU64; 3],
     committed: Line,
 }
 
-/// On a line of its own. (With it, the words read by the other side lie on 64 bytes: one line.)
+/// On a cache line of its own. (So the words that the other side reads are within 64 bytes: one
+/// line.)
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 struct Line {
-    mark: Committed<3>,
+    cursor: Committed<3>,
 }
 
 #[cfg(not(loom))]
-placed!(Line { mark });
+placed!(Line { cursor });
 #[cfg(not(loom))]
-placed!(Side { lock, seen, committed });
+placed!(Side { lock, cached_peer, committed });
 
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<Side>() == 256 && size_of::<Committed<3>>() <= 64);
-    assert!(offset_of!(Side, lock) == 0 && offset_of!(Side, seen) == 8);
+    assert!(offset_of!(Side, lock) == 0 && offset_of!(Side, cached_peer) == 8);
     assert!(offset_of!(Side, committed) == 128);
 };
 
 impl Side {
-    /// The current mark. Under the lock.
+    /// Returns the current cursor. The caller holds the lock.
     #[inline]
     pub(crate) fn current(&self) -> (Epoch, Cursor) {
-        let (epoch, words) = self.committed.mark.current();
+        let (epoch, words) = self.committed.cursor.current();
         (epoch, words.into())
     }
 
-    /// Fills in the next mark; nobody takes it for true yet. Under the lock.
+    /// Writes the next cursor, which is not current yet. The caller holds the lock.
     #[inline]
     pub(crate) fn prepare(&self, epoch: Epoch, next: Cursor) {
-        self.committed.mark.prepare(epoch, next.words());
+        self.committed.cursor.prepare(epoch, next.words());
     }
 
-    /// Makes the mark that was prepared the current one. Under the lock.
+    /// Makes the prepared cursor current. The caller holds the lock.
     #[inline]
     pub(crate) fn commit(&self, epoch: Epoch) {
-        self.committed.mark.commit(epoch);
+        self.committed.cursor.commit(epoch);
     }
 
-    /// The current mark, for those who do not have the lock. `None`: it never kept still.
+    /// Returns the current cursor to a caller without the lock, or `None` if it never stayed the
+    /// same.
     #[inline]
     pub(crate) fn observe(&self) -> Option<Cursor> {
-        self.committed.mark.observe().map(Cursor::from)
+        self.committed.cursor.observe().map(Cursor::from)
     }
 
-    /// What this side last saw of the other one. Under the lock.
+    /// Returns the cached cursor of the other side. The caller holds the lock.
     #[inline]
-    pub(crate) fn seen(&self) -> Cursor {
-        self.seen.each_ref().map(load_locked).into()
+    pub(crate) fn cached_peer(&self) -> Cursor {
+        self.cached_peer.each_ref().map(load_locked).into()
     }
 
-    /// Keeps what it sees of the other one. Under the lock.
+    /// Caches the cursor of the other side. The caller holds the lock.
     #[inline]
-    pub(crate) fn see(&self, mark: Cursor) {
-        self.seen.iter().zip(mark.words()).for_each(|(word, n)| word.store(n, Ordering::Relaxed));
+    pub(crate) fn cache_peer(&self, cursor: Cursor) {
+        self.cached_peer
+            .iter()
+            .zip(cursor.words())
+            .for_each(|(word, n)| word.store(n, Ordering::Relaxed));
     }
 }

@@ -1,4 +1,4 @@
-//! The locks of the two sides, and what is done while they are held beside put and get.
+//! The locks of the two sides, and other critical sections than put and get.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -15,15 +15,15 @@ use super::error::EngineError;
 use super::overflow::Memory;
 use super::ring::Ring;
 
-/// How often one who waits for a lock of the ring looks whether its holder is alive. The locks are
-/// held for less than a microsecond, so whoever waits longer has most likely met a dead one.
+/// How often a waiter for a lock of the ring checks whether its owner is alive. The locks are held
+/// for less than a microsecond, so the owner is most likely dead if the wait is longer.
 const LOCK_RECHECK: Duration = Duration::from_millis(10);
 
-/// How long a consumer that wants to give memory back waits for the producers' lock.
+/// How long a consumer that releases memory waits for the producers' lock.
 pub(super) const TRIM_PATIENCE: Duration = Duration::from_millis(10);
 
-/// Names the side whose lock it is. By a type, so that [`Held`] is no more than one pointer: put and
-/// get take longer with two.
+/// Names the side of a lock. This is a type and not a value, so that [`Held`] is a single pointer:
+/// with two, put and get are slower.
 pub(super) trait Locked {
     fn lock(control: &Control) -> &OwnerLock;
 }
@@ -45,8 +45,9 @@ impl Locked for Consumers {
     }
 }
 
-/// A lock of the ring that this thread holds. Dropping it releases the lock, also when a panic unwinds
-/// through the operation: as after a death, there is nothing to repair (invariant 3).
+/// A lock of the ring that this thread holds. Dropping it releases the lock, also when a panic
+/// unwinds through the operation. As after a death, nothing needs repair (invariant 3 of
+/// [`ring`](super::ring)).
 #[must_use = "the lock is released as soon as this is dropped"]
 pub(super) struct Held<'a, L: Locked> {
     control: &'a Control,
@@ -55,7 +56,7 @@ pub(super) struct Held<'a, L: Locked> {
 }
 
 impl<L: Locked> Held<'_, L> {
-    /// Releases the lock. What was committed is visible to other members before they go to sleep.
+    /// Releases the lock. What was committed is visible to other members before they sleep.
     #[inline]
     pub(super) fn release(self) -> LightFence {
         ManuallyDrop::new(self).unlock()
@@ -83,15 +84,16 @@ impl<L: Locked> Drop for Held<'_, L> {
 }
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// Takes a lock of the ring. If its owner died inside, there is nothing to repair (invariant 3).
+    /// Acquires a lock of the ring. If its owner died inside, nothing needs repair (invariant 3 of
+    /// [`ring`](super::ring)).
     #[inline]
     pub(super) fn lock<L: Locked>(
         &self,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<Held<'_, L>, EngineError> {
         let lock = L::lock(self.control);
-        // The deadline is made only if there is something to wait for: the clock costs more than
-        // the lock.
+        // The deadline is computed only if there is something to wait for: reading the clock is
+        // more expensive than the lock.
         let me = self.members.me();
         if !lock.take_free(me) {
             lock.lock(self.members, self.control.fences(), deadline(), LOCK_RECHECK)
@@ -100,13 +102,14 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(Held { control: self.control, me, side: PhantomData })
     }
 
-    /// Why a lock could not be had: its owner lives, or nobody can tell any more whether it does.
+    /// Returns why a lock was not acquired: its owner is alive, or this process cannot tell any
+    /// more.
     #[cold]
     fn stalled(&self) -> EngineError {
         if self.members.is_cut_off() { EngineError::CutOff } else { EngineError::Stalled }
     }
 
-    /// Does `act` under the consumers' lock, if that can be had soon.
+    /// Calls `act` under the consumers' lock, if that can be acquired soon.
     #[cold]
     pub(crate) fn as_consumer(&self, act: impl FnOnce()) {
         if let Ok(_held) = self.lock::<Consumers>(|| Deadline::after(TRIM_PATIENCE)) {
@@ -114,7 +117,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
     }
 
-    /// Does `act` while nobody can be in the middle of a put or a get, if the queue is empty then.
+    /// Calls `act` under both locks if the queue is empty, so that no put or get is under way.
     #[cold]
     pub(crate) fn while_empty(&self, act: impl FnOnce()) -> Result<(), EngineError> {
         let patience = || Deadline::after(TRIM_PATIENCE);
@@ -127,8 +130,9 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok(())
     }
 
-    /// Does `act` while nobody puts or gets, if the locks can be had soon; whether they could. (If a
-    /// member was stopped while it had one, that side keeps still anyhow.)
+    /// Calls `act` under both locks, or without those that cannot be acquired soon. Returns its
+    /// result, and whether both were acquired. (A side whose lock a stopped member holds does not
+    /// change either.)
     #[cold]
     pub(crate) fn while_still<R>(&self, act: impl FnOnce() -> R) -> (R, bool) {
         let patience = || Deadline::after(TRIM_PATIENCE);

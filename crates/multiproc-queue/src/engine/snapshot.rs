@@ -1,4 +1,4 @@
-//! What a member sees of a queue without changing it: its length, its bytes, its end.
+//! The state of a queue as a member reads it without a lock: its length, its bytes, its end.
 
 use multiproc_shm::Deadline;
 use multiproc_shm::members::Members;
@@ -11,14 +11,15 @@ use super::side::Cursor;
 use super::side_lock::Producers;
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// How many items were put so far, and how many got.
+    /// Returns the number of items that were put, and that were got, so far.
     pub(crate) fn counts(&self) -> Option<(u64, u64)> {
         let Control { producers, consumers, .. } = self.control;
         let consumed = consumers.observe()?.count;
         Some((producers.observe()?.count, consumed))
     }
 
-    /// Whether a shut-down queue has nothing left to get. To be asked when there was nothing.
+    /// Returns `true` if the queue is shut down and no item will come any more. To be called when
+    /// it was empty.
     #[cold]
     pub(crate) fn is_drained(
         &self,
@@ -30,31 +31,31 @@ impl<M: Members + Memory> Ring<'_, M> {
         if self.is_discarding() {
             return Ok(true);
         }
-        // A put that had begun before may have been committed since. Behind it in the lock, there is
-        // none any more.
+        // A put that began before may have been committed since. No put can follow after this lock
+        // was acquired.
         drop(self.lock::<Producers>(deadline)?);
         Ok(self.len() == 0)
     }
 
-    /// How many items there are: a number that was true at one moment during the call.
+    /// Returns the number of items. It was exact at one moment during the call.
     pub(crate) fn len(&self) -> u64 {
-        let (head, tail) = self.marks();
+        let (head, tail) = self.cursors();
         tail.count.saturating_sub(head.count).min(self.limits.capacity)
     }
 
-    /// How many bytes they take, with their headers.
+    /// Returns the number of bytes of the items, with their headers.
     pub(crate) fn bytes(&self) -> u64 {
-        let (head, tail) = self.marks();
+        let (head, tail) = self.cursors();
         self.used(head, tail).map_or(0, |used| used.hot + used.overflow)
     }
 
-    /// Whether what is there is thrown away.
+    /// Returns `true` if queued items are discarded.
     pub(crate) fn is_discarding(&self) -> bool {
         self.control.is_discarding()
     }
 
-    /// Both marks as they were at one moment during the call.
-    pub(super) fn marks(&self) -> (Cursor, Cursor) {
+    /// Returns both cursors as they were at one moment during the call.
+    pub(super) fn cursors(&self) -> (Cursor, Cursor) {
         const NONE: Cursor = Cursor { hot: 0, overflow: 0, count: 0 };
         let Control { producers, consumers, .. } = self.control;
         if self.is_discarding() {
@@ -63,7 +64,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         let try_to = || {
             let mut before = consumers.observe()?;
             let mut tail = producers.observe()?;
-            // Few tries are needed: counts only grow, and each try takes some nanoseconds.
+            // A few attempts are enough: counts only grow, and each attempt takes some nanoseconds.
             for _ in 0..100 {
                 let after = consumers.observe()?;
                 if before == after {

@@ -1,4 +1,5 @@
-//! Giving memory back: that of a queue that has run empty, and that of items nobody gets any more.
+//! Releasing memory: that of a queue that has run empty, and that of items that no process can get
+//! any more.
 
 use multiproc_shm::Deadline;
 use multiproc_shm::failpoint;
@@ -10,9 +11,9 @@ use super::ring::Ring;
 use super::side_lock::{Consumers, Producers, TRIM_PATIENCE};
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// Gives memory back if the queue is empty. For those who have nothing else to do.
+    /// Releases memory if the queue is empty. For callers that have nothing else to do.
     pub(crate) fn trim_if_idle(&self) {
-        let (head, tail) = self.marks();
+        let (head, tail) = self.cursors();
         if head == tail {
             self.trim_if_time(head.overflow, tail.overflow);
         }
@@ -25,10 +26,11 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
     }
 
-    /// Gives memory back that the queue does not need.
+    /// Releases memory that the queue does not need.
     fn trim(&self) {
         let Control { producers, consumers, .. } = self.control;
-        // If a stopped producer has the lock, or the queue is corrupted, memory stays: no more.
+        // If a stopped producer holds the lock, or the queue is corrupted, the memory stays in use,
+        // which is harmless.
         let Ok(_held) = self.lock::<Producers>(|| Deadline::after(TRIM_PATIENCE)) else {
             return;
         };
@@ -39,15 +41,16 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
     }
 
-    /// Discards the items, and gives their memory back. Only for a queue from which nobody gets any
-    /// more: it [is thrown away](Self::is_discarding). A producer that is about to commit an item is
-    /// waited for until the deadline; if that is too short, or this process dies halfway, the next call
-    /// does the rest.
+    /// Discards the items and releases their memory. Only for a queue from which no process can get
+    /// any more: see [`is_discarding`](Self::is_discarding). A producer that is about to commit an
+    /// item is waited for until the deadline. If that is too short, or this process dies during the
+    /// call, the next call does the rest.
     #[cold]
     pub(crate) fn discard(&self, deadline: Deadline) {
         let Control { producers, consumers, .. } = self.control;
         let Ok(_consumers) = self.lock::<Consumers>(|| deadline) else { return };
-        // A put that had begun before is committed by now. Behind it in the lock there is none.
+        // A put that began before is committed by now. No put can follow after this lock was
+        // acquired.
         let Ok(_producers) = self.lock::<Producers>(|| deadline) else { return };
         let (_, tail) = producers.current();
         let (epoch, head) = consumers.current();

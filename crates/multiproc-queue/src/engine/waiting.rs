@@ -14,15 +14,16 @@ use super::overflow::Memory;
 use super::put::{Items, Outgoing, Put};
 use super::ring::Ring;
 
-/// How long a producer at first waits before it tries again to send descriptors, where another queue or
-/// program must receive some before. Nothing notifies it, so it tries less and less often, at last every
-/// [`RECHECK`].
+/// The first interval at which a producer retries to send descriptors while the user has too many
+/// in flight. Nothing notifies it when another queue or program has received some. The interval
+/// doubles, up to [`RECHECK`].
 const DESCRIPTORS_RECHECK: Duration = Duration::from_millis(1);
 
 impl<M: Members + Memory> Ring<'_, M> {
-    /// Puts all items, waiting for room, and says how many: all, or not in time.
+    /// Puts all items, and waits for room. Returns how many were put: fewer than all if the
+    /// deadline passed.
     ///
-    /// `check` is called when there is no room, and may end the wait.
+    /// `check` is called when there is no room, and can end the wait.
     #[inline]
     pub(crate) fn put(
         &self,
@@ -53,7 +54,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         let NotFull { places, bytes, .. } = &self.control.not_full;
         let mut pause = DESCRIPTORS_RECHECK;
         loop {
-            // Waits until some are put, or what is missing is something else.
+            // Waits until some are put, or until another resource is missing.
             let waiters = if full == Put::NoPlace { places } else { bytes };
             let until = match full {
                 Put::NoDescriptors => deadline.or_earlier(Deadline::after(pause)),
@@ -83,7 +84,8 @@ impl<M: Members + Memory> Ring<'_, M> {
                         return (done, Ok(()));
                     }
                     full = put;
-                    // Both kinds of "full" in turn, without an end, are not the members' doing.
+                    // If the two kinds of "full" alternate without end, the memory was overwritten
+                    // by a hostile process.
                     if count == 0 && deadline.is_past() {
                         return (done, Err(EngineError::Stalled));
                     }
@@ -92,9 +94,9 @@ impl<M: Members + Memory> Ring<'_, M> {
         }
     }
 
-    /// Gets as many items as there are and the sink takes, waiting for the first one.
+    /// Gets as many items as are queued and the sink takes, and waits for the first one.
     ///
-    /// `check` is called when there is none, and may end the wait.
+    /// `check` is called when there is none, and can end the wait.
     #[inline]
     pub(crate) fn get(
         &self,
@@ -126,7 +128,8 @@ impl<M: Members + Memory> Ring<'_, M> {
         result.unwrap_or(Ok(0))
     }
 
-    /// Calls `attempt` whenever there may be an item, until it gives something, or not in time.
+    /// Calls `attempt` whenever there may be an item, until it returns a result. Returns `None` if
+    /// the deadline passed.
     pub(crate) fn wait_for_item<R>(
         &self,
         deadline: Deadline,
@@ -146,12 +149,12 @@ impl<M: Members + Memory> Ring<'_, M> {
         waited.outcome
     }
 
-    /// Wakes one consumer that waits for an item: one has come that was not put.
+    /// Wakes one consumer that waits: an item has become available that was not put.
     pub(crate) fn notify_consumer(&self) {
         self.control.not_empty.waiters.notify_one(self.control.fences().light());
     }
 
-    /// Wakes all who wait for an item: they may wait in vain.
+    /// Wakes all waiting consumers, because they may wait in vain.
     #[cold]
     pub(crate) fn wake_consumers(&self) {
         self.control.not_empty.waiters.wake_all();

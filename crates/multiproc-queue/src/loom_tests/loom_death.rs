@@ -8,7 +8,7 @@ use multiproc_shm::primitives::explore;
 use super::{DOOMED, Member, Shared};
 use crate::{GET_POINTS, PUT_POINTS};
 
-/// Takes the next item without sleeping, and lets the recheck intervals of all others end meanwhile.
+/// Takes the next item without sleeping, and ends the recheck intervals of all others meanwhile.
 pub(super) fn get_as_clock(shared: &Shared) -> u64 {
     loop {
         if let Some(item) = shared.try_get(Member(1)) {
@@ -19,7 +19,7 @@ pub(super) fn get_as_clock(shared: &Shared) -> u64 {
     }
 }
 
-/// A producer dies at `point`, while a consumer waits; then another producer goes on.
+/// A producer dies at `point` while a consumer waits. Then another producer goes on.
 fn producer_dies(point: &'static str) {
     let shared = Shared::new(2);
     let done = Arc::new(AtomicBool::new(false));
@@ -46,7 +46,7 @@ fn producer_dies(point: &'static str) {
     assert_eq!(shared.len(), 0, "{point}");
 }
 
-/// A consumer dies at `point`, while a producer waits for room; then another consumer goes on.
+/// A consumer dies at `point` while a producer waits for room. Then another consumer goes on.
 fn consumer_dies(point: &'static str) {
     let shared = Shared::new(1);
     shared.put(Member(2), 10);
@@ -67,7 +67,7 @@ fn consumer_dies(point: &'static str) {
     assert_eq!(shared.len(), 0, "{point}");
 }
 
-/// Wherever a producer dies, it has put nothing or everything.
+/// A producer that dies at any failpoint has put an item entirely or not at all.
 #[test]
 fn loom_a_producer_dies_at_each_point() {
     for &point in PUT_POINTS {
@@ -75,7 +75,7 @@ fn loom_a_producer_dies_at_each_point() {
     }
 }
 
-/// Wherever a consumer dies, it has taken nothing or everything.
+/// A consumer that dies at any failpoint has taken an item entirely or not at all.
 #[test]
 fn loom_a_consumer_dies_at_each_point() {
     for &point in GET_POINTS {
@@ -83,8 +83,8 @@ fn loom_a_consumer_dies_at_each_point() {
     }
 }
 
-/// A member dies with both locks of the ring (once with each), and its slot is released, while others
-/// wait for them, who take it for alive: they are woken.
+/// A member dies with a lock of the ring (once with each), and its slot is released while others
+/// wait for the lock and take it for alive: they are woken.
 #[test]
 fn loom_a_released_slot_frees_both_locks() {
     const UNNOTICED: usize = 8;
@@ -110,7 +110,7 @@ fn loom_a_released_slot_frees_both_locks() {
     });
 }
 
-/// Member 1, who sees the doomed one as alive until the flag is up.
+/// Member 1, which takes the doomed member for alive until the flag is set.
 pub(super) struct Heir(Arc<AtomicBool>);
 
 impl Members for &Heir {
@@ -123,7 +123,7 @@ impl Members for &Heir {
     }
 }
 
-/// One member runs `life`, and dies at `point`, while another one runs `heir` on the same side.
+/// Runs `life` as a member that dies at `point`, while another one runs `heir` on the same side.
 pub(super) fn dies_beside_an_heir(
     shared: &std::sync::Arc<Shared>,
     point: &'static str,
@@ -137,7 +137,7 @@ pub(super) fn dies_beside_an_heir(
         thread::spawn(move || {
             assert!(die_at(point, || life(&shared)), "{point} was not reached");
             died.store(true, Ordering::Release);
-            // It is dead, and goes on as the clock.
+            // It is dead, and this thread continues as the clock.
             while !done.load(Ordering::Acquire) {
                 shared.control.time_out();
                 thread::yield_now();
@@ -149,8 +149,8 @@ pub(super) fn dies_beside_an_heir(
     doomed.join().unwrap();
 }
 
-/// Another producer is about to put, or waits for the lock, when one dies at any point: it goes on,
-/// and finds the ring in order.
+/// A producer dies at any failpoint while another one is about to put, or waits for the lock. That
+/// one goes on, and finds the ring consistent.
 #[test]
 fn loom_an_heir_of_a_producer() {
     for &point in PUT_POINTS {
@@ -172,8 +172,8 @@ fn loom_an_heir_of_a_producer() {
     }
 }
 
-/// Another consumer is about to get, or waits for the lock, when one dies at any point: it goes on,
-/// and finds the ring in order.
+/// A consumer dies at any failpoint while another one is about to get, or waits for the lock. That
+/// one goes on, and finds the ring consistent.
 #[test]
 fn loom_an_heir_of_a_consumer() {
     for &point in GET_POINTS {

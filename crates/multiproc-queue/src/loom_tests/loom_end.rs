@@ -9,7 +9,7 @@ use multiproc_shm::primitives::explore;
 use super::{DOOMED, Member, Shared, one};
 use crate::engine::error::EngineError;
 
-/// A put beside a shutdown: it is got, or it is refused.
+/// An item that is put during a shutdown is got, or its put is refused.
 #[test]
 fn loom_end_a_drain_beside_a_put() {
     explore(|| {
@@ -37,7 +37,7 @@ fn loom_end_a_drain_beside_a_put() {
     });
 }
 
-/// A shutdown wakes who waits for room, and who waits for an item.
+/// A shutdown wakes processes that wait for room and for items.
 #[test]
 fn loom_end_everybody_is_woken() {
     for drain in [true, false] {
@@ -66,7 +66,7 @@ fn loom_end_everybody_is_woken() {
     }
 }
 
-/// A shutdown that discards, beside a put and a get: nothing is left in the queue.
+/// A discarding shutdown during a put and a get leaves no item in the queue.
 #[test]
 fn loom_end_a_discard_beside_a_put_and_a_get() {
     explore(|| {
@@ -96,7 +96,7 @@ fn loom_end_a_discard_beside_a_put_and_a_get() {
     });
 }
 
-/// The process that discards dies halfway; another one does the rest.
+/// The process that discards dies in the middle, and another one does the rest.
 #[test]
 fn loom_end_a_discard_is_finished_by_another() {
     explore(|| {
@@ -118,7 +118,7 @@ fn loom_end_a_discard_is_finished_by_another() {
     });
 }
 
-/// One batch wakes everybody it has something for.
+/// A batch wakes as many waiters as it has items.
 #[test]
 fn loom_end_a_batch_wakes_two() {
     explore(|| {
@@ -133,7 +133,7 @@ fn loom_end_a_batch_wakes_two() {
     });
 }
 
-/// A batch that is got makes room for two who wait.
+/// A batch that is got makes room for two waiters.
 #[test]
 fn loom_end_a_batch_makes_room_for_two() {
     explore(|| {
@@ -149,8 +149,8 @@ fn loom_end_a_batch_makes_room_for_two() {
     });
 }
 
-/// Two gets, one after the other, make room for two who wait, though the second one may find the first
-/// one's notification under way: who is woken passes it on.
+/// Two gets, one after the other, make room for two waiters, although the second one may find the
+/// notification of the first one in progress: the waiter that is woken passes it on.
 #[test]
 fn loom_end_two_places() {
     explore(|| {
@@ -165,7 +165,7 @@ fn loom_end_two_places() {
     });
 }
 
-/// A batch longer than the queue goes through in parts, in order.
+/// A batch longer than the queue is put in parts, in order.
 #[test]
 fn loom_end_a_long_batch() {
     explore(|| {
@@ -217,7 +217,7 @@ fn put_and_ring(shared: &Shared, doorbell: &Bell, member: Member, item: u64) {
     }
 }
 
-/// Throws away the rings that are there while the queue is empty, as consumers do who find some.
+/// Discards the doorbell's packets while the queue is empty, as consumers do.
 fn drain(shared: &Shared, doorbell: &Bell, member: Member) {
     let drain = || {
         shared.control.ask_again(NOW);
@@ -226,7 +226,7 @@ fn drain(shared: &Shared, doorbell: &Bell, member: Member) {
     let _ = shared.seen_by(member, |ring| ring.while_empty(drain));
 }
 
-/// As `prepare_to_get` and poll(2): returns when there is an item.
+/// Waits as `prepare_to_get` and poll(2) do, until there is an item.
 fn wait_until_ready(shared: &Shared, doorbell: &Bell, member: Member) {
     while shared.len() == 0 {
         drain(shared, doorbell, member);
@@ -238,7 +238,7 @@ fn wait_until_ready(shared: &Shared, doorbell: &Bell, member: Member) {
     }
 }
 
-/// A put and one who goes to sleep: one of the two sees the other.
+/// A put, and a process that is about to sleep: one of the two sees the other.
 #[test]
 fn loom_end_the_bell_is_rung() {
     explore(|| {
@@ -253,7 +253,7 @@ fn loom_end_the_bell_is_rung() {
     });
 }
 
-/// Another consumer takes the first item, and the ring with it: the second put rings again.
+/// Another consumer takes the first item and the doorbell's packet: the second put rings again.
 #[test]
 fn loom_end_a_ring_that_was_taken_is_rung_again() {
     explore(|| {

@@ -5,7 +5,7 @@ use multiproc_shm::primitives::explore;
 use super::loom_death::dies_beside_an_heir;
 use super::{DOOMED, Member, Shared};
 
-/// Each item comes with its own descriptor, from two producers.
+/// Each item of two producers is got with its own descriptor.
 #[test]
 fn loom_lane_two_producers() {
     explore(|| {
@@ -22,7 +22,7 @@ fn loom_lane_two_producers() {
     });
 }
 
-/// The same for two consumers.
+/// Each item is got with its own descriptor by two consumers.
 #[test]
 fn loom_lane_two_consumers() {
     explore(|| {
@@ -39,7 +39,8 @@ fn loom_lane_two_consumers() {
     });
 }
 
-/// A producer dies at each point, beside another one: what it left in the lane is nobody's.
+/// A producer dies at each failpoint during a put of another one: its packet in the lane belongs to
+/// no item.
 #[test]
 fn loom_lane_an_heir_of_a_producer() {
     for point in ["put.tagged", "put.sent", "put.half_written", "put.prepared", "put.committed"] {
@@ -59,7 +60,8 @@ fn loom_lane_an_heir_of_a_producer() {
     }
 }
 
-/// A consumer dies at each point, beside another one: the next item comes with its own.
+/// A consumer dies at each failpoint during a get of another one: the next item has its own
+/// descriptor.
 #[test]
 fn loom_lane_an_heir_of_a_consumer() {
     let points = [
@@ -98,14 +100,14 @@ fn loom_lane_an_heir_of_a_consumer() {
     }
 }
 
-/// What the dead have left is thrown away while the queue is empty: never what a living producer has
-/// just sent.
+/// Packets of dead processes are discarded while the queue is empty, but never one that a live
+/// producer has just sent.
 #[test]
 fn loom_lane_drain_beside_a_put() {
     explore(|| {
         let shared = Shared::new(4);
         assert!(die_at("put.sent", || shared.put_with_descriptor(Member(DOOMED), 10)));
-        // Somebody has taken its lock over.
+        // Its lock was recovered.
         shared.put(Member(2), 0);
         assert_eq!(shared.get(Member(2)), 0);
         let producer = {

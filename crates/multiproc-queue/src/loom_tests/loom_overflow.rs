@@ -5,12 +5,12 @@ use multiproc_shm::primitives::explore;
 use super::loom_death::{dies_beside_an_heir, get_as_clock};
 use super::{DOOMED, Member, Shared};
 
-/// A hot ring for one item, and some blocks for two each.
+/// Creates a queue with a hot ring for one item, and some blocks for two items each.
 fn queue(blocks: usize) -> std::sync::Arc<Shared> {
     Shared::with_overflow(100, 32, blocks)
 }
 
-/// Items go through both rings, in order.
+/// Items pass through both rings in order.
 #[test]
 fn loom_overflow_one_to_one() {
     explore(|| {
@@ -26,7 +26,7 @@ fn loom_overflow_one_to_one() {
     });
 }
 
-/// Two producers put into the overflow ring, each takes a block.
+/// Two producers put into the overflow ring, and each takes a block.
 #[test]
 fn loom_overflow_two_producers() {
     explore(|| {
@@ -47,7 +47,7 @@ fn loom_overflow_two_producers() {
     });
 }
 
-/// Two consumers take out of the overflow ring, while a producer puts on.
+/// Two consumers get from the overflow ring while a producer puts.
 #[test]
 fn loom_overflow_two_consumers() {
     explore(|| {
@@ -65,7 +65,7 @@ fn loom_overflow_two_consumers() {
     });
 }
 
-/// Items larger than the hot ring, and than a block.
+/// Items that are larger than the hot ring, and than a block.
 #[test]
 fn loom_overflow_large_items() {
     explore(|| {
@@ -83,7 +83,7 @@ fn loom_overflow_large_items() {
     });
 }
 
-/// There is no room in bytes; the memory of what is got is used again, round and round.
+/// The bytes are used up: the memory of items that were got is reused.
 #[test]
 fn loom_overflow_goes_round() {
     explore(|| {
@@ -102,7 +102,8 @@ fn loom_overflow_goes_round() {
     });
 }
 
-/// The last one gives memory back, while another one puts: it takes nothing that is in use.
+/// The consumer of the last item releases memory while a producer puts: it releases none that is in
+/// use.
 #[test]
 fn loom_overflow_trim_when_empty() {
     explore(|| {
@@ -121,7 +122,8 @@ fn loom_overflow_trim_when_empty() {
     });
 }
 
-/// A long backlog: what has been read is given back piece by piece, while another one takes it again.
+/// A long backlog: the memory of items that were got is released in pieces, while a producer takes
+/// it again.
 #[test]
 fn loom_overflow_trim_of_a_backlog() {
     explore(|| {
@@ -140,7 +142,7 @@ fn loom_overflow_trim_of_a_backlog() {
     });
 }
 
-/// Two consumers empty the queue: both may find that it is time to give memory back.
+/// Two consumers empty the queue: both may find that it is time to release memory.
 #[test]
 fn loom_overflow_two_trim() {
     explore(|| {
@@ -168,13 +170,13 @@ const PUT: &[&str] = &[
     "put.committed",
 ];
 
-/// A producer dies at each point, beside another one that puts into the same ring.
+/// A producer dies at each failpoint during a put of another one into the same ring.
 #[test]
 fn loom_overflow_an_heir_of_a_producer() {
     for &point in PUT {
         explore(move || {
             let shared = queue(8);
-            // One in the hot ring, and two that fill a block.
+            // One item in the hot ring, and two that fill a block.
             (0..3).for_each(|item| shared.put(Member(1), item));
             dies_beside_an_heir(
                 &shared,
@@ -204,7 +206,7 @@ const GET: &[&str] = &[
     "get.trim_committed",
 ];
 
-/// A consumer dies at each point of the last item, while a producer puts more.
+/// A consumer dies at each failpoint of the last item, while a producer puts more.
 #[test]
 fn loom_overflow_a_consumer_dies() {
     for &point in GET {
@@ -212,7 +214,7 @@ fn loom_overflow_a_consumer_dies() {
             let shared = queue(8);
             (0..6).for_each(|item| shared.put(Member(1), item));
             (0..5).for_each(|item| assert_eq!(shared.get(Member(1)), item));
-            // The producer comes second: the last item has to be the last one.
+            // The producer comes second, so that the last item is really the last one.
             let died = die_at(point, || {
                 shared.get(Member(DOOMED));
             });

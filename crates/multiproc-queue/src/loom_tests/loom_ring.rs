@@ -5,8 +5,8 @@ use super::{Member, Shared};
 use crate::engine::error::EngineError;
 use crate::engine::side::{Cursor, Side};
 
-/// One producer, one consumer, one place: every put but the first waits for a get, every frame but
-/// the first wraps around.
+/// One producer, one consumer, capacity 1: every put but the first waits for a get, and every frame
+/// but the first wraps around.
 #[test]
 fn loom_one_to_one() {
     explore(|| {
@@ -23,7 +23,7 @@ fn loom_one_to_one() {
     });
 }
 
-/// Two producers, one consumer, one place: both items come, and nobody sleeps through its turn.
+/// Two producers, one consumer, capacity 1: both items are got, and no process misses its wake-up.
 #[test]
 fn loom_two_producers() {
     explore(|| {
@@ -39,7 +39,7 @@ fn loom_two_producers() {
     });
 }
 
-/// One producer, two consumers: each item goes to one of them, and nobody sleeps through its turn.
+/// One producer, two consumers: each item is got by one of them, and no process misses its wake-up.
 #[test]
 fn loom_two_consumers() {
     explore(|| {
@@ -74,8 +74,8 @@ fn loom_room_for_two_producers() {
     });
 }
 
-/// Items of different lengths: the second one waits for room in bytes, though not for a place, and
-/// is cut by the end of the ring.
+/// Items of different lengths: the second one waits for bytes, not for capacity, and is split by
+/// the end of the ring.
 #[test]
 fn loom_an_item_goes_round_the_end() {
     explore(|| {
@@ -93,12 +93,12 @@ fn loom_an_item_goes_round_the_end() {
     });
 }
 
-/// There are never more items than places, even if there is room for their bytes.
+/// There are never more items than the capacity, even if there is room for their bytes.
 #[test]
 fn loom_one_of_two_finds_a_place() {
     explore(|| {
         let shared = Shared::with_ring(1, 64);
-        // So that what a producer keeps of the consumers' side plays its part.
+        // So that the producer's cached cursor is used.
         shared.put(Member(3), 0);
         shared.get(Member(3));
         let other = {
@@ -113,7 +113,7 @@ fn loom_one_of_two_finds_a_place() {
     });
 }
 
-/// A frame whose number or length is none that a member could have written is refused.
+/// A frame whose number or length no member can have written is refused.
 #[test]
 fn loom_a_scribbled_frame_is_refused() {
     explore(|| {
@@ -126,7 +126,7 @@ fn loom_a_scribbled_frame_is_refused() {
     });
 }
 
-/// `put` is delivery: whoever learns that a put has returned finds the item.
+/// `put` is delivery: a process that learns that a put has returned finds the item.
 #[test]
 fn loom_what_is_put_is_there() {
     explore(|| {
@@ -143,8 +143,8 @@ fn loom_what_is_put_is_there() {
     });
 }
 
-/// The length is never a mix of two moments: one item is moved on and on, and whoever looks sees
-/// none or one.
+/// The length is never a mixture of two moments: one item is moved on continually, and the length
+/// is 0 or 1.
 #[test]
 fn loom_len_is_exact() {
     explore(|| {
@@ -163,7 +163,7 @@ fn loom_len_is_exact() {
     });
 }
 
-/// The same from the other side: two items are moved on and on, and whoever looks sees one or two.
+/// The same from the other side: two items are moved on continually, and the length is 1 or 2.
 #[test]
 fn loom_len_misses_nothing() {
     explore(|| {
@@ -183,7 +183,7 @@ fn loom_len_misses_nothing() {
     });
 }
 
-/// Who looks without the lock sees the position and the count of one commit, while several more are
+/// A reader without the lock sees the position and the count of one commit, while several more are
 /// made.
 #[test]
 fn loom_a_mark_is_of_one_commit() {
@@ -203,8 +203,8 @@ fn loom_a_mark_is_of_one_commit() {
     });
 }
 
-/// One waits for many bytes, another one for few; an item that is got makes room for the small one
-/// alone: it is woken, although the large one may be the first in line.
+/// One producer waits for many bytes, another one for few. An item that is got makes room for the
+/// small one alone: it is woken, although the large one may be first in line.
 #[test]
 fn loom_room_for_the_small_one() {
     explore(|| {

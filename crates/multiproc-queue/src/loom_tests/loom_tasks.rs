@@ -12,27 +12,30 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, explore};
 
 use super::{DOOMED, Member, NoLane, Shared, View};
 use crate::engine::joinable::{Getting, Hints, Work};
+use crate::engine::letters::LetterEnd;
 use crate::engine::overflow::Memory;
 use crate::engine::pacing::Pace;
 use crate::engine::ring::Ring;
-use crate::engine::slots::{Class, Delivered, LetterEnd, Places, Slot, WORDS};
+use crate::engine::slot::{Slot, WORDS};
+use crate::engine::slots::{Class, Delivered, Places};
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
 
-/// A joinable queue as its members share it. Items are numbers of eight bytes.
+/// The shared part of a joinable queue. Items are numbers of eight bytes.
 struct Jobs {
     shared: Arc<Shared>,
     slots: Vec<AtomicU64>,
-    /// The place of each slot: loom watches who writes and who reads.
+    /// The storage of each slot. loom checks the accesses.
     places: Vec<Bytes<'static>>,
     max_attempts: u32,
-    /// If there, each look at a slot changes it, and so is a point of interleaving. (loom remembers
-    /// one last load of a word: one who loads a state before it changes it hides the loads of others.)
+    /// If it is there, each read of a slot changes it, and so becomes a point of interleaving.
+    /// (loom remembers only the last load of a word: a thread that loads a state before it changes
+    /// it hides the loads of others.)
     looks: Option<AtomicU32>,
 }
 
-/// It, as one member sees it.
+/// The queue, as one member sees it.
 struct Seen<'a, L> {
     view: View<'a, L>,
     jobs: &'a Jobs,
@@ -104,7 +107,7 @@ impl<L: Members> Places for Seen<'_, L> {
     }
 }
 
-/// What a thread knows of a queue.
+/// A thread's handle of a queue.
 struct Handle<L> {
     member: L,
     jobs: Arc<Jobs>,
@@ -131,7 +134,7 @@ impl<L: Members + Copy> Handle<L> {
         self.jobs.shared.put(self.member, item);
     }
 
-    /// Takes a task and its item, waiting for it.
+    /// Takes a task and its item, and waits for one.
     fn get(&self) -> (u64, Delivered) {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
@@ -155,11 +158,11 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     fn done(&self, task: Delivered) {
-        self.see(|work| work.done(task.slot));
+        self.see(|work| work.ack(task.slot));
     }
 
     fn put_back(&self, task: Delivered) {
-        self.see(|work| work.put_back(task.slot));
+        self.see(|work| work.nack(task.slot));
     }
 
     fn join(&self) {
@@ -174,11 +177,11 @@ impl<L: Members + Copy> Handle<L> {
         self.see(|work| work.is_all_done())
     }
 
-    /// The only task becomes a dead letter, and is looked at.
+    /// Makes the only task a dead letter, and examines it.
     fn letter(&self) -> Slot {
         let (_, task) = self.get();
         self.see(|work| {
-            work.bury(task.slot);
+            work.dead_letter(task.slot);
             let letter = work.tasks().take_letter(task.slot, &mut Vec::new());
             letter.unwrap().unwrap().0.slot
         })
@@ -203,7 +206,7 @@ fn jobs(max_attempts: u32) -> Arc<Jobs> {
     Arc::new(new_jobs(max_attempts))
 }
 
-/// With every look at a slot as a point of interleaving.
+/// Creates a queue in which every read of a slot is a point of interleaving.
 fn watched_jobs(max_attempts: u32) -> Arc<Jobs> {
     Arc::new(Jobs { looks: Some(AtomicU32::new(0)), ..new_jobs(max_attempts) })
 }
@@ -212,14 +215,14 @@ fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
     Handle { member, jobs: jobs.clone(), hints: Hints::default() }
 }
 
-/// As `explore`, with two preemptions at most: a third one takes minutes here.
+/// Explores with two preemptions at most: a third one takes minutes here.
 fn explore_two(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(builder.preemption_bound.map_or(2, |bound| bound.min(2)));
     builder.check(model);
 }
 
-/// Two members take what there is: each task comes to one of them, whole.
+/// Two members take all tasks: each task is taken by one of them, unchanged.
 #[test]
 fn loom_each_task_is_taken_once() {
     explore(|| {
@@ -240,7 +243,7 @@ fn loom_each_task_is_taken_once() {
     });
 }
 
-/// One who joins sleeps until the last task is done, whichever of two members ends it, and is woken:
+/// A joiner sleeps until the last task is done, whichever of two members ends it, and is woken:
 /// there is no clock.
 #[test]
 fn loom_the_last_one_wakes_who_joins() {
@@ -264,7 +267,7 @@ fn loom_the_last_one_wakes_who_joins() {
     });
 }
 
-/// A task that puts another one before it is done keeps those waiting who join.
+/// A task that puts another one before it is done prolongs a join.
 #[test]
 fn loom_join_waits_for_what_follows() {
     explore_two(|| {
@@ -286,13 +289,13 @@ fn loom_join_waits_for_what_follows() {
             })
         };
         here.join();
-        // Joining also means to see what was done.
+        // A join also orders the work of the tasks before it.
         assert!(done.load(Ordering::Relaxed));
         worker.join().unwrap();
     });
 }
 
-/// A worker puts the next task before it is done with the one it has, so one is unfinished at every
+/// A worker puts the next task before its current one is done, so one is unfinished at every
 /// moment. Another member asks whether any is.
 fn a_chain(ask: impl Fn(&Handle<Member>) + Send + Sync + Copy + 'static) {
     explore(move || {
@@ -322,8 +325,8 @@ fn loom_a_chain_counts_one_or_two() {
     a_chain(|here| assert!((1..=2).contains(&here.unfinished())));
 }
 
-/// A dead letter becomes a task again, behind the back of one who looks, before the last other task
-/// is done: at no moment is all done.
+/// A dead letter becomes a task again, unnoticed by a concurrent scan, before the last other task
+/// is done: at no moment are all done.
 #[test]
 fn loom_a_letter_put_again_is_not_missed() {
     explore(|| {
@@ -344,7 +347,7 @@ fn loom_a_letter_put_again_is_not_missed() {
     });
 }
 
-/// The other way round, the two are at no moment unfinished together.
+/// The other way round, the two are never unfinished together.
 #[test]
 fn loom_a_letter_put_again_is_not_counted_too_early() {
     explore(|| {
@@ -365,7 +368,7 @@ fn loom_a_letter_put_again_is_not_counted_too_early() {
     });
 }
 
-/// Who joins is not woken by the last other task, but by the one that was a dead letter.
+/// A joiner is not woken by the last other task, but by the one that was a dead letter.
 #[test]
 fn loom_join_waits_for_a_letter_put_again() {
     explore_two(|| {
@@ -383,7 +386,7 @@ fn loom_join_waits_for_a_letter_put_again() {
                 worker.put_again(letter);
                 worker.done(last);
                 let (item, task) = worker.try_get(Poll::Retry).unwrap();
-                assert_eq!((item, task.attempt), (10, 1));
+                assert_eq!((item, task.deliveries), (10, 1));
                 done.store(true, Ordering::Relaxed);
                 worker.done(task);
             })
@@ -394,7 +397,7 @@ fn loom_join_waits_for_a_letter_put_again() {
     });
 }
 
-/// Tasks that are put back and taken again, one always ready: `len` never misses it.
+/// Tasks are put back and taken again, and one is always ready: `len` never misses it.
 #[test]
 fn loom_one_that_comes_back_is_counted() {
     explore(|| {
@@ -413,7 +416,7 @@ fn loom_one_that_comes_back_is_counted() {
         worker.put_back(second);
         let worker = thread::spawn(move || {
             worker.put_back(third);
-            // The older one has its turn.
+            // The older one is due.
             assert_eq!(worker.try_get(Poll::Retry).unwrap().0, 20);
         });
         assert!((1..=2).contains(&here.see(|work| work.len())));
@@ -421,8 +424,8 @@ fn loom_one_that_comes_back_is_counted() {
     });
 }
 
-/// Two sleep, and two tasks come, back or for the first time: nobody sleeps on, without a clock. A
-/// notification wakes one, which passes it on if more is there.
+/// Two consumers sleep, and two tasks come, back or for the first time: both wake up, without a
+/// clock. A notification wakes one, which passes it on if there are more tasks.
 fn two_sleep(is_one_new: bool) {
     let jobs = jobs(9);
     let here = handle(&jobs, Member(1));
@@ -438,7 +441,7 @@ fn two_sleep(is_one_new: bool) {
         thread::spawn(move || other.get().0)
     });
     if is_one_new {
-        // It has its turn before the other, and takes the notification along.
+        // It is due before the other one, and consumes the notification.
         here.put(30);
     } else {
         here.put_back(first);
@@ -470,11 +473,11 @@ fn loom_what_comes_back_wakes_by_itself() {
         let other = thread::spawn(move || other.get());
         here.put_back(task);
         let (item, task) = other.join().unwrap();
-        assert_eq!((item, task.attempt), (10, 2));
+        assert_eq!((item, task.deliveries), (10, 2));
     });
 }
 
-/// The task of a dead member goes to exactly one of two who look for it, whole.
+/// The task of a dead member is claimed by exactly one of two searching members, unchanged.
 #[test]
 fn loom_a_dead_members_task_comes_once() {
     explore(|| {
@@ -486,7 +489,7 @@ fn loom_a_dead_members_task_comes_once() {
         let other = thread::spawn(move || other.try_get(Poll::CheckLiveness).map(|(item, _)| item));
         let mine = here.try_get(Poll::CheckLiveness).map(|(item, _)| item);
         let theirs = other.join().unwrap();
-        // Each may have come while the other one had it in the hand; nobody else takes it then.
+        // Each may have searched while the other one held it. No other member takes it then.
         let last = here.try_get(Poll::CheckLiveness).map(|(item, _)| item);
         let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
         assert_eq!(all, [10]);
@@ -494,7 +497,7 @@ fn loom_a_dead_members_task_comes_once() {
     });
 }
 
-/// A detached task of a member that is taken for dead by mistake: it is done, or comes back, and not
+/// A detached task of a member that is taken for dead by mistake is either done or comes back, not
 /// both.
 #[test]
 fn loom_done_or_back_but_not_both() {
@@ -504,18 +507,19 @@ fn loom_done_or_back_but_not_both() {
         doomed.put(10);
         let (_, task) = doomed.get();
         assert!(doomed.see(|work| work.tasks().detach(task.slot)));
-        let ended = thread::spawn(move || doomed.see(|work| work.tasks().detached_done(task.slot)));
+        let ended = thread::spawn(move || doomed.see(|work| work.tasks().ack_detached(task.slot)));
         let here = handle(&jobs, Member(1));
         let came = here.try_get(Poll::CheckLiveness);
-        assert!(came.is_none_or(|(item, task)| (item, task.attempt) == (10, 2)));
+        assert!(came.is_none_or(|(item, task)| (item, task.deliveries) == (10, 2)));
         let is_done = ended.join().unwrap();
         assert_eq!(is_done, came.is_none());
         assert_eq!(here.unfinished(), usize::from(!is_done));
     });
 }
 
-/// Those of [`TASK_POINTS`](crate::TASK_POINTS) and [`GET_POINTS`](crate::GET_POINTS) that a worker
-/// comes by: whether the item was taken from the ring when it dies there, and whether it is done.
+/// The failpoints of [`TASK_POINTS`](crate::TASK_POINTS) and [`GET_POINTS`](crate::GET_POINTS) that
+/// a worker passes: whether the item was taken from the ring when it dies there, and whether it is
+/// done.
 const LIFE: &[(&str, bool, bool)] = &[
     ("get.locked", false, false),
     ("task.taken", false, false),
@@ -529,7 +533,7 @@ const LIFE: &[(&str, bool, bool)] = &[
     ("task.done", true, true),
 ];
 
-/// Member 1, who sees the doomed one as alive until the flag is up.
+/// Member 1, which takes the doomed member for alive until the flag is set.
 struct Heir(Arc<AtomicBool>);
 
 impl Members for &Heir {
@@ -542,8 +546,8 @@ impl Members for &Heir {
     }
 }
 
-/// A worker dies at any point, while another one works: it does what is left, each task once, and
-/// joins.
+/// A worker dies at any failpoint while another one works. That one does each remaining task once,
+/// and joins.
 #[test]
 fn loom_an_heir_of_a_worker() {
     for &(point, was_taken, was_done) in LIFE {
@@ -577,7 +581,7 @@ fn loom_an_heir_of_a_worker() {
                 match heir.try_get(Poll::CheckLiveness) {
                     Some((item, task)) => {
                         assert_eq!(item, 10);
-                        done.push(task.attempt);
+                        done.push(task.deliveries);
                         heir.done(task);
                     }
                     None => thread::yield_now(),
@@ -587,7 +591,7 @@ fn loom_an_heir_of_a_worker() {
             over.store(true, Ordering::Release);
             let has_died = clock.join().unwrap();
             let expected: &[u32] = match () {
-                // The heir was quicker.
+                // The heir was faster.
                 () if done == [1] => &[1],
                 () if !has_died || was_done => &[],
                 () if was_taken => &[2],
@@ -598,15 +602,15 @@ fn loom_an_heir_of_a_worker() {
     }
 }
 
-/// A worker dies before its commit, another one takes the same item: the slot of the first is no
-/// second task, whoever looks whenever.
+/// A worker dies before its commit, and another one takes the same item. The slot of the first one
+/// is never a second task, for any observer.
 #[test]
 fn loom_an_untaken_slot_is_no_task() {
     for point in ["task.taken", "task.filled", "task.numbered", "get.prepared"] {
         explore(move || {
             let jobs = jobs(9);
             let here = handle(&jobs, Member(1));
-            // The slot has been used before.
+            // The slot was used before.
             here.put(5);
             let (_, task) = here.get();
             here.done(task);
@@ -617,7 +621,7 @@ fn loom_an_untaken_slot_is_no_task() {
             let other = handle(&jobs, Member(2));
             let other = thread::spawn(move || other.see(|work| work.reclaim(Deadline::NEVER)));
             let (item, task) = here.try_get(Poll::Retry).unwrap();
-            assert_eq!((item, task.attempt), (10, 1));
+            assert_eq!((item, task.deliveries), (10, 1));
             here.done(task);
             other.join().unwrap();
             assert_eq!(here.unfinished(), 0, "{point}");
@@ -626,7 +630,7 @@ fn loom_an_untaken_slot_is_no_task() {
     }
 }
 
-/// Another member that is dead whenever it is asked about.
+/// Another member that is dead whenever it is checked.
 #[derive(Clone, Copy)]
 struct Second;
 
@@ -640,8 +644,8 @@ impl Members for Second {
     }
 }
 
-/// Whoever puts a dead member's task back, or takes it then, dies at any point, while another one
-/// does the same: the task comes once more.
+/// A member that puts a dead member's task back, or then takes it, dies at any failpoint while
+/// another one does the same: the task is redelivered once.
 #[test]
 fn loom_an_heir_of_one_who_reclaims() {
     for point in ["task.reclaiming", "task.returning", "task.given_up", "task.seized"] {
@@ -662,15 +666,15 @@ fn loom_an_heir_of_one_who_reclaims() {
             let last = here.try_get(Poll::CheckLiveness);
             let all: Vec<_> = [mine, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
-            // An attempt that nobody lived to make counts, if the task was taken.
+            // A delivery counts if the task was taken, even if the member died.
             let attempt = if was_taken { 3 } else { 2 };
-            assert_eq!((all[0].0, all[0].1.attempt), (10, attempt), "{point}");
+            assert_eq!((all[0].0, all[0].1.deliveries), (10, attempt), "{point}");
             assert_eq!(here.unfinished(), 1);
         });
     }
 }
 
-/// The same for one who puts its own task back, which another one waits for.
+/// The same for a member that puts its own task back, which another one waits for.
 #[test]
 fn loom_an_heir_of_one_who_gives_up() {
     for point in ["task.returning", "task.given_up"] {
@@ -679,7 +683,7 @@ fn loom_an_heir_of_one_who_gives_up() {
             let doomed = handle(&jobs, Member(DOOMED));
             doomed.put(10);
             let (_, task) = doomed.get();
-            // Another one may be quicker with it than itself.
+            // Another member may be faster than the owner itself.
             let doomed = thread::spawn(move || die_at(point, || doomed.put_back(task)));
             let here = handle(&jobs, Member(1));
             let mine = here.try_get(Poll::CheckLiveness);
@@ -687,12 +691,13 @@ fn loom_an_heir_of_one_who_gives_up() {
             let last = here.try_get(Poll::CheckLiveness);
             let all: Vec<_> = [mine, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
-            assert_eq!((all[0].0, all[0].1.attempt), (10, 2), "{point}");
+            assert_eq!((all[0].0, all[0].1.deliveries), (10, 2), "{point}");
         });
     }
 }
 
-/// Who puts a dead letter again dies on the way: it is a task again, or a dead letter, and not both.
+/// A member dies while it puts a dead letter back into the queue: it is a task or a dead letter,
+/// not both.
 #[test]
 fn loom_an_heir_of_one_who_puts_a_letter_again() {
     for point in ["task.returning", "task.given_up"] {
@@ -712,7 +717,7 @@ fn loom_an_heir_of_one_who_puts_a_letter_again() {
             let last = here.try_get(Poll::CheckLiveness).map(|(_, task)| task);
             let all: Vec<_> = [mine, theirs, last].into_iter().flatten().collect();
             assert_eq!(all.len(), 1, "{point}");
-            assert_eq!(all[0].attempt, 1, "{point}");
+            assert_eq!(all[0].deliveries, 1, "{point}");
         });
     }
 }

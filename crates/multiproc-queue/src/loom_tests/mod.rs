@@ -1,7 +1,7 @@
-//! The ring under loom: one property a test. Run by `cargo xtask loom`.
+//! Models of the queue for loom, one property per test. Run by `cargo xtask loom`.
 //!
-//! The bytes of the ring are loom's cells: a frame that is read without being ordered after its
-//! writing, or overwritten while it is read, fails the test. Where nobody dies, there is no clock:
+//! The bytes of the ring are loom's cells. A test fails if a frame is read without being ordered
+//! after its writing, or is overwritten while it is read. Where no process dies, there is no clock:
 //! a lost wake-up is a deadlock, which loom reports.
 
 mod loom_death;
@@ -29,29 +29,31 @@ use crate::engine::pacing::Pace;
 use crate::engine::put::{Items, Outgoing, Put};
 use crate::engine::ring::{Limits, Ring};
 
-/// A queue as its members share it. Items are numbers of eight bytes: a frame takes 32.
+/// The shared part of a queue. Items are numbers of eight bytes, so a frame takes 32 bytes.
 struct Shared {
     control: Control,
     hot: Bytes<'static>,
     table: Vec<AtomicU32>,
     blocks: Bytes<'static>,
     limits: Limits,
-    /// The descriptor lane: tags, and a number in place of descriptors.
+    /// The descriptor lane: tags, with a number in place of descriptors.
     lane: loom::sync::Mutex<VecDeque<(u32, u64)>>,
 }
 
 impl Shared {
-    /// Room for as many frames as items.
+    /// Creates a queue with room for as many frames as items.
     fn new(capacity: u64) -> Arc<Self> {
         Self::with_ring(capacity, usize::try_from(capacity).unwrap() * 32)
     }
 
-    /// A hot ring of `len` bytes, which may be room for more frames than items, or for fewer.
+    /// Creates a queue with a hot ring of `len` bytes, which may have room for more or fewer frames
+    /// than items.
     fn with_ring(capacity: u64, len: usize) -> Arc<Self> {
         Self::with_overflow(capacity, len, 0)
     }
 
-    /// Beside a hot ring, so many blocks, a power of two: each is room for two frames.
+    /// Creates a queue with a hot ring and this many blocks, a power of two. A block has room for
+    /// two frames.
     fn with_overflow(capacity: u64, len: usize, blocks: usize) -> Arc<Self> {
         let bytes = len as u64 + (blocks as u64).saturating_sub(2) * BLOCK;
         Arc::new(Self {
@@ -68,7 +70,7 @@ impl Shared {
         self.seen_by(Member(0), |ring| ring.len())
     }
 
-    /// The queue as a member sees it.
+    /// Calls `act` with the rings as a member sees them.
     fn seen_by<L: Members + Copy, R>(
         &self,
         member: L,
@@ -132,7 +134,7 @@ impl Shared {
         item
     }
 
-    /// The same, if there is one.
+    /// Gets an item, if there is one.
     fn try_get_with_descriptor(&self, member: Member) -> Option<u64> {
         let mut lane = Packet { shared: self, item: 0 };
         let mut item = Vec::new();
@@ -154,7 +156,7 @@ impl Shared {
         batch.bytes.chunks(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
     }
 
-    /// Gets the next item; `Closed` after a shutdown.
+    /// Gets the next item, or `Closed` after a shutdown.
     fn get_to_the_end(&self, member: Member) -> Result<u64, EngineError> {
         let mut item = Vec::new();
         self.seen_by(member, |ring| {
@@ -206,7 +208,7 @@ fn one<'a>(bytes: &'a [u8], ends: &'a [usize]) -> Items<'a> {
     Items { bytes, start: 0, ends }
 }
 
-/// For items without descriptors.
+/// A lane for items without descriptors.
 struct NoLane;
 
 impl Incoming for NoLane {
@@ -219,7 +221,7 @@ impl Incoming for NoLane {
     fn remove(&mut self) {}
 }
 
-/// The descriptor of an item, on its way.
+/// The descriptor of an item, while it is transferred.
 struct Packet<'a> {
     shared: &'a Shared,
     item: u64,
@@ -254,7 +256,7 @@ impl Incoming for Packet<'_> {
     }
 }
 
-/// Several items.
+/// A sink for several items.
 struct Batch {
     bytes: Vec<u8>,
     count: usize,
@@ -313,7 +315,7 @@ impl<L> Memory for View<'_, L> {
         true
     }
 
-    /// What is given back is overwritten: whoever still needs it finds out.
+    /// Released memory is overwritten, so that a process that still needs it notices.
     fn give_back(&self, first: u64, count: u64) {
         let bytes = usize::try_from(count * BLOCK).unwrap();
         let at = usize::try_from(first * BLOCK).unwrap();
@@ -326,8 +328,8 @@ impl<L> Memory for View<'_, L> {
     }
 }
 
-/// The member in this slot. The one in slot [`DOOMED`] is dead whenever it is asked about: it dies
-/// at a point at which only the lock it holds is left of it.
+/// The member in this slot. The one in slot [`DOOMED`] is dead whenever it is checked: it dies at a
+/// failpoint at which it leaves only the lock that it holds.
 #[derive(Clone, Copy)]
 struct Member(usize);
 

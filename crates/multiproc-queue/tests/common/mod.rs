@@ -1,4 +1,4 @@
-//! What the tests of the queue share.
+//! Helpers shared by the tests of the queue.
 #![allow(dead_code)] // each test program uses some of it
 
 use std::fs::File;
@@ -9,47 +9,48 @@ use multiproc::pipe::{Descriptor, duplex};
 use multiproc_queue::Queue;
 use multiproc_testkit::{is_asleep, until};
 
-/// The bound of the promise: nobody waits longer for the dead.
+/// The guaranteed bound: no process waits longer for a crashed one.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(1);
 
-/// For what happens at once: some hundred times as long as it takes.
+/// A bound for operations that complete at once: some hundred times as long as they take.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// The same queue, for items of another type.
+/// Returns the same queue with items of another type.
 pub(crate) fn retype<T, U>(queue: &Queue<T>) -> Queue<U> {
     let (left, right) = duplex::<Queue<T>, ()>().unwrap();
     left.send(queue.clone()).unwrap();
     right.retype::<(), Queue<U>>().recv().unwrap()
 }
 
-/// A handle as it travels.
+/// The encoded form of a handle.
 pub(crate) type Wire = (Descriptor, Option<Descriptor>, Option<Descriptor>, Option<String>);
 
-/// What a handle is made of: shared memory, producers' and consumers' end of the lane.
+/// Returns the parts of a handle: shared memory, producers' and consumers' end of the lane.
 pub(crate) fn parts<T>(queue: &Queue<T>) -> Wire {
     let (left, right) = duplex::<Queue<T>, ()>().unwrap();
     left.send(queue.clone()).unwrap();
     right.retype::<(), Wire>().recv().unwrap()
 }
 
-/// The shared memory of a queue, as a file: writing into it is what a hostile process can do.
+/// Returns the shared memory of a queue as a file. A hostile process can write into it in the same
+/// way.
 pub(crate) fn memory<T>(queue: &Queue<T>) -> File {
     File::from(parts(queue).0.0)
 }
 
-/// Where the control block, the hot ring and the table of blocks are in it.
+/// The offsets of the control block, the hot ring and the table of blocks.
 pub(crate) const CONTROL: u64 = 128;
 /// See [`CONTROL`].
 pub(crate) const HOT: u64 = 12_288;
 /// See [`CONTROL`].
 pub(crate) const TABLE: u64 = HOT + 256 * 1024;
 
-/// Waits until all of them sleep.
+/// Waits until all children are asleep.
 pub(crate) fn until_asleep<R>(children: &[Process<R>]) {
     until(|| children.iter().all(|child| is_asleep(child.pid())));
 }
 
-/// Does it, within the bound.
+/// Runs `action` and asserts that it takes less than `bound`.
 pub(crate) fn within<R>(bound: Duration, action: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let result = action();

@@ -9,7 +9,7 @@ use crate::event_count::EventCount;
 use crate::fences::full_fence;
 use crate::primitives::explore;
 
-/// A counter of things to be had, and those who wait for one.
+/// A counter of available items, and its waiters.
 #[derive(Default)]
 struct Shop {
     things: AtomicU32,
@@ -100,7 +100,7 @@ fn loom_a_lost_notification() {
     });
 }
 
-/// A door that is opened once, and those who wait for it. Nobody passes a notification on.
+/// A door that is opened once, and its waiters, which pass no notification on.
 #[derive(Default)]
 struct Door {
     is_open: AtomicBool,

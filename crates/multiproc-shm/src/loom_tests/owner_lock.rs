@@ -45,9 +45,9 @@ impl Guarded {
     }
 }
 
-/// Three add one each: none is lost, and nobody sleeps for ever.
+/// Three threads add one each: no increment is lost, and none sleeps forever.
 #[test]
-fn loom_latch_one_at_a_time() {
+fn loom_owner_lock_one_at_a_time() {
     explore(|| {
         let guarded = Guarded::new();
         let others = [1, 2].map(|n| {
@@ -61,9 +61,9 @@ fn loom_latch_one_at_a_time() {
     });
 }
 
-/// One of them adds twice: who takes the lock again at once does not leave a sleeper behind.
+/// Each thread adds twice: taking the lock again at once leaves no sleeper behind.
 #[test]
-fn loom_latch_again_and_again() {
+fn loom_owner_lock_again_and_again() {
     explore(|| {
         let guarded = Guarded::new();
         let other = {
@@ -76,9 +76,9 @@ fn loom_latch_again_and_again() {
     });
 }
 
-/// A member that died with the lock: one of two takes it over, then the other gets it.
+/// A member died with the lock: one of two members recovers it, then the other takes it.
 #[test]
-fn loom_latch_is_taken_over_once() {
+fn loom_owner_lock_is_taken_over_once() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
@@ -101,9 +101,9 @@ fn loom_latch_is_taken_over_once() {
     });
 }
 
-/// A member that takes another one for alive waits for it; when the slot is released, it is woken.
+/// A waiter that takes the owner for alive is woken when the slot of the owner is released.
 #[test]
-fn loom_latch_of_a_released_slot() {
+fn loom_owner_lock_of_a_released_slot() {
     explore(|| {
         let guarded = Guarded::new();
         guarded.take(&member(8));
@@ -111,7 +111,7 @@ fn loom_latch_of_a_released_slot() {
             let guarded = guarded.clone();
             thread::spawn(move || guarded.add_one(&member(1)))
         };
-        guarded.lock.release_slot(&guarded.fences, 7); // somebody else's
+        guarded.lock.release_slot(&guarded.fences, 7); // another slot
         assert!(guarded.lock.owner().is_some());
         guarded.lock.release_slot(&guarded.fences, 8);
         waiter.join().unwrap();
@@ -119,9 +119,9 @@ fn loom_latch_of_a_released_slot() {
     });
 }
 
-/// Somebody has scribbled over the owner: nobody of that number lives, and it is taken over.
+/// The owner word was overwritten with a number of no living member: the lock is recovered.
 #[test]
-fn loom_latch_of_nobody() {
+fn loom_owner_lock_of_nobody() {
     struct Nobody;
     impl Members for Nobody {
         fn me(&self) -> MemberId {

@@ -1,25 +1,25 @@
-//! Who owns a word, and who is alive.
+//! Member ids, and the trait that tells which members are alive.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// How many processes can have one region open at a time.
+/// The maximum number of processes that can have one region open at a time.
 pub const MEMBERS: usize = 1024;
 
 const SLOT_BITS: u32 = MEMBERS.trailing_zeros();
 const GENERATION_BITS: u32 = MemberId::BITS - SLOT_BITS;
 
-/// The members of whatever a word lies in, as one of them sees it.
+/// The members of a shared object, as seen by one of them.
 pub trait Members {
-    /// Who is asking.
+    /// Returns the member that asks.
     fn me(&self) -> MemberId;
 
-    /// Whether a member is alive. One that is stopped is.
+    /// Returns `true` if a member is alive. A stopped process (SIGSTOP) is alive.
     fn is_alive(&self, member: MemberId) -> bool;
 
-    /// Whether [`is_alive`](Self::is_alive) can no longer be answered, and returns true for every
-    /// member: other code in this process has closed the descriptor that it takes. Operations that
-    /// wait for a member to end must then end with an error.
+    /// Returns `true` if [`is_alive`](Self::is_alive) can no longer be determined, because other
+    /// code in this process has closed the descriptor that it needs. `is_alive` then returns
+    /// `true` for every member, so operations that wait for a member must end with an error.
     fn is_cut_off(&self) -> bool {
         false
     }
@@ -27,24 +27,24 @@ pub trait Members {
 
 /// A member of a region: one process that has it open.
 ///
-/// It is made of a slot of the member table and a generation, which tells one user of the slot from
-/// the next. So an algorithm that found a member dead, and then changes a word from "owned by that
-/// one", cannot hit a living successor in the same slot. (The generation comes round after 2^20
-/// users of one slot; each takes some microseconds, so the one who compares would have to be held
-/// up for seconds, and to wake at exactly the same count.)
+/// It consists of a slot of the member table and a generation, which distinguishes one user of the
+/// slot from the next. An algorithm that found a member dead and then changes a word from "owned by
+/// that member" can therefore not affect a living successor in the same slot. (The generation wraps
+/// after 2^19 users of one slot. Each takes some microseconds, so the comparing process would have
+/// to be delayed for seconds and resume at exactly the same count.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct MemberId(NonZeroU32);
 
 impl MemberId {
-    /// How many bits of a word it takes.
+    /// The number of bits that an id takes in a word.
     pub const BITS: u32 = 29;
 
-    /// The member of generation `generation` in `slot`; generations wrap, and none is zero.
+    /// Returns the id of `slot` and `generation`. Generations wrap, and 0 becomes 1.
     ///
     /// # Panics
     ///
-    /// If there is no such slot.
+    /// If `slot` is not below [`MEMBERS`].
     #[must_use]
     pub fn new(slot: usize, generation: u32) -> Self {
         assert!(slot < MEMBERS, "there is no slot {slot}");
@@ -54,7 +54,7 @@ impl MemberId {
         Self(NonZeroU32::new(bits).unwrap_or(NonZeroU32::MIN))
     }
 
-    /// The member whose [`bits`](Self::bits) these are, if they are any's.
+    /// Returns the id with these [`bits`](Self::bits), or `None` if they are not those of an id.
     #[inline]
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Self> {
@@ -62,28 +62,29 @@ impl MemberId {
         NonZeroU32::new(bits).filter(|_| is_member).map(Self)
     }
 
-    /// The member whose [`bits`](Self::bits) this process has kept for itself.
+    /// Returns the id with these [`bits`](Self::bits), which this process has stored in private
+    /// memory.
     #[inline]
     #[cfg(not(loom))]
     pub(crate) fn from_own(bits: u32) -> Option<Self> {
         NonZeroU32::new(bits).map(Self)
     }
 
-    /// The number to be kept in a word: never zero, below 2^29.
+    /// Returns the number that is stored in a word: never 0, below 2^29.
     #[inline]
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0.get()
     }
 
-    /// The slot.
+    /// Returns the slot.
     #[inline]
     #[must_use]
     pub fn slot(self) -> usize {
         self.bits() as usize % MEMBERS
     }
 
-    /// The generation.
+    /// Returns the generation.
     #[must_use]
     pub fn generation(self) -> u32 {
         self.bits() >> SLOT_BITS
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_go_there_and_back() {
+    fn bits_of_an_id_yield_the_same_id() {
         for (slot, generation) in [(0, 1), (1023, 1), (7, 1 << 18), (1023, u32::MAX)] {
             let member = MemberId::new(slot, generation);
             assert_eq!(member.slot(), slot);
@@ -110,12 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn the_generation_wraps_without_a_zero() {
+    fn generation_wraps_to_one() {
         assert_eq!(MemberId::new(0, 1 << GENERATION_BITS).generation(), 1);
     }
 
     #[test]
-    fn garbage_is_no_member() {
+    fn bits_of_no_id_yield_none() {
         for bits in [0, 1, 1023, 1 << 29, u32::MAX] {
             assert_eq!(MemberId::from_bits(bits), None, "{bits:#x}");
         }

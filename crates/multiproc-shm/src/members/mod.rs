@@ -1,4 +1,4 @@
-//! The members of a region: what tells them apart, and which of them are alive.
+//! The members of a region: their ids, and which of them are alive.
 
 mod id;
 #[cfg(not(loom))]

@@ -1,17 +1,18 @@
 //! Membership: which processes have a region open, and which of them are alive.
 //!
-//! Each member holds an open-file-description lock on the byte of its slot, over a descriptor of its
-//! own. The kernel drops that lock when the process dies, however it dies, and tells anybody in less
-//! than a microsecond whether it is held: no pid that could be reused, no pid namespaces, no thread
-//! that polls. See "Open file description locks" in [fcntl_locking(2)].
+//! Each member holds an open-file-description lock on the byte of its slot, over a descriptor of
+//! its own. The kernel drops that lock when the process ends, for whatever reason, and reports in
+//! less than a microsecond whether it is held. There are no pids that could be reused, no pid
+//! namespaces and no polling thread. See "Open file description locks" in [fcntl_locking(2)].
 //!
-//! A process that was forked from a member shares the open file description, and with it the lock.
-//! So it gets another description at once, and becomes a member of its own when it first uses the
-//! region: see `region/fork.rs`. What the parent holds stays the parent's.
+//! A process that was forked from a member shares the open file description and therefore the lock.
+//! It gets another description at once, and becomes a member of its own when it first uses the
+//! region: see `region/fork.rs`. Whatever the parent holds remains the parent's.
 //!
-//! The lock is on the description, and the mapping keeps that: if other code in the process closes the
-//! descriptor, the membership lasts, but this process can no longer ask about others. It is then
-//! *cut off*: others count as alive, so that nobody is robbed, and what would wait for them fails.
+//! The mapping keeps the description and its lock. If other code in the process closes the
+//! descriptor, the membership lasts, but this process can no longer query others. It is then *cut
+//! off*: others count as alive, so that nothing is taken from a living owner, and operations that
+//! would wait for them fail.
 //!
 //! [fcntl_locking(2)]: https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
 
@@ -26,19 +27,20 @@ use super::id::{MEMBERS, MemberId};
 /// The membership of this process in a region.
 #[derive(Debug, Default)]
 pub struct Membership {
-    /// The bits of the [`MemberId`]; 0: none, since the process was forked.
+    /// The bits of the [`MemberId`], or 0 after a fork.
     member: AtomicU32,
 }
 
 impl Membership {
-    /// The member that this process is; `None` in a forked process that has not used the region.
+    /// Returns the member that this process is, or `None` in a forked process that has not used the
+    /// region.
     #[inline]
     #[must_use]
     pub fn get(&self) -> Option<MemberId> {
         MemberId::from_own(self.member.load(Ordering::Relaxed))
     }
 
-    /// Whether this process is that member: false in a child that was forked from it.
+    /// Returns `true` if this process is `member`: not in a child that was forked from it.
     #[inline]
     #[must_use]
     pub fn is(&self, member: MemberId) -> bool {
@@ -54,14 +56,14 @@ impl Membership {
     }
 }
 
-/// One slot of the member table. It helps to find a free slot and to name a holder; whether a
-/// member is alive is the kernel's word alone.
+/// One slot of the member table. It serves to find a free slot and to name a holder. Whether a
+/// member is alive is decided by the kernel's lock alone.
 #[derive(Debug)]
 #[repr(C)]
 struct Slot {
     /// The last member that took this slot.
     member: AtomicU32,
-    /// Its process, as it sees itself; 0 when it left.
+    /// The process id as the member sees it, or 0 after it left.
     pid: AtomicU32,
 }
 
@@ -78,15 +80,15 @@ crate::placed!(MemberTable { slots });
 crate::placed!(Slot { member, pid });
 
 impl MemberTable {
-    /// Takes a slot. `descriptor` holds the lock from now on, and must not be shared.
+    /// Takes a slot. `descriptor` holds the lock from now on and must not be shared.
     ///
-    /// `release` is called with the slot before it is used anew: it cleans up after whoever had it.
+    /// `release` is called with the slot before it is reused, to clean up after its last user.
     pub(crate) fn join(
         &self,
         descriptor: impl AsFd,
         release: impl Fn(usize),
     ) -> io::Result<MemberId> {
-        // First the slots that look free, then also those of members that did not leave but died.
+        // First the slots that are marked free, then those of members that died without leaving.
         for look_free in [true, false] {
             for (index, slot) in self.slots.iter().enumerate() {
                 let is_free = slot.pid.load(Ordering::Relaxed) == 0;
@@ -109,29 +111,30 @@ impl MemberTable {
         ))
     }
 
-    /// Marks the slot as free; the lock ends with the descriptor. Until then nobody else takes the slot,
-    /// and the member's death is no news.
+    /// Marks the slot as free. The lock ends with the descriptor. Until then no other process takes
+    /// the slot, and the member's death is not reported.
     pub(crate) fn leave(&self, member: MemberId) {
         self.slots[member.slot()].pid.store(0, Ordering::Relaxed);
     }
 
-    /// Whether `member` is alive, asked over the descriptor of another member (or of itself: one's
-    /// own lock is not reported, so the caller must know itself).
+    /// Returns `true` if `member` is alive, queried over the descriptor of another member. The
+    /// kernel does not report a description's own lock, so the caller must compare with itself
+    /// first.
     pub(crate) fn is_alive(&self, descriptor: impl AsFd, member: MemberId) -> bool {
         let slot = &self.slots[member.slot()];
-        // Somebody else has the slot now, and has cleaned up after this one.
+        // Another member has the slot now and has cleaned up after this one.
         if slot.member.load(Ordering::Acquire) != member.bits() {
             return false;
         }
         lock::is_locked(descriptor, byte(member.slot()))
     }
 
-    /// The slots of those who died without leaving, and the pids they had; asked by `me`.
+    /// Returns the slots of members that died without leaving, with their pids, as seen by `me`.
     fn dead(&self, descriptor: impl AsFd, me: MemberId) -> impl Iterator<Item = (&Slot, u32)> {
         self.slots.iter().enumerate().filter_map(move |(index, slot)| {
             let read = || (slot.member.load(Ordering::Acquire), slot.pid.load(Ordering::Acquire));
             let (member, pid) = read();
-            // Looked at again: one that has left meanwhile has said so before it let go of the lock.
+            // Read again: a member that left meanwhile cleared its pid before it released the lock.
             let is_dead = pid != 0
                 && index != me.slot()
                 && !lock::is_locked(&descriptor, byte(index))
@@ -140,25 +143,25 @@ impl MemberTable {
         })
     }
 
-    /// Whether somebody died without leaving.
+    /// Returns `true` if a member died without leaving.
     pub(crate) fn has_dead(&self, descriptor: impl AsFd, me: MemberId) -> bool {
         self.dead(descriptor, me).next().is_some()
     }
 
-    /// Marks the slots of the dead as free. They are cleaned up after when they are used anew.
+    /// Marks the slots of dead members as free. They are cleaned up when they are reused.
     pub(crate) fn forget_dead(&self, descriptor: impl AsFd, me: MemberId) {
         for (slot, pid) in self.dead(descriptor, me) {
-            // Somebody may have taken the slot meanwhile, and entered a pid.
+            // Another process may have taken the slot meanwhile and entered its pid.
             let _ = slot.pid.compare_exchange(pid, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// The process of `member`, as that one saw itself when it joined. 0 is unknown.
+    /// Returns the process id of `member` as it saw itself when it joined, or 0 if unknown.
     pub(crate) fn pid(&self, member: MemberId) -> u32 {
         self.slots[member.slot()].pid.load(Ordering::Relaxed)
     }
 
-    /// How many members are alive; those that stand aside do not count. A system call for each.
+    /// Returns the number of living members, without mere observers. One system call for each.
     pub(crate) fn count_alive(&self, descriptor: impl AsFd, me: Option<MemberId>) -> usize {
         let is_me = |index| me.is_some_and(|me| me.slot() == index);
         let is_alive = |(index, slot): &(usize, &Slot)| {
@@ -168,13 +171,14 @@ impl MemberTable {
         self.slots.iter().enumerate().filter(is_alive).count()
     }
 
-    /// How many slots are taken, by members alive or not yet noticed as dead.
+    /// Returns the number of slots that are taken, by members that are alive or not yet noticed as
+    /// dead.
     pub(crate) fn count(&self) -> usize {
         self.slots.iter().filter(|slot| slot.pid.load(Ordering::Relaxed) != 0).count()
     }
 }
 
-/// The byte of a slot.
+/// Returns the byte that the lock of a slot is on.
 fn byte(slot: usize) -> u32 {
     // A slot of the table: below MEMBERS.
     u32::try_from(slot).unwrap_or(u32::MAX)

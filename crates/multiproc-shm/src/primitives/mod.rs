@@ -1,6 +1,6 @@
-//! What the algorithms are built from: real atomics and futexes, or loom's models of them.
+//! Atomics and futexes, either real or loom's models of them.
 //!
-//! `cfg(loom)` decides, and nothing else does: the code of the algorithms is the same for both.
+//! Only `cfg(loom)` selects between the two: the code of the algorithms is the same.
 
 #[cfg(loom)]
 mod model;

@@ -1,4 +1,6 @@
-//! loom's models. Opens `unsafe` for its cells, which give raw pointers and check every access.
+//! loom's models of the primitives.
+//!
+//! Contains `unsafe` for loom's cells, which return raw pointers and check every access.
 #![allow(unsafe_code)]
 #![allow(clippy::missing_panics_doc)] // a model panics where loom finds a fault
 
@@ -14,11 +16,11 @@ pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 pub use crossbeam_utils::CachePadded;
 
-/// A futex as the kernel has it: comparing and falling asleep is one step, seen from a wake.
+/// A model of the kernel's futex: comparing and falling asleep are one step with respect to a wake.
 ///
-/// Time does not pass in a model: a wait ends by a wake, or by [`Futex::time_out`], which a test
-/// calls from a thread of its own to let the recheck interval end at any point. So a test without it
-/// shows that no wake-up is ever lost.
+/// Time does not pass in a model. A wait ends by a wake or by [`Futex::time_out`], which a test
+/// calls from a thread of its own so that the recheck interval can end at any point. A test without
+/// it therefore shows that no wake-up is lost.
 #[derive(Debug)]
 pub struct Futex {
     word: AtomicU32,
@@ -28,22 +30,22 @@ pub struct Futex {
 
 #[derive(Debug, Default)]
 struct Sleepers {
-    /// Asleep, and not yet chosen by a wake.
+    /// Asleep and not yet selected by a wake.
     asleep: u32,
-    /// Chosen by a wake, and not yet running.
+    /// Selected by a wake and not yet running.
     woken: u32,
-    /// How often the time ran out.
+    /// The number of timeouts.
     timeouts: u32,
 }
 
 impl Futex {
-    /// A futex that holds `value`.
+    /// Creates a futex that holds `value`.
     #[must_use]
     pub fn new(value: u32) -> Self {
         Self { word: AtomicU32::new(value), sleepers: Mutex::default(), condvar: Condvar::new() }
     }
 
-    /// As the real one; the deadline does not matter.
+    /// As the real one. The deadline has no effect.
     pub fn wait(&self, expected: u32, _: Deadline) -> bool {
         let mut sleepers = self.sleepers.lock().unwrap();
         if self.word.load(Ordering::Relaxed) != expected {
@@ -73,7 +75,7 @@ impl Futex {
         (0..count).for_each(|_| self.condvar.notify_one());
     }
 
-    /// The time of everybody who sleeps here runs out.
+    /// Times out all sleepers.
     pub fn time_out(&self) {
         let mut sleepers = self.sleepers.lock().unwrap();
         sleepers.timeouts += 1;
@@ -89,12 +91,12 @@ impl Deref for Futex {
     }
 }
 
-/// Does not spin: a model explores the sleeping paths, and shorter.
+/// Does not spin: a model explores the sleeping paths.
 #[derive(Debug, Default)]
 pub struct Backoff;
 
 impl Backoff {
-    /// A new one.
+    /// Creates one.
     #[must_use]
     pub fn new() -> Self {
         Self
@@ -110,20 +112,20 @@ impl Backoff {
         loom::thread::yield_now();
     }
 
-    /// Always: time to sleep.
+    /// Always `true`: time to sleep.
     #[must_use]
     pub fn is_completed(&self) -> bool {
         true
     }
 }
 
-/// In a model, everybody runs.
+/// Always `false`: in a model, all threads run.
 #[must_use]
 pub fn has_one_cpu() -> bool {
     false
 }
 
-/// As the real one; fails if anybody stores meanwhile.
+/// As the real one. Fails if another thread stores meanwhile.
 pub fn load_locked(word: &AtomicU64) -> u64 {
     // SAFETY: loom checks it.
     unsafe { word.unsync_load() }
@@ -137,7 +139,7 @@ pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
 }
 
-/// As the real one: a full fence, which is what the two sides are for one another.
+/// A full fence, which is the effect of a matching pair.
 pub(crate) fn asymmetric_fence_light() {
     fence(Ordering::SeqCst);
 }
@@ -154,12 +156,12 @@ pub fn has_light_fences() -> bool {
     true
 }
 
-/// Runs a model in every interleaving within the preemption bound, and says how many there were.
+/// Runs a model in every interleaving within the preemption bound and prints how many there were.
 pub fn explore(model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&executions);
     let mut builder = loom::model::Builder::new();
-    // Setting the scene takes steps, too.
+    // Setting up takes steps as well.
     builder.max_branches = 10_000;
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
@@ -175,9 +177,9 @@ pub fn explore(model: impl Fn() + Send + Sync + 'static) {
 
 const WORD: usize = 8;
 
-/// Bytes that loom watches: a copy out that is not ordered after the copy in is a failure.
+/// Bytes that loom checks: a copy out that is not ordered after the copy in fails the test.
 ///
-/// Everything must be in whole words of eight bytes, to keep the model small.
+/// All accesses must be whole words of eight bytes, to keep the model small.
 #[derive(Debug, Clone)]
 pub struct Bytes<'a> {
     words: Arc<[UnsafeCell<[u8; WORD]>]>,
@@ -185,7 +187,7 @@ pub struct Bytes<'a> {
 }
 
 impl Bytes<'_> {
-    /// `len` bytes, zero.
+    /// Creates `len` bytes of zero.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         let words = (0..len / WORD).map(|_| UnsafeCell::new([0; WORD])).collect();
@@ -210,7 +212,7 @@ impl Bytes<'_> {
             let mut whole = [0; WORD];
             whole[..chunk.len()].copy_from_slice(chunk);
             word.with_mut(|word| {
-                // SAFETY: loom fails the test if another thread is at it.
+                // SAFETY: loom fails the test if another thread accesses it.
                 unsafe { word.write(whole) };
             });
         }
@@ -225,7 +227,7 @@ impl Bytes<'_> {
     pub fn append_to(&self, at: usize, count: usize, target: &mut Vec<u8>) {
         let end = target.len() + count;
         for word in &self.words[at / WORD..(at + count).div_ceil(WORD)] {
-            // SAFETY: loom fails the test if another thread is at it.
+            // SAFETY: loom fails the test if another thread accesses it.
             target.extend_from_slice(&word.with(|word| unsafe { word.read() }));
         }
         target.truncate(end);

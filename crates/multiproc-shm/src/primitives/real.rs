@@ -1,4 +1,4 @@
-//! The real ones.
+//! The real primitives.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -15,23 +15,24 @@ pub use crossbeam_utils::{Backoff, CachePadded};
 
 /// A word in shared memory that processes can sleep on ([futex(2)]).
 ///
-/// It is an atomic `u32` (by `Deref`) with three more functions. The shared kind of futex: it works
-/// between processes that map the same memory at different addresses.
+/// It dereferences to an atomic `u32`. It is the shared kind of futex, which works between
+/// processes that map the same memory at different addresses.
 ///
 /// [futex(2)]: https://man7.org/linux/man-pages/man2/futex.2.html
 #[derive(Debug, Default)]
 #[repr(transparent)]
+#[doc(alias = "futex")]
 pub struct Futex(AtomicU32);
 
 impl Futex {
-    /// A futex that holds `value`.
+    /// Creates a futex that holds `value`.
     #[must_use]
     pub const fn new(value: u32) -> Self {
         Self(AtomicU32::new(value))
     }
 
-    /// Sleeps while the word holds `expected`. False: the deadline passed. True: woken, or the word
-    /// holds something else, or for no reason.
+    /// Sleeps while the word holds `expected`. Returns `false` if the deadline passed, and `true`
+    /// if it was woken, the word holds another value, or the wake-up was spurious.
     pub fn wait(&self, expected: u32, deadline: Deadline) -> bool {
         let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
         futex::wait(&self.0, Flags::empty(), expected, timeout.as_ref()) != Err(Errno::TIMEDOUT)
@@ -39,7 +40,7 @@ impl Futex {
 
     /// Wakes up to `count` sleepers (at most `i32::MAX`).
     pub fn wake(&self, count: u32) {
-        // It can only fail for an address that is not mapped.
+        // This fails only for an address that is not mapped.
         let _ = futex::wake(&self.0, Flags::empty(), count);
     }
 }
@@ -53,20 +54,20 @@ impl Deref for Futex {
     }
 }
 
-/// A load by whoever holds the lock that every store to the word needs.
+/// Loads a word while holding the lock that every store to it requires.
 ///
-/// loom's own is no point of interleaving, and fails if somebody does store meanwhile. (It also keeps
-/// loom from missing interleavings: it remembers one last load of a word, and a load before each
-/// store, by the one who stores, would hide those of the others.)
+/// In loom it is not a point of interleaving, and fails if another thread stores meanwhile. (It
+/// also keeps loom from missing interleavings: loom remembers only the last load of a word, and a
+/// load by the storing thread before each store would hide those of the others.)
 #[inline]
 pub fn load_locked(word: &AtomicU64) -> u64 {
     word.load(Ordering::Relaxed)
 }
 
-/// A full fence for code that has just done a read-modify-write with `AcqRel`.
+/// A full fence for code that has just performed a read-modify-write with `AcqRel`.
 ///
-/// On x86-64 that instruction was a full fence already, so the compiler alone must be told (Linux
-/// has the same under the name `smp_mb__after_atomic`).
+/// On x86-64 that instruction was a full fence already, so a compiler fence suffices (Linux has the
+/// same as `smp_mb__after_atomic`).
 #[inline]
 pub fn fence_after_rmw() {
     #[cfg(target_arch = "x86_64")]
@@ -75,10 +76,11 @@ pub fn fence_after_rmw() {
     fence(Ordering::SeqCst);
 }
 
-/// Whether the heavy fence of any process reaches this one: see [`fences`](crate::fences).
+/// Returns `true` if the heavy fence of any process reaches this one: see
+/// [`fences`](crate::fences).
 ///
-/// The first call registers the process with the kernel ([membarrier(2)]), which takes some 10 µs; but
-/// 10 ms if it has several threads already. False: this kernel does not let it.
+/// The first call registers the process with the kernel ([membarrier(2)]), which takes some 10 µs,
+/// or 10 ms if the process already has several threads. Returns `false` if the kernel refuses.
 ///
 /// [membarrier(2)]: https://man7.org/linux/man-pages/man2/membarrier.2.html
 pub fn has_light_fences() -> bool {
@@ -86,15 +88,15 @@ pub fn has_light_fences() -> bool {
     *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok())
 }
 
-/// The light side of an asymmetric fence, which tells only the compiler. To be used through
+/// The light side of an asymmetric fence: a compiler fence. Used through
 /// [`Fences`](crate::fences::Fences).
 #[inline]
 pub(crate) fn asymmetric_fence_light() {
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
 
-/// The heavy side: a system call, from half a microsecond to some. It is a full fence in any case; an
-/// error says that it did not reach the others.
+/// The heavy side of an asymmetric fence: a system call of half a microsecond or more. It is a full
+/// fence for this process in any case. An error means that it did not reach the others.
 pub(crate) fn asymmetric_fence_heavy() -> std::io::Result<()> {
     fence(Ordering::SeqCst);
     let result = membarrier(MembarrierCommand::GlobalExpedited);
@@ -102,8 +104,8 @@ pub(crate) fn asymmetric_fence_heavy() -> std::io::Result<()> {
     Ok(result?)
 }
 
-/// Spins: 16 times is some hundred nanoseconds, enough for another processor to do several operations
-/// on a cache line that this one keeps its hands off.
+/// Spins `times` times: 16 take some hundred nanoseconds, in which another processor can perform
+/// several operations on a cache line that this one does not touch.
 #[inline]
 pub fn pause(times: u32) {
     for _ in 0..times {
@@ -111,8 +113,8 @@ pub fn pause(times: u32) {
     }
 }
 
-/// Whether this thread may run on one processor alone: then spinning keeps the other side from
-/// running. Asks the kernel now and then: it can change, and asking takes as long as some spinning.
+/// Returns `true` if this thread may run on one processor only, so that spinning would keep the
+/// other side from running. The kernel is asked once in 64 calls, since the answer can change.
 #[must_use]
 pub fn has_one_cpu() -> bool {
     const CALLS_A_LOOK: u32 = 64;

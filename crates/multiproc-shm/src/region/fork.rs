@@ -1,18 +1,18 @@
-//! What fork(2) does to memberships: nothing that two processes would share.
+//! Handling of fork(2): parent and child never share a membership.
 //!
 //! A child made by fork(2) inherits descriptors and mappings, and through them the open file
-//! description whose lock says that the parent is alive. So a handler that runs in the child, before
-//! fork(2) returns there, opens each region anew and maps it at the same address. From then on the
-//! parent's death is noticed although the child lives, and the other way round. The child becomes a
-//! member with the first operation: one that goes on to exec(2) never was one, and its end means
-//! nothing to anybody.
+//! description whose lock shows that the parent is alive. Therefore a handler that runs in the
+//! child, before fork(2) returns there, reopens each region and maps it at the same address. From
+//! then on the parent's death is noticed although the child lives, and vice versa. The child
+//! becomes a member with its first operation. A child that calls exec(2) never becomes one, and its
+//! end has no effect.
 //!
 //! The handlers are those of pthread_atfork(3). In the child, where other threads may have held any
-//! lock when they ceased to exist, they do not allocate, and take no lock but the one that the parent
-//! took before the fork. Children of vfork(2), posix_spawn(3) and a bare clone(2) have no handlers:
-//! the first two go on to exec(2) at once, and the last is not supported.
+//! lock when they ceased to exist, they do not allocate, and take no lock but the one that the
+//! parent took before the fork. Children of vfork(2), posix_spawn(3) and a bare clone(2) run no
+//! handlers: the first two call exec(2) at once, and the last is not supported.
 //!
-//! Opens `unsafe` to register the handlers and to keep the guard of the lock between them.
+//! Contains `unsafe` to register the handlers and to keep the guard of the lock between them.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -20,22 +20,24 @@ use std::sync::{MutexGuard, Once, PoisonError, Weak};
 
 use super::registry::{OPEN, OpenRegions};
 
-/// The lock on [`OPEN`] while a fork is under way.
+/// The lock on [`OPEN`] during a fork.
 struct Held(UnsafeCell<Option<MutexGuard<'static, OpenRegions>>>);
 
-// SAFETY: only the thread that holds the lock touches it: it is filled just after the lock was taken,
-// and emptied by the same thread (in the parent, or as the only one in the child) before it is freed.
+// SAFETY: only the thread that holds the lock touches it: it is filled just after the lock was
+// taken, and emptied by the same thread (in the parent, or as the only one in the child) before it
+// is freed.
 unsafe impl Sync for Held {}
 
 static HELD: Held = Held(UnsafeCell::new(None));
 
-/// Sees to it that the handlers run at each fork from now on. To be called before a process becomes
-/// a member for the first time, with [`OPEN`] held.
+/// Registers the handlers. Called before a process becomes a member for the first time, with
+/// [`OPEN`] held.
 pub(crate) fn register() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
-        // SAFETY: the handlers are functions of this library, and do not unwind. If there is no memory
-        // for the registration, forked children share the membership of their parent.
+        // SAFETY: the handlers are functions of this library, and do not unwind. If there is no
+        // memory for the registration, forked children share the membership of their
+        // parent.
         unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     });
 }
@@ -66,9 +68,9 @@ unsafe extern "C" fn in_parent() {
 
 unsafe extern "C" fn in_child() {
     let Some(regions) = take() else { return };
-    // Whoever else had handles is gone with its thread, so no upgrade is the last one that is dropped.
+    // The other threads are gone with their handles still counted, so no upgrade here is the last.
     for region in regions.values().filter_map(Weak::upgrade) {
-        // The first use of the region reports what is wrong.
+        // The first use of the region reports the error.
         let _ = region.separate();
     }
 }

@@ -1,4 +1,4 @@
-//! Where the parts of a region lie.
+//! The layout of a region: offsets and sizes of its parts.
 
 use std::mem::{align_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -9,7 +9,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
 pub(super) const VERSION: u32 = 2;
 pub(super) const CONTROL: usize = 128;
 
-/// The front of every region. Written by the creator before anybody else has it.
+/// The start of every region. Written by the creator before any other process has it.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Header {
@@ -18,7 +18,7 @@ pub(super) struct Header {
     pub(super) kind: AtomicU32,
     pub(super) size: AtomicU64,
     pub(super) data_len: AtomicU64,
-    /// Random: tells this region from all others.
+    /// Random, to identify this region.
     pub(super) id: [AtomicU64; 2],
 }
 
@@ -26,7 +26,7 @@ const _: () = assert!(size_of::<Header>() <= CONTROL);
 
 crate::placed!(Header { magic, version, kind, size, data_len, id });
 
-/// Where the parts of a region lie.
+/// The offsets and sizes of the parts of a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) members: usize,
@@ -36,7 +36,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// With control block `C` and so many bytes of data. `None`: more than can be mapped.
+    /// Returns the layout with control block `C` and `data_len` bytes of data, or `None` if that is
+    /// more than can be mapped.
     pub(super) fn of<C>(data_len: usize) -> Option<Self> {
         const { assert!(align_of::<C>() <= CONTROL) };
         const TABLE: usize = size_of::<MemberTable>();
@@ -54,8 +55,8 @@ impl Layout {
     }
 }
 
-/// Part of the format, whatever the machine's own page size.
+/// Part of the format, independent of the machine's page size.
 pub(super) const PAGE: usize = 4096;
 
-/// So much data lies beside the control block, on the page that is touched anyhow.
+/// Data of up to this size lies beside the control block, on a page that is touched in any case.
 pub(super) const LITTLE: usize = 2048;

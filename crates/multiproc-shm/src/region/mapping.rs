@@ -1,6 +1,6 @@
 //! The mapping of a region, and views of what is in it.
 //!
-//! Opens `unsafe` for these views, and to find out whether memory is locked.
+//! Contains `unsafe` for these views, and to find out whether memory is locked.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,14 +16,14 @@ use crate::primitives::Bytes;
 
 const FLAGS: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
 
-/// Whether new mappings of this process are locked into memory as a whole (mlockall(2), MCL_FUTURE).
-/// The kernel does not say so, but makes a fresh page resident only then.
+/// Returns `true` if new mappings of this process are locked into memory (mlockall(2), MCL_FUTURE).
+/// The kernel does not report this, but makes a new page resident only then.
 fn locks_new_mappings() -> bool {
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
     let page = unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE, access, MapFlags::PRIVATE) };
     let Ok(page) = page else {
-        // Locked memory is limited; the mapping that follows reports what is missing.
+        // The limit of locked memory is reached. The mapping that follows reports it.
         return true;
     };
     let mut is_resident = 0u8;
@@ -41,8 +41,8 @@ pub(super) struct RegionMapping(Mapping);
 impl RegionMapping {
     pub(super) fn new(descriptor: impl AsFd, len: usize) -> io::Result<Self> {
         // Under mlockall(MCL_FUTURE) the kernel would make all of a readable mapping resident at
-        // once, however little of it is used. So it is made inaccessible, and opened afterwards: what
-        // the program has asked for stays true of each page that is touched.
+        // once, however little of it is used. So it is mapped without access and opened afterwards,
+        // with each page locked when it is first touched.
         let mapping = if locks_new_mappings() {
             let mapping = Mapping::new(descriptor, len, ProtFlags::empty(), FLAGS)?;
             mapping.open_locked_on_fault()?;
@@ -61,37 +61,38 @@ impl RegionMapping {
         Ok(())
     }
 
-    /// Gives the memory of whole pages back: they are zero from then on.
+    /// Returns the memory of whole pages to the system. They are zero from then on.
     pub(super) fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
         self.0.remove(offset, len)
     }
 
-    /// A view of the atomics at `offset`.
+    /// Returns a view of the atomics at `offset`.
     #[inline]
     pub(super) fn view<T: Placed>(&self, offset: usize) -> &T {
         assert!(offset.is_multiple_of(align_of::<T>()), "regions are mapped at pages");
         let start = self.0.at(offset, size_of::<T>());
-        // SAFETY: mapped for the lifetime of `self`, aligned, in range; a `Placed` is made of atomics,
-        // which may be changed by others at any time and are valid with any bits. The file cannot
-        // shrink below it: it is sealed.
+        // SAFETY: mapped for the lifetime of `self`, aligned, in range; a `Placed` is made of
+        // atomics, which may be changed by others at any time and are valid with any bits.
+        // The file cannot shrink below it: it is sealed.
         unsafe { start.cast::<T>().as_ref() }
     }
 
-    /// The data as atomics.
+    /// Returns the data as atomics.
     #[inline]
     pub(super) fn data_as<T: Atomic>(&self, Layout { data, data_len, .. }: Layout) -> &[T] {
         let start = self.0.at(data, data_len);
-        // SAFETY: mapped for the lifetime of `self`; at a multiple of 64, so aligned; atomics may be
-        // changed by others at any time and are valid with any bits.
+        // SAFETY: mapped for the lifetime of `self`; at a multiple of 64, so aligned; atomics may
+        // be changed by others at any time and are valid with any bits.
         unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), data_len / size_of::<T>()) }
     }
 
-    /// The data as bytes that are copied in and out.
+    /// Returns the data as bytes that are copied in and out.
     #[inline]
     pub(super) fn bytes(&self, Layout { data, data_len, .. }: Layout) -> Bytes<'_> {
         let start = self.0.at(data, data_len);
         // SAFETY: mapped for the lifetime of `self`; no view reaches into the data but that of
-        // `data_as`, which is of atomics: those may be written by others, and so by copies from here.
+        // `data_as`, which is of atomics: those may be written by others, and so by copies from
+        // here.
         unsafe { Bytes::new(start, data_len) }
     }
 }

@@ -1,18 +1,17 @@
-//! Regions: memory that several processes share, and nothing but a descriptor names.
+//! Regions: shared memory of several processes that is known by a descriptor only.
 //!
-//! A region is a memfd, sized once, sealed, and mapped by everybody who has it open:
+//! A region is a memfd of a fixed size, sealed, and mapped by each process that has it open:
 //!
-//! | offset | what |
+//! | offset | content |
 //! |---|---|
 //! | 0 | a header: magic, version, kind, size |
 //! | 128 | the control block of its kind: a struct of atomics |
-//! | behind it, at a multiple of 64 | data, as many bytes as the creator asked for, if up to 2048 |
-//! | behind it, at a multiple of 64 | the member table: 8 bytes for each of 1024 members |
-//! | at the next page | data, if more |
+//! | next multiple of 64 | the data, if at most 2048 bytes |
+//! | next multiple of 64 | the member table: 8 bytes for each of 1024 members |
+//! | next page | the data, if more |
 //!
-//! So a region with little data touches one page.
-//!
-//! It ends with the last process that has it open.
+//! A region with little data therefore touches one page. It ends with the last process that has it
+//! open.
 
 use std::any::Any;
 use std::io;
@@ -44,20 +43,20 @@ use mapping::RegionMapping;
 pub use placed::{Atomic, Placed};
 use registry::{OPEN, Open, OpenRegions, key, map};
 
-/// The control block of a kind of region: what its members share.
+/// The control block of a kind of region: the state that its members share.
 pub trait Control: Placed + Send + Sync + 'static {
-    /// Tells kinds apart; a region of another kind is refused.
+    /// Identifies the kind. A region of another kind is refused.
     const KIND: u32;
 
-    /// The name of the kind, as seen in `/proc/PID/maps`.
+    /// The name of the kind, as it appears in `/proc/PID/maps` and in errors.
     const NAME: &'static str;
 
-    /// How many bytes of data there may be; a region with more or fewer is refused.
+    /// The permitted number of data bytes. A region with more or fewer is refused.
     const DATA: RangeInclusive<usize> = 0..=0;
 
-    /// Cleans up after a dead member: whatever the one in `slot` owned is free, or marked as
-    /// abandoned, when this returns. Called before the slot is used anew. `words` are those of
-    /// [`Region::words`], for kinds that have them.
+    /// Cleans up after a dead member: when this returns, everything that the member in `slot` owned
+    /// is free or marked as abandoned. Called before the slot is reused. `words` are those of
+    /// [`Region::words`], for kinds that use them.
     fn release_slot(&self, words: &[AtomicU32], slot: usize);
 }
 
@@ -74,21 +73,21 @@ impl<C> Clone for Region<C> {
 }
 
 impl<C: Control> Region<C> {
-    /// Makes a new region with `data` bytes beside the control block, all zero.
+    /// Creates a region with `data` bytes beside the control block, all zero.
     ///
-    /// `init` sets up the control block before anybody else can see it. Memory is taken page by
-    /// page, when it is first touched: `data` may be large.
+    /// `init` sets up the control block before any other process can see it. Memory is allocated
+    /// page by page when it is first touched, so `data` may be large.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors, no address space or no `/proc`, or a resource limit is smaller
-    /// than the region: the error names it.
+    /// If there are no descriptors, no address space or no `/proc`, or if a resource limit is too
+    /// small, which the error names.
     pub fn create(data: usize, init: impl FnOnce(&C)) -> io::Result<Self> {
         Self::create_named("", data, init)
     }
 
-    /// As [`create`](Self::create), with a name of its own beside that of its kind: it is seen in
-    /// `/proc/PID/maps`, and ends where the kernel ends it, after some 200 bytes.
+    /// Creates a region with a name of its own beside that of its kind. The name appears in
+    /// `/proc/PID/maps` and is cut after some 200 bytes.
     ///
     /// # Errors
     ///
@@ -117,13 +116,14 @@ impl<C: Control> Region<C> {
         Self::join(mapping, descriptor, layout, open)
     }
 
-    /// Opens a region that came from elsewhere, by an open file description of its own: no copy of
-    /// the descriptor that somebody else keeps can hide the death of this process.
+    /// Opens a received region through an open file description of its own, so that no copy of the
+    /// descriptor in another process can hide the death of this one.
     ///
     /// # Errors
     ///
-    /// If it is no region, or one of another kind or version, or has not all its seals, or has as
-    /// many members as it can have. The error says what was expected and what came.
+    /// If it is not a region, is of another kind or version, lacks a seal, or already has
+    /// [`MEMBERS`](crate::members::MEMBERS) members. The error states what was expected and
+    /// received.
     pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
         let stat = memfd::check_seals(&descriptor, SEALS).map_err(|error| {
             io::Error::new(error.kind(), format!("expected a multiproc {}: {error}", C::NAME))
@@ -170,7 +170,7 @@ impl<C: Control> Region<C> {
         });
         let layout = layout.ok_or_else(|| {
             invalid(format!(
-                "expected a multiproc {} that has the size it says it has, got one of {size} bytes",
+                "expected a multiproc {} whose header states its size, got one of {size} bytes",
                 C::NAME
             ))
         })?;
@@ -178,9 +178,9 @@ impl<C: Control> Region<C> {
             open.get(&key(stat.st_dev, stat.st_ino, header)).and_then(Weak::upgrade)
         {
             // The kind was compared above, in the same file. The layout may have been forged since
-            // the other handle was opened, which goes by its own.
+            // the other handle was opened, which uses its own copy.
             if known.layout != layout {
-                // `known` may be the last handle by now, and its drop locks this, too.
+                // `known` may be the last handle by now, and its drop takes this lock.
                 drop(open);
                 return Err(invalid(format!("this multiproc {} has changed its layout", C::NAME)));
             }
@@ -214,30 +214,30 @@ impl<C: Control> Region<C> {
         Ok(Self { open: this, control: PhantomData })
     }
 
-    /// A value in the memory of this process that all its handles of the region share: the first call
-    /// makes it. It ends with the last handle. A copy made by fork(2) is in the child, too.
+    /// Returns a value in private memory that all handles of the region in this process share. The
+    /// first call creates it, and it ends with the last handle. A forked child has a copy.
     ///
     /// # Panics
     ///
-    /// If another call asked for another type.
+    /// If another call used another type.
     pub fn local<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> &T {
         let local = self.open.local.get_or_init(|| Box::new(make()));
         let Some(local) = local.downcast_ref() else { panic!("one type for each kind of region") };
         local
     }
 
-    /// The membership of this process.
+    /// Returns the membership of this process.
     pub fn membership(&self) -> &Membership {
         &self.open.membership
     }
 
-    /// This process as a member of the region: in a process that was forked from one, it becomes a
-    /// member of its own with the first call.
+    /// Returns this process as a member of the region. A process that was forked from a member
+    /// becomes a member of its own with the first call.
     ///
     /// # Errors
     ///
-    /// In a forked process, if there are as many members as there can be, or other code has closed the
-    /// region's descriptor.
+    /// In a forked process, if the region has the maximum number of members, or other code has
+    /// closed its descriptor.
     #[inline]
     pub fn member(&self) -> io::Result<MemberId> {
         match self.open.membership.get() {
@@ -246,12 +246,13 @@ impl<C: Control> Region<C> {
         }
     }
 
-    /// Fails if this process can no longer tell whether other members are alive.
+    /// Panics if this process can no longer tell whether other members are alive. An operation
+    /// without an error type calls this where it would otherwise wait for a dead member
+    /// forever.
     ///
     /// # Panics
     ///
-    /// If other code in this process has closed the region's descriptor. An operation without an error
-    /// of its own calls this where it would otherwise wait for a dead member forever.
+    /// If other code in this process has closed the region's descriptor.
     #[track_caller]
     pub fn assert_connected(&self) {
         if let Err(error) = self.open.descriptor.get() {
@@ -259,23 +260,23 @@ impl<C: Control> Region<C> {
         }
     }
 
-    /// The control block.
+    /// Returns the control block.
     #[inline]
     #[must_use]
     pub fn control(&self) -> &C {
         self.open.mapping.view(CONTROL)
     }
 
-    /// The data bytes. A kind uses this or [`words`](Self::words), not both; or both, each for a place
-    /// of its own: see [`words_at`](Self::words_at).
+    /// Returns the data as bytes. A kind uses either this or [`words`](Self::words), or both for
+    /// separate parts of the data: see [`words_at`](Self::words_at).
     #[inline]
     #[must_use]
     pub fn data(&self) -> Bytes<'_> {
         self.open.mapping.bytes(self.open.layout)
     }
 
-    /// `count` words of four bytes at `at` in the data, for a kind that has both words and bytes, each
-    /// in a place of its own.
+    /// Returns `count` words of four bytes at offset `at` of the data, for a kind that has both
+    /// words and bytes in separate parts.
     ///
     /// # Panics
     ///
@@ -286,15 +287,15 @@ impl<C: Control> Region<C> {
         &self.words()[at / size_of::<AtomicU32>()..][..count]
     }
 
-    /// Takes memory for `len` bytes at `at` in the data, as far as there is none, so that touching
-    /// them cannot fail later.
+    /// Allocates memory for `len` bytes at offset `at` of the data where there is none yet, so that
+    /// touching them cannot fail later.
     ///
     /// # Errors
     ///
-    /// If the kernel has none left for this process.
+    /// If no memory is left.
     pub fn reserve(&self, at: usize, len: usize) -> io::Result<()> {
-        // Before Linux 6.11, a signal undoes a whole call: so pieces, each of which gets done between
-        // two signals.
+        // Before Linux 6.11 a signal undoes a whole call. Pieces are small enough to complete
+        // between two signals.
         const PIECE: usize = 1 << 20;
         let at = self.offset_of(at, len);
         if len == 0 {
@@ -309,87 +310,90 @@ impl<C: Control> Region<C> {
         Ok(())
     }
 
-    /// Gives the memory of the whole pages among `len` bytes at `at` in the data back. They are zero
-    /// from then on.
+    /// Returns the memory of the whole pages within `len` bytes at offset `at` of the data to the
+    /// system. They are zero from then on.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses, as it does for memory that is locked (mlockall(2)).
+    /// If the kernel refuses, as it does for locked memory (mlockall(2)).
     pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
         let at = self.offset_of(at, len);
         let (start, end) = (at.next_multiple_of(PAGE), (at + len) / PAGE * PAGE);
         if start >= end {
             return Ok(());
         }
-        // On the mapping, and not on the descriptor: its number may be that of another file by now.
+        // On the mapping, because the descriptor's number may refer to another file by now.
         self.open.mapping.remove(start, end - start)
     }
 
-    /// Where `len` bytes at `at` in the data are in the region.
+    /// Returns the offset in the region of `len` bytes at offset `at` of the data.
     fn offset_of(&self, at: usize, len: usize) -> usize {
         let Layout { data, data_len, .. } = self.open.layout;
         assert!(at <= data_len && len <= data_len - at, "{len} bytes at {at} of {data_len}");
         data + at
     }
 
-    /// The data as words of four bytes.
+    /// Returns the data as words of four bytes.
     #[inline]
     #[must_use]
     pub fn words(&self) -> &[AtomicU32] {
         self.data_as()
     }
 
-    /// The data as atomics of a size; what is left over at the end is left out.
+    /// Returns the data as atomics. A remainder at the end is left out.
     #[inline]
     #[must_use]
     pub fn data_as<T: Atomic>(&self) -> &[T] {
         self.open.mapping.data_as(self.open.layout)
     }
 
-    /// The process id of a member, as that one saw itself when it opened the region; 0 is unknown.
+    /// Returns the process id of a member as it saw itself when it opened the region, or 0 if
+    /// unknown.
     #[must_use]
     pub fn pid(&self, member: MemberId) -> u32 {
         self.open.members().pid(member)
     }
 
-    /// How many processes have the region open; one that died may be counted until somebody notices.
+    /// Returns the number of processes that have the region open. A dead one may be counted until
+    /// its death is noticed.
     #[must_use]
     pub fn members(&self) -> usize {
         self.open.members().count()
     }
 
-    /// Makes this process a member that nobody counts, and whose death means nothing: for one that
-    /// keeps the region for others, and does not work with it.
+    /// Makes this process an observer: it is not counted, and its death has no effect. For a
+    /// process that keeps the region for others and does not work with it.
     pub fn stand_aside(&self) {
         if let Some(member) = self.open.membership.get() {
             self.open.members().leave(member);
         }
     }
 
-    /// How many processes that are alive have the region open. Some system calls: one for each.
+    /// Returns the number of living processes that have the region open. One system call for each.
     #[must_use]
     pub fn live_members(&self) -> usize {
         let Ok(descriptor) = self.open.descriptor.get() else { return self.members() };
         self.open.members().count_alive(descriptor, self.open.membership.get())
     }
 
-    /// Whether a process that had the region open has died without closing it, and its slot was not
-    /// used anew. Some system calls: one for each member. True also if this process cannot tell any
-    /// more, because other code has closed the region's descriptor.
+    /// Returns `true` if a process has died without closing the region and its slot was not reused,
+    /// and also if this cannot be determined because other code has closed the region's
+    /// descriptor. One system call for each member.
     #[must_use]
     pub fn has_dead_members(&self) -> bool {
         let Ok(descriptor) = self.open.descriptor.get() else { return true };
         self.open.members().has_dead(descriptor, self.me())
     }
 
-    /// Forgets dead members: [`has_dead_members`](Self::has_dead_members) is false until another dies.
+    /// Forgets dead members: [`has_dead_members`](Self::has_dead_members) returns `false` until
+    /// another member dies.
     pub fn forget_dead_members(&self) {
         if let Ok(descriptor) = self.open.descriptor.get() {
             self.open.members().forget_dead(descriptor, self.me());
         }
     }
 
-    /// Whether both are the same region.
+    /// Returns `true` if both handles are of the same region.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.open, &other.open)
@@ -408,16 +412,16 @@ impl<C: Control> Members for Region<C> {
         }
     }
 
-    /// Some system calls, about a microsecond.
+    /// Makes some system calls: about a microsecond.
     fn is_alive(&self, member: MemberId) -> bool {
         let open = &*self.open;
         open.membership.is(member)
             || open.members().is_alive(open.descriptor.unchecked(), member)
-            // Asked afterwards: if the descriptor is ours now, it was when the answer was given.
+            // Checked afterwards: if the descriptor is intact now, it was so during the query.
             || self.is_cut_off()
     }
 
-    /// One system call.
+    /// Makes one system call.
     fn is_cut_off(&self) -> bool {
         !self.open.descriptor.is_intact()
     }
@@ -428,7 +432,7 @@ fn not_a_member(name: &str, error: &io::Error) -> ! {
     panic!("multiproc {name}: this process was forked, and cannot become a member: {error}")
 }
 
-/// A region travels as a fresh open of its file, on which the receiver can take a lock of its own.
+/// A region is sent as a new open file description, on which the receiver takes a lock of its own.
 impl<C: Control> Serialize for Region<C> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let descriptor = self.open.descriptor.get();
@@ -443,10 +447,10 @@ impl<'de, C: Control> Deserialize<'de> for Region<C> {
     }
 }
 
-/// Nobody can change the size, so no access to a mapping can be a SIGBUS for that reason.
+/// The size is fixed, so an access to a mapping cannot be a SIGBUS because the file shrank.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// What memfd_create(2) takes: without zeros, and not too long.
+/// Returns a name that memfd_create(2) accepts: without NUL and not too long.
 fn memfd_name(kind: &str, name: &str) -> String {
     const LONGEST: usize = 249;
     let mut text = format!("multiproc:{kind}");
@@ -464,7 +468,7 @@ fn memfd_name(kind: &str, name: &str) -> String {
 
 fn random_id() -> io::Result<[u64; 2]> {
     let mut bytes = [0; 16];
-    // Up to 256 bytes come at once, always (getrandom(2)).
+    // Up to 256 bytes are never returned in part (getrandom(2)).
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     let (low, high) = bytes.split_at(8);
     Ok([low, high].map(|half| half.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))))

@@ -1,4 +1,6 @@
-//! What may lie in shared memory. Opens `unsafe` to declare that for the atomics.
+//! The types that may lie in shared memory.
+//!
+//! Contains `unsafe` to declare the atomics to be such types.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -10,25 +12,26 @@ use crate::fences::Fences;
 use crate::owner_lock::OwnerLock;
 use crate::primitives::Futex;
 
-/// What may lie in shared memory: atomics, and structs of them. Implemented by [`placed!`].
+/// A type that may lie in shared memory: an atomic or a struct of atomics. Implemented by
+/// [`placed!`].
 ///
 /// # Safety
 ///
-/// The type is made of atomics alone: valid for every pattern of bits, whoever changes them, and at
-/// any time. It needs no drop.
+/// The type consists of atomics only: it is valid for every pattern of bits, which other processes
+/// may change at any time, and it needs no drop.
 ///
 /// [`placed!`]: crate::placed
 pub unsafe trait Placed {}
 
-/// One atomic, of up to eight bytes.
+/// One atomic of up to eight bytes.
 pub trait Atomic: Placed {
-    /// What is in it.
+    /// The type of its value.
     type Value: Pod;
 
-    /// A relaxed load.
+    /// Loads the value, relaxed.
     fn load(&self) -> Self::Value;
 
-    /// A relaxed store.
+    /// Stores a value, relaxed.
     fn store(&self, value: Self::Value);
 }
 
@@ -64,14 +67,14 @@ made_of_atomics! { AtomicU8 AtomicU32 AtomicU64 Futex Fences  OwnerLock }
 // SAFETY: an atomic word, without drop.
 unsafe impl<F> Placed for EventCount<F> {}
 
-// SAFETY: as its elements.
+// SAFETY: as for its elements.
 unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
 
-/// Lets a struct be [`Placed`](crate::region::Placed) in shared memory, if all its fields are.
+/// Implements [`Placed`](crate::region::Placed) for a struct whose fields all implement it.
 ///
-/// The fields are to be listed, and the compiler holds the list to the struct: so whoever writes a
-/// control block needs no unsafe code, and cannot put anything there that does not belong. It should
-/// be `repr(C)`, since its layout is a format.
+/// The fields must be listed, and the compiler checks the list against the struct. A control block
+/// therefore needs no unsafe code and cannot contain anything unsuitable. The struct should be
+/// `repr(C)`, since its layout is a format.
 ///
 /// ```
 /// use multiproc_shm::placed;
@@ -88,7 +91,7 @@ unsafe impl<T: Placed, const N: usize> Placed for [T; N] {}
 /// impl Control for Tickets {
 ///     const KIND: u32 = u32::from_le_bytes(*b"TICK");
 ///     const NAME: &'static str = "ticket counter";
-///     fn release_slot(&self, _: &[AtomicU32], _: usize) {} // nobody owns anything of it
+///     fn release_slot(&self, _: &[AtomicU32], _: usize) {} // members own no part of it
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {

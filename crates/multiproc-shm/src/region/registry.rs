@@ -15,14 +15,14 @@ use crate::members::MemberId;
 use crate::members::table::{MemberTable, Membership};
 use crate::{CheckedFd, memfd};
 
-/// A region as this process has it open: once, however many handles there are.
+/// A region that this process has open: one value, however many handles there are.
 pub(crate) struct Open {
     pub(super) mapping: RegionMapping,
     pub(super) descriptor: CheckedFd,
     pub(super) key: Key,
     pub(super) membership: Membership,
     pub(super) layout: Layout,
-    /// [`Control::release_slot`] of its kind.
+    /// The [`Control::release_slot`] of its kind.
     pub(super) release_slot: fn(&RegionMapping, Layout, usize),
     /// See [`Region::local`].
     pub(super) local: OnceLock<Box<dyn Any + Send + Sync>>,
@@ -33,7 +33,7 @@ impl Open {
         self.mapping.view(self.layout.members)
     }
 
-    /// Becomes a member: again, in a process that was forked from one.
+    /// Becomes a member, also in a process that was forked from one.
     pub(super) fn join(&self) -> io::Result<MemberId> {
         let descriptor = self.descriptor.get()?;
         let member = self.members().join(descriptor, |slot| {
@@ -53,11 +53,11 @@ impl Open {
         }
     }
 
-    /// Makes a copy that came by fork(2) independent of the parent: with an open file description of
-    /// its own, and not yet a member. To be called in the child, where no other thread runs.
+    /// Separates the copy in a forked child from the parent: it gets an open file description of
+    /// its own and is not yet a member. Called in the child, where no other thread runs.
     ///
-    /// If that fails, the parent's death is noticed only when this process has ended, too, and the
-    /// first use reports the error.
+    /// If this fails, the parent's death is noticed only when this process has ended as well, and
+    /// the first use reports the error.
     pub(crate) fn separate(&self) -> io::Result<()> {
         self.membership.reset();
         let descriptor = self.descriptor.get()?;
@@ -70,7 +70,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have opened it anew meanwhile.
+        // Another thread may have opened it again meanwhile.
         if open.get(&self.key).is_some_and(|other| other.strong_count() == 0) {
             open.remove(&self.key);
         }
@@ -81,12 +81,13 @@ impl Drop for Open {
     }
 }
 
-/// Tells regions apart: device and inode, whose number may come round, and the region's random id.
+/// Identifies a region: device, inode (whose numbers are reused), and the region's random id.
 pub(crate) type Key = (u64, u64, [u64; 2]);
 
-/// The regions that this process has open, so that receiving one twice gives the same mapping.
+/// The regions that this process has open, so that receiving one twice yields the same mapping.
 ///
-/// Whoever makes, opens or closes a region holds it, and so does fork(2): see [`fork`](mod@fork).
+/// The lock is held while a region is created, opened or closed, and during fork(2): see
+/// [`fork`](mod@super::fork).
 pub(crate) static OPEN: LazyLock<Mutex<OpenRegions>> = LazyLock::new(Mutex::default);
 
 pub(crate) type OpenRegions = HashMap<Key, Weak<Open>>;
@@ -96,9 +97,9 @@ pub(super) fn key(device: u64, inode: u64, header: &Header) -> Key {
     (device, inode, id)
 }
 
-/// Maps a region by a fresh open file description. It is this one that bears the lock of the member,
-/// and since the mapping keeps it, the lock lasts as long as the mapping, whatever becomes of the
-/// descriptor. (A fresh open shows at once, and not when it is first sent, that /proc is there.)
+/// Maps a region through a new open file description, which carries the lock of the member. The
+/// mapping keeps the description, so the lock lasts as long as the mapping, whatever happens to the
+/// descriptor. (Reopening also shows at once, and not at the first send, whether /proc is mounted.)
 pub(super) fn map(descriptor: &OwnedFd, size: usize) -> io::Result<(RegionMapping, CheckedFd)> {
     let own = CheckedFd::new(memfd::reopen(descriptor, OFlags::RDWR)?)?;
     let mapping = RegionMapping::new(own.get()?, size)?;

@@ -4,16 +4,16 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use crate::raw::barrier::{Barrier, Broken, WaitOutcome};
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
+
+use crate::raw::barrier::{Barrier, Broken, WaitOutcome};
 
 fn wait(barrier: &Barrier, parties: u32) -> Result<WaitOutcome, Broken> {
     barrier.wait(parties, || false, Deadline::NEVER, Duration::MAX)
 }
 
-/// Two parties, two rounds: one leader each, and what one wrote before is there for the other.
+/// Two parties, two rounds: each has one leader, and what a party wrote before is visible after.
 #[test]
 fn loom_barrier_two_rounds() {
     explore(|| {
@@ -31,7 +31,7 @@ fn loom_barrier_two_rounds() {
     });
 }
 
-/// Three parties, so that two sleep.
+/// Three parties, so that two may sleep at the same time.
 #[test]
 fn loom_barrier_three() {
     explore(|| {
@@ -47,7 +47,7 @@ fn loom_barrier_three() {
     });
 }
 
-/// `abort` against the last party: all get through, or none.
+/// `abort` races with the last party: both parties continue, or neither.
 #[test]
 fn loom_barrier_abort() {
     explore(|| {
@@ -67,10 +67,10 @@ fn loom_barrier_abort() {
     });
 }
 
-/// One runs out of time just as the round is complete: it is broken for both, or for none, and then
-/// the next round is whole.
+/// A party times out just as the round becomes complete: the barrier is broken for both parties, or
+/// for neither. In the second case the next round is not broken.
 #[test]
-fn loom_barrier_out_of_time() {
+fn loom_barrier_times_out() {
     explore(|| {
         let barrier = Arc::new(Barrier::default());
         let hasty = {
@@ -85,7 +85,7 @@ fn loom_barrier_out_of_time() {
     });
 }
 
-/// `reset` sends those who wait away, and they know, although the next round has ended well by then.
+/// Waiters of a round that was reset get `Broken`, although the next round may be complete by then.
 #[test]
 fn loom_barrier_reset() {
     explore(|| {
@@ -104,7 +104,7 @@ fn loom_barrier_reset() {
     });
 }
 
-/// A party dies while others wait: the recheck finds it, and the barrier is broken for them.
+/// A party dies while others wait: a recheck detects it, and the barrier breaks.
 #[test]
 fn loom_barrier_a_party_dies() {
     explore(|| {
@@ -129,8 +129,8 @@ fn loom_barrier_a_party_dies() {
     });
 }
 
-/// The last party dies after it has completed the round, and before it wakes the others: they get
-/// through all the same.
+/// The last party dies after it has completed the round and before it wakes the others: they
+/// continue nevertheless.
 #[test]
 fn loom_barrier_the_leader_dies() {
     explore(|| {

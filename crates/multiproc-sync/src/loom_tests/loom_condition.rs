@@ -4,14 +4,14 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
+use multiproc_shm::members::Members;
+use multiproc_shm::primitives::explore;
 
 use super::{Member, member};
 use crate::raw::condition::{Condition, PLACES};
 use crate::raw::lock::{Acquired, Lock};
-use multiproc_shm::members::Members;
-use multiproc_shm::primitives::explore;
 
-/// A lock, a condition, and a number that is looked at under the lock.
+/// A lock, a condition, and a number that the lock protects.
 #[derive(Default)]
 struct Shared {
     lock: Lock,
@@ -32,7 +32,7 @@ impl Shared {
         notified
     }
 
-    /// Waits until there is a thing, and takes it.
+    /// Waits until the number is not 0, and lowers it.
     fn take(&self, member: Member) {
         self.lock(member);
         while self.things.load(Ordering::Relaxed) == 0 {
@@ -50,7 +50,7 @@ impl Shared {
     }
 }
 
-/// One waits, one notifies: nothing is lost between letting go of the lock and sleeping.
+/// One waiter: a notification between releasing the lock and sleeping is not lost.
 #[test]
 fn loom_condition_one_waiter() {
     explore(|| {
@@ -65,7 +65,7 @@ fn loom_condition_one_waiter() {
     });
 }
 
-/// Two wait, and are notified one by one.
+/// Two waiters are notified one by one.
 #[test]
 fn loom_condition_two_waiters() {
     explore(|| {
@@ -80,12 +80,12 @@ fn loom_condition_two_waiters() {
     });
 }
 
-/// One notification ends one wait, and not two: whoever else waits is still there.
+/// One notification ends one wait, and not two.
 #[test]
 fn loom_condition_at_most_n() {
     explore(|| {
         let shared = Arc::new(Shared::default());
-        // Two places are taken before anybody notifies.
+        // Two places are taken before the notification.
         let places = [1, 2].map(|n| shared.condition.enter(&member(n)));
         let woken = Arc::new(AtomicU32::new(0));
         let waiters: Vec<_> = places
@@ -107,7 +107,7 @@ fn loom_condition_at_most_n() {
     });
 }
 
-/// The one that is notified is dead: the other one who waits takes the notification over.
+/// The notified waiter is dead: the other waiter takes the notification over.
 #[test]
 fn loom_condition_a_dead_waiter_is_notified() {
     explore(|| {
@@ -127,10 +127,10 @@ fn loom_condition_a_dead_waiter_is_notified() {
     });
 }
 
-/// The slot of a dead one that was notified gets a new user: the notification goes on to the other
-/// one who waits.
+/// The slot of a dead waiter that was notified gets a new user: the notification goes to the other
+/// waiter.
 #[test]
-fn loom_condition_slot_is_used_anew() {
+fn loom_condition_slot_is_used_again() {
     explore(|| {
         let shared = Arc::new(Shared::default());
         let dead = member(9);
@@ -148,8 +148,8 @@ fn loom_condition_slot_is_used_anew() {
     });
 }
 
-/// Three places: a dead one, that was notified, and two who wait. Their threads, and how many of them
-/// have come through.
+/// Three places: one of a dead waiter that was notified, and two of living waiters. Returns the
+/// threads of the latter, and the number of their waits that have ended.
 fn a_dead_one_and_two(shared: &Arc<Shared>) -> (Arc<AtomicU32>, [thread::JoinHandle<()>; 2]) {
     let dead = member(9);
     let _place = shared.condition.enter(&dead);
@@ -167,7 +167,7 @@ fn a_dead_one_and_two(shared: &Arc<Shared>) -> (Arc<AtomicU32>, [thread::JoinHan
     (through, threads)
 }
 
-/// The notification of a dead one ends one wait, not two.
+/// The notification of a dead waiter ends one wait, and not two.
 #[test]
 fn loom_condition_taken_over_once() {
     explore(|| {
@@ -183,7 +183,7 @@ fn loom_condition_taken_over_once() {
     });
 }
 
-/// Whoever takes over a notification while it gets one of its own passes one on.
+/// A waiter that takes over a notification while it receives one of its own passes one on.
 #[test]
 fn loom_condition_two_notifications_two_waiters() {
     explore(|| {
@@ -199,8 +199,8 @@ fn loom_condition_two_notifications_two_waiters() {
     });
 }
 
-/// A waiter that finds no place waits in the crowd: a notification for all reaches it, also between
-/// letting go of the lock and sleeping.
+/// A waiter that finds no place waits in the crowd: `notify_all` reaches it, also between releasing
+/// the lock and sleeping.
 #[test]
 fn loom_condition_notifies_the_crowd() {
     explore(|| {

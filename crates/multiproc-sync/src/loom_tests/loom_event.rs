@@ -3,16 +3,16 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use crate::raw::event::Event;
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
+
+use crate::raw::event::Event;
 
 fn wait(event: &Event) {
     assert!(event.wait(Deadline::NEVER, Duration::MAX));
 }
 
-/// What was written before `set` is there for those who waited; all of them wake.
+/// `set` wakes all waiters, and what was written before it is visible to them.
 #[test]
 fn loom_event_wakes_all() {
     explore(|| {
@@ -30,7 +30,7 @@ fn loom_event_wakes_all() {
     });
 }
 
-/// What was written before `clear` is there for whoever sees it clear.
+/// What was written before `clear` is visible to a thread that sees the event clear.
 #[test]
 fn loom_event_clear_hands_over() {
     explore(|| {
@@ -49,7 +49,7 @@ fn loom_event_clear_hands_over() {
     });
 }
 
-/// Whoever waits does not miss a `set` that is followed by a `clear` at once.
+/// A waiter does not miss a `set` that is followed by a `clear` at once.
 #[test]
 fn loom_event_set_and_clear() {
     explore(|| {
@@ -67,7 +67,7 @@ fn loom_event_set_and_clear() {
     });
 }
 
-/// Whoever sets it dies before it notifies: the recheck interval makes up for it.
+/// The member that sets the event dies before it notifies: a recheck makes up for it.
 #[test]
 fn loom_event_setter_dies() {
     explore(|| {

@@ -4,14 +4,14 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use super::{Member, member};
-use crate::raw::lock::{Acquired, Lock};
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Bytes, explore};
 
-/// A lock, and a plain counter that only its holder may touch: loom fails on any race for it.
+use super::{Member, member};
+use crate::raw::lock::{Acquired, Lock};
+
+/// A lock, and a plain counter that only its holder may access: loom reports any data race on it.
 struct Guarded {
     lock: Lock,
     count: Bytes<'static>,
@@ -60,7 +60,7 @@ fn threads<T: 'static>(count: usize, run: impl Fn(usize) -> T + Clone + 'static)
     std::iter::once(mine).chain(others.into_iter().map(|thread| thread.join().unwrap())).collect()
 }
 
-/// Mutual exclusion, and no lost wake-up: two threads, each twice.
+/// Mutual exclusion without lost wake-ups: two threads, each of which locks twice.
 #[test]
 fn loom_two_exclude_each_other() {
     explore(|| {
@@ -75,7 +75,7 @@ fn loom_two_exclude_each_other() {
     });
 }
 
-/// The same with three threads, so that two may sleep at a time.
+/// The same with three threads, so that two may sleep at the same time.
 #[test]
 fn loom_three_exclude_each_other() {
     explore(|| {
@@ -86,10 +86,10 @@ fn loom_three_exclude_each_other() {
     });
 }
 
-/// The owner is dead before anybody comes: exactly one of two takes over from it, the other one
-/// takes the lock clean.
+/// The owner is dead from the start: exactly one of two threads recovers the lock, and the other
+/// one acquires it clean.
 #[test]
-fn loom_one_takes_over() {
+fn loom_dead_owner_is_recovered_once() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
@@ -102,7 +102,7 @@ fn loom_one_takes_over() {
     });
 }
 
-/// Member 0, who sees all others as dead once the flag is up.
+/// Member 0, to which all others are dead once the flag is set.
 struct Mortal(Arc<AtomicBool>);
 
 impl Members for Mortal {
@@ -115,14 +115,14 @@ impl Members for Mortal {
     }
 }
 
-/// The owner dies while another one sleeps: the recheck interval finds it.
+/// The owner dies while a waiter sleeps: a recheck detects it.
 #[test]
-fn loom_a_sleeper_notices_the_death() {
+fn loom_sleeper_detects_the_death() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
         guarded.lock(dead);
-        // Dies at some point: the word does not change by it.
+        // Dies at some point, which does not change the word.
         let died = Arc::new(AtomicBool::new(false));
         let waiter = {
             let (guarded, died) = (guarded.clone(), died.clone());
@@ -142,9 +142,9 @@ fn loom_a_sleeper_notices_the_death() {
     });
 }
 
-/// The one that lets go dies before it wakes the sleeper: the recheck interval makes up for it.
+/// The owner releases the lock and dies before it wakes the waiter: a recheck makes up for it.
 #[test]
-fn loom_a_lost_wake() {
+fn loom_lost_wake_up_is_made_up_for() {
     explore(|| {
         let guarded = Guarded::new();
         guarded.lock(member(9));
@@ -157,7 +157,7 @@ fn loom_a_lost_wake() {
                 taken
             })
         };
-        // It lives on if there is nobody to wake.
+        // It lives on if there is no waiter to wake.
         let _ =
             die_at("lock.about_to_wake", || guarded.lock.unlock(member(9).me(), Acquired::Clean));
         while !done.load(Ordering::Relaxed) {
@@ -168,10 +168,10 @@ fn loom_a_lost_wake() {
     });
 }
 
-/// The slot of a dead owner gets a new user, while another member waits for the lock: it is freed,
-/// marked as abandoned, and nobody robs anybody.
+/// The slot of a dead owner gets a new user while another member waits for the lock: the lock is
+/// freed and marked as abandoned, and never has two owners.
 #[test]
-fn loom_a_slot_is_used_anew() {
+fn loom_slot_of_dead_owner_is_used_again() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(1);
@@ -190,7 +190,7 @@ fn loom_a_slot_is_used_anew() {
     });
 }
 
-/// A guard whose ownership has ended (a copy in a forked child) frees nothing.
+/// A guard whose ownership has ended (a copy in a forked child) does not free the lock.
 #[test]
 fn loom_unlock_by_another_member_does_nothing() {
     explore(|| {
@@ -207,8 +207,8 @@ fn loom_unlock_by_another_member_does_nothing() {
     });
 }
 
-/// A sleeper that is overtaken reserves the lock: mutual exclusion and wake-ups hold with newcomers
-/// that go to sleep in front of a free lock.
+/// A sleeper that is overtaken reserves the lock: mutual exclusion holds and no wake-up is lost,
+/// though newcomers go to sleep on a free lock.
 #[test]
 fn loom_reserved_lock_is_taken_by_a_sleeper() {
     explore(|| {
@@ -225,8 +225,8 @@ fn loom_reserved_lock_is_taken_by_a_sleeper() {
     });
 }
 
-/// Once a sleeper has reserved the lock, the holder that releases it and takes it again at once gets
-/// it only after the sleeper.
+/// Once a sleeper has reserved the lock, a holder that releases it and locks it again at once
+/// acquires it only after the sleeper.
 #[test]
 fn loom_reserved_lock_goes_to_the_sleeper_first() {
     let was_reserved = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -259,7 +259,7 @@ fn loom_reserved_lock_goes_to_the_sleeper_first() {
     assert!(was_reserved.load(Ordering::Relaxed), "the sleeper has never been overtaken");
 }
 
-/// A holder that does not repair hands the mark on.
+/// If a holder does not repair the lock, the next one acquires it abandoned.
 #[test]
 fn loom_abandoned_until_repaired() {
     explore(|| {
@@ -273,10 +273,10 @@ fn loom_abandoned_until_repaired() {
     });
 }
 
-/// The slot of a dead owner is released while another member sleeps, who takes the owner for alive:
-/// it is woken.
+/// The slot of a dead owner is released while another member sleeps, which takes the owner for
+/// alive: it is woken.
 #[test]
-fn loom_a_released_slot_wakes_a_sleeper() {
+fn loom_released_slot_wakes_a_sleeper() {
     explore(|| {
         let guarded = Guarded::new();
         guarded.lock(member(1));
@@ -289,10 +289,10 @@ fn loom_a_released_slot_wakes_a_sleeper() {
     });
 }
 
-/// Whoever takes over from a dead owner wakes, when it lets go, a member that was asleep before and
+/// A member that recovers the lock wakes, when it releases it, a member that was asleep before and
 /// takes the owner for alive.
 #[test]
-fn loom_a_takeover_remembers_the_sleepers() {
+fn loom_recovery_keeps_the_sleepers() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
@@ -306,13 +306,13 @@ fn loom_a_takeover_remembers_the_sleepers() {
     });
 }
 
-/// What a dead holder wrote is visible to the next one, even if only the one that released the slot
-/// has learnt of the death.
+/// What a dead holder wrote is visible to the next one, even if only the member that released the
+/// slot knows of the death.
 #[test]
-fn loom_a_released_slot_hands_on_what_was_written() {
+fn loom_released_slot_publishes_what_was_written() {
     explore(|| {
         let guarded = Guarded::new();
-        // The death, as the kernel reports it.
+        // The death, as reported by the kernel.
         let died = Arc::new(AtomicBool::new(false));
         let holder = {
             let (guarded, died) = (guarded.clone(), died.clone());
@@ -336,10 +336,10 @@ fn loom_a_released_slot_hands_on_what_was_written() {
     });
 }
 
-/// Who only tries takes over from a dead owner, too, and robs nobody: of two, one takes the lock
-/// abandoned, and the other one takes it clean or not at all.
+/// `try_lock` recovers the lock of a dead owner, too: one of two callers acquires it abandoned, and
+/// the other one acquires it clean or not at all.
 #[test]
-fn loom_one_of_two_that_try_takes_over() {
+fn loom_one_of_two_try_locks_recovers() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
@@ -352,10 +352,9 @@ fn loom_one_of_two_that_try_takes_over() {
     });
 }
 
-/// One who only tries, beside one who waits: they exclude each other, and the one who waits is
-/// woken.
+/// `try_lock` beside `lock`: they exclude each other, and the waiter is woken.
 #[test]
-fn loom_one_tries_and_one_waits() {
+fn loom_try_lock_beside_lock() {
     explore(|| {
         let guarded = Guarded::new();
         let waiter = {
@@ -369,10 +368,10 @@ fn loom_one_tries_and_one_waits() {
     });
 }
 
-/// Whoever only tries is never put off by a change of the word that is not a new owner: here, by a
-/// member that goes to sleep on it.
+/// `try_lock` does not fail because of a change of the word that is not a new owner: here, because
+/// a member goes to sleep on it.
 #[test]
-fn loom_a_try_beside_a_sleeper_takes_over() {
+fn loom_try_lock_beside_a_sleeper_recovers() {
     explore(|| {
         let guarded = Guarded::new();
         let dead = member(9);
@@ -387,9 +386,9 @@ fn loom_a_try_beside_a_sleeper_takes_over() {
     });
 }
 
-/// A word that was scribbled over names no member: it counts as the owner's death.
+/// The owner in a corrupted word is no member: it counts as dead.
 #[test]
-fn loom_an_owner_that_is_no_member_is_dead() {
+fn loom_owner_that_is_no_member_is_dead() {
     explore(|| {
         let guarded = Guarded::new();
         guarded.lock.futex().store(5, Ordering::Relaxed);
@@ -399,10 +398,10 @@ fn loom_an_owner_that_is_no_member_is_dead() {
     });
 }
 
-/// Repairing takes the mark away at once, not only when the holder lets go, and leaves the lock to
-/// the holder.
+/// `repaired` clears *abandoned* at once, not only when the holder releases the lock, and the
+/// holder keeps the lock.
 #[test]
-fn loom_repaired_while_held() {
+fn loom_repaired_clears_abandoned_at_once() {
     explore(|| {
         let guarded = Guarded::new();
         let (dead, heir) = (member(9), member(0));

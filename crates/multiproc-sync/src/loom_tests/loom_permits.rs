@@ -3,13 +3,13 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use super::{Member, member};
-use crate::raw::permits::{Permits, PermitsControl};
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Bytes, explore};
 
-/// One permit, and bytes that only its holder may touch: loom fails on any race for them.
+use super::{Member, member};
+use crate::raw::permits::{Permits, PermitsControl};
+
+/// One permit, and bytes that only its holder may access: loom reports any data race on them.
 struct Shared {
     control: PermitsControl,
     words: Vec<AtomicU32>,
@@ -41,7 +41,7 @@ impl Shared {
     }
 }
 
-/// One permit is a lock: mutual exclusion, and no lost wake-up.
+/// A single permit is a lock: mutual exclusion without lost wake-ups.
 #[test]
 fn loom_permit_excludes() {
     explore(|| {
@@ -56,9 +56,9 @@ fn loom_permit_excludes() {
     });
 }
 
-/// Two give back, two sleep: both get one.
+/// Two holders release, and two waiters sleep: each acquires a permit.
 #[test]
-fn loom_permits_come_back_to_two_sleepers() {
+fn loom_two_released_permits_reach_two_sleepers() {
     explore(|| {
         let shared = Shared::new(2);
         let mine = [shared.acquire(member(0)), shared.acquire(member(0))];
@@ -72,9 +72,9 @@ fn loom_permits_come_back_to_two_sleepers() {
     });
 }
 
-/// The holder is dead: exactly one takes its permit over, the other waits for that one.
+/// The holder is dead: exactly one waiter takes its permit over, and the other one waits for it.
 #[test]
-fn loom_permit_of_the_dead_is_taken_over_once() {
+fn loom_permit_of_dead_holder_is_taken_over_once() {
     explore(|| {
         let shared = Shared::new(1);
         let dead = member(9);
@@ -88,10 +88,10 @@ fn loom_permit_of_the_dead_is_taken_over_once() {
     });
 }
 
-/// The slot of the dead holder gets a new user, which frees the permit, while another one takes it
-/// over: it is one permit still.
+/// The slot of the dead holder gets a new user, which frees the permit, while another member takes
+/// it over: there is still one permit.
 #[test]
-fn loom_permit_slot_is_used_anew() {
+fn loom_permit_slot_is_used_again() {
     explore(|| {
         let shared = Shared::new(1);
         let dead = member(1);
@@ -108,8 +108,7 @@ fn loom_permit_slot_is_used_anew() {
     });
 }
 
-/// The slot of the dead holder gets a new user: one who sleeps, and has not noticed the death, is
-/// woken.
+/// The slot of the dead holder gets a new user: a waiter that has not noticed the death is woken.
 #[test]
 fn loom_permit_slot_frees_a_sleeper() {
     explore(|| {

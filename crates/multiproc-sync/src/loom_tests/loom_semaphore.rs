@@ -3,17 +3,17 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use multiproc_shm::Deadline;
-
-use crate::raw::semaphore::Semaphore;
 use multiproc_shm::failpoint::die_at;
 use multiproc_shm::primitives::{Bytes, explore};
+
+use crate::raw::semaphore::Semaphore;
 
 fn acquire(semaphore: &Semaphore) {
     semaphore.acquire(Deadline::NEVER, Duration::MAX).unwrap();
 }
 
-/// What was written before a release is there for whoever acquires it, and no wake-up is lost. Both
-/// ways round: loom starts from the main thread's side.
+/// What was written before a release is visible to the member that acquires it, and no wake-up is
+/// lost. In both directions, because loom starts with the main thread.
 #[test]
 fn loom_semaphore_hands_over() {
     let give = |shared: &(Semaphore, Bytes<'static>)| {
@@ -41,7 +41,7 @@ fn loom_semaphore_hands_over() {
     }
 }
 
-/// Two sleep, and two releases of one each follow each other: both get through.
+/// Two waiters, and two releases of one after each other: both waits end.
 #[test]
 fn loom_semaphore_two_releases_two_sleepers() {
     explore(|| {
@@ -57,7 +57,7 @@ fn loom_semaphore_two_releases_two_sleepers() {
     });
 }
 
-/// One release of two lets both through.
+/// One release of two ends both waits.
 #[test]
 fn loom_semaphore_release_of_two() {
     explore(|| {
@@ -71,7 +71,7 @@ fn loom_semaphore_release_of_two() {
     });
 }
 
-/// Whoever releases dies before it notifies: the recheck interval makes up for it.
+/// The member that releases dies before it notifies: a recheck makes up for it.
 #[test]
 fn loom_semaphore_releaser_dies() {
     explore(|| {
@@ -89,7 +89,7 @@ fn loom_semaphore_releaser_dies() {
     });
 }
 
-/// The count cannot leave its range, whoever races.
+/// The count stays in its range, whatever races.
 #[test]
 fn loom_semaphore_overflow() {
     explore(|| {

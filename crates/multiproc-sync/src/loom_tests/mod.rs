@@ -1,7 +1,7 @@
-//! The algorithms of `raw` under loom: one property a test.
+//! The algorithms of `raw` under loom: one property per test.
 //!
-//! Run by `cargo xtask loom`. A test without [`Clock`] shows that no wake-up is lost: time does not
-//! pass there, so whoever sleeps without being woken is a deadlock, which loom reports. A test in
+//! Run by `cargo xtask loom`. In a test without [`Clock`], time does not pass. So a waiter that is
+//! not woken is a deadlock, which loom reports: these tests show that no wake-up is lost. A test in
 //! which a member dies has a clock: a thread that lets the recheck interval end at any point.
 
 mod loom_barrier;

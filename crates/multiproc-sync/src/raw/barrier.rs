@@ -1,34 +1,35 @@
-//! The barrier: a number of parties wait until all of them are there.
+//! The barrier: parties wait until all of them have arrived.
 //!
 //! # The state
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
-//! | 0..16 | arrived | how many wait in this round |
-//! | 16 | broken | nobody gets through until a reset |
+//! | 0..16 | arrived | the number of parties that wait in this round |
+//! | 16 | broken | no party continues until a reset |
 //! | 17..33 | history | bit `n`: the round that ended `n` rounds ago ended by a reset |
 //! | 33..64 | round | counts rounds |
 //!
 //! # Invariants
 //!
-//! 1. Arriving is one compare-exchange; the last one to arrive ends the round with the same one, and
-//!    is its leader.
-//! 2. Whoever waits knows its round. When that has ended, the history says how.
-//! 3. A party that dies breaks the barrier: whoever waits looks for the dead at each recheck.
+//! 1. Arriving is one compare-exchange. That of the last party to arrive also ends the round, and
+//!    makes it the leader.
+//! 2. A waiter remembers its round. When the round has ended, the history contains how it ended.
+//! 3. A party that dies breaks the barrier: waiters check for dead members at each recheck.
+//!
+//! The counter of rounds has the purpose of the sense in a sense-reversing barrier (Hensgen, Finkel
+//! and Manber 1988): it keeps waiters of one round apart from those of the next.
 //!
 //! # Orderings
 //!
-//! What was written before arriving must be visible to all who get through: every change of the
-//! state is `AcqRel`, so each synchronises with all before it, and who gets through acquires.
+//! What was written before arriving must be visible to all parties that continue. Every change of
+//! the state is `AcqRel`, so it synchronises with all changes before it, and waiters use `Acquire`.
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
 use multiproc_shm::event_count::{EventCount, Poll};
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::full_fence_after_rmw;
 use multiproc_shm::primitives::{AtomicU64, Ordering};
+use multiproc_shm::{Deadline, failpoint};
 
 const ARRIVED: u64 = (1 << 16) - 1;
 const BROKEN: u64 = 1 << 16;
@@ -49,20 +50,20 @@ fn round(state: u64) -> u64 {
     state >> ROUND_SHIFT
 }
 
-/// The next round, with nobody there, not broken.
+/// Returns the state of the next round: no party has arrived, and it is not broken.
 fn next_round(state: u64, by_reset: bool) -> u64 {
     let round = (state >> ROUND_SHIFT).wrapping_add(1) << ROUND_SHIFT;
     let history = (state << 1 & HISTORY) | u64::from(by_reset) << HISTORY_SHIFT;
     round | history
 }
 
-/// Whether a round ended by a reset; so long ago that nobody knows counts as such.
+/// Returns true if a round ended by a reset, or too long ago to be in the history.
 fn ended_by_reset(state: u64, of_round: u64) -> bool {
     let ago = (round(state).wrapping_sub(of_round) & (u64::MAX >> ROUND_SHIFT)).wrapping_sub(1);
     ago >= u64::from(HISTORY_BITS) || state >> HISTORY_SHIFT >> ago & 1 != 0
 }
 
-/// See the module's text.
+/// A barrier. See the documentation of the module.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Barrier {
@@ -70,16 +71,16 @@ pub struct Barrier {
     waiters: EventCount,
 }
 
-/// Nobody gets through: a party died or gave up, or somebody said so.
+/// An error: a party died or timed out, or the barrier was aborted or reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
-/// How one got through.
+/// The result of a completed round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitOutcome {
-    /// As the one of the round that arrived last.
+    /// This party was the last of the round to arrive.
     Leader,
-    /// As another one.
+    /// Another party was the last to arrive.
     Follower,
 }
 
@@ -87,14 +88,16 @@ pub enum WaitOutcome {
 multiproc_shm::placed!(Barrier { state, waiters });
 
 impl Barrier {
-    /// The most parties.
+    /// The maximum number of parties.
     pub const MAX: u32 = u16::MAX as u32;
 
-    /// Arrives, and waits until all `parties` are there. `anybody_died` is asked at each recheck.
+    /// Arrives, and waits until all `parties` have arrived. `anybody_died` is called at each
+    /// recheck, and breaks the barrier if it returns true.
     ///
     /// # Errors
     ///
-    /// If the barrier is broken, or breaks while waiting; running out of time breaks it.
+    /// Returns [`Broken`] if the barrier is broken, or breaks while this waits. A timeout breaks
+    /// it.
     pub fn wait(
         &self,
         parties: u32,
@@ -130,12 +133,12 @@ impl Barrier {
         let waited = self.waiters.wait_until(deadline, recheck, ended);
         waited.outcome.unwrap_or_else(|| {
             self.break_round(mine);
-            // If it ended just before, it ended well.
+            // The round may have become complete just before.
             self.end_of(mine).unwrap_or(Err(Broken))
         })
     }
 
-    /// How a round ended, if it did.
+    /// Returns how a round ended, or `None` if it has not ended.
     fn end_of(&self, mine: u64) -> Option<Result<WaitOutcome, Broken>> {
         let state = self.state.load(Ordering::Acquire);
         if round(state) == mine {
@@ -144,26 +147,26 @@ impl Barrier {
         Some(if ended_by_reset(state, mine) { Err(Broken) } else { Ok(WaitOutcome::Follower) })
     }
 
-    /// Breaks the barrier, if it is still in this round.
+    /// Breaks the barrier, if this is still its round.
     fn break_round(&self, mine: u64) {
         self.change(|state| (round(state) == mine).then_some(state | BROKEN));
     }
 
-    /// Breaks the barrier: all who wait get `Broken`, and all who come.
+    /// Breaks the barrier: all waiters get `Broken`, and all later callers until a reset.
     pub fn abort(&self) {
         self.change(|state| Some(state | BROKEN));
     }
 
-    /// Makes a fresh start: all who wait get `Broken`, those who come start a round.
+    /// Starts a new round. All waiters of the current one get `Broken`.
     pub fn reset(&self) {
         self.change(|state| {
-            // With nobody there and nothing broken, there is nothing to start afresh.
+            // A round in which no party has arrived, and that is not broken, is a new one.
             let is_fresh = arrived(state) == 0 && !is_broken(state);
             (!is_fresh).then(|| next_round(state, true))
         });
     }
 
-    /// Changes the state and wakes all, unless `new` says that there is nothing to change.
+    /// Changes the state and wakes all waiters, unless `new` returns `None`.
     fn change(&self, new: impl Fn(u64) -> Option<u64>) {
         let mut state = self.state.load(Ordering::Relaxed);
         while let Some(new) = new(state) {
@@ -179,7 +182,7 @@ impl Barrier {
         self.waiters.notify_all(full_fence_after_rmw());
     }
 
-    /// How many wait at this moment.
+    /// Returns the number of waiting parties.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         let state = self.state.load(Ordering::Relaxed);
@@ -187,13 +190,13 @@ impl Barrier {
         u32::try_from(arrived).unwrap_or(Self::MAX)
     }
 
-    /// Whether nobody gets through until a reset.
+    /// Returns true if the barrier is broken.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         is_broken(self.state.load(Ordering::Relaxed))
     }
 
-    /// Where those sleep who wait.
+    /// Returns what waiters sleep on.
     #[must_use]
     pub fn waiters(&self) -> &EventCount {
         &self.waiters

@@ -1,48 +1,49 @@
-//! The condition: those who wait, each in a place of its own.
+//! The condition variable: each waiter sleeps in a place of its own.
 //!
 //! # A place
 //!
-//! One word: 0 is free; else it holds the [`MemberId`] of the one who waits there, and bit 31 says
-//! that it has been notified.
+//! A place is one word: 0 if it is free, otherwise the [`MemberId`] of the waiter, and in bit 31
+//! whether the waiter has been notified.
 //!
 //! # Invariants
 //!
-//! 1. Whoever waits takes its place before it lets go of the lock. So a notification by whoever has
-//!    the lock afterwards finds it.
-//! 2. A notification marks one place that is waiting, by one compare-exchange, and wakes who sleeps
-//!    there. So `notify(n)` ends the waiting of at most `n`, and acknowledges nobody.
-//! 3. A notification that went to a dead one (it died before, or before it left its place) is taken
-//!    over by another one who waits, at its next recheck. At every moment it is in some place: it
-//!    cannot be lost by one more death.
+//! 1. A waiter takes its place before it releases the lock. So a notification by a later holder of
+//!    the lock finds it.
+//! 2. A notification marks one place of a waiter, by one compare-exchange, and wakes that waiter.
+//!    So `notify(n)` ends at most `n` waits, and it does not wait for a confirmation.
+//! 3. If a notified waiter is dead (it died before the notification, or before it left its place),
+//!    another waiter takes the notification over at its next recheck. At every moment the
+//!    notification is in some place, so one more death cannot lose it.
 //!
 //! # More waiters than places
 //!
-//! Those sleep together on one word, the *crowd*. A notification that finds no waiter in a place wakes
-//! all of them, and each checks again what it waits for: a wait may end without a notification. At
-//! each recheck interval, they move to places that are free by then, or were those of dead waiters.
+//! Further waiters sleep together on one word, the *crowd*. A notification that finds no waiter in
+//! a place wakes all of the crowd, and each of them checks its condition again: a wait may end
+//! without a notification. At each recheck, waiters of the crowd move to places that are free by
+//! then, or that belonged to dead waiters.
 //!
 //! # Orderings
 //!
-//! What was written under the lock is ordered by the lock, which a waiter takes again before it
-//! looks. Places order nothing but themselves: marking releases, leaving acquires.
+//! What was written under the lock is ordered by the lock, which a waiter acquires again before it
+//! checks its condition. Places order only themselves: marking is `Release`, leaving is `Acquire`.
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
+use multiproc_shm::{Deadline, failpoint};
 
-/// How many can wait in a place of their own at a time.
+use super::is_owned;
+
+/// The number of places.
 pub const PLACES: usize = if cfg!(loom) { 3 } else { 479 };
 
-/// Somebody may sleep in the crowd; the other bits of its word count how often it was woken.
+/// In the word of the crowd: waiters may be asleep there. The other bits count its wake-ups.
 const SLEEPERS: u32 = 1;
 const WOKEN: u32 = 2;
 
-/// More than there can be (the kernel counts them in an `i32`).
+/// More waiters than there can be: the kernel counts them in an `i32`.
 const ALL: u32 = i32::MAX.unsigned_abs();
 
 const FREE: u32 = 0;
@@ -56,7 +57,7 @@ fn owner(place: u32) -> Option<MemberId> {
     MemberId::from_bits(place & !NOTIFIED)
 }
 
-/// See the module's text.
+/// A condition variable, without its lock. See the documentation of the module.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Condition {
@@ -73,25 +74,25 @@ impl Default for Condition {
     }
 }
 
-/// Where to wait.
+/// A place to wait in.
 #[derive(Debug)]
 #[must_use = "a place that is not waited in takes a notification from others"]
 pub struct Place(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// In the place of this index.
+    /// The place of this index.
     Own(usize),
-    /// In the crowd, whose word was this one.
+    /// The crowd, whose word had this value.
     Crowd(u32),
 }
 
 impl Condition {
-    /// Takes a place. To be called with the lock held.
+    /// Takes a place. The caller must hold the lock.
     pub fn enter(&self, members: &impl Members) -> Place {
         Place(match self.take_place(members) {
             Some(index) => Kind::Own(index),
-            // Before the lock is free, so that a notification that comes after it changes the word.
+            // Read before the lock is released, so that a later notification changes the word.
             None => Kind::Crowd(self.enter_crowd()),
         })
     }
@@ -107,7 +108,9 @@ impl Condition {
         self.crowd.fetch_or(SLEEPERS, Ordering::AcqRel) | SLEEPERS
     }
 
-    /// Waits for a notification, without the lock. False: none came before the deadline.
+    /// Waits for a notification, without the lock. Returns false if none came before the deadline.
+    ///
+    /// It returns true early if it can no longer be determined which members are alive.
     pub fn wait(
         &self,
         Place(place): Place,
@@ -128,7 +131,7 @@ impl Condition {
         loop {
             let state = place.load(Ordering::Acquire);
             if state != waiting {
-                // Notified; or scribbled over, and then there is nothing to wait for.
+                // Notified. (Or the word was corrupted, and a notification would not be found.)
                 failpoint::reached("condition.notified");
                 let _ = change(place, state, FREE);
                 return true;
@@ -142,12 +145,12 @@ impl Condition {
             failpoint::reached("condition.about_to_sleep");
             let is_time = recheck.sleep(place, waiting, deadline);
             if is_time && members.is_cut_off() {
-                // A notification that a dead waiter has taken along cannot be found any more.
+                // A notification of a dead waiter can no longer be found.
                 let _ = change(place, waiting, FREE);
                 return true;
             }
             if is_time && let Some(adopted) = self.adopt(members) {
-                // If it was notified itself, too, one of the two is somebody else's.
+                // If this waiter was notified as well, `leave` passes one of the two on.
                 self.leave(index, members);
                 let _ = change(adopted, waiting | NOTIFIED, FREE);
                 return true;
@@ -155,11 +158,11 @@ impl Condition {
         }
     }
 
-    /// Waits in the crowd, until a place is free.
+    /// Waits in the crowd until a place is free, and returns its index.
     ///
     /// # Errors
     ///
-    /// True: it was woken. False: it was not before the deadline.
+    /// Returns true if the crowd was woken, and false if it was not woken before the deadline.
     fn wait_in_crowd(
         &self,
         seen: u32,
@@ -178,12 +181,12 @@ impl Condition {
                 return Err(false);
             }
             if is_time {
-                // Perhaps the places are those of dead waiters.
+                // Some places may belong to dead waiters.
                 let is_dead = |member| !members.is_alive(member);
                 self.places.iter().for_each(|place| self.clear(place, is_dead));
                 if let Some(index) = self.take_place(members) {
-                    // What was notified before that has changed the word; what is notified from now
-                    // on may find the place.
+                    // A notification from before has changed the word. One from now on can find the
+                    // place.
                     if self.crowd.load(Ordering::Acquire) == seen {
                         return Ok(index);
                     }
@@ -194,7 +197,7 @@ impl Condition {
         }
     }
 
-    /// Leaves a place; a notification that it has got is passed on.
+    /// Leaves a place, and passes on a notification that it received.
     fn leave(&self, index: usize, members: &impl Members) {
         let place = &self.places[index];
         let waiting = members.me().bits();
@@ -204,19 +207,19 @@ impl Condition {
         }
     }
 
-    /// Takes over the place, and so the notification, of one that was notified and is dead. By one
-    /// exchange: if this one dies as well, yet another one can take it over.
+    /// Takes over the place, and with it the notification, of a notified waiter that is dead. It is
+    /// one compare-exchange: if this member dies as well, another one can take the place over.
     fn adopt(&self, members: &impl Members) -> Option<&Futex> {
         self.places.iter().find(|place| {
             let state = place.load(Ordering::Relaxed);
             is_notified(state)
-                && !owner(state).is_some_and(|owner| members.is_alive(owner))
+                && !is_owned(state & !NOTIFIED, members)
                 && change(place, state, members.me().bits() | NOTIFIED)
         })
     }
 
-    /// Frees a place if its owner is one of those. A notification is handed on first: a death in
-    /// between leaves one too many, and not one too few.
+    /// Frees a place if `is_one` returns true for its owner. A notification in it is passed on
+    /// first, so that a death in between leaves one too many instead of one too few.
     fn clear(&self, place: &Futex, is_one: impl Fn(MemberId) -> bool) {
         loop {
             let state = place.load(Ordering::Relaxed);
@@ -232,8 +235,8 @@ impl Condition {
         }
     }
 
-    /// Ends the waiting of at most `count`; returns how many in places of their own it was.
-    #[allow(clippy::must_use_candidate)] // notifying is something by itself
+    /// Notifies up to `count` waiters. Returns the number of those that had a place.
+    #[allow(clippy::must_use_candidate)] // notifying has an effect of its own
     pub fn notify(&self, count: usize) -> usize {
         let mut notified = 0;
         for place in &self.places {
@@ -264,7 +267,7 @@ impl Condition {
         }
     }
 
-    /// How many wait at this moment.
+    /// Returns the number of waiters in places that are not yet notified.
     #[must_use]
     pub fn waiting(&self) -> usize {
         let is_waiting = |place: &&Futex| {
@@ -274,13 +277,13 @@ impl Condition {
         self.places.iter().filter(is_waiting).count()
     }
 
-    /// Clears the places of whoever had `slot`: called before the slot gets a new user.
+    /// Frees the places of former users of `slot`. It is called before the slot gets a new user.
     pub fn release_slot(&self, slot: usize) {
         let is_its = |member: MemberId| member.slot() == slot;
         self.places.iter().for_each(|place| self.clear(place, is_its));
     }
 
-    /// The time of everybody who sleeps runs out, for models.
+    /// Lets the sleep of all waiters time out, for models.
     #[cfg(loom)]
     pub fn time_out(&self) {
         self.places.iter().for_each(Futex::time_out);

@@ -1,23 +1,21 @@
-//! The event: a flag that many wait for.
+//! The event: a flag that members can wait for.
 //!
 //! # The word
 //!
-//! Bit 0 says that it is set; the other bits count how often it was set. The count lets a waiter
-//! that sleeps through "set" and "clear" know that it was set.
+//! Bit 0 is set while the event is set. The other bits count how often it was set. By the count, a
+//! waiter that sleeps while the event is set and cleared learns that it was set.
 //!
 //! # Orderings
 //!
-//! What was written before `set` must be visible to whoever learns of it: `set` releases, a waiter
-//! acquires.
+//! What was written before `set` must be visible to a member that learns of it: `set` is `AcqRel`,
+//! which includes `Release`, and waiters use `Acquire`.
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
 use multiproc_shm::event_count::EventCount;
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::full_fence_after_rmw;
 use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::{Deadline, failpoint};
 
 const SET: u32 = 1;
 const COUNT: u32 = 2;
@@ -26,7 +24,7 @@ fn is_set(state: u32) -> bool {
     state & SET != 0
 }
 
-/// See the module's text.
+/// An event. See the documentation of the module.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Event {
@@ -38,7 +36,7 @@ pub struct Event {
 multiproc_shm::placed!(Event { word, waiters });
 
 impl Event {
-    /// Sets it, and wakes all who wait. Waits for nobody.
+    /// Sets the event and wakes all waiters. It never blocks.
     pub fn set(&self) {
         let mut state = self.word.load(Ordering::Relaxed);
         loop {
@@ -52,18 +50,19 @@ impl Event {
         self.waiters.notify_all(full_fence_after_rmw());
     }
 
-    /// Clears it.
+    /// Clears the event.
     pub fn clear(&self) {
         self.word.fetch_and(!SET, Ordering::AcqRel);
     }
 
-    /// Whether it is set at this moment.
+    /// Returns true if the event is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
         is_set(self.word.load(Ordering::Acquire))
     }
 
-    /// Waits until it is set, or was set since the call. False: it was not in time.
+    /// Waits until the event is set, or was set since the call. Returns false if it was not set
+    /// before the deadline.
     #[must_use]
     pub fn wait(&self, deadline: Deadline, recheck: Duration) -> bool {
         let before = self.word.load(Ordering::Acquire);
@@ -72,13 +71,13 @@ impl Event {
         }
         let was_set = |_| {
             let state = self.word.load(Ordering::Acquire);
-            // Clear and as often set as before: nothing has happened.
+            // If the word is the same, the event has not been set since.
             (state != before).then_some(())
         };
         self.waiters.wait_until(deadline, recheck, was_set).outcome.is_some()
     }
 
-    /// Where those sleep who wait.
+    /// Returns what waiters sleep on.
     #[must_use]
     pub fn waiters(&self) -> &EventCount {
         &self.waiters

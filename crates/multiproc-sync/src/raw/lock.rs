@@ -1,62 +1,70 @@
-//! The lock: one word that says who owns it.
+//! The robust lock: one word that contains its owner.
 //!
 //! # The word
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
-//! | 0..29 | owner | the [`MemberId`] of the holder; 0 is nobody |
-//! | 29 | reserved | a waiter has waited for long: the lock is not for newcomers |
-//! | 30 | abandoned | a holder died inside, and nobody has put right what it left |
-//! | 31 | sleepers | somebody may be asleep on the word |
+//! | 0..29 | owner | the [`MemberId`] of the holder; 0 if the lock is free |
+//! | 29 | reserved | a waiter has waited for long: newcomers must not take the lock |
+//! | 30 | abandoned | a holder died, and no holder has repaired what the lock protects since |
+//! | 31 | sleepers | waiters may be asleep on the word |
 //!
 //! # Invariants
 //!
-//! 1. The owner changes from nobody to a member, or from a dead member to a living one, by one
-//!    compare-exchange. So a death at any instruction leaves the lock free, or owned by the dead.
-//! 2. Whoever falls asleep has set the sleepers bit before, and only a release or a takeover, which
-//!    wake or pass the bit on, clear it. Whoever was asleep takes the lock with the bit set, because
-//!    it cannot know whether it was the only one: that costs one wake of nobody, at most.
-//! 3. A wake that is lost with the woken process, or with the one that was about to wake, is made
-//!    up for by the recheck interval of everybody else who sleeps.
-//! 4. Only the owner recorded in the word frees it, by compare-exchange. A guard whose ownership has
-//!    ended (a copy in a forked child) changes nothing.
+//! 1. The owner changes from 0 to a member, or from a dead member to a living one, by one
+//!    compare-exchange. So a death at any instruction leaves the lock free, or owned by a dead
+//!    member.
+//! 2. A waiter sets *sleepers* before it falls asleep. Only a release clears it, which also wakes a
+//!    waiter. A recovery keeps it. A waiter that has slept takes the lock with *sleepers* set,
+//!    because it cannot know whether it was the only one. That costs at most one wake-up of no
+//!    waiter.
+//! 3. A wake-up may be lost with the process that was woken, or with the one that was about to wake
+//!    it. All other sleepers make up for it when their recheck interval ends.
+//! 4. Only the owner that the word records frees it, by compare-exchange. A guard whose ownership
+//!    has ended (a copy in a forked child) has no effect.
 //!
 //! # Fairness
 //!
-//! Newcomers may overtake sleepers, which is fast, until a sleeper has waited for a millisecond and
-//! was woken in vain: it then sets the reserved bit, and keeps sleeping. While the bit is set, a lock
-//! that is free is taken only by waiters that have slept (and by `try_lock`); a newcomer goes to sleep
-//! once. Nobody is named in the reservation, so a waiter that dies leaves nothing that blocks others:
-//! after one recheck interval, every newcomer is a waiter that has slept. This is the eventual
-//! fairness of parking_lot (and WTF::Lock), without its direct hand-over, which could hand the lock to
-//! a process that is dead.
+//! Newcomers may overtake sleepers, which is fast. A sleeper that has waited for a millisecond and
+//! was woken in vain sets *reserved*, and sleeps again. While *reserved* is set, a free lock is
+//! taken only by waiters that have slept (and by `try_lock`); a newcomer goes to sleep once. The
+//! reservation names no waiter, so a waiter that dies leaves nothing behind that blocks others:
+//! after one recheck interval, every newcomer is a waiter that has slept.
+//!
+//! This is the eventual fairness of WTF::Lock and parking_lot, without their direct hand-over,
+//! which could hand the lock to a dead process.
 //!
 //! # Orderings
 //!
-//! What was written under the lock must be visible to the next holder: taking it acquires, freeing
-//! it releases. The release is `AcqRel` so that it can be followed by
-//! [`fence_after_rmw`](multiproc_shm::primitives::fence_after_rmw) at no cost. Between the last writes of a
-//! dead holder and a takeover lies its death, which the kernel reports under locks of its own.
+//! What was written under the lock must be visible to the next holder: acquiring it is `Acquire`,
+//! releasing it is `AcqRel`. `Release` would do, but `AcqRel` allows
+//! [`fence_after_rmw`](multiproc_shm::primitives::fence_after_rmw) to follow at no cost. Between
+//! the last writes of a dead holder and the recovery lies its death, which the kernel reports under
+//! locks of its own.
+//!
+//! # Sources
 //!
 //! The shape is that of std's futex mutex (library/std/src/sys/sync/mutex/futex.rs), after Ulrich
-//! Drepper, "Futexes Are Tricky" (2011), with the owner in place of its "locked".
+//! Drepper, "Futexes Are Tricky" (2011), with the owner in place of "locked". An owner in the word,
+//! and a bit for its death, are also what the kernel's robust futexes have
+//! (Documentation/locking/robust-futexes.rst). There the kernel walks a list of held locks when a
+//! thread ends; here each waiter asks whether the owner is alive.
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::Busy;
-use multiproc_shm::failpoint;
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Backoff, Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
+use multiproc_shm::{Deadline, failpoint};
+
+use super::{Busy, is_of_slot, is_owned};
 
 const OWNER: u32 = (1 << MemberId::BITS) - 1;
 const RESERVED: u32 = 1 << 29;
 const ABANDONED: u32 = 1 << 30;
 const SLEEPERS: u32 = 1 << 31;
 
-/// How long a waiter can be overtaken before it reserves the lock.
+/// The time for which a waiter may be overtaken before it reserves the lock.
 const FAIR_AFTER: Duration = if cfg!(loom) { Duration::ZERO } else { Duration::from_millis(1) };
 
 fn is_free(state: u32) -> bool {
@@ -75,16 +83,16 @@ fn taken(state: u32) -> Acquired {
     if state & ABANDONED == 0 { Acquired::Clean } else { Acquired::OwnerDied }
 }
 
-/// How the lock was taken.
+/// The state in which the lock was acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acquired {
-    /// The last holder let go of it.
+    /// No holder has died, or what the lock protects was repaired since.
     Clean,
-    /// A holder died inside, and nobody has [repaired](Lock::repaired) since.
+    /// A holder died, and no holder has called [`repaired`](Lock::repaired) since.
     OwnerDied,
 }
 
-/// A lock that survives its holder. It is the word alone; what it guards is the user's affair.
+/// A robust lock, without data. See the documentation of the module.
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct Lock {
@@ -101,11 +109,11 @@ impl Default for Lock {
 }
 
 impl Lock {
-    /// Takes the lock if it is free, or its owner is dead.
+    /// Acquires the lock if it is free, or its owner is dead.
     ///
     /// # Errors
     ///
-    /// If a living member has it.
+    /// Returns [`Busy`] if a living member has the lock.
     #[inline]
     pub fn try_lock(&self, members: &impl Members) -> Result<Acquired, Busy> {
         if self.take_free(members.me()) {
@@ -113,7 +121,7 @@ impl Lock {
         }
         loop {
             let state = self.word.load(Ordering::Relaxed);
-            if !is_free(state) && is_owner_alive(state, members) {
+            if !is_free(state) && is_owned(state & OWNER, members) {
                 return Err(Busy);
             }
             if let Some(taken) = self.take_over(state, members.me(), state & RESERVED) {
@@ -122,12 +130,12 @@ impl Lock {
         }
     }
 
-    /// Takes the lock, waiting for it. Checks every `recheck` whether its owner is still alive.
+    /// Acquires the lock, and waits for it. Each `recheck`, it checks whether the owner is alive.
     ///
     /// # Errors
     ///
-    /// If a living member has it until the deadline; or earlier, if the members can no longer be
-    /// asked whether they are alive (see [`Members::is_cut_off`]).
+    /// Returns [`Busy`] if a living member has the lock until the deadline. It does so earlier if
+    /// it can no longer be determined which members are alive (see [`Members::is_cut_off`]).
     #[inline]
     pub fn lock(
         &self,
@@ -144,14 +152,15 @@ impl Lock {
         taken
     }
 
-    /// Takes the lock if it is free and clean: the one instruction that is nearly always enough.
+    /// Acquires the lock if it is free, and no bit is set: the fast path, in one instruction.
     #[inline]
     pub fn take_free(&self, me: MemberId) -> bool {
         self.word.compare_exchange(0, me.bits(), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// From `state`, which is free or owned by a dead member, to `me`, with some more bits set. The
-    /// reservation ends, unless it is among those. `None`: the word has changed.
+    /// Changes the owner from that of `state`, which is free or owned by a dead member, to `me`,
+    /// and sets `bits`. This ends a reservation, unless `bits` contains it. Returns `None` if the
+    /// word has changed.
     fn take_over(&self, state: u32, me: MemberId, bits: u32) -> Option<Acquired> {
         let died_inside = if is_free(state) { 0 } else { ABANDONED };
         let new = state & !(OWNER | RESERVED) | died_inside | bits | me.bits();
@@ -169,12 +178,12 @@ impl Lock {
         recheck: Duration,
     ) -> Result<Acquired, Busy> {
         let backoff = Backoff::new();
-        // By invariant 2, set once this thread has slept.
+        // `SLEEPERS` once this thread has slept, by invariant 2.
         let mut sleepers = 0;
-        // Set once this thread has slept in vain for long enough.
+        // `RESERVED` once this thread has waited for `FAIR_AFTER` and was woken in vain.
         let mut reserved = 0;
         let mut fair = None;
-        // Checks the owner before the first sleep, too: it may have died long ago.
+        // True at first, because the owner may have died long ago.
         let mut look_up = true;
         let mut recheck = Recheck::every(recheck);
         loop {
@@ -190,7 +199,7 @@ impl Lock {
                 backoff.snooze();
                 continue;
             }
-            if look_up && !is_free(state) && !is_owner_alive(state, members) {
+            if look_up && !is_free(state) && !is_owned(state & OWNER, members) {
                 if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }
@@ -209,11 +218,11 @@ impl Lock {
             {
                 continue;
             }
-            // Only now: if this one was woken and found somebody else quicker, the others who sleep
-            // need the bit that it has just set again.
+            // The deadline is checked after *sleepers* was set. If this waiter was woken and
+            // another one was faster, the remaining sleepers need the bit.
             if deadline.is_past() || look_up && members.is_cut_off() {
                 if reserved != 0 {
-                    // Others that have waited for long will set it again.
+                    // Other waiters that have waited for long set it again.
                     self.word.fetch_and(!RESERVED, Ordering::Relaxed);
                 }
                 return Err(Busy);
@@ -225,15 +234,16 @@ impl Lock {
         }
     }
 
-    /// Says that what a dead holder left has been put right: the next one takes it clean.
+    /// Clears *abandoned*, so that the next holder acquires the lock as [`Acquired::Clean`].
     ///
-    /// To be called by the holder.
+    /// Only the holder may call it.
     pub fn repaired(&self) {
         self.word.fetch_and(!ABANDONED, Ordering::Relaxed);
     }
 
-    /// Releases the lock, if `me` holds it; else does nothing. It stays abandoned until it is
-    /// [repaired](Self::repaired).
+    /// Releases the lock, if `me` holds it. Otherwise it does nothing.
+    ///
+    /// With [`Acquired::OwnerDied`], the lock stays abandoned.
     #[inline]
     pub fn unlock(&self, me: MemberId, taken: Acquired) {
         let free = match taken {
@@ -259,7 +269,7 @@ impl Lock {
         }
     }
 
-    /// Marks the lock as abandoned, as if its holder had died. To be called by the holder.
+    /// Marks the lock as abandoned, as if its holder had died. Only the holder may call it.
     pub fn abandon(&self) {
         self.word.fetch_or(ABANDONED, Ordering::Relaxed);
     }
@@ -270,10 +280,11 @@ impl Lock {
         self.word.wake(1);
     }
 
-    /// Frees the lock if whoever had `slot` before has it: called before the slot gets a new user.
+    /// Frees the lock if its owner is a former user of `slot`. It is called before the slot gets a
+    /// new user.
     pub fn release_slot(&self, slot: usize) {
         let mut state = self.word.load(Ordering::Relaxed);
-        while MemberId::from_bits(state & OWNER).is_some_and(|owner| owner.slot() == slot) {
+        while is_of_slot(state & OWNER, slot) {
             match self.word.compare_exchange(state, ABANDONED, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) if has_sleepers(state) => return self.wake(),
@@ -283,41 +294,38 @@ impl Lock {
         }
     }
 
-    /// Who has it at this moment; `None` is nobody.
+    /// Returns the owner, or `None` if the lock is free.
+    #[inline]
     #[must_use]
     pub fn owner(&self) -> Option<MemberId> {
         MemberId::from_bits(self.word.load(Ordering::Relaxed) & OWNER)
     }
 
-    /// Whether a holder died inside, and nobody has repaired since.
+    /// Returns true if a holder died, and no holder has called [`repaired`](Self::repaired) since.
+    #[inline]
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         self.word.load(Ordering::Relaxed) & ABANDONED != 0
     }
 
-    /// Whether somebody may be asleep in front of it.
+    /// Returns true if waiters may be asleep on the word.
     #[must_use]
     pub fn has_sleepers(&self) -> bool {
         has_sleepers(self.word.load(Ordering::Relaxed))
     }
 
-    /// Whether a sleeper has reserved it.
+    /// Returns true if a sleeper has reserved the lock.
     #[cfg(loom)]
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        // Not a load: loom would then miss interleavings with the stores of others.
+        // With a load, loom would miss interleavings with the stores of other threads.
         is_reserved(self.word.fetch_or(0, Ordering::Relaxed))
     }
 
-    /// The word itself, for models of time.
+    /// Returns the word, for models of time.
     #[cfg(loom)]
     #[must_use]
     pub fn futex(&self) -> &Futex {
         &self.word
     }
-}
-
-/// An owner that is no member at all (the word was scribbled over) counts as dead.
-fn is_owner_alive(state: u32, members: &(impl Members + ?Sized)) -> bool {
-    MemberId::from_bits(state & OWNER).is_some_and(|owner| members.is_alive(owner))
 }

@@ -1,8 +1,9 @@
-//! The algorithms, as plain structs over atomic words.
+//! The algorithms, as plain structs of atomic words.
 //!
-//! They know nothing of mappings, descriptors and handles: who is alive is asked through a closure.
-//! Each is `repr(C)`, valid when zeroed, and valid with whatever another process writes into it. So
-//! the same code is placed in shared memory by the handles, and driven by loom in the tests.
+//! They do not depend on mappings, descriptors or handles: [`Members`] tells which members are
+//! alive. Each is `repr(C)`, valid when zeroed, and valid with any bytes that another process
+//! writes into it. So the handles place the same code in shared memory that loom explores in the
+//! tests.
 
 pub mod barrier;
 pub mod condition;
@@ -12,3 +13,16 @@ pub mod permits;
 pub mod semaphore;
 
 pub use multiproc_shm::{Busy, members};
+
+use members::{MemberId, Members};
+
+/// Returns true if these bits of a word name a living member. Bits that name no member at all (of a
+/// corrupted word) count as a dead owner.
+fn is_owned(bits: u32, members: &(impl Members + ?Sized)) -> bool {
+    MemberId::from_bits(bits).is_some_and(|owner| members.is_alive(owner))
+}
+
+/// Returns true if these bits of a word name a member in this slot of the member table.
+fn is_of_slot(bits: u32, slot: usize) -> bool {
+    MemberId::from_bits(bits).is_some_and(|owner| owner.slot() == slot)
+}

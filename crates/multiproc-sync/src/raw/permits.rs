@@ -1,32 +1,33 @@
 //! The bounded semaphore: permits, each with an owner.
 //!
-//! A permit is a word: 0 is free, else it holds the [`MemberId`] of its owner.
+//! A permit is a word: 0 if it is free, otherwise the [`MemberId`] of its owner.
 //!
 //! # Invariants
 //!
-//! 1. A permit changes hands by one compare-exchange: a death at any instruction leaves it free, or
-//!    owned by the dead, whom others find out about.
-//! 2. Whoever waits looks, at each recheck, for permits of the dead, and takes one of those as if it
-//!    were free.
+//! 1. The owner of a permit changes by one compare-exchange. So a death at any instruction leaves
+//!    it free, or owned by a dead member.
+//! 2. A waiter checks for permits of dead members at each recheck, and takes them as if they were
+//!    free.
 //!
 //! # Orderings
 //!
-//! As a lock's: taking acquires, giving back releases.
+//! Those of a lock: acquiring a permit is `Acquire`, returning it is `Release`.
+//!
+//! Waiters sleep on an [`EventCount`].
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::Busy;
 use multiproc_shm::event_count::{EventCount, Poll};
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
 use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::{Deadline, failpoint};
+
+use super::{Busy, is_of_slot, is_owned};
 
 const FREE: u32 = 0;
 
-/// What all share beside the permits themselves.
+/// What is shared beside the words of the permits.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PermitsControl {
@@ -36,44 +37,44 @@ pub struct PermitsControl {
 #[cfg(not(loom))]
 multiproc_shm::placed!(PermitsControl { waiters });
 
-/// The permits, as one member sees them.
+/// A view of the permits.
 #[derive(Debug, Clone, Copy)]
 pub struct Permits<'a> {
-    /// Where those wait who found none.
+    /// The waiters.
     pub control: &'a PermitsControl,
-    /// One word each.
+    /// One word for each permit.
     pub words: &'a [AtomicU32],
 }
 
 impl Permits<'_> {
-    /// How many are free at this moment.
+    /// Returns the number of free permits.
     #[must_use]
     pub fn available(&self) -> usize {
         self.words.iter().filter(|word| word.load(Ordering::Relaxed) == FREE).count()
     }
 
-    /// How many are free, or owned by the dead.
+    /// Returns the number of permits that are free or owned by dead members.
     #[must_use]
     pub fn available_after_deaths(&self, members: &impl Members) -> usize {
         self.words.iter().filter(|word| !is_owned(word.load(Ordering::Relaxed), members)).count()
     }
 
-    /// Takes a free permit, or else one of the dead; gives its index.
+    /// Acquires a permit that is free or owned by a dead member, and returns its index.
     ///
     /// # Errors
     ///
-    /// If all are owned by the living.
+    /// Returns [`Busy`] if living members own all permits.
     #[inline]
     pub fn try_acquire(&self, members: &impl Members) -> Result<usize, Busy> {
         self.take_free(members.me()).or_else(|| self.take_of_dead(members)).ok_or(Busy)
     }
 
-    /// Takes a permit, waiting for one.
+    /// Acquires a permit, and waits for one. Each `recheck`, it checks for dead owners.
     ///
     /// # Errors
     ///
-    /// If all are owned by living members until the deadline; or earlier, if the members can no longer
-    /// be asked whether they are alive (see [`Members::is_cut_off`]).
+    /// Returns [`Busy`] if living members own all permits until the deadline. It does so earlier if
+    /// it can no longer be determined which members are alive (see [`Members::is_cut_off`]).
     #[inline]
     pub fn acquire(
         &self,
@@ -107,6 +108,7 @@ impl Permits<'_> {
         waited.outcome.unwrap_or(Err(Busy))
     }
 
+    #[inline]
     fn take_free(&self, me: MemberId) -> Option<usize> {
         let take = |word: &AtomicU32| {
             word.load(Ordering::Relaxed) == FREE && change(word, FREE, me.bits())
@@ -123,7 +125,7 @@ impl Permits<'_> {
         })
     }
 
-    /// Returns a permit, if `me` owns it; else does nothing.
+    /// Releases a permit, if `me` owns it. Otherwise it does nothing.
     #[inline]
     pub fn release(&self, me: MemberId, index: usize) {
         if let Some(word) = self.words.get(index)
@@ -133,18 +135,18 @@ impl Permits<'_> {
         }
     }
 
+    #[inline]
     fn notify(&self) {
         failpoint::reached("permit.released");
         self.control.waiters.notify(1, full_fence_after_rmw());
     }
 
-    /// Frees the permits of whoever had `slot`: called before the slot gets a new user.
+    /// Frees the permits of former users of `slot`. It is called before the slot gets a new user.
     pub fn release_slot(&self, slot: usize) {
         for word in self.words {
             let owner = word.load(Ordering::Relaxed);
-            let is_its = MemberId::from_bits(owner).is_some_and(|owner| owner.slot() == slot);
-            // If it has changed, somebody has taken it over just now.
-            if is_its && change(word, owner, FREE) {
+            // If the word has changed, another member has just taken the permit over.
+            if is_of_slot(owner, slot) && change(word, owner, FREE) {
                 self.notify();
             }
         }
@@ -152,18 +154,14 @@ impl Permits<'_> {
 }
 
 impl PermitsControl {
-    /// Where those sleep who wait.
+    /// Returns what waiters sleep on.
     #[must_use]
     pub fn waiters(&self) -> &EventCount {
         &self.waiters
     }
 }
 
-/// An owner that is no member at all (the word was scribbled over) counts as dead.
-fn is_owned(word: u32, members: &impl Members) -> bool {
-    MemberId::from_bits(word).is_some_and(|owner| members.is_alive(owner))
-}
-
+#[inline]
 fn change(word: &AtomicU32, from: u32, to: u32) -> bool {
     word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }

@@ -1,28 +1,28 @@
-//! The free semaphore: a count that anyone may raise.
+//! The counting semaphore: a count that any member may raise.
 //!
 //! # Invariants
 //!
-//! 1. The count changes by one compare-exchange: a process that dies before it has changed nothing,
-//!    one that dies after it has taken, or given, for good.
-//! 2. Whoever raises the count notifies as many as it raised it by; whoever slept and took one
-//!    passes the notification on if more is there (see [`event_count`](multiproc_shm::event_count)).
+//! 1. The count changes by one compare-exchange. A process that dies before it has changed nothing,
+//!    and one that dies after it has acquired or released for good.
+//! 2. A release notifies as many waiters as it raised the count by. A waiter that slept and then
+//!    acquired notifies another one if the count is not 0 (see
+//!    [`event_count`](multiproc_shm::event_count)).
 //!
 //! # Orderings
 //!
-//! What was written before a release must be visible to whoever acquires what it released: the
-//! release releases, the acquire acquires.
+//! What was written before a release must be visible to the member that acquires what it released:
+//! a release is `AcqRel`, which includes `Release`, and an acquisition is `Acquire`.
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
-
-use super::Busy;
 use multiproc_shm::event_count::EventCount;
-use multiproc_shm::failpoint;
 use multiproc_shm::fences::{full_fence, full_fence_after_rmw};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::{Deadline, failpoint};
 
-/// See the module's text.
+use super::Busy;
+
+/// A counting semaphore. See the documentation of the module.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Semaphore {
@@ -30,7 +30,7 @@ pub struct Semaphore {
     waiters: EventCount,
 }
 
-/// The count would exceed [`Semaphore::MAX`].
+/// An error: the count would exceed [`Semaphore::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
 
@@ -38,15 +38,15 @@ pub struct Overflow;
 multiproc_shm::placed!(Semaphore { count, waiters });
 
 impl Semaphore {
-    /// The highest count.
+    /// The maximum count.
     pub const MAX: u32 = i32::MAX.unsigned_abs();
 
-    /// Sets the count. Before anybody else can see it.
+    /// Sets the initial count, before other processes can see the semaphore.
     pub fn set_up(&self, count: u32) {
         self.count.store(count, Ordering::Relaxed);
     }
 
-    /// The count at this moment.
+    /// Returns the current count.
     #[must_use]
     pub fn value(&self) -> u32 {
         self.count.load(Ordering::Relaxed)
@@ -56,7 +56,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// If it is 0.
+    /// Returns [`Busy`] if the count is 0.
     #[inline]
     pub fn try_acquire(&self) -> Result<(), Busy> {
         let mut count = self.count.load(Ordering::Relaxed);
@@ -77,11 +77,11 @@ impl Semaphore {
         Err(Busy)
     }
 
-    /// Lowers the count by one, waiting until it is not 0.
+    /// Lowers the count by one, and waits while it is 0.
     ///
     /// # Errors
     ///
-    /// If it is 0 until the deadline.
+    /// Returns [`Busy`] if the count is 0 until the deadline.
     #[inline]
     pub fn acquire(&self, deadline: Deadline, recheck: Duration) -> Result<(), Busy> {
         self.try_acquire().or_else(|Busy| self.acquire_contended(deadline, recheck))
@@ -100,7 +100,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// If it would exceed [`MAX`](Self::MAX); it is as before then.
+    /// Returns [`Overflow`] if the count would exceed [`MAX`](Self::MAX). It is then unchanged.
     #[inline]
     pub fn release(&self, n: u32) -> Result<(), Overflow> {
         let mut count = self.count.load(Ordering::Relaxed);
@@ -121,7 +121,7 @@ impl Semaphore {
         Ok(())
     }
 
-    /// Where those sleep who wait.
+    /// Returns what waiters sleep on.
     #[must_use]
     pub fn waiters(&self) -> &EventCount {
         &self.waiters

@@ -1,4 +1,4 @@
-//! `multiproc-manager`: a manager as a program of its own, and a look into one that runs.
+//! The program `multiproc-manager`: runs or inspects a manager. `multiproc manager` is the same.
 
 use std::env;
 use std::process::ExitCode;

@@ -73,10 +73,8 @@ fn millis(count: u32) -> Duration {
 // SAFETY: nothing else in the program that loads the library has this name, nor those below.
 #[unsafe(no_mangle)]
 pub extern "C" fn mp_open() -> c_int {
-    match Handles::new().map(|handles| HANDLES.set(handles)) {
-        Ok(Ok(())) => DONE,
-        _ => FAILED,
-    }
+    let Ok(handles) = Handles::new() else { return FAILED };
+    if HANDLES.set(handles).is_ok() { DONE } else { FAILED }
 }
 
 fn keep<G>(

@@ -9,7 +9,8 @@ use crate::engine::get::{Incoming, Sink};
 use crate::engine::put::{Items, Outgoing, Put};
 use crate::memory::Store;
 
-/// A queue in shared memory, with room for some items in the hot ring and for more behind it.
+/// Creates a queue in shared memory, with room for some items in the hot ring and for more in the
+/// overflow ring.
 fn store() -> Store {
     Store::create("", None, 1 << 20, None).unwrap()
 }
@@ -29,7 +30,7 @@ fn put(ring: &Ring<'_, Store>, item: &[u8]) {
     assert_eq!(ring.try_put(items, None, soon), Ok((1, Put::Done)));
 }
 
-/// Takes as many items as it is told to, and refuses the next one, or panics.
+/// A sink that takes `left` items and refuses the next one, or panics.
 struct Few {
     bytes: Vec<u8>,
     left: usize,
@@ -58,7 +59,7 @@ impl Sink for Few {
     }
 }
 
-/// Counts what becomes of the packet of an item.
+/// Counts the operations on the packet of an item.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Lane {
     copied: u32,
@@ -81,7 +82,7 @@ impl Incoming for Lane {
     }
 }
 
-/// A parcel that is sent, or panics.
+/// Descriptors that are sent, or panic.
 struct OutgoingFds {
     panics: bool,
 }
@@ -93,11 +94,11 @@ impl Outgoing for OutgoingFds {
     }
 }
 
-/// In both rings: 300,000 bytes do not fit into the hot one.
+/// In both rings: 300,000 bytes do not fit into the hot ring.
 const LENGTHS: [usize; 2] = [5, 300_000];
 
 #[test]
-fn an_item_that_the_sink_refuses_stays_in_the_queue() {
+fn item_that_the_sink_refuses_stays_in_the_queue() {
     for length in LENGTHS {
         let (store, pace) = (store(), Pace::default());
         let ring = ring(&store, &pace);
@@ -110,7 +111,7 @@ fn an_item_that_the_sink_refuses_stays_in_the_queue() {
         assert_eq!((refused, ring.len()), (Err(EngineError::TooManyTasks), 3));
         assert!(sink.bytes.is_empty());
 
-        // What it takes before counts.
+        // The items that it took before are got.
         let mut sink = Few::new(2);
         assert_eq!(ring.try_get(&mut sink, &mut lane, soon), Ok(2));
         assert_eq!(ring.len(), 1);
@@ -123,7 +124,7 @@ fn an_item_that_the_sink_refuses_stays_in_the_queue() {
 }
 
 #[test]
-fn the_packet_of_a_refused_item_stays_in_the_lane() {
+fn packet_of_a_refused_item_stays_in_the_lane() {
     let (store, pace) = (store(), Pace::default());
     let ring = ring(&store, &pace);
     let items = Items { bytes: &[1], start: 0, ends: &[1] };
@@ -137,7 +138,7 @@ fn the_packet_of_a_refused_item_stays_in_the_lane() {
 }
 
 #[test]
-fn a_panic_under_a_lock_releases_it() {
+fn panic_under_a_lock_releases_it() {
     let (store, pace) = (store(), Pace::default());
     let ring = ring(&store, &pace);
     put(&ring, &[1]);
@@ -155,7 +156,7 @@ fn a_panic_under_a_lock_releases_it() {
         let _ = ring.try_get(&mut sink, &mut Lane::default(), soon);
     });
     panics(&mut || ring.as_consumer(|| panic!("asked to")));
-    // Neither has put or taken anything, and both sides go on.
+    // No item was put or taken, and both sides go on.
     assert_eq!(ring.len(), 1);
     put(&ring, &[2]);
     let mut sink = Few::new(2);

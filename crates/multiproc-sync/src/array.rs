@@ -1,26 +1,30 @@
-//! Plain data in shared memory without a lock.
+//! A table of plain values in shared memory, without a lock.
 
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
-
 use std::sync::atomic::AtomicU8;
 
 use bytemuck::{Pod, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
+use multiproc_shm::placed;
+use multiproc_shm::primitives::{AtomicU32, AtomicU64};
+use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use multiproc_shm::placed;
-use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
-use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
-
-/// A table of values in shared memory, of fixed length: what Python calls `Array`, without its lock.
+/// A table of values in shared memory, of fixed length. Python calls it `Array`; this one has no
+/// lock.
 ///
-/// `T` is plain data: `bytemuck`'s `Pod`. Values are copied in and out. Whoever reads while another
-/// process writes the same place may get a mix of the old and the new bytes: guard the table with a
-/// [`Lock`](crate::Lock), or give each process places of its own.
+/// `T` is plain data: `bytemuck`'s `Pod`. Values are copied in and out. A process that reads a
+/// value while another one writes it may get a mix of old and new bytes. Protect the table with a
+/// [`Lock`](crate::Lock), or let each process write values of its own.
 ///
-/// A process that dies in the middle of a write leaves such a mix.
+/// # When a process dies
+///
+/// A process that dies within a write leaves a mix of old and new bytes in the values that it
+/// wrote.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_sync::Shared;
@@ -33,12 +37,13 @@ use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Array")]
 pub struct Shared<T> {
     region: Region<SharedControl>,
     values: PhantomData<T>,
 }
 
-/// It has data alone.
+/// The control block, which is empty: there is only data.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct SharedControl {
@@ -50,48 +55,48 @@ placed!(SharedControl { unused });
 impl Control for SharedControl {
     const KIND: u32 = u32::from_le_bytes(*b"DATA");
     const NAME: &'static str = "shared table";
-    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the value's size
+    const DATA: RangeInclusive<usize> = 0..=usize::MAX; // compared with the size of `T`
 
-    /// Nobody owns anything of it.
+    /// Nothing of a table has an owner.
     fn release_slot(&self, _: &[AtomicU32], _: usize) {}
 }
 
 impl<T: Pod> Shared<T> {
-    /// A new table with these values, and this length for ever.
+    /// Creates a table with these values. Its length does not change.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
+    /// Fails if the process has run out of descriptors or memory, if `/proc` is not mounted, or if
+    /// a resource limit is too small. The error then names the limit.
     ///
     /// # Panics
     ///
-    /// If `T` has no bytes.
+    /// Panics if `T` has size 0.
     pub fn new(values: &[T]) -> io::Result<Self> {
-        assert!(size_of::<T>() > 0, "there is nothing to share of a type without bytes");
+        assert!(size_of::<T>() > 0, "values of size 0 cannot be shared");
         let region = Region::create(size_of_val(values), |_: &SharedControl| {})?;
         let table = Self { region, values: PhantomData };
         table.write(0, values);
         Ok(table)
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.region.data().len() / size_of::<T>()
     }
 
-    /// Whether there are none.
+    /// Returns true if the table has no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The value at `index`.
+    /// Returns the value at `index`.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if `index` is out of bounds.
     #[must_use]
     pub fn get(&self, index: usize) -> T {
         let mut value = [T::zeroed()];
@@ -103,16 +108,26 @@ impl<T: Pod> Shared<T> {
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if `index` is out of bounds.
     pub fn set(&self, index: usize, value: T) {
         self.write(index, &[value]);
     }
 
-    /// Copies the values from `start` into `values`.
+    /// Copies values from the table, beginning at index `start`, into `values`.
     ///
     /// # Panics
     ///
-    /// If there are not so many.
+    /// Panics if the range is out of bounds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let table = multiproc_sync::Shared::new(&[1u32, 2, 3, 4])?;
+    /// let mut middle = [0; 2];
+    /// table.read(1, &mut middle);
+    /// assert_eq!(middle, [2, 3]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn read(&self, start: usize, values: &mut [T]) {
         self.check(start, values.len());
         let bytes = cast_slice_mut(values);
@@ -123,11 +138,20 @@ impl<T: Pod> Shared<T> {
         }
     }
 
-    /// Copies `values` to `start` and behind.
+    /// Copies `values` into the table, beginning at index `start`.
     ///
     /// # Panics
     ///
-    /// If they do not fit.
+    /// Panics if the range is out of bounds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let table = multiproc_sync::Shared::new(&[0u32; 4])?;
+    /// table.write(2, &[7, 8]);
+    /// assert_eq!(table.to_vec(), [0, 0, 7, 8]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn write(&self, start: usize, values: &[T]) {
         self.check(start, values.len());
         let bytes = cast_slice(values);
@@ -138,7 +162,7 @@ impl<T: Pod> Shared<T> {
         }
     }
 
-    /// A copy of all values.
+    /// Returns a copy of all values.
     #[must_use]
     pub fn to_vec(&self) -> Vec<T> {
         let mut values = vec![T::zeroed(); self.len()];
@@ -150,13 +174,13 @@ impl<T: Pod> Shared<T> {
         let len = self.len();
         assert!(
             start <= len && count <= len - start,
-            "{count} values at {start} are not in a table of {len}"
+            "{count} values from index {start} are out of bounds of a table of {len}"
         );
     }
 }
 
-/// Copies out from byte `at`, one atomic after the other: threads of this process may be writing, and
-/// a plain copy would be a data race.
+/// Copies out from byte `at`, as one atomic load after the other: threads of this process may be
+/// writing, so a plain copy would be a data race.
 fn read_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &mut [u8]) {
     const { assert!(size_of::<A>() == size_of::<A::Value>()) };
     let words = &region.data_as::<A>()[at / size_of::<A>()..];
@@ -165,7 +189,7 @@ fn read_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &mut
     }
 }
 
-/// Copies in to byte `at`, likewise.
+/// Copies in to byte `at`, as one atomic store after the other.
 fn write_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &[u8]) {
     let words = &region.data_as::<A>()[at / size_of::<A>()..];
     for (chunk, word) in bytes.chunks_exact(size_of::<A>()).zip(words) {
@@ -200,107 +224,10 @@ impl<'de, T: Pod> Deserialize<'de> for Shared<T> {
         let (bytes, each) = (region.data().len(), size_of::<T>());
         if each == 0 || bytes % each != 0 {
             return Err(serde::de::Error::custom(format!(
-                "expected a multiproc shared table of values of {each} bytes, got one of {bytes} \
-                 bytes in all"
+                "expected a multiproc shared table of values of {each} bytes each, got one of \
+                 {bytes} bytes in total"
             )));
         }
         Ok(Self { region, values: PhantomData })
-    }
-}
-
-/// A number in shared memory that processes change without a lock: a counter, a flag, a ticket.
-///
-/// Each operation is one step: a process that dies has done it or not. All are sequentially
-/// consistent.
-///
-/// ```
-/// use multiproc_sync::Atomic;
-///
-/// # fn main() -> std::io::Result<()> {
-/// let served = Atomic::new(0)?;
-/// assert_eq!(served.fetch_add(5), 0);
-/// assert_eq!(served.clone().load(), 5);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Atomic {
-    region: Region<AtomicControl>,
-}
-
-/// What its members share.
-#[derive(Debug, Default)]
-#[repr(C)]
-struct AtomicControl {
-    number: AtomicU64,
-}
-
-placed!(AtomicControl { number });
-
-impl Control for AtomicControl {
-    const KIND: u32 = u32::from_le_bytes(*b"ATOM");
-    const NAME: &'static str = "atomic number";
-
-    /// Nobody owns anything of it.
-    fn release_slot(&self, _: &[AtomicU32], _: usize) {}
-}
-
-impl Atomic {
-    /// A new number.
-    ///
-    /// # Errors
-    ///
-    /// If there are no descriptors or no memory left, there is no `/proc`, or a resource limit is
-    /// too small, which the error then names.
-    pub fn new(value: u64) -> io::Result<Self> {
-        let set_up = |control: &AtomicControl| control.number.store(value, Ordering::Relaxed);
-        Ok(Self { region: Region::create(0, set_up)? })
-    }
-
-    fn number(&self) -> &AtomicU64 {
-        &self.region.control().number
-    }
-
-    /// The number at this moment.
-    #[must_use]
-    pub fn load(&self) -> u64 {
-        self.number().load(Ordering::SeqCst)
-    }
-
-    /// Sets the number.
-    pub fn store(&self, value: u64) {
-        self.number().store(value, Ordering::SeqCst);
-    }
-
-    /// Sets the number, and gives the one before.
-    pub fn swap(&self, value: u64) -> u64 {
-        self.number().swap(value, Ordering::SeqCst)
-    }
-
-    /// Adds, wrapping around, and gives the number before.
-    #[allow(clippy::must_use_candidate)] // adding is something by itself
-    pub fn fetch_add(&self, value: u64) -> u64 {
-        self.number().fetch_add(value, Ordering::SeqCst)
-    }
-
-    /// Subtracts, wrapping around, and gives the number before.
-    #[allow(clippy::must_use_candidate)] // subtracting is something by itself
-    pub fn fetch_sub(&self, value: u64) -> u64 {
-        self.number().fetch_sub(value, Ordering::SeqCst)
-    }
-
-    /// Sets the number to `new` if it is `current`, and gives the one before.
-    ///
-    /// # Errors
-    ///
-    /// If it was not `current`: the number that it was.
-    pub fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
-        self.number().compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
-    }
-}
-
-impl fmt::Debug for Atomic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Atomic").field(&self.load()).finish()
     }
 }

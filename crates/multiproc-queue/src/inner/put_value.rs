@@ -4,23 +4,21 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use multiproc_message::check_type;
-use multiproc_shm::Deadline;
 use serde::{Deserialize, Serialize};
 
+use super::{Inner, PutFailure, Wait};
 use crate::error::{PutError, PutManyError, PutTimeoutError, Reason, TryPutError};
-use crate::inner::{Core, PutFailure, Wait};
-use crate::methods::only_a_deadline_gives_up;
 
 /// The maximum number of items that are taken from an iterator at a time.
 const STEP: usize = 128;
 
 // Not `DeserializeOwned`: a type such as `&str` would match that as well, and then not compile.
-impl<T: Deserialize<'static>> Core<T> {
+impl<T: Deserialize<'static>> Inner<T> {
     /// Returns an error if items of this type could be put, but not be got.
     ///
     /// The type is checked once for each handle.
     #[inline]
-    pub(crate) fn check_type(&self) -> Result<(), Reason> {
+    fn check_type(&self) -> Result<(), Reason> {
         if self.is_type_checked.load(Ordering::Relaxed) { Ok(()) } else { self.check_type_once() }
     }
 
@@ -30,49 +28,62 @@ impl<T: Deserialize<'static>> Core<T> {
         self.is_type_checked.store(true, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Puts an item of a type that can be got.
+    #[inline]
+    pub(crate) fn put_checked<E: From<(T, PutFailure)>>(&self, item: T, wait: Wait) -> Result<(), E>
+    where
+        T: Serialize,
+    {
+        match self.check_type() {
+            Ok(()) => self.put_value(item, wait),
+            Err(reason) => Err(E::from((item, reason.into()))),
+        }
+    }
+
+    /// Puts items of a type that can be got.
+    pub(crate) fn put_many_checked(
+        &self,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<(), PutManyError<T>>
+    where
+        T: Serialize,
+    {
+        self.put_many_if(items, || self.check_type())
+    }
 }
 
 /// The methods of the handles that put, for types that are not known to implement `Deserialize`.
 ///
-/// The handles dereference to this type. A call ends here where their own methods do not apply, which
-/// require `Deserialize` and check the type.
+/// The handles dereference to this type. A call ends here where their own methods do not apply,
+/// which require `Deserialize` and check the type.
 #[doc(hidden)]
-impl<T: Serialize> Core<T> {
+impl<T: Serialize> Inner<T> {
     #[inline]
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-        match self.put_item(&item, Wait::Deadline(Deadline::NEVER)) {
-            Ok(()) => Ok(()),
-            Err(PutFailure::For(reason)) => Err(PutError::new(item, *reason)),
-            Err(PutFailure::NotNow | PutFailure::Stalled) => only_a_deadline_gives_up(),
-        }
+        self.put_value(item, Wait::FOREVER)
     }
 
     #[inline]
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-        match self.put_item(&item, Wait::Now) {
-            Ok(()) => Ok(()),
-            Err(PutFailure::For(reason)) => Err(TryPutError::new(item, *reason)),
-            Err(PutFailure::NotNow) => Err(TryPutError::Full(item)),
-            Err(PutFailure::Stalled) => Err(TryPutError::Stalled(item)),
-        }
+        self.put_value(item, Wait::Now)
     }
 
     #[inline]
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutTimeoutError<T>> {
-        self.put_until(item, Deadline::after(timeout))
+        self.put_value(item, Wait::for_at_most(timeout))
     }
 
     #[inline]
     pub fn put_deadline(&self, item: T, deadline: Instant) -> Result<(), PutTimeoutError<T>> {
-        self.put_until(item, Deadline::at(deadline))
+        self.put_value(item, Wait::until(deadline))
     }
 
     #[inline]
-    fn put_until(&self, item: T, deadline: Deadline) -> Result<(), PutTimeoutError<T>> {
-        match self.put_item(&item, Wait::Deadline(deadline)) {
+    fn put_value<E: From<(T, PutFailure)>>(&self, item: T, wait: Wait) -> Result<(), E> {
+        match self.put_item(&item, wait) {
             Ok(()) => Ok(()),
-            Err(PutFailure::For(reason)) => Err(PutTimeoutError::new(item, *reason)),
-            Err(PutFailure::NotNow | PutFailure::Stalled) => Err(PutTimeoutError::Timeout(item)),
+            Err(failure) => Err(E::from((item, failure))),
         }
     }
 
@@ -82,7 +93,7 @@ impl<T: Serialize> Core<T> {
 
     /// Puts the items in steps, each of them only if `check` returns `Ok`.
     #[inline]
-    pub(crate) fn put_many_if(
+    fn put_many_if(
         &self,
         items: impl IntoIterator<Item = T>,
         check: impl Fn() -> Result<(), Reason>,
@@ -96,15 +107,14 @@ impl<T: Serialize> Core<T> {
                 return Ok(());
             }
             let (count, result) = match check() {
-                Ok(()) => self.put_batch(&step, Wait::Deadline(Deadline::NEVER)),
+                Ok(()) => self.put_batch(&step, Wait::FOREVER),
                 Err(reason) => (0, Err(reason.into())),
             };
             put += count;
             let Err(refused) = result else { continue };
-            let PutFailure::For(reason) = refused else { only_a_deadline_gives_up() };
             let rest = step.split_off(count + 1);
             let Some(item) = step.pop() else { unreachable!("one was refused") };
-            return Err(PutManyError { put, error: PutError::new(item, *reason), rest });
+            return Err(PutManyError { put, error: (item, refused).into(), rest });
         }
     }
 }

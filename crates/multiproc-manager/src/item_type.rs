@@ -1,6 +1,7 @@
-//! An item type, as managers compare them: its name, and a hash of its shape.
+//! The item type of a queue: its name, and a hash of its schema.
 //!
-//! A type without a shape (one that asks the data what comes, for example) is compared by its name alone.
+//! A type without a schema (one whose `Deserialize` asks for any type, for example) is compared by
+//! name alone.
 
 use std::any::type_name;
 
@@ -8,10 +9,10 @@ use multiproc_message::{SchemaHash, shape_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A longer name is cut, and ends in a hash of the whole.
+/// A longer name is truncated, and ends in a hash of the whole.
 const LONGEST_NAME: usize = 1024;
 
-/// An item type, as managers compare them.
+/// An item type, in the form that managers compare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ItemType {
     pub(crate) name: String,
@@ -23,7 +24,7 @@ impl ItemType {
         Self { name: short(type_name::<T>()), shape: shape_of::<T>() }
     }
 
-    /// Whether it may be what a manager keeps: others are shown it.
+    /// Returns `true` if the manager may store it and show it to other clients.
     pub(crate) fn is_valid(&self) -> bool {
         self.name.len() <= LONGEST_NAME && !self.name.chars().any(char::is_control)
     }
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_without_a_shape_has_its_name() {
+    fn type_without_a_schema_has_its_name() {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Untagged {
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_is_cut_and_stays_itself() {
+    fn long_name_is_truncated_and_stays_unique() {
         let (one, other) = ("x".repeat(1 << 16), "x".repeat((1 << 16) + 1));
         assert!(short(&one).len() <= LONGEST_NAME);
         assert_ne!(short(&one), short(&other));

@@ -1,0 +1,193 @@
+//! Detecting the end of a queue and of its sides, and waiting for a queue with poll(2).
+//!
+//! Only the kernel knows whether the other end of the lane is still open, since a handle may be in
+//! flight. The check is a system call. It is made after a handle of the other side was closed (a
+//! counter in shared memory), before a process waits, and every
+//! `PUTS_PER_CHECK` puts.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use multiproc_shm::Deadline;
+use multiproc_shm::event_count::Poll;
+
+use super::{Inner, MOMENT, PATIENCE};
+use crate::engine::error::EngineError;
+use crate::engine::ring::Ring;
+use crate::fd_lane;
+use crate::memory::Store;
+
+impl<T> Inner<T> {
+    /// Ends putting through this handle.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        // Dropping the last reference wakes the other side.
+        drop(self.producer.swap(None));
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the queue for all processes.
+    pub(crate) fn shut_down(&self, drain: bool) {
+        self.store.region.control().shut_down(drain);
+        // Wakes the processes that wait with poll(2), on both sides. Packets in the lane can still
+        // be received.
+        if let Some(end) = self.producer_end().as_ref().or(self.consumer.as_ref()) {
+            end.shut_down();
+        }
+        self.discard(PATIENCE);
+    }
+
+    /// Releases the queued items if no process can get them any more: their memory, and their
+    /// descriptors if this handle can get. The process that shuts the queue down calls this. Since
+    /// that process may have no consumers' end, or may be killed before, every operation that finds
+    /// the queue closed calls it as well.
+    #[cold]
+    pub(crate) fn discard(&self, patience: Duration) {
+        let ring = self.ring();
+        if ring.is_discarding() {
+            self.drain_lane();
+            ring.discard(Deadline::after(patience));
+            self.discard_tasks(&ring);
+        }
+    }
+
+    /// Closes the descriptors in the lane of a queue that is shut down and has no items left.
+    pub(super) fn drain_lane(&self) {
+        if let Some(end) = &self.consumer {
+            // From here on no process can send, so the drain ends.
+            end.shut_down();
+            end.drain(Deadline::NEVER);
+        }
+    }
+
+    /// Discards the items if no consumer is left, so that they are not counted.
+    pub(super) fn discard_unreachable(&self) {
+        if self.consumer.is_none() && self.gettable_len() > 0 {
+            // If no consumer is left, this discards the items.
+            let _ = self.check_consumers(true);
+        }
+    }
+
+    /// Returns an error if no consumer is left. Asks the kernel only if a consumer was closed since
+    /// the last check, or if it is `time` for a check.
+    #[inline]
+    pub(super) fn check_consumers(&self, time: bool) -> Result<(), EngineError> {
+        let closed = self.store.region.control().config.closed_consumers.load(Ordering::Relaxed);
+        let is_same = closed == self.closed_consumers.load(Ordering::Relaxed);
+        if is_same && !time { Ok(()) } else { self.poll_consumers(closed) }
+    }
+
+    #[cold]
+    fn poll_consumers(&self, closed: u32) -> Result<(), EngineError> {
+        let is_hung_up =
+            self.consumer.is_none() && self.producer_end().is_some_and(|end| end.is_hung_up());
+        // The order matters: a shutdown closes the lane as well, but may leave items for consumers.
+        if self.store.region.control().is_shut_down() {
+            self.discard(MOMENT);
+            return Err(EngineError::Closed);
+        }
+        if is_hung_up {
+            self.store.region.control().orphan();
+            self.discard(MOMENT);
+            return Err(EngineError::Disconnected);
+        }
+        self.closed_consumers.store(closed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Called when the queue is empty: returns an error if no item can be put or come back any
+    /// more.
+    pub(crate) fn check_producers(
+        &self,
+        ring: &Ring<'_, Store>,
+        poll: Poll,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<(), EngineError> {
+        match self.check_puts(ring, poll, deadline) {
+            // The order matters: an item that was got since then is in progress.
+            Err(EngineError::Closed | EngineError::Disconnected) if self.may_tasks_come_back() => {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Returns an error if the queue is empty and no item can be put any more.
+    fn check_puts(
+        &self,
+        ring: &Ring<'_, Store>,
+        poll: Poll,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<(), EngineError> {
+        if ring.control.is_shut_down() && ring.is_drained(deadline)? {
+            return Err(EngineError::Closed);
+        }
+        let closed = ring.control.config.closed_producers.load(Ordering::Relaxed);
+        let is_same = closed == self.closed_producers.load(Ordering::Relaxed);
+        if is_same && poll == Poll::Retry { Ok(()) } else { self.poll_producers(ring, closed) }
+    }
+
+    #[cold]
+    fn poll_producers(&self, ring: &Ring<'_, Store>, closed: u32) -> Result<(), EngineError> {
+        let Some(end) = &self.consumer else { return Ok(()) };
+        // A handle with both ends is a producer itself. The lane is checked before the length, so
+        // that items that were put before the lane was closed are seen.
+        if self.is_closed() && end.is_hung_up() && ring.len() == 0 {
+            return Err(EngineError::Disconnected);
+        }
+        if end.has_packets() {
+            // If the queue is empty, the packets belong to no item: a producer was killed, or the
+            // doorbell was rung.
+            let _ = ring.while_empty(|| end.drain(Deadline::after(MOMENT)));
+        }
+        ring.trim_if_idle();
+        self.trim_tasks(ring);
+        self.closed_producers.store(closed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn watch_consumer<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+        // A lane whose other end is closed is always ready, although tasks may still come back.
+        // Those are found by the recheck.
+        let may_hang_up = self.store.tasks.is_some();
+        if let Some(end) = self.consumer.as_ref().filter(|end| !(may_hang_up && end.is_hung_up())) {
+            add(end.as_fd());
+        }
+    }
+
+    /// Returns `true` if `get` would not wait. Otherwise, as soon as it would not, a packet arrives
+    /// in the lane or the lane is closed.
+    pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
+        let ring = self.ring();
+        self.reclaim();
+        if self.len() > 0 {
+            return Ok(true);
+        }
+        // First removes packets that belong to no item. Only then requests the doorbell, and then
+        // checks once more.
+        let is_over = |result: Result<(), EngineError>| {
+            result.is_err_and(|error| error != EngineError::Stalled)
+        };
+        if is_over(self.check_producers(&ring, Poll::CheckLiveness, || Deadline::after(MOMENT))) {
+            self.discard(MOMENT);
+            return Ok(true);
+        }
+        ring.control.ask_for_doorbell(fd_lane::now());
+        Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
+    }
+
+    /// Wakes a process that waits with poll(2), if one has requested it.
+    #[inline]
+    pub(crate) fn ring_doorbell(&self) {
+        if self.store.region.control().must_ring_doorbell()
+            && let Some(end) = self.producer_end()
+        {
+            end.ring();
+        }
+    }
+}

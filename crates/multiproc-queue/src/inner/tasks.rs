@@ -1,0 +1,233 @@
+//! Getting tasks, ending them, and waiting for all of them.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use multiproc_message as message;
+use multiproc_shm::Deadline;
+use multiproc_shm::RECHECK;
+use multiproc_shm::event_count::Poll;
+use serde::de::DeserializeOwned;
+
+use super::{GetFailure, Inner, MOMENT, PATIENCE, Wait};
+use crate::engine::joinable::{Getting, Work};
+use crate::engine::overflow::millis;
+use crate::engine::ring::Ring;
+use crate::engine::slot::Slot;
+use crate::error::{GetError, JoinTasksTimeoutError};
+use crate::fd_lane::{self, IncomingFds};
+use crate::memory::Store;
+use crate::scratch::ScratchBuffer;
+use crate::task::Task;
+
+/// Returns a number that identifies the thread within this process.
+fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! {
+        static THIS: Cell<u64> = const { Cell::new(0) };
+    }
+    if THIS.get() == 0 {
+        THIS.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    THIS.get()
+}
+
+impl<T> Inner<T> {
+    /// Returns the queue's tasks as this process sees them.
+    #[inline]
+    pub(crate) fn work(&self) -> Work<'_, Store> {
+        Work {
+            ring: self.ring(),
+            max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
+            hints: &self.hints,
+            is_closed: self.is_closed(),
+        }
+    }
+
+    /// Returns the number of tasks that can be got.
+    pub(crate) fn tasks_len(&self) -> usize {
+        self.work().len()
+    }
+
+    /// Returns `true` if tasks may still become available although none can be put: those in
+    /// progress elsewhere may come back.
+    pub(crate) fn may_tasks_come_back(&self) -> bool {
+        let work = self.work();
+        self.store.tasks.is_some()
+            && !work.ring.is_discarding()
+            && work.tasks().may_come_back(this_thread())
+    }
+
+    /// Puts the tasks of dead members back, if this is a joinable queue.
+    pub(crate) fn reclaim(&self) {
+        if self.store.tasks.is_some() {
+            self.work().reclaim(Deadline::after(MOMENT));
+        }
+    }
+
+    /// Takes the next task.
+    ///
+    /// The caller has already counted the reference that the task keeps. An atomic instruction
+    /// right after the queue's lock would wait for all stores that were made under it.
+    #[inline]
+    pub(crate) fn get_task<E: From<GetFailure>>(self: Arc<Self>, wait: Wait) -> Result<Task<T>, E>
+    where
+        T: DeserializeOwned,
+    {
+        let mut buffer = ScratchBuffer::empty();
+        let Some(end) = &self.consumer else { unreachable!("only handles that get are asked to") };
+        let mut lane = IncomingFds { end, descriptors: Vec::new() };
+        let thread = this_thread();
+        let mut getting = Getting::new(thread, &mut buffer, &mut lane);
+        let result = self.get_task_bytes(&mut getting, wait);
+        let Some(task) = getting.task else {
+            self.discard(MOMENT);
+            return Err(result.err().unwrap_or(GetFailure::NotNow).into());
+        };
+        match message::decode_as::<T, GetError>(&buffer, lane.descriptors) {
+            Ok(item) => Ok(Task::new(self, item, task)),
+            Err(error) => {
+                self.work().dead_letter(task.slot);
+                Err(GetFailure::from(error).into())
+            }
+        }
+    }
+
+    #[inline]
+    fn get_task_bytes(&self, getting: &mut Getting<'_>, until: Wait) -> Result<(), GetFailure> {
+        let work = self.work();
+        let deadline = match until {
+            Wait::Now => Deadline::after(PATIENCE),
+            Wait::Deadline(deadline) => {
+                work.ring.gets.keep();
+                deadline
+            }
+        };
+        // A consumer that always finds a task must search for those of dead members as well.
+        let poll = if self.is_time_to_reclaim() { Poll::CheckLiveness } else { Poll::Retry };
+        if poll == Poll::Retry && work.take_fresh(getting, deadline).map_err(GetFailure::from)? {
+            return Ok(());
+        }
+        self.wait_for_task(&work, getting, until, deadline, poll)
+    }
+
+    #[cold]
+    fn wait_for_task(
+        &self,
+        work: &Work<'_, Store>,
+        getting: &mut Getting<'_>,
+        until: Wait,
+        deadline: Deadline,
+        poll: Poll,
+    ) -> Result<(), GetFailure> {
+        // An available task requires no search for dead members.
+        if matches!((until, poll), (Wait::Now, Poll::Retry)) {
+            work.take(getting, poll, deadline)?;
+            if getting.task.is_some() {
+                return Ok(());
+            }
+        }
+        let mut attempt = |poll| {
+            let check = |poll| self.check_producers(&work.ring, poll, || deadline);
+            let result = work.attempt(getting, poll, deadline, check);
+            if poll == Poll::CheckLiveness {
+                self.ring_doorbell();
+            }
+            result
+        };
+        let result = if matches!(until, Wait::Now) {
+            attempt(Poll::CheckLiveness)
+        } else if poll == Poll::CheckLiveness
+            && let Some(result) = attempt(poll)
+        {
+            Some(result)
+        } else {
+            work.ring.wait_for_item(deadline, attempt)
+        };
+        match result {
+            Some(result) => result.map_err(GetFailure::from),
+            None => Err(GetFailure::NotNow),
+        }
+    }
+
+    /// Returns `true` if a recheck interval has passed since the last time it returned `true`.
+    #[inline]
+    fn is_time_to_reclaim(&self) -> bool {
+        let now = millis(fd_lane::now());
+        let is_time =
+            now.wrapping_sub(self.reclaimed_at.load(Ordering::Relaxed)) >= millis(RECHECK);
+        if is_time {
+            self.reclaimed_at.store(now, Ordering::Relaxed);
+        }
+        is_time
+    }
+
+    /// Returns the number of tasks that are not done. It is exact at one moment during the call.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.work().unfinished()
+    }
+
+    /// Waits until all tasks are done.
+    pub(crate) fn join(&self, deadline: Deadline) -> Result<(), JoinTasksTimeoutError> {
+        let work = self.work();
+        if work.tasks().is_in_task(this_thread()) {
+            return Err(JoinTasksTimeoutError::InTask);
+        }
+        if !work.join(deadline, || self.ring_doorbell()) {
+            return Err(JoinTasksTimeoutError::Timeout);
+        }
+        self.trim_tasks(&work.ring);
+        Ok(())
+    }
+
+    /// Puts a task back that this process does not complete.
+    pub(crate) fn put_task_back(&self, slot: Slot) {
+        self.work().nack(slot);
+        self.ring_doorbell();
+    }
+
+    pub(crate) fn redelivered(&self) -> u64 {
+        self.work().tasks().control.redelivered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn died(&self) -> u64 {
+        self.work().tasks().control.died.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dead(&self) -> usize {
+        self.work().tasks().dead()
+    }
+
+    /// Releases the memory of completed tasks, in pieces, since other processes may want the lock.
+    pub(crate) fn trim_tasks(&self, ring: &Ring<'_, Store>) {
+        let work = self.work();
+        let now = fd_lane::now();
+        if self.store.tasks.is_none() || !work.tasks().is_time_to_trim(now) {
+            return;
+        }
+        self.trim_all_tasks(ring);
+    }
+
+    fn trim_all_tasks(&self, ring: &Ring<'_, Store>) {
+        let (work, now) = (self.work(), fd_lane::now());
+        for _ in 0..work.tasks().pieces() {
+            let mut is_more = false;
+            ring.as_consumer(|| is_more = work.tasks().trim(now));
+            if !is_more {
+                break;
+            }
+        }
+    }
+
+    /// Discards the tasks that no process can get any more, and releases their memory. Tasks in
+    /// progress and dead letters are kept while a process exists that can use them.
+    pub(crate) fn discard_tasks(&self, ring: &Ring<'_, Store>) {
+        if self.store.tasks.is_some() {
+            // First puts those of dead workers back.
+            self.reclaim();
+            self.work().tasks().discard(ring.control.is_orphaned());
+            self.trim_all_tasks(ring);
+        }
+    }
+}
