@@ -1,9 +1,9 @@
 //! `cargo xtask bench [--peers] [NAME] [-- BENCH-ARGS]`: runs the benchmarks of the package
 //! `multiproc-benches`, or the one called NAME (a file in `benches/benches/` without its ending).
 //!
-//! `--peers` also measures other libraries. They exist for queues only, so without a NAME it selects
-//! `queue`. BENCH-ARGS are passed to the benchmark. The name of a part selects that part, except in
-//! `manager`, which ignores it.
+//! `--peers` also measures other libraries. They exist for queues only, so without a NAME it
+//! selects `queue`. BENCH-ARGS are passed to the benchmark. The name of a part selects that part,
+//! except in `manager`, which ignores it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

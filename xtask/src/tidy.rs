@@ -58,6 +58,11 @@ const FORBIDS_UNSAFE: &[&str] =
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (r"#\[ignore", &["*.rs"], "make the test run, or remove it"),
     (r"(?<![\w._~)}-])/(home|root)/", &["*"], "use a path relative to the workspace"),
+    (r"^(?=\s*//[/!]? (?!\|)).{101}", &["*.rs"], "break the comment at 100 columns"),
+    (r"^(?!\||.*https?://).{121}", &["*.md"], "break the line at 120 columns"),
+    (r"(?i)\bfor ever\b", &["*.rs", "*.md"], "write `forever` or `indefinitely`"),
+    (r"\bWho(ever)? (?!\w+s (who|which)\b)\w+s\b[^?]*$", &["*.rs", "*.md"], "name the subject"),
+    (r"\b[Tt]he dead\b(?! \w)", &["*.rs", "*.md"], "write `dead owners` or `crashed processes`"),
 ];
 
 pub(crate) fn run(_: &[String]) -> Result {

@@ -33,7 +33,8 @@ pub(crate) const END: Duration = Duration::from_secs(1);
 ///
 /// let manager = Manager::start()?;
 /// let jobs = manager.queue::<String>("jobs", 10)?;
-/// let address = manager.address().to_string(); // "@…": another program could have it as an argument
+/// // "@…", which another program could have as an argument.
+/// let address = manager.address().to_string();
 ///
 /// let worker = Process::spawn(
 ///     |address: String| {

@@ -488,7 +488,7 @@ mod tests {
             }
         }
 
-        /// In whatever pieces they arrive, and wherever the end moves to another process in between.
+        /// In any pieces, and wherever the end moves to another process in between.
         #[test]
         fn frames_and_descriptors_find_each_other(
             bodies in bodies(),

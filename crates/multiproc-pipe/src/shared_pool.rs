@@ -42,7 +42,7 @@ const PAGE: usize = 4096;
 /// # }
 /// ```
 ///
-/// # Who sees what
+/// # Isolation
 ///
 /// A receiver is lent whole segments, including data that earlier buffers left in them. Receivers
 /// that must not see each other's data need a pool each.

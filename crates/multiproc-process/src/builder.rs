@@ -34,7 +34,10 @@ use crate::{bootstrap, spawn};
 ///     .env("GREETING", "hello")
 ///     .current_dir("/")
 ///     .stdout(Stdio::piped())
-///     .spawn(|who: String| println!("{}, {who}", std::env::var("GREETING").unwrap()), "you".to_owned())?;
+///     .spawn(
+///         |who: String| println!("{}, {who}", std::env::var("GREETING").unwrap()),
+///         "you".to_owned(),
+///     )?;
 /// let mut text = String::new();
 /// child.take_stdout().unwrap().read_to_string(&mut text)?;
 /// assert_eq!(text, "hello, you\n");
@@ -317,7 +320,9 @@ impl Builder {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use multiproc::Process;
     ///
-    /// multiproc::scope(|s| Process::builder().name("first").spawn_scoped(s, |()| (), ()).map(drop))?;
+    /// multiproc::scope(|s| {
+    ///     Process::builder().name("first").spawn_scoped(s, |()| (), ()).map(drop)
+    /// })?;
     /// // It has ended here.
     /// # Ok(())
     /// # }

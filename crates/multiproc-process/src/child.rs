@@ -42,8 +42,8 @@ pub struct Child {
 }
 
 struct State {
-    /// The process that started the child. A copy of that process, made by fork(2), has this handle
-    /// as well, but the child is not its own.
+    /// The process that started the child. A copy of that process, made by fork(2), has this
+    /// handle as well, but the child is not its own.
     parent: Pid,
     pid: Pid,
     name: String,

@@ -26,8 +26,8 @@ pub(crate) struct Identity {
 pub(crate) struct Parent {
     pid: u32,
     name: String,
-    /// A pidfd that the parent opened for itself. A pidfd opened by number in the child could refer
-    /// to another process, if the parent has died or is in another pid namespace.
+    /// A pidfd that the parent opened for itself. A pidfd opened by number in the child could
+    /// refer to another process, if the parent has died or is in another pid namespace.
     pub(crate) pidfd: Descriptor,
 }
 

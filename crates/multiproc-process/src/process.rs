@@ -222,7 +222,8 @@ impl<R: DeserializeOwned> Process<R> {
     /// use std::time::Duration;
     ///
     /// let slow = Process::spawn(|()| std::thread::park(), ())?;
-    /// let Err(JoinTimeoutError::Timeout(slow)) = slow.join_timeout(Duration::from_millis(50)) else {
+    /// let timeout = Duration::from_millis(50);
+    /// let Err(JoinTimeoutError::Timeout(slow)) = slow.join_timeout(timeout) else {
     ///     panic!("it cannot have ended");
     /// };
     /// slow.terminate()?;

@@ -43,7 +43,7 @@ pub use thread_id::thread_id;
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-/// The error of an operation that did not succeed before its deadline, because living members had all
-/// of the resource.
+/// The error of an operation that did not succeed before its deadline, because living members had
+/// all of the resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;

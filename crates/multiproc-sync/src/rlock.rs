@@ -60,9 +60,9 @@ struct RLockControl {
     lock: RawLock,
     /// The number of guards. Only the holder writes it.
     depth: AtomicU32,
-    /// The thread that holds the lock, 0 if it is free: the number of its member in the upper half,
-    /// and that of the thread in the lower. Only the holder writes it, and no two threads have the
-    /// same numbers, so a thread that reads its own numbers has written them.
+    /// The thread that holds the lock, 0 if it is free: the number of its member in the upper
+    /// half, and that of the thread in the lower. Only the holder writes it, and no two
+    /// threads have the same numbers, so a thread that reads its own numbers has written them.
     thread: AtomicU64,
 }
 

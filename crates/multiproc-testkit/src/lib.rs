@@ -98,9 +98,9 @@ impl Census {
     }
 }
 
-/// Polls `condition` every millisecond until it returns `true`, without a limit: use a [`watchdog`].
-/// For states that no message reports, such as a process that sleeps or a death that the kernel has
-/// noticed.
+/// Polls `condition` every millisecond until it returns `true`, without a limit: use a
+/// [`watchdog`]. For states that no message reports, such as a process that sleeps or a death that
+/// the kernel has noticed.
 pub fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         thread::sleep(Duration::from_millis(1));

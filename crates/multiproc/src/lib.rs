@@ -3,9 +3,10 @@
 //! # How a process starts
 //!
 //! [`Process::spawn`] starts this executable again, and passes it the function and its arguments.
-//! The child runs `main`, so the first statement of `main` must be [`init`]: there the child runs the
-//! function and exits. In the parent, `init` returns a guard that waits for the children at the end
-//! of `main`. Test programs have no `main` of their own: invoke [`enable_in_tests!`] in them once.
+//! The child runs `main`, so the first statement of `main` must be [`init`]: there the child runs
+//! the function and exits. In the parent, `init` returns a guard that waits for the children at the
+//! end of `main`. Test programs have no `main` of their own: invoke [`enable_in_tests!`] in them
+//! once.
 //!
 //! Nothing is forked. A child has fresh memory and one thread; a daemon has a second thread, which
 //! watches its parent. It starts with no signal blocked, and the threads of the library handle no
@@ -37,20 +38,20 @@
 //! # When a process dies
 //!
 //! [`Process::join`] returns the result of the function, or reports how the child ended: its panic
-//! message, its exit code, or the signal that killed it. A child that dies at any time is reported at
-//! once: before [`init`], while it decodes its arguments, or while it sends its result. What it held
-//! of queues, connections and locks is recovered as their pages describe. When a parent dies in any
-//! way, its daemon children end within one second.
+//! message, its exit code, or the signal that killed it. A child that dies at any time is reported
+//! at once: before [`init`], while it decodes its arguments, or while it sends its result. What it
+//! held of queues, connections and locks is recovered as their pages describe. When a parent dies
+//! in any way, its daemon children end within one second.
 //!
-//! A panic in a child is printed on its standard error after a line with the name of the process, and
-//! `join` returns its message and location. The process exits with code 101. If the program is built
-//! to abort on panics, or the panic cannot unwind, it ends by SIGABRT.
+//! A panic in a child is printed on its standard error after a line with the name of the process,
+//! and `join` returns its message and location. The process exits with code 101. If the program is
+//! built to abort on panics, or the panic cannot unwind, it ends by SIGABRT.
 //!
 //! # Limitations
 //!
 //! Parent and child run the same executable. A library that is loaded at run time cannot start
-//! processes ([`SpawnError::NotInExecutable`]), and neither can a program started through the loader
-//! (`ld.so program`). A program with more privileges than the user who started it, such as a
+//! processes ([`SpawnError::NotInExecutable`]), and neither can a program started through the
+//! loader (`ld.so program`). A program with more privileges than the user who started it, such as a
 //! set-user-ID program, cannot start processes either ([`SpawnError::Privileged`]).
 //!
 //! # Crates
@@ -69,8 +70,8 @@
 //!
 //! - `listener` (default): `pipe::Listener` and `pipe::connect`, for connections between programs.
 //! - `manager` (default): `Manager`.
-//! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the crate
-//!   `multiproc-cli`. A library can disable it.
+//! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the
+//!   crate `multiproc-cli`. A library can disable it.
 //! - `json`: [`Json`](pipe), for values that only a self-describing format can hold.
 
 // The examples show whole programs, because `init` belongs in `main`.

@@ -88,7 +88,7 @@ fn a_count_is_short_or_long() {
         assert_eq!(bytes.len() - len, size, "{len}");
         assert_eq!(decode::<String>(&bytes).unwrap().len(), len);
     }
-    // Whoever does not know the length beforehand takes the long one.
+    // A serializer that does not know the length beforehand takes the long form.
     struct Odd(Vec<u8>);
     impl Serialize for Odd {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -59,7 +59,8 @@ impl Sink for Vec<u8> {
 /// The result of an attempt to get.
 struct Got {
     count: usize,
-    /// The positions of consumers and producers in the overflow ring, if it may be time to trim it.
+    /// The positions of consumers and producers in the overflow ring, if it may be time to trim
+    /// it.
     trim: Option<(u64, u64)>,
 }
 

@@ -69,8 +69,8 @@ pub(crate) struct Getting<'a> {
     pub(crate) thread: u64,
     pub(crate) buffer: &'a mut Vec<u8>,
     pub(crate) lane: &'a mut dyn Incoming,
-    /// The task. It stays here until the end, because each result that it passed through would copy
-    /// it.
+    /// The task. It stays here until the end, because each result that it passed through would
+    /// copy it.
     pub(crate) task: Option<Delivered>,
 }
 

@@ -1,5 +1,5 @@
-//! A library in the style of C, which a Python program loads with ctypes: a lock and a queue, and what
-//! the calling thread holds of them.
+//! A library in the style of C, which a Python program loads with ctypes: a lock and a queue, and
+//! what the calling thread holds of them.
 
 // The program that loads it finds the functions by their names.
 #![allow(unsafe_code)]
