@@ -1,4 +1,6 @@
-//! The ends that users hold: `Connection`, `Sender`, `Receiver`.
+//! The ends of connections: `Connection`, `Sender` and `Receiver`.
+//!
+//! Longer than other files because the three have the same methods: two macros contain them once.
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,43 +26,88 @@ use crate::stream::{Role, Stream};
 use multiproc_message::{Format, check_type};
 use multiproc_shm::Deadline;
 
-/// One end of a two-way connection: sends `S`, receives `R`. Made by [`duplex`](crate::duplex).
+/// One end of a two-way connection, which sends `S` and receives `R`. Created by
+/// [`duplex`](crate::duplex), [`connect`](crate::connect) and [`Listener`](crate::Listener).
 ///
-/// It can be sent to another process: as an argument, or in a message. What it has read
-/// ahead, and the rest of a message that it has not written yet, go with it.
+/// It can be sent to another process, as an argument or in a message, together with the bytes that
+/// it has read ahead and the rest of a message that it has not written yet.
+///
+/// # When a process dies
+///
+/// If the other side dies, every complete message that it has sent can still be received, and then
+/// `recv` returns `Disconnected`, or `Corrupted` if it died within a message. A `send` returns
+/// `Disconnected` with the value.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (left, right) = multiproc_pipe::duplex::<u32, String>()?;
+/// left.send(7)?;
+/// assert_eq!(right.recv()?, 7);
+/// right.send("seven".to_owned())?;
+/// drop(right);
+/// assert_eq!(left.recv()?, "seven");
+/// assert!(left.recv().unwrap_err().is_disconnected());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Connection<S, R> {
     outgoing: Outgoing<S>,
     pub(crate) reader: Reader,
     types: PhantomData<fn() -> R>,
 }
 
-/// The sending end of a one-way connection. Made by [`simplex`](crate::simplex), or half of what
-/// [`Connection::split`] gives.
+/// The sending end of a one-way connection. Created by [`simplex`](crate::simplex) and
+/// [`Connection::split`].
 ///
-/// It can be sent to another process: as an argument, or in a message. The rest of a message that
-/// it has not written yet goes with it.
+/// It can be sent to another process, as an argument or in a message, together with the rest of a
+/// message that it has not written yet. If the receiver dies, `send` returns `Disconnected` with
+/// the value.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+/// sender.send(7)?;
+/// assert_eq!(receiver.recv()?, 7);
+/// drop(receiver);
+/// let error = sender.send(8).unwrap_err();
+/// assert!(error.is_disconnected());
+/// assert_eq!(error.into_inner(), 8);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Sender<T> {
     outgoing: Outgoing<T>,
 }
 
-/// What an end sends with, and all that an end has which only sends.
+/// The sending part of an end.
 ///
-/// It has `send` and its kin as the ends have them, for types that are not known to implement
-/// `Deserialize`. The ends dereference to it, so that a call goes there where theirs, which ask for
-/// more and check the type, do not apply.
+/// It has the sending methods for types that are not known to implement `Deserialize`. The ends
+/// dereference to it, so a call ends here where their own methods, which require `Deserialize` and
+/// check the type, do not apply.
 pub struct Outgoing<T> {
     pub(crate) stream: Stream,
     pub(crate) writer: Writer,
-    /// The type was found to be one that can be received.
+    /// Whether the type was found to be one that can be received.
     is_checked: Cell<bool>,
     types: PhantomData<fn(T)>,
 }
 
-/// The receiving end of a one-way connection. Made by [`simplex`](crate::simplex), or half of what
-/// [`Connection::split`] gives.
+/// The receiving end of a one-way connection. Created by [`simplex`](crate::simplex) and
+/// [`Connection::split`].
 ///
-/// It can be sent to another process: as an argument, or in a message. What it has read
-/// ahead goes with it.
+/// It can be sent to another process, as an argument or in a message, together with the bytes that
+/// it has read ahead. If the sender dies, every complete message can still be received, and then
+/// `recv` returns `Disconnected`, or `Corrupted` if it died within a message.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+/// (0..3).try_for_each(|number| sender.send(number))?;
+/// drop(sender);
+/// assert_eq!(receiver.into_iter().collect::<Result<Vec<_>, _>>()?, [0, 1, 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Receiver<T> {
     pub(crate) stream: Stream,
     pub(crate) reader: Reader,
@@ -76,11 +123,11 @@ impl<S, R> Connection<S, R> {
         Self { outgoing: Outgoing::new(stream, writer), reader, types: PhantomData }
     }
 
-    /// A connection on which both sides send a hello first. Sends ours, without waiting.
+    /// Creates a connection on which both sides send a hello first. Sends ours without waiting.
     ///
     /// # Errors
     ///
-    /// If the operating system refuses. That the other side is gone is for the first use to tell.
+    /// If the operating system refuses. If the other side is gone, the first use returns that.
     #[cfg(feature = "listener")]
     pub(crate) fn greeting(stream: Stream) -> io::Result<Self>
     where
@@ -104,7 +151,7 @@ impl<S, R> Connection<S, R> {
     ///
     /// # Errors
     ///
-    /// If it does not match ours. Anything else is for the first use to tell.
+    /// If it does not match ours. Any other error is returned by the first use.
     #[cfg(feature = "listener")]
     pub(crate) fn greet_until(&self, deadline: Deadline) -> io::Result<()> {
         match self.reader.open(&self.outgoing.stream, deadline) {
@@ -126,25 +173,39 @@ impl<S, R> Connection<S, R> {
         self.outgoing.stream
     }
 
-    /// Makes a connection of one end of a Unix stream socket that came from elsewhere.
+    /// Creates a connection from a Unix stream socket.
     ///
-    /// The other end must be a `Connection`, too, or write the same frames.
+    /// The other end must be a `Connection` as well, or write the same frames.
     ///
     /// # Errors
     ///
-    /// If it is no such socket: the error says what was expected, and what it is.
+    /// If it is not such a socket. The error states what was expected and received.
+    ///
+    /// ```
+    /// use multiproc_pipe::Connection;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (a, b) = UnixStream::pair()?;
+    /// let a = Connection::<u32, ()>::from_socket(a.into())?;
+    /// let b = Connection::<(), u32>::from_socket(b.into())?;
+    /// a.send(7)?;
+    /// assert_eq!(b.recv()?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
         Stream::adopt(socket, Role::Both).map(Self::over)
     }
 
-    /// The same connection, for other types from here on: for a protocol with phases.
+    /// Returns the same connection with other types from here on, for a protocol with phases.
     ///
-    /// Messages that were sent for the old types and not yet received are decoded as the new ones.
+    /// Messages that were sent as the old types and not yet received are decoded as the new ones.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let (a, b) = multiproc_pipe::duplex::<u32, ()>()?;
-    /// a.send(2)?; // how many names will come
+    /// a.send(2)?; // the number of names that follow
     /// let a = a.retype::<String, ()>();
     /// a.send("Ada".to_owned())?;
     /// assert_eq!(b.recv()?, 2);
@@ -157,15 +218,16 @@ impl<S, R> Connection<S, R> {
         Connection::with(stream, writer, reader)
     }
 
-    /// The two directions as ends of their own: for two threads, or two processes.
+    /// Splits the connection into its two directions, for two threads or two processes.
     ///
-    /// Dropping one half ends its direction: after the `Sender` is gone, the other side receives what
-    /// was sent and then `Disconnected`; after the `Receiver` is gone, the other side's `send` says
-    /// `Disconnected`. The other half goes on.
+    /// Dropping one half ends its direction. After the `Sender` is dropped, the other side receives
+    /// what was sent and then `Disconnected`. After the `Receiver` is dropped, the other side's
+    /// `send` returns `Disconnected`. The other half continues.
     ///
-    /// The two halves remain one socket. So when a process that holds one of them is *killed*, or a
-    /// half is lost in a message that nobody receives, the other side hears of it only when the other
-    /// half ends as well. Where that matters, use two [`simplex`](crate::simplex) connections instead.
+    /// The two halves remain one socket. If a process that holds one half is *killed*, or a half is
+    /// lost in a message that is never received, the other side notices only when the other
+    /// half ends as well. Where that matters, use two [`simplex`](crate::simplex) connections
+    /// instead.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -204,12 +266,11 @@ impl<T> Sender<T> {
         self.outgoing.stream
     }
 
-    /// Makes a sender of the writing end of a pipe, or of a Unix stream socket, that came from
-    /// elsewhere.
+    /// Creates a sender from the writing end of a pipe or from a Unix stream socket.
     ///
     /// # Errors
     ///
-    /// If it is neither: the error says what was expected, and what it is.
+    /// If it is neither. The error states what was expected and received.
     pub fn from_fd(descriptor: OwnedFd) -> io::Result<Self> {
         Stream::adopt(descriptor, Role::Sends).map(Self::over)
     }
@@ -228,12 +289,11 @@ impl<T> Receiver<T> {
         self.stream
     }
 
-    /// Makes a receiver of the reading end of a pipe, or of a Unix stream socket, that came from
-    /// elsewhere.
+    /// Creates a receiver from the reading end of a pipe or from a Unix stream socket.
     ///
     /// # Errors
     ///
-    /// If it is neither: the error says what was expected, and what it is.
+    /// If it is neither. The error states what was expected and received.
     pub fn from_fd(descriptor: OwnedFd) -> io::Result<Self> {
         Stream::adopt(descriptor, Role::Receives).map(Self::over)
     }
@@ -247,7 +307,7 @@ impl<T> Outgoing<T> {
 
 // Not `DeserializeOwned`: a type such as `&str` would match that as well, and then not compile.
 impl<T: Deserialize<'static>> Outgoing<T> {
-    /// An error, if values of this type could be sent and not received.
+    /// Returns an error if values of this type could be sent but not received.
     #[inline]
     fn check_type(&self) -> Result<(), SendFault> {
         if self.is_checked.get() { Ok(()) } else { self.check_type_once() }
@@ -299,21 +359,30 @@ macro_rules! sends {
         where
             $type: Serialize + Deserialize<'static>,
         {
-            /// Sends a value: returns when all of it is with the kernel.
+            /// Sends a value. Returns when the kernel has all of it.
             ///
-            /// The receiver gets a value of its own, made of the bytes. The one that was sent is then
-            /// dropped here, so a `Drop` of its type runs in both processes; handles in it are closed
-            /// here, when the message has duplicates of their descriptors.
+            /// The receiver gets a value of its own, decoded from the bytes. The value that was
+            /// sent is dropped here, so a `Drop` of its type runs in both processes. Handles in it
+            /// are closed here, since the message has duplicates of their descriptors.
             ///
-            /// Blocks while the other side's buffer is full; and, with handles in the value, while
-            /// the user has as many descriptors in messages on their way as a process may open
-            /// (RLIMIT_NOFILE), which is looked at up to every 64 ms. If the receiver dies, it
+            /// Blocks while the buffer of the other side is full. With handles in the value, it
+            /// also blocks while the user has the maximum number of descriptors in flight
+            /// (RLIMIT_NOFILE), which is checked at least every 64 ms. If the receiver dies, it
             /// returns at once.
             ///
             /// # Errors
             ///
-            /// See [`SendError`]: it gives the value back. A type that could not be received (an enum
-            /// with serde's `untagged`, say) is an encode error.
+            /// See [`SendError`], which returns the value. A type that could not be received (for
+            /// example an enum with serde's `untagged`) is an encode error.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (left, right) = multiproc_pipe::duplex::<(u32, String), ()>()?;
+            /// left.send((1, "one".to_owned()))?;
+            /// assert_eq!(right.recv()?, (1, "one".to_owned()));
+            /// # Ok(())
+            /// # }
+            /// ```
             #[inline]
             pub fn send(&self, value: $type) -> Result<(), SendError<$type>> {
                 match self.outgoing.check_type() {
@@ -324,10 +393,10 @@ macro_rules! sends {
 
             /// Sends a value if there is room for it, without waiting.
             ///
-            /// There may be room for a part of it: then it is
-            /// [`Unfinished`](TrySendError::Unfinished), and the connection keeps the rest. The next
-            /// call that sends writes that first, or [`flush`](Self::flush) does. An end that is
-            /// dropped with a rest leaves half a message: the other side gets `Corrupted`.
+            /// If there is room for a part only, it returns
+            /// [`Unfinished`](TrySendError::Unfinished), and the connection keeps the rest. The
+            /// next call that sends, or [`flush`](Self::flush), writes the rest first. If an end
+            /// with a rest is dropped, the other side gets `Corrupted`.
             ///
             /// ```
             /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -336,7 +405,7 @@ macro_rules! sends {
             /// let error = loop {
             ///     match sender.try_send(sent) {
             ///         Ok(()) => sent += 1,
-            ///         Err(error) => break error, // nobody reads
+            ///         Err(error) => break error, // the receiver does not read
             ///     }
             /// };
             /// assert!(error.is_full());
@@ -348,8 +417,8 @@ macro_rules! sends {
             ///
             /// # Errors
             ///
-            /// [`Full`](TrySendError::Full) if there is no room, or none behind the rest of an earlier
-            /// message; else as `send`.
+            /// [`Full`](TrySendError::Full) if there is no room, or none after the rest of an
+            /// earlier message. Otherwise as `send`.
             pub fn try_send(&self, value: $type) -> Result<(), TrySendError<$type>> {
                 match self.outgoing.check_type() {
                     Ok(()) => self.outgoing.try_send(value),
@@ -359,14 +428,25 @@ macro_rules! sends {
 
             /// Sends a value, waiting for room for at most `timeout`.
             ///
-            /// The time bounds the whole call, on the monotonic clock. When it runs out in the middle
-            /// of the message, that is [`Unfinished`](SendTimeoutError::Unfinished): see
-            /// [`try_send`](Self::try_send).
+            /// The timeout bounds the whole call, on the monotonic clock. If it expires within the
+            /// message, the error is [`Unfinished`](SendTimeoutError::Unfinished): see
+            /// [`try_send`](Self::try_send). If the receiver dies, it returns at once.
             ///
             /// # Errors
             ///
-            /// [`Timeout`](SendTimeoutError::Timeout) if nothing of it could be written in time; else
-            /// as `send`.
+            /// [`Timeout`](SendTimeoutError::Timeout) if nothing could be written before the
+            /// timeout. Otherwise as `send`.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// sender.send_timeout(7, Duration::from_millis(10))?;
+            /// assert_eq!(receiver.recv()?, 7);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn send_timeout(
                 &self,
                 value: $type,
@@ -378,7 +458,7 @@ macro_rules! sends {
                 }
             }
 
-            /// Sends a value, waiting for room until `deadline` at most.
+            /// Sends a value, waiting for room until `deadline`.
             ///
             /// # Errors
             ///
@@ -405,13 +485,13 @@ macro_rules! sends {
             }
         }
 
-        /// Sending bytes, and what is left.
+        /// Sending bytes, and the rest of a message.
         impl<$($param),*> $end<$($param),*> {
-            /// Sends bytes as one message, which [`recv_bytes`](Receiver::recv_bytes) gives back.
+            /// Sends bytes as one message, which [`recv_bytes`](Receiver::recv_bytes) returns.
             ///
-            /// Nothing marks a message as bytes or as a value: a message is its bytes. `recv` tries to
-            /// decode what `send_bytes` sent, and `recv_bytes` gives the encoded bytes of what `send`
-            /// sent, without its descriptors. So both sides must agree on which comes when.
+            /// A message is not marked as bytes or as a value. `recv` tries to decode what
+            /// `send_bytes` sent, and `recv_bytes` returns the encoded bytes of what `send` sent,
+            /// without its descriptors. Both sides must therefore agree on the order of the two.
             ///
             /// ```
             /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -426,7 +506,7 @@ macro_rules! sends {
             ///
             /// # Errors
             ///
-            /// As `send`; there is no value to give back.
+            /// As `send`, without a value.
             pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
                 self.writer
                     .send_bytes(&self.stream, bytes, Deadline::NEVER)
@@ -459,24 +539,24 @@ macro_rules! sends {
                     .map_err(|fault| SendTimeoutError::new(fault, ()))
             }
 
-            /// Writes the rest of a message that was [`Unfinished`](TrySendError::Unfinished), waiting
-            /// for room as long as it takes. Nothing, if there is none.
+            /// Writes the rest of a message that was [`Unfinished`](TrySendError::Unfinished),
+            /// waiting for room. Does nothing if there is no rest.
             ///
             /// # Errors
             ///
-            /// As `send`. If the operating system refused, it can be tried again.
+            /// As `send`. If the operating system refused, it can be called again.
             pub fn flush(&self) -> Result<(), SendError<()>> {
                 self.writer
                     .flush(&self.stream, Deadline::NEVER)
                     .map_err(|fault| SendError::new(fault, ()))
             }
 
-            /// Writes the rest of a message that was [`Unfinished`](TrySendError::Unfinished), waiting
-            /// for room for at most `timeout`.
+            /// Writes the rest of a message that was [`Unfinished`](TrySendError::Unfinished),
+            /// waiting for room for at most `timeout`.
             ///
             /// # Errors
             ///
-            /// [`Timeout`](SendTimeoutError::Timeout) if there still is a rest; else as
+            /// [`Timeout`](SendTimeoutError::Timeout) if a rest remains. Otherwise as
             /// [`flush`](Self::flush).
             pub fn flush_timeout(&self, timeout: Duration) -> Result<(), SendTimeoutError<()>> {
                 self.writer
@@ -494,26 +574,48 @@ macro_rules! receives {
         where
             $type: DeserializeOwned,
         {
-            /// Receives the next value, waiting for it as long as it takes.
+            /// Receives the next value, waiting for it indefinitely.
             ///
-            /// If the sender dies, what it had sent completely still comes, then the error.
+            /// If the sender dies, the messages that it has sent completely are received first, and
+            /// then the error is returned.
             ///
             /// # Errors
             ///
             /// See [`RecvError`].
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// sender.send(7)?;
+            /// drop(sender);
+            /// assert_eq!(receiver.recv()?, 7);
+            /// assert!(receiver.recv().unwrap_err().is_disconnected());
+            /// # Ok(())
+            /// # }
+            /// ```
             #[inline]
             pub fn recv(&self) -> Result<$type, RecvError> {
-                // `None` means "not in time", and never does not come.
+                // `None` means that the deadline passed, and there is none.
                 self.reader
                     .recv(&self.stream, Deadline::NEVER)
                     .and_then(|value| value.ok_or(RecvError::Disconnected))
             }
 
-            /// Receives a value if all of it is there, without waiting.
+            /// Receives a value if a complete message has arrived, without waiting.
             ///
             /// # Errors
             ///
-            /// [`Empty`](TryRecvError::Empty) if there is none; else as `recv`.
+            /// [`Empty`](TryRecvError::Empty) if none has. Otherwise as `recv`.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// assert!(receiver.try_recv().unwrap_err().is_empty());
+            /// sender.send(7)?;
+            /// assert_eq!(receiver.try_recv()?, 7);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn try_recv(&self) -> Result<$type, TryRecvError> {
                 self.reader
                     .recv(&self.stream, Deadline::after(Duration::ZERO))?
@@ -522,19 +624,31 @@ macro_rules! receives {
 
             /// Receives the next value, waiting for at most `timeout`.
             ///
-            /// The time bounds the whole call, on the monotonic clock. When it runs out in the
-            /// middle of a message, nothing is lost: the next call goes on there.
+            /// The timeout bounds the whole call, on the monotonic clock. If it expires within a
+            /// message, nothing is lost: the next call continues there.
             ///
             /// # Errors
             ///
-            /// [`Timeout`](RecvTimeoutError::Timeout) if none came in time; else as `recv`.
+            /// [`Timeout`](RecvTimeoutError::Timeout) if none arrived before the timeout. Otherwise
+            /// as `recv`.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, _sender) = multiproc_pipe::simplex::<u32>()?;
+            /// let error = receiver.recv_timeout(Duration::from_millis(1)).unwrap_err();
+            /// assert!(error.is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_timeout(&self, timeout: Duration) -> Result<$type, RecvTimeoutError> {
                 self.reader
                     .recv(&self.stream, Deadline::after(timeout))?
                     .ok_or(RecvTimeoutError::Timeout)
             }
 
-            /// Receives the next value, waiting until `deadline` at most.
+            /// Receives the next value, waiting until `deadline`.
             ///
             /// # Errors
             ///
@@ -545,10 +659,11 @@ macro_rules! receives {
                     .ok_or(RecvTimeoutError::Timeout)
             }
 
-            /// The values that come, until the other side is gone.
+            /// Returns an iterator over the values, until the other side is gone.
             ///
-            /// An item is an error if a message could not be decoded; the next one follows. Any other
-            /// error is the last item. That the other side is gone is the end, and no item.
+            /// An item is an error if a message could not be decoded, and the next one follows. Any
+            /// other error is the last item. The iterator ends without an error when the other side
+            /// is gone.
             ///
             /// ```
             /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -572,22 +687,34 @@ macro_rules! receives {
 
         /// Receiving bytes, and waiting.
         impl<$($param),*> $end<$($param),*> {
-            /// Whether `recv` would return at once, after waiting for that for at most `timeout`.
+            /// Waits for at most `timeout` until `recv` would return at once. Returns `false` if
+            /// the timeout expired.
             ///
-            /// It would if a whole message is there, or the other side is gone, or the stream is
-            /// corrupted. It would not if only a part of a message is there.
+            /// `recv` returns at once if a complete message has arrived, the other side is gone
+            /// (also by its death) or the stream is corrupted, but not if only a part of a message
+            /// has arrived.
             ///
             /// # Errors
             ///
             /// If the operating system refuses.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// assert!(!receiver.poll(Duration::ZERO)?);
+            /// sender.send(7)?;
+            /// assert!(receiver.poll(Duration::MAX)?);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn poll(&self, timeout: Duration) -> io::Result<bool> {
                 self.reader.poll(&self.stream, Deadline::after(timeout))
             }
 
-            /// Receives the bytes of the next message, waiting for it as long as it takes.
-            ///
-            /// That of a message which `send_bytes` sent, as a rule: see
-            /// [`send_bytes`](Sender::send_bytes).
+            /// Receives the bytes of the next message, waiting for it indefinitely. Usually
+            /// [`send_bytes`](Sender::send_bytes) has sent them: see there for an example.
             ///
             /// # Errors
             ///
@@ -598,7 +725,8 @@ macro_rules! receives {
                     .and_then(|bytes| bytes.ok_or(RecvError::Disconnected))
             }
 
-            /// Receives the bytes of the next message if all of it is there, without waiting.
+            /// Receives the bytes of the next message if it has arrived completely, without
+            /// waiting.
             ///
             /// # Errors
             ///
@@ -623,7 +751,7 @@ macro_rules! receives {
                     .ok_or(RecvTimeoutError::Timeout)
             }
 
-            /// Receives the bytes of the next message into a buffer, and says how many there are.
+            /// Receives the bytes of the next message into a buffer, and returns their number.
             ///
             /// ```
             /// use multiproc_pipe::RecvBytesError;
@@ -644,8 +772,8 @@ macro_rules! receives {
             ///
             /// # Errors
             ///
-            /// [`TooLong`](RecvBytesError::TooLong), with the whole message, if the buffer is too short;
-            /// else as `recv_bytes`.
+            /// [`TooLong`](RecvBytesError::TooLong), with the whole message, if the buffer is too
+            /// short. Otherwise as `recv_bytes`.
             pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize, RecvBytesError> {
                 self.reader.recv_bytes_into(&self.stream, buffer)
             }
@@ -691,35 +819,35 @@ impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
     }
 }
 
-/// What all ends have: a descriptor to wait on, a text.
+/// The traits of all ends: conversions from and to descriptors, and texts.
 macro_rules! end {
     ($end:ident<$($param:ident),*> $mode:literal $role:ident) => {
-        /// For waiting with poll(2) or epoll(7). Reading or writing on it breaks the connection;
-        /// what was read ahead does not show.
+        /// For waiting with poll(2) or epoll(7). Reading or writing on it breaks the connection,
+        /// and messages that were read ahead are not visible.
         impl<$($param),*> AsFd for $end<$($param),*> {
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.stream.as_fd()
             }
         }
 
-        /// Takes any descriptor. If messages cannot go over it, the first use is an error that says
-        /// what was expected, and what it is; a constructor that looks at once is beside this.
+        /// Takes any descriptor. If it cannot carry messages, the first use returns an error that
+        /// states what was expected and received. `from_fd` and `from_socket` check at once.
         impl<$($param),*> From<OwnedFd> for $end<$($param),*> {
             fn from(descriptor: OwnedFd) -> Self {
                 Self::over(Stream::assume(descriptor, Role::$role))
             }
         }
 
-        /// What was read ahead is lost, and the rest of a message that was not written: let both
-        /// sides be between two messages.
+        /// Bytes that were read ahead and the rest of an unwritten message are lost, so both sides
+        /// should be between two messages.
         ///
-        /// Half of a [split](Connection::split) connection gives the whole socket, whose directions
-        /// are then the caller's affair.
+        /// Half of a [split](Connection::split) connection becomes the whole socket, whose
+        /// directions are then up to the caller.
         ///
         /// # Panics
         ///
-        /// With half of a split connection whose other half lives, if the process has no descriptors
-        /// left: it takes a second one.
+        /// If it is half of a split connection whose other half lives, and the process has no
+        /// descriptor left for a duplicate.
         impl<$($param),*> From<$end<$($param),*>> for OwnedFd {
             fn from(end: $end<$($param),*>) -> Self {
                 end.into_stream().into()

@@ -1,15 +1,15 @@
-//! What can go wrong, said so that the reader knows what to do.
+//! The errors of sending, receiving and connecting.
 
 use std::error::Error;
 use std::{fmt, io};
 
 use multiproc_message::{DecodeError, EncodeError};
 
-/// Why nothing, or not all, of a message was sent. The public errors are made of it and the value.
+/// The reason why a message was not sent completely. The public errors add the value.
 pub(crate) enum SendFault {
-    /// Nothing was written in time.
+    /// Nothing was written before the deadline.
     TimedOut,
-    /// A part was written in time. The rest is kept.
+    /// A part was written before the deadline. The rest is kept.
     Unfinished,
     Disconnected,
     Encode(EncodeError),
@@ -27,7 +27,7 @@ impl From<io::Error> for SendFault {
     }
 }
 
-/// The three send errors differ in the variants that say "not in time".
+/// The three send errors differ in the variants for a deadline.
 macro_rules! send_error {
     ($(#[$doc:meta])* $name:ident $(, $(#[$nothing_doc:meta])* $nothing:ident, $text:literal, $is:ident)?) => {
         $(#[$doc])*
@@ -36,22 +36,21 @@ macro_rules! send_error {
             $(
             $(#[$nothing_doc])*
             $nothing(T),
-            /// Time ran out when a part of the message was written. The connection keeps the rest, and
-            /// writes it before the next message, or in `flush`: the message is on its way, so do
-            /// not send the value again.
+            /// Only a part of the message was written before the deadline. The connection keeps the
+            /// rest and writes it before the next message or in `flush`, so do not send the value
+            /// again.
             Unfinished(T),
             )?
-            /// Nobody will ever receive: the other end is closed, or its process is dead.
+            /// The other end is closed, or its process has died.
             Disconnected(T),
-            /// The value could not be turned into a message. Nothing was sent; the connection is as
-            /// before.
+            /// The value could not be encoded. Nothing was sent, and the connection is unchanged.
             Encode(T, EncodeError),
-            /// The operating system refused.
+            /// The operating system returned an error.
             Io(T, io::Error),
         }
 
         impl<T> $name<T> {
-            /// The value that was to be sent.
+            /// Returns the value that was not sent.
             pub fn into_inner(self) -> T {
                 match self {
                     $(Self::$nothing(value) | Self::Unfinished(value) => value,)?
@@ -59,18 +58,19 @@ macro_rules! send_error {
                 }
             }
 
-            /// Whether the other side is gone.
+            /// Returns `true` if the other side is gone.
             pub fn is_disconnected(&self) -> bool {
                 matches!(self, Self::Disconnected(_))
             }
 
             $(
-            /// Whether nothing of it was written in time: it may be sent again.
+            /// Returns `true` if nothing was written before the deadline, so that it can be sent
+            /// again.
             pub fn $is(&self) -> bool {
                 matches!(self, Self::$nothing(_))
             }
 
-            /// Whether a part of it was written in time: the rest follows by itself.
+            /// Returns `true` if a part was written before the deadline. The rest follows.
             pub fn is_unfinished(&self) -> bool {
                 matches!(self, Self::Unfinished(_))
             }
@@ -85,7 +85,7 @@ macro_rules! send_error {
                     SendFault::Disconnected => Self::Disconnected(value),
                     SendFault::Encode(error) => Self::Encode(value, error),
                     SendFault::Io(error) => Self::Io(value, error),
-                    // Left over where there is no time to run out: it does not happen.
+                    // Does not occur in an error without a deadline.
                     #[allow(unreachable_patterns, reason = "the variants above may be all")]
                     SendFault::TimedOut | SendFault::Unfinished => {
                         Self::Io(value, io::ErrorKind::TimedOut.into())
@@ -94,7 +94,7 @@ macro_rules! send_error {
             }
         }
 
-        /// Does not ask for `T: Debug`: the value is left out.
+        /// Leaves out the value, so that `T: Debug` is not required.
         impl<T> fmt::Debug for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
@@ -115,7 +115,8 @@ macro_rules! send_error {
                     $(
                     Self::$nothing(_) => f.write_str($text),
                     Self::Unfinished(_) => f.write_str(
-                        "a message was sent only in part in time; the rest goes before the next one, or by `flush`",
+                        "only a part of the message was sent before the deadline; the rest precedes the \
+                         next message, or is sent by `flush`",
                     ),
                     )?
                     Self::Disconnected(_) => f.write_str("sending failed: the other side is gone"),
@@ -130,25 +131,24 @@ macro_rules! send_error {
 }
 
 send_error! {
-    /// `send` failed. The value comes back in the error: see [`into_inner`](Self::into_inner).
+    /// The error of `send`. It contains the value: see [`into_inner`](Self::into_inner).
     SendError
 }
 send_error! {
-    /// `try_send` did not send. The value comes back in the error: see
-    /// [`into_inner`](Self::into_inner).
+    /// The error of `try_send`. It contains the value: see [`into_inner`](Self::into_inner).
     TrySendError,
-    /// There is no room now. Nothing of the message was written.
-    Full, "there is no room for a message now", is_full
+    /// There is no room at present. Nothing of the message was written.
+    Full, "there is no room for a message at present", is_full
 }
 send_error! {
-    /// `send_timeout` or `send_deadline` did not send. The value comes back in the error: see
+    /// The error of `send_timeout` and `send_deadline`. It contains the value: see
     /// [`into_inner`](Self::into_inner).
     SendTimeoutError,
-    /// There was no room in time. Nothing of the message was written.
-    Timeout, "there was no room for a message in time", is_timeout
+    /// There was no room before the deadline. Nothing of the message was written.
+    Timeout, "there was no room for a message before the deadline", is_timeout
 }
 
-/// The three receive errors differ in the one variant that says "nothing came".
+/// The three receive errors differ in the variant for no message.
 macro_rules! recv_error {
     ($(#[$doc:meta])* $name:ident $(, $(#[$nothing_doc:meta])* $nothing:ident, $text:literal, $is:ident)?) => {
         $(#[$doc])*
@@ -156,28 +156,29 @@ macro_rules! recv_error {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$nothing_doc])* $nothing,)?
-            /// Everything that was sent has been received, and the other side is gone: closed, or
-            /// its process died.
+            /// All complete messages have been received, and the other side is gone: it was closed,
+            /// or its process has died.
             Disconnected,
-            /// A message came that is no value of the expected type, or one of more than 256 levels, or
-            /// the type's `Deserialize` panicked. It is gone; the next one can be received.
+            /// A message is not a value of the expected type, has more than 256 levels, or the
+            /// type's `Deserialize` panicked. The message has been consumed, and the next one can
+            /// be received.
             Decode(DecodeError),
-            /// What came is not a sequence of messages: the sender died in the middle of one, or is
-            /// hostile. The connection is of no use any more.
+            /// The bytes are not a sequence of messages: the sender died within one, or is hostile.
+            /// The connection cannot be used any more.
             Corrupted(String),
-            /// The operating system refused.
+            /// The operating system returned an error.
             Io(io::Error),
         }
 
         impl $name {
-            /// Whether the other side is gone and everything was received.
+            /// Returns `true` if the other side is gone and everything was received.
             #[must_use]
             pub fn is_disconnected(&self) -> bool {
                 matches!(self, Self::Disconnected)
             }
 
             $(
-            /// Whether nothing had come in time.
+            /// Returns `true` if no complete message had arrived.
             #[must_use]
             pub fn $is(&self) -> bool {
                 matches!(self, Self::$nothing)
@@ -214,20 +215,20 @@ macro_rules! recv_error {
 }
 
 recv_error! {
-    /// `recv` failed.
+    /// The error of `recv`.
     RecvError
 }
 recv_error! {
-    /// `try_recv` gave no value.
+    /// The error of `try_recv`.
     TryRecvError,
-    /// No complete message is there yet.
-    Empty, "no message is there yet", is_empty
+    /// No complete message has arrived yet.
+    Empty, "no message has arrived yet", is_empty
 }
 recv_error! {
-    /// `recv_timeout` or `recv_deadline` gave no value.
+    /// The error of `recv_timeout` and `recv_deadline`.
     RecvTimeoutError,
-    /// No complete message came in time. A part of one is kept for the next call.
-    Timeout, "no message came in time", is_timeout
+    /// No complete message arrived before the deadline. A part of one is kept for the next call.
+    Timeout, "no message arrived before the deadline", is_timeout
 }
 
 macro_rules! widen {
@@ -246,24 +247,24 @@ macro_rules! widen {
 }
 widen!(TryRecvError RecvTimeoutError);
 
-/// `recv_bytes_into` failed.
+/// The error of `recv_bytes_into`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvBytesError {
-    /// The message is longer than the buffer. Here it is, whole.
+    /// The message is longer than the buffer. This is the whole message.
     TooLong(Vec<u8>),
-    /// Everything that was sent has been received, and the other side is gone: closed, or its
-    /// process died.
+    /// All complete messages have been received, and the other side is gone: it was closed, or its
+    /// process has died.
     Disconnected,
-    /// What came is not a sequence of messages: the sender died in the middle of one, or is hostile.
-    /// The connection is of no use any more.
+    /// The bytes are not a sequence of messages: the sender died within one, or is hostile. The
+    /// connection cannot be used any more.
     Corrupted(String),
-    /// The operating system refused.
+    /// The operating system returned an error.
     Io(io::Error),
 }
 
 impl RecvBytesError {
-    /// Whether the other side is gone and everything was received.
+    /// Returns `true` if the other side is gone and everything was received.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected)
@@ -287,8 +288,7 @@ impl fmt::Display for RecvBytesError {
         match self {
             Self::TooLong(message) => write!(
                 f,
-                "a message of {} bytes came, which is more than the buffer holds; \
-                 the error holds the message",
+                "the message has {} bytes, more than the buffer; the error contains the message",
                 message.len()
             ),
             Self::Disconnected => RecvError::Disconnected.fmt(f),
@@ -307,12 +307,12 @@ impl Error for RecvBytesError {
     }
 }
 
-/// The two sides of a connection between programs do not understand each other.
+/// The error of two programs that connect with different types, versions or formats.
 ///
-/// [`connect`](crate::connect) and [`Listener::accept`](crate::Listener::accept) return it inside an
-/// `io::Error` of the kind `InvalidData`. Where the other side's hello comes later, the first call that
-/// receives returns it, inside its variant `Io`. The connection is of no use then; other connections of
-/// the listener are not affected.
+/// [`connect`](crate::connect) and [`Listener::accept`](crate::Listener::accept) return it inside
+/// an `io::Error` of the kind `InvalidData`. If the other side's hello arrives later, the first
+/// call that receives returns it inside its variant `Io`. The connection cannot be used then. Other
+/// connections of the listener are not affected.
 ///
 /// ```
 /// use multiproc_pipe::{HandshakeError, Listener, connect};
@@ -330,7 +330,8 @@ impl Error for RecvBytesError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// What the other side sent first is not what a `Listener` or `connect` of this library sends.
+    /// The first bytes of the other side are not those of a `Listener` or `connect` of this
+    /// library.
     NotAHello,
     /// The other side has another version of the protocol.
     Version {

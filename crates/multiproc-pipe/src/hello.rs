@@ -1,20 +1,20 @@
-//! What both sides of `Listener` and `connect` send first.
+//! The hello: what both sides of `Listener` and `connect` send first.
 //!
 //! A hello is a frame without descriptors whose body is the same in all versions:
 //!
-//! | offset | size | what |
+//! | offset | size | content |
 //! |---|---|---|
 //! | 0 | 8 | magic: `mp-hello` |
 //! | 8 | 4 | version of the protocol: 1 |
 //! | 12 | 4 | format of the messages that follow: 1, postcard |
 //! | 16 | 8 | hash of the schema of the type that the side sends, or 0 |
 //! | 24 | 8 | hash of the schema of the type that the side receives, or 0 |
-//! | 32 | 112 | name of the type that it sends, with zeros behind it |
-//! | 144 | 112 | name of the type that it receives, with zeros behind it |
+//! | 32 | 112 | name of the type that it sends, padded with zeros |
+//! | 144 | 112 | name of the type that it receives, padded with zeros |
 //!
-//! Each side sends its own without waiting for the other's, and checks the other's before the first
-//! message. Names are for error texts and are not compared. A hash of 0 matches every other one: the
-//! type cannot be traced (see [`shape_of`](multiproc_message::shape_of)).
+//! Each side sends its hello without waiting, and checks the other's before the first message.
+//! Names are for error texts and are not compared. A hash of 0 matches every hash: the type cannot
+//! be traced (see [`shape_of`](multiproc_message::shape_of)).
 
 use std::any::type_name;
 
@@ -26,7 +26,7 @@ use crate::error::HandshakeError;
 /// The length of the body.
 pub(crate) const LENGTH: usize = 256;
 
-/// The maximum length of the body of another version, whose error names that version.
+/// The maximum length of a body of another version, so that the error can name that version.
 pub(crate) const LONGEST: usize = 4096;
 
 const MAGIC: &[u8; 8] = b"mp-hello";
@@ -67,10 +67,10 @@ fn short(name: &str) -> String {
 }
 
 impl Hello {
-    /// The format of the messages behind a hello.
+    /// The format of the messages after a hello.
     pub(crate) const FORMAT: Format = Format::Postcard;
 
-    /// The hello of a side that sends `S` and receives `R`.
+    /// Returns the hello of a side that sends `S` and receives `R`.
     pub(crate) fn new<S: Deserialize<'static>, R: Deserialize<'static>>() -> Self {
         Self { sends: Type::of::<S>(), receives: Type::of::<R>() }
     }
@@ -88,11 +88,11 @@ impl Hello {
         bytes
     }
 
-    /// Reads the hello of another side.
+    /// Parses the hello of another side.
     ///
     /// # Errors
     ///
-    /// If it is none, or one of another version or format.
+    /// If it is not a hello, or is of another version or format.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HandshakeError> {
         let number = |at: usize| -> Result<u32, HandshakeError> {
             let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk);
@@ -116,7 +116,7 @@ impl Hello {
         let name = |at: usize| {
             let name = &bytes[at..at + NAME];
             let end = name.iter().position(|&byte| byte == 0).unwrap_or(NAME);
-            // It is shown to people as it is: without what a terminal takes for a command.
+            // It is printed, so control characters are replaced.
             let name = String::from_utf8_lossy(&name[..end]);
             name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
         };
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hello_comes_back_from_its_bytes() {
+    fn parsed_bytes_of_a_hello_are_the_hello() {
         let hello = Hello::new::<Vec<u8>, Result<String, u64>>();
         assert_eq!(Hello::parse(&hello.to_bytes()).unwrap(), hello);
         let bytes = Hello::new::<u8, ()>().to_bytes();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_matches_the_one_with_the_types_the_other_way_round() {
+    fn hello_matches_the_one_with_swapped_types() {
         let ours = Hello::new::<u8, String>();
         ours.check(&Hello::new::<String, u8>()).unwrap();
         for theirs in [
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hello_is_refused() {
+    fn other_bytes_are_refused() {
         let right = Hello::new::<u8, u8>().to_bytes();
         let changed = |at: usize, byte: u8| {
             let mut bytes = right;

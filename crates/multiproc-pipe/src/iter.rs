@@ -1,4 +1,4 @@
-//! Iterators over what is received.
+//! Iterators over received values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use crate::frame_reader::Reader;
 use crate::stream::Stream;
 use multiproc_shm::Deadline;
 
-/// The values that come, until the other side is gone. Made by `iter` of
+/// An iterator over received values, until the other side is gone. Created by `iter` of
 /// [`Receiver`](crate::Receiver) and [`Connection`](crate::Connection).
 #[must_use = "it receives when it is asked for an item"]
 pub struct Iter<'a, T> {
@@ -26,7 +26,7 @@ impl<'a, T> Iter<'a, T> {
     }
 }
 
-/// The same as [`Iter`], for a [`Receiver`](crate::Receiver) that is given away.
+/// The same as [`Iter`], which owns its [`Receiver`](crate::Receiver).
 #[must_use = "it receives when it is asked for an item"]
 pub struct IntoIter<T> {
     stream: Stream,
@@ -57,7 +57,7 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
     }
 }
 
-/// After an error that would come again and again, it ends: a loop that only logs errors must, too.
+/// Ends after an error that would repeat, so that a loop which only logs errors ends as well.
 fn next<T: DeserializeOwned>(
     stream: &Stream,
     reader: &Reader,

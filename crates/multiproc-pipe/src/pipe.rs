@@ -1,4 +1,4 @@
-//! Making connections: `duplex` and `simplex`.
+//! Creating connections: `duplex` and `simplex`.
 
 use std::io;
 
@@ -10,10 +10,10 @@ use crate::connection::{Connection, Receiver, Sender};
 use crate::stream::Stream;
 use crate::syscalls::{pipe_with, socketpair};
 
-/// A two-way connection: what one end sends, the other receives.
+/// Creates a two-way connection and returns its two ends.
 ///
-/// `S` is what the first end sends, `R` what it receives; the second end has them the other way
-/// round. Made of a pair of Unix stream sockets, so messages may carry descriptors.
+/// The first end sends `S` and receives `R`, the second one vice versa. It is a pair of Unix stream
+/// sockets, so messages can carry descriptors.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,16 +29,19 @@ use crate::syscalls::{pipe_with, socketpair};
 /// # Errors
 ///
 /// If the process or the system has no descriptors or memory left.
+#[doc(alias = "Pipe")]
+#[doc(alias = "socketpair")]
 pub fn duplex<S, R>() -> io::Result<(Connection<S, R>, Connection<R, S>)> {
     let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC)?;
     let (a, b) = (above_stdio(a)?, above_stdio(b)?);
     Ok((Connection::over(Stream::socket(a)), Connection::over(Stream::socket(b))))
 }
 
-/// A one-way connection, the reading end first, as [pipe(2)] has it.
+/// Creates a one-way connection and returns its ends, the receiver first, as [pipe(2)] does.
 ///
-/// Made of a kernel pipe: small messages are about three times as fast as over [`duplex`], but they
-/// cannot carry descriptors. Sending one that does is an error, before anything is written.
+/// It is a kernel pipe: small messages are about three times as fast as over [`duplex`], but they
+/// cannot carry descriptors. Sending a value that contains one returns an error before anything is
+/// written.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,6 +59,8 @@ pub fn duplex<S, R>() -> io::Result<(Connection<S, R>, Connection<R, S>)> {
 /// If the process or the system has no descriptors or memory left.
 ///
 /// [pipe(2)]: https://man7.org/linux/man-pages/man2/pipe.2.html
+#[doc(alias = "Pipe")]
+#[doc(alias = "pipe")]
 pub fn simplex<T>() -> io::Result<(Receiver<T>, Sender<T>)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let (reader, writer) = (above_stdio(reader)?, above_stdio(writer)?);

@@ -21,14 +21,14 @@ use super::Listener;
 use super::credentials::AllowedUsers;
 use crate::address::Address;
 
-/// How many may wait to be accepted. The kernel cuts it down to its own limit (net.core.somaxconn).
+/// The number of clients that may wait to be accepted. The kernel limits it to net.core.somaxconn.
 pub(super) const BACKLOG: u16 = 4096;
 
-/// How long a listener waits for its turn to replace what a dead one has left. Anybody who may read
-/// the directory could hold its lock for ever.
+/// How long a listener waits for the lock under which it replaces the file of a dead one. A process
+/// that may read the directory could hold the lock indefinitely.
 const TURN: Duration = Duration::from_secs(5);
 
-/// Sets up a [`Listener`]. Made by [`Listener::builder`].
+/// Configures a [`Listener`]. Created by [`Listener::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "it listens when `bind` is called"]
 pub struct ListenerBuilder {
@@ -37,28 +37,28 @@ pub struct ListenerBuilder {
 }
 
 impl ListenerBuilder {
-    /// Lets processes of this user in, too.
+    /// Also allows processes of this user to connect.
     pub fn allow_user(mut self, uid: u32) -> Self {
         self.allowed.add(uid);
         self.is_private = false;
         self
     }
 
-    /// Lets everyone in who can reach the address.
+    /// Allows every process that can reach the address to connect.
     pub fn allow_everyone(mut self) -> Self {
         self.allowed = AllowedUsers::Everyone;
         self.is_private = false;
         self
     }
 
-    /// Lets these users in, in place of those so far.
+    /// Allows these users to connect, in place of those so far.
     pub fn allow(mut self, users: AllowedUsers) -> Self {
         self.is_private = users == AllowedUsers::only_this_one();
         self.allowed = users;
         self
     }
 
-    /// Listens at this address: see [`Listener::bind`].
+    /// Binds the listener to this address: see [`Listener::bind`].
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl ListenerBuilder {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = new_socket(SocketType::STREAM, flags)?;
         let mode = if self.is_private { 0o600 } else { 0o666 };
-        // The file gets its mode from the socket: it never has another, not for a moment.
+        // The file gets its mode from the socket, so it never has another one.
         fchmod(&socket, Mode::from_raw_mode(mode))?;
         let file = match address.as_path() {
             None => {
@@ -84,10 +84,10 @@ impl ListenerBuilder {
             }
             Some(path) => {
                 bind_path(&socket, &to, path)?;
-                // From here on, it is removed again if something fails.
+                // From here on, the file is removed if something fails.
                 let file = OwnedFile::at(path)?;
                 if !self.is_private {
-                    // The umask has taken some of it away.
+                    // The umask has removed some permissions.
                     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
                 }
                 Some(file)
@@ -99,11 +99,12 @@ impl ListenerBuilder {
     }
 }
 
-/// Binds to a path, and first removes what a dead listener has left there.
+/// Binds to a path, and first removes the file of a dead listener.
 ///
-/// The kernel lets one of two win that bind at once, if there is nothing there. To remove something, one
-/// must be sure that it is still what was found to be dead: so that is done under a lock of the
-/// directory. One that binds without the lock meanwhile makes our own bind fail, and nothing else.
+/// If two processes bind at the same time and there is no file, the kernel lets one of them
+/// succeed. The file of a dead listener must not be replaced between check and removal, so both
+/// happen under a lock of the directory. A process that binds without the lock meanwhile makes our
+/// bind fail, and nothing else.
 fn bind_path(socket: &OwnedFd, to: &SocketAddrUnix, path: &Path) -> io::Result<()> {
     let address = Address::path(path);
     let failed = |error: io::Error| describe("listen at", &address, error);
@@ -148,8 +149,8 @@ fn bind_path(socket: &OwnedFd, to: &SocketAddrUnix, path: &Path) -> io::Result<(
     }
 }
 
-/// Whether any socket is bound to this path. A datagram socket asks: a stream socket, also one that does
-/// not listen yet, refuses it as being of another type, and never hears of it.
+/// Returns `true` if any socket is bound to this path. A datagram socket tries to connect: a stream
+/// socket, also one that does not listen yet, refuses it because of the type, without noticing.
 fn is_alive(to: &SocketAddrUnix) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = new_socket(SocketType::DGRAM, flags)?;
@@ -189,24 +190,24 @@ pub(super) fn describe(what: &str, address: &Address, error: io::Error) -> io::E
     io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
 }
 
-/// The file of a listener, which is removed when this is dropped: by the process that has the
-/// listener, and if it is still the same file.
+/// The file of a listener. It is removed when this is dropped, by the process that has the
+/// listener, and only if it is still the same file.
 ///
-/// It is dropped before the socket. So the kernel keeps the file's inode number for this one, and nobody
-/// takes the socket for a dead one's.
+/// It is dropped before the socket, so the inode number cannot be reused meanwhile, and no other
+/// process takes the socket for that of a dead listener.
 pub(super) struct OwnedFile {
     pub(super) path: PathBuf,
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// A bare fork makes a copy of this, which must not remove anything.
+    /// A copy made by a bare fork must not remove anything.
     pid: u32,
-    /// The listener was sent to another process, and the file with it.
+    /// Whether the listener was sent to another process, and the file with it.
     pub(super) moved: Arc<AtomicBool>,
 }
 
 impl OwnedFile {
     fn at(path: &Path) -> io::Result<Self> {
-        // From here the file is found later, too, when the process is in another directory.
+        // An absolute path is found also after the process has changed its directory.
         let path = std::path::absolute(path)?;
         let found = fs::symlink_metadata(&path)?;
         Ok(Self::new(path, found.dev(), found.ino()))
@@ -227,7 +228,7 @@ impl Drop for OwnedFile {
         };
         let is_here = !self.moved.load(Ordering::Relaxed) && self.pid == std::process::id();
         if is_here && is_ours() {
-            // If it fails, the file stays, and the next listener replaces it.
+            // If this fails, the next listener replaces the file.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -15,20 +15,37 @@ use crate::address::Address;
 use crate::connection::Connection;
 use crate::stream::Stream;
 
-/// How long a client waits for the hello of a listener of another process. One that is waiting to accept
-/// sends it at once; one that is not must not hold up the client.
+/// How long a client waits for the hello of a listener of another process. A listener that is
+/// accepting sends it at once. One that is not must not hold up the client.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Connects to a [`Listener`]: the connection sends `S` and receives `R`.
 ///
-/// If it has been accepted cannot be seen from here: one that is turned away says `Disconnected` when it
-/// is used. It blocks while more are waiting to be accepted than the listener's backlog holds.
+/// It blocks while the listener's backlog is full. Whether the client was accepted is not visible
+/// here: a client that is refused gets `Disconnected` at its first use. If the listener dies, the
+/// connection is `Disconnected` as well.
 ///
 /// # Errors
 ///
-/// `NotFound`, if there is no such path; `ConnectionRefused`, if nobody listens there (any more);
-/// `PermissionDenied`, if the path's permissions say so; `InvalidInput`, if the address is too long or
-/// empty.
+/// - `NotFound` if there is no such path.
+/// - `ConnectionRefused` if no process listens there (any more).
+/// - `PermissionDenied` if the permissions of the path do not allow it.
+/// - `InvalidInput` if the address is empty or too long.
+/// - `InvalidData` with a [`HandshakeError`](crate::HandshakeError) if the other side has other
+///   types or another version.
+///
+/// ```
+/// use multiproc_pipe::{Listener, connect};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let address = format!("@multiproc-connect-{}", std::process::id());
+/// let listener = Listener::bind(&address)?;
+/// let client = connect::<u32, ()>(&address)?;
+/// client.send(7)?;
+/// assert_eq!(listener.accept::<(), u32>()?.recv()?, 7);
+/// # Ok(())
+/// # }
+/// ```
 pub fn connect<S, R>(address: impl Into<Address>) -> io::Result<Connection<S, R>>
 where
     S: Deserialize<'static>,
@@ -37,12 +54,12 @@ where
     greet(connect_until(&address.into(), Deadline::NEVER)?, Deadline::NEVER)
 }
 
-/// Connects to a [`Listener`], and waits for at most `timeout` while too many others are waiting. It
-/// does not wait for a listener to appear.
+/// Connects to a [`Listener`], waiting for at most `timeout` while its backlog is full. It does not
+/// wait for a listener to appear.
 ///
 /// # Errors
 ///
-/// `TimedOut` if there was no place in time; else as [`connect`].
+/// `TimedOut` if the backlog stayed full. Otherwise as [`connect`].
 pub fn connect_timeout<S, R>(
     address: impl Into<Address>,
     timeout: Duration,
@@ -55,7 +72,7 @@ where
     greet(connect_until(&address.into(), deadline)?, deadline)
 }
 
-/// Connects to a listener that begins without a hello, and has messages in the native format.
+/// Connects to a listener that sends no hello and has messages in the native format.
 ///
 /// # Errors
 ///
@@ -68,13 +85,13 @@ pub fn connect_without_hello<S, R>(
     connect_until(&address.into(), Deadline::after(timeout)).map(Connection::over)
 }
 
-/// Sends a hello, and checks the listener's if that comes soon.
+/// Sends a hello, and checks that of the listener if it arrives soon.
 fn greet<S, R>(stream: Stream, deadline: Deadline) -> io::Result<Connection<S, R>>
 where
     S: Deserialize<'static>,
     R: Deserialize<'static>,
 {
-    // A listener of this process may be accepted from by this thread, after this.
+    // This thread itself may be the one that accepts, after this.
     let is_ours = Credentials::of(&stream)?.pid == std::process::id();
     let connection = Connection::greeting(stream)?;
     let patience = if is_ours { Duration::ZERO } else { PATIENCE };
@@ -86,7 +103,7 @@ fn connect_until(address: &Address, deadline: Deadline) -> io::Result<Stream> {
     let to = address.to_socket_address()?;
     let socket = new_socket(SocketType::STREAM, SocketFlags::CLOEXEC)?;
     let connected = retry_on_intr(|| {
-        // The kernel bounds connect by the time for sending. Zero would mean for ever.
+        // The kernel bounds connect by the timeout for sending. Zero would mean none.
         let left = deadline.remaining().map(|left| left.max(Duration::from_micros(1)));
         set_socket_timeout(&socket, Timeout::Send, left)?;
         rustix::net::connect(&socket, &to)

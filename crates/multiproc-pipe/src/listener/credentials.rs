@@ -1,4 +1,4 @@
-//! Who is at the other end, and who may be.
+//! The identity of the other side, and the users that are allowed.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::connection::Connection;
 
-/// Who is at the other end of a connection, as the kernel knows it: see [`Connection::peer`].
+/// The process at the other end of a connection, as reported by the kernel: see
+/// [`Connection::peer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credentials {
-    /// The process id. It may be another process's by now. 0: this process cannot see that one (it is
-    /// in another pid namespace).
+    /// The process id, which may have been reused by now. 0 if the process is in another pid
+    /// namespace and not visible.
     pub pid: u32,
     /// The effective user id.
     pub uid: u32,
@@ -29,9 +30,8 @@ impl Credentials {
 }
 
 impl<S, R> Connection<S, R> {
-    /// Who was at the other end when the connection was made: the process that called
-    /// [`connect`], or that bound the [`Listener`]; with [`duplex`](crate::duplex) the one that called
-    /// that.
+    /// Returns the process that was at the other end when the connection was created: the one that
+    /// called [`connect`], bound the [`Listener`] or called [`duplex`](crate::duplex).
     ///
     /// The end may have moved to another process since.
     ///
@@ -45,7 +45,7 @@ impl<S, R> Connection<S, R> {
     ///
     /// # Errors
     ///
-    /// If the connection was made of a descriptor that is no socket.
+    /// If the connection was created from a descriptor that is not a socket.
     pub fn peer(&self) -> io::Result<Credentials> {
         self.stream.check()?;
         Credentials::of(&self.stream)

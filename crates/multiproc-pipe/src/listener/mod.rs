@@ -1,4 +1,4 @@
-//! Connections between programs that know an address: `Listener` and `connect`.
+//! Connections between separate programs by an address: `Listener` and `connect`.
 
 mod bind;
 mod connect;
@@ -36,17 +36,20 @@ pub use self::bind::ListenerBuilder;
 pub use self::connect::{connect, connect_timeout, connect_without_hello};
 pub use self::credentials::{AllowedUsers, Credentials};
 
-/// Waits at an address for others who [`connect`].
+/// Accepts connections of processes that [`connect`] to its address.
 ///
-/// Only processes of the same user get in, whatever the permissions of a path; the
-/// [builder](Self::builder) can let in more. The kernel vouches for who they are.
+/// Only processes of the same user are accepted, whatever the permissions of a path. The
+/// [builder](Self::builder) can allow more. The kernel reports the user.
 ///
-/// The file of a path is made for this, and removed when the listener is dropped. If its process is
-/// killed, the file stays, and the next listener there replaces it. A file that is no socket, or
-/// whose listener lives, is never touched.
+/// The file of a path is created by the listener and removed when it is dropped. If its process is
+/// killed, the file stays, and the next listener replaces it. A file that is not a socket, or whose
+/// listener lives, is never touched.
 ///
-/// A listener can be sent to another process: as an argument, or in a message. The file goes with it.
-/// Several threads may accept at the same time.
+/// Both sides first send a hello with their types and version: see
+/// [`HandshakeError`](crate::HandshakeError). Messages are in the format of postcard.
+///
+/// A listener can be sent to another process, as an argument or in a message, together with its
+/// file. Several threads may accept at the same time.
 ///
 /// ```
 /// use multiproc_pipe::{Connection, Listener, connect};
@@ -74,19 +77,21 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at this address: see [`Address`] for what may be one.
+    /// Binds a listener to an [`Address`].
     ///
-    /// At a path, the file gets permissions for its owner alone, if others are not let in.
+    /// The file of a path is accessible to its owner only, unless other users are allowed.
     ///
     /// # Errors
     ///
-    /// `AddrInUse`, if somebody listens there; `AlreadyExists`, if there is a file that is no socket;
-    /// `InvalidInput`, if the address is too long or empty; or as the operating system says.
+    /// - `AddrInUse` if another listener has the address.
+    /// - `AlreadyExists` if there is a file that is not a socket.
+    /// - `InvalidInput` if the address is empty or too long.
+    /// - Any error of the operating system.
     pub fn bind(address: impl Into<Address>) -> io::Result<Self> {
         Self::builder().bind(address)
     }
 
-    /// Sets up a listener: who else may connect.
+    /// Returns a builder, to allow other users to connect.
     ///
     /// ```
     /// use multiproc_pipe::Listener;
@@ -101,14 +106,14 @@ impl Listener {
         ListenerBuilder { allowed: AllowedUsers::only_this_one(), is_private: true }
     }
 
-    /// Makes a listener of a Unix stream socket that listens already: from systemd, say. It lets in
-    /// processes of the same user, and leaves the socket's file alone.
+    /// Creates a listener from a Unix stream socket that already listens, for example from systemd.
+    /// It accepts processes of the same user and leaves the socket's file alone.
     ///
-    /// The socket is made non-blocking, for whoever else shares it, too.
+    /// The socket becomes non-blocking, also for other processes that share it.
     ///
     /// # Errors
     ///
-    /// If it is no such socket.
+    /// If it is not such a socket.
     pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         let is_fit = socket_domain(&socket) == Ok(AddressFamily::UNIX)
             && socket_type(&socket) == Ok(SocketType::STREAM)
@@ -124,22 +129,24 @@ impl Listener {
         Ok(Self { file: None, socket, address, allowed: AllowedUsers::only_this_one() })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     #[must_use]
     pub fn local_address(&self) -> &Address {
         &self.address
     }
 
-    /// Accepts the next connection, waiting for it as long as it takes. It sends `S` and receives
-    /// `R`; the other side has them the other way round.
+    /// Accepts the next connection, waiting for it indefinitely. It sends `S` and receives `R`, and
+    /// the other side vice versa.
     ///
-    /// One who may not connect is turned away without a word, and sees `Disconnected`; this goes on
-    /// waiting. One who has connected and died counts: the connection then says `Disconnected`.
+    /// A client that is not allowed is disconnected, and the call continues to wait. A client that
+    /// has died since is accepted, and the connection is then `Disconnected`.
     ///
     /// # Errors
     ///
-    /// If the process or the system has no descriptors or memory left. The listener can be used again:
-    /// who wants to connect goes on waiting.
+    /// - `InvalidData` with a [`HandshakeError`](crate::HandshakeError) if the client has other
+    ///   types or another version. Other clients are not affected.
+    /// - If the process or the system has no descriptors or memory left. Clients keep waiting, and
+    ///   the listener can be used again.
     pub fn accept<S, R>(&self) -> io::Result<Connection<S, R>>
     where
         S: Deserialize<'static>,
@@ -148,11 +155,11 @@ impl Listener {
         self.accept_until(Deadline::NEVER)
     }
 
-    /// Accepts a connection if somebody is waiting for that, without waiting.
+    /// Accepts a connection if a client is waiting, without waiting itself.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is nobody; else as [`accept`](Self::accept).
+    /// `WouldBlock` if no client is waiting. Otherwise as [`accept`](Self::accept).
     pub fn try_accept<S, R>(&self) -> io::Result<Connection<S, R>>
     where
         S: Deserialize<'static>,
@@ -168,7 +175,19 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if there was none in time; else as [`accept`](Self::accept).
+    /// `TimedOut` if no client connected before the timeout. Otherwise as [`accept`](Self::accept).
+    ///
+    /// ```
+    /// use multiproc_pipe::Listener;
+    /// use std::{io::ErrorKind, time::Duration};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let listener = Listener::bind(format!("@multiproc-timeout-{}", std::process::id()))?;
+    /// let error = listener.accept_timeout::<(), ()>(Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::TimedOut);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn accept_timeout<S, R>(&self, timeout: Duration) -> io::Result<Connection<S, R>>
     where
         S: Deserialize<'static>,
@@ -183,16 +202,16 @@ impl Listener {
         R: Deserialize<'static>,
     {
         let connection = Connection::greeting(self.accept_stream(deadline)?)?;
-        // A client that sends none does not hold up this call: the connection waits for it.
+        // A client that sends none does not hold up this call: the first receiving call checks it.
         connection.greet_until(Deadline::after(Duration::ZERO))?;
         Ok(connection)
     }
 
-    /// Accepts a connection that begins without a hello, and has messages in the native format.
+    /// Accepts a connection without a hello and with messages in the native format.
     ///
     /// # Errors
     ///
-    /// `TimedOut` if there was none in time; else as [`accept`](Self::accept).
+    /// `TimedOut` if no client connected before the timeout. Otherwise as [`accept`](Self::accept).
     #[doc(hidden)] // for the manager, which has a hello of its own
     pub fn accept_without_hello<S, R>(
         &self,
@@ -211,7 +230,7 @@ impl Listener {
                     if self.allowed.includes(Credentials::of(&socket)?.uid) {
                         return Ok(Stream::socket(socket));
                     }
-                    // Those who were there first are all looked at; more could come for ever.
+                    // All waiting clients are checked, but new ones could arrive indefinitely.
                     refused += 1;
                     if refused > BACKLOG && deadline.is_past() {
                         return Err(io::ErrorKind::TimedOut.into());
@@ -228,7 +247,7 @@ impl Listener {
         }
     }
 
-    /// The connections that come, one after the other. It does not end by itself.
+    /// Returns an iterator that accepts connections, and does not end by itself.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -245,7 +264,7 @@ impl Listener {
     }
 }
 
-/// The connections that come. Made by [`Listener::incoming`].
+/// An iterator that accepts connections. Created by [`Listener::incoming`].
 #[derive(Debug)]
 #[must_use = "it accepts when it is asked for an item"]
 pub struct Incoming<'a, S, R> {
@@ -265,7 +284,7 @@ where
     }
 }
 
-/// The file of its path stays: removing it is then the caller's affair.
+/// The file of its path stays, and removing it is then up to the caller.
 impl From<Listener> for OwnedFd {
     fn from(listener: Listener) -> Self {
         if let Some(file) = &listener.file {
@@ -275,15 +294,15 @@ impl From<Listener> for OwnedFd {
     }
 }
 
-/// Readable when somebody wants to connect: one who is turned away later, perhaps.
+/// Readable when a client waits to be accepted, which may be one that is not allowed.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.unchecked()
     }
 }
 
-/// Ready when somebody wants to connect. That may be one who is turned away: after
-/// [`wait`](crate::wait), use [`try_accept`](Listener::try_accept).
+/// Ready when a client waits to be accepted. It may be one that is not allowed, so use
+/// [`try_accept`](Listener::try_accept) after [`wait`](crate::wait).
 impl Source for Listener {
     fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
         add(self.as_fd());
@@ -299,12 +318,12 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// A listener on its way.
+/// A listener in a message.
 #[derive(Serialize, Deserialize)]
 struct WireEnd {
     socket: Descriptor,
     allowed: AllowedUsers,
-    /// Its absolute path, and which file that is: device and inode.
+    /// Its absolute path, and the device and inode of the file.
     file: Option<(Bytes, u64, u64)>,
 }
 
@@ -333,7 +352,7 @@ impl<'de> Deserialize<'de> for Listener {
         listener.allowed = allowed;
         if let Some((Bytes(path), device, inode)) = file {
             let path = PathBuf::from(std::ffi::OsStr::from_bytes(&path));
-            // The sender must not make us remove another file: the kernel knows the name.
+            // The sender must not make us remove another file. The kernel reports the name.
             let bound = listener.address.as_path().map(|bound| {
                 bound.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>()
             });
