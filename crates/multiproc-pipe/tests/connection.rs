@@ -30,7 +30,7 @@ fn frame(length: u64, descriptors: u32, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn values_go_both_ways() {
+fn values_are_sent_both_ways() {
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     enum Shape {
         Point,
@@ -56,7 +56,7 @@ fn values_go_both_ways() {
 }
 
 #[test]
-fn a_large_message_goes_through_a_small_buffer() {
+fn large_message_passes_a_small_buffer() {
     let _dog = watchdog();
     let bytes: Vec<u8> = (0..20_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
     let expected = bytes.clone();
@@ -72,7 +72,7 @@ fn a_large_message_goes_through_a_small_buffer() {
 }
 
 #[test]
-fn nothing_there_is_empty_and_a_timeout_is_kept() {
+fn try_recv_without_message_is_empty_and_recv_timeout_expires() {
     let _dog = watchdog();
     let (receiver, sender) = simplex::<u8>().unwrap();
     assert!(receiver.try_recv().unwrap_err().is_empty());
@@ -88,7 +88,7 @@ fn nothing_there_is_empty_and_a_timeout_is_kept() {
 }
 
 #[test]
-fn a_timeout_in_the_middle_of_a_message_loses_nothing() {
+fn timeout_within_a_message_loses_nothing() {
     let _dog = watchdog();
     let (ours, mut theirs) = bare();
     let message = frame(6, 0, b"\x05hello");
@@ -102,7 +102,7 @@ fn a_timeout_in_the_middle_of_a_message_loses_nothing() {
 }
 
 #[test]
-fn a_closed_end_is_an_end_and_gives_the_value_back() {
+fn closed_end_is_disconnected_and_returns_the_value() {
     let (left, right) = duplex::<String, u8>().unwrap();
     right.send(1).unwrap();
     right.send(2).unwrap();
@@ -120,7 +120,7 @@ fn a_closed_end_is_an_end_and_gives_the_value_back() {
 }
 
 #[test]
-fn an_unread_message_at_the_other_end_is_an_end_too() {
+fn close_with_an_unread_message_is_disconnected() {
     let (left, right) = duplex::<u8, u8>().unwrap();
     left.send(1).unwrap();
     drop(right); // the kernel answers this with a reset
@@ -128,7 +128,7 @@ fn an_unread_message_at_the_other_end_is_an_end_too() {
 }
 
 #[test]
-fn a_message_of_another_type_is_an_error_and_the_next_one_comes() {
+fn message_of_another_type_is_an_error_and_the_next_one_arrives() {
     let (left, right) = duplex::<(u8, u8), ()>().unwrap();
     let right = right.retype::<(), String>();
     left.send((5, b'x')).unwrap();
@@ -142,7 +142,7 @@ fn a_message_of_another_type_is_an_error_and_the_next_one_comes() {
 }
 
 #[test]
-fn what_does_not_serialise_comes_back_and_the_connection_goes_on() {
+fn unserialisable_value_is_returned_and_the_connection_continues() {
     #[derive(Debug, Deserialize)]
     struct Even(u32);
     impl Serialize for Even {
@@ -164,7 +164,7 @@ fn what_does_not_serialise_comes_back_and_the_connection_goes_on() {
 }
 
 #[test]
-fn type_that_cannot_be_received_is_refused_and_comes_back() {
+fn undecodable_type_is_refused_and_returned() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(untagged)]
     enum Either {
@@ -188,7 +188,7 @@ fn type_that_cannot_be_received_is_refused_and_comes_back() {
 }
 
 #[test]
-fn type_that_is_only_known_to_be_written_can_be_sent() {
+fn serialize_only_type_can_be_sent() {
     fn pass_on<T: Serialize>(left: &Connection<T, ()>, sender: &Sender<T>, make: impl Fn() -> T) {
         left.send(make()).unwrap();
         left.try_send(make()).unwrap();
@@ -206,7 +206,7 @@ fn type_that_is_only_known_to_be_written_can_be_sent() {
 }
 
 #[test]
-fn panic_in_deserialize_is_a_decode_error_and_the_next_message_comes() {
+fn panic_in_deserialize_is_a_decode_error_and_the_next_message_arrives() {
     #[derive(Debug, PartialEq, Serialize)]
     struct Small(u32);
     impl<'de> Deserialize<'de> for Small {
@@ -275,7 +275,7 @@ fn deserialize_that_receives_on_its_own_connection_gets_an_error() {
 }
 
 #[test]
-fn descriptors_arrive_and_are_nobody_elses() {
+fn descriptors_arrive_and_belong_to_the_receiver() {
     let (left, right) = duplex::<Vec<Descriptor>, ()>().unwrap();
     let mut files = Vec::new();
     for n in 0..1000 {
@@ -294,7 +294,7 @@ fn descriptors_arrive_and_are_nobody_elses() {
 }
 
 #[test]
-fn too_many_descriptors_are_refused_whole() {
+fn message_with_too_many_descriptors_is_refused() {
     alone(|()| {
         rustix_limit(10_000);
         let null = || Descriptor(File::open("/dev/null").unwrap().into());
@@ -313,7 +313,7 @@ fn rustix_limit(descriptors: u64) {
 }
 
 #[test]
-fn descriptors_that_cannot_arrive_are_an_error_that_says_why() {
+fn lost_descriptors_are_an_error_with_the_reason() {
     alone(|()| {
         let null = || Descriptor(File::open("/dev/null").unwrap().into());
         let (left, right) = duplex::<Vec<Descriptor>, ()>().unwrap();
@@ -338,7 +338,7 @@ fn descriptors_that_cannot_arrive_are_an_error_that_says_why() {
 }
 
 #[test]
-fn a_pipe_refuses_descriptors_before_anything_is_written() {
+fn pipe_refuses_descriptors_before_writing() {
     let (receiver, sender) = simplex::<Option<Descriptor>>().unwrap();
     let error = sender.send(Some(File::open("/dev/null").unwrap().into())).unwrap_err();
     assert!(error.to_string().contains("`duplex`"), "{error}");
@@ -348,7 +348,7 @@ fn a_pipe_refuses_descriptors_before_anything_is_written() {
 }
 
 #[test]
-fn descriptors_of_a_failed_send_do_not_ride_along() {
+fn descriptors_of_a_failed_send_are_not_sent_later() {
     alone(|()| {
         struct Fails;
         impl Serialize for Fails {
@@ -371,7 +371,7 @@ fn descriptors_of_a_failed_send_do_not_ride_along() {
 }
 
 #[test]
-fn ends_travel_with_what_they_have_read_ahead() {
+fn sent_ends_keep_what_they_have_read_ahead() {
     let (receiver, sender) = simplex::<u32>().unwrap();
     for n in 0..100 {
         sender.send(n).unwrap();
@@ -389,7 +389,7 @@ fn ends_travel_with_what_they_have_read_ahead() {
 }
 
 #[test]
-fn a_connection_travels_with_descriptors_read_ahead() {
+fn sent_connection_keeps_descriptors_read_ahead() {
     let (ours, theirs) = duplex::<u8, Option<Descriptor>>().unwrap();
     theirs.send(None).unwrap();
     theirs.send(Some(File::open("/dev/null").unwrap().into())).unwrap();
@@ -405,7 +405,7 @@ fn a_connection_travels_with_descriptors_read_ahead() {
 }
 
 #[test]
-fn what_is_no_stream_of_messages_is_corrupted() {
+fn other_bytes_are_corrupted() {
     for (bytes, what) in [
         (frame(1 << 63, 0, b""), "length"),
         (frame(0, 5000, b""), "5000 descriptors"),
@@ -425,7 +425,7 @@ fn what_is_no_stream_of_messages_is_corrupted() {
 }
 
 #[test]
-fn only_a_socket_becomes_a_connection() {
+fn connection_from_another_descriptor_is_refused() {
     let error = Connection::<(), ()>::from_socket(File::open("/dev/null").unwrap().into());
     let text = error.unwrap_err().to_string();
     assert!(text.contains("expected a Unix stream socket, got"), "{text}");
@@ -435,7 +435,7 @@ fn only_a_socket_becomes_a_connection() {
 }
 
 #[test]
-fn texts_say_which_end_it_is() {
+fn debug_and_display_name_the_end() {
     let (receiver, sender) = simplex::<u8>().unwrap();
     let (connection, _) = duplex::<u8, u8>().unwrap();
     let debug = format!("{receiver:?} {sender:?} {connection:?}");
@@ -446,7 +446,7 @@ fn texts_say_which_end_it_is() {
 }
 
 #[test]
-fn a_killed_sender_is_noticed_in_the_middle_of_a_message() {
+fn sender_killed_within_a_message_is_corrupted() {
     let _dog = watchdog();
     let (receiver, sender) = simplex::<Bytes>().unwrap();
     let child = Process::spawn(
@@ -467,7 +467,7 @@ fn a_killed_sender_is_noticed_in_the_middle_of_a_message() {
 }
 
 #[test]
-fn a_killed_receiver_frees_its_sender() {
+fn killed_receiver_disconnects_a_blocked_sender() {
     let _dog = watchdog();
     let (left, right) = duplex::<Bytes, ()>().unwrap();
     let child = Process::spawn(
@@ -486,7 +486,7 @@ fn a_killed_receiver_frees_its_sender() {
 }
 
 #[test]
-fn nothing_stays_open() {
+fn connections_leak_no_descriptor() {
     alone(|()| {
         let before = Census::take();
         for _ in 0..1000 {
@@ -505,7 +505,7 @@ fn nothing_stays_open() {
 /// Large and small ones follow each other without a gap: the memory of a large one, which is used
 /// again, takes nothing of what comes behind it.
 #[test]
-fn messages_of_all_sizes_in_a_row() {
+fn messages_of_all_sizes_arrive() {
     const SIZES: [usize; 9] =
         [200_000, 5, 70_000, 70_001, 1_000_000, 66_000, 0, 3_000_000, 131_072];
     let content = |n: usize| vec![n.to_le_bytes()[0]; SIZES[n % SIZES.len()] + n];

@@ -62,7 +62,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn both_sides_talk_and_know_each_other() {
+fn both_sides_exchange_values_and_credentials() {
     let _dog = watchdog();
     let directory = Directory::new();
     for address in [name(), Address::from(directory.path("socket"))] {
@@ -93,7 +93,7 @@ fn both_sides_talk_and_know_each_other() {
 }
 
 #[test]
-fn the_file_is_private_and_goes_with_its_listener() {
+fn file_is_private_and_removed_with_its_listener() {
     let directory = Directory::new();
     let path = directory.path("socket");
     let listener = Listener::bind(&path).unwrap();
@@ -112,7 +112,7 @@ fn the_file_is_private_and_goes_with_its_listener() {
 }
 
 #[test]
-fn addresses_that_cannot_be() {
+fn invalid_addresses_are_refused() {
     let directory = Directory::new();
     let room = 107 - directory.path("").as_os_str().len();
     let fits = directory.path(&"x".repeat(room));
@@ -142,7 +142,7 @@ fn addresses_that_cannot_be() {
 }
 
 #[test]
-fn addresses_read_and_show() {
+fn addresses_are_parsed_and_printed() {
     assert_eq!(Address::from("\0name"), Address::abstract_name("name"));
     assert_eq!(Address::from("@name".to_owned()), Address::abstract_name("name"));
     assert_eq!(Address::from(Path::new("@name")), Address::path("@name"));
@@ -153,7 +153,7 @@ fn addresses_read_and_show() {
 }
 
 #[test]
-fn nobody_there_is_an_error_that_says_where() {
+fn connect_without_a_listener_names_the_address() {
     let directory = Directory::new();
     let path = directory.path("socket");
     let error = connect::<(), ()>(&path).unwrap_err();
@@ -168,7 +168,7 @@ fn nobody_there_is_an_error_that_says_where() {
 }
 
 #[test]
-fn waiting_to_accept_has_an_end() {
+fn accept_timeout_expires() {
     let _dog = watchdog();
     let address = name();
     let listener = Listener::bind(&address).unwrap();
@@ -194,7 +194,7 @@ fn waiting_to_accept_has_an_end() {
 }
 
 #[test]
-fn a_full_backlog_bounds_connecting() {
+fn full_backlog_times_connect_out() {
     let _dog = watchdog();
     let directory = Directory::new();
     let path = directory.path("socket");
@@ -231,7 +231,7 @@ fn a_full_backlog_bounds_connecting() {
 }
 
 #[test]
-fn a_connection_made_with_a_time_limit_sends_without_one() {
+fn connection_of_connect_timeout_sends_without_a_timeout() {
     use rustix::net::sockopt::{Timeout, socket_timeout};
     let address = name();
     let _listener = Listener::bind(&address).unwrap();
@@ -241,7 +241,7 @@ fn a_connection_made_with_a_time_limit_sends_without_one() {
 }
 
 #[test]
-fn an_address_in_use_stays_with_its_listener() {
+fn address_in_use_is_refused() {
     let _dog = watchdog();
     let directory = Directory::new();
     for address in [name(), Address::from(directory.path("socket"))] {
@@ -270,7 +270,7 @@ fn an_address_in_use_stays_with_its_listener() {
 }
 
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn file_that_is_no_socket_is_left_alone() {
     let directory = Directory::new();
     let path = directory.path("file");
     fs::write(&path, "precious").unwrap();
@@ -289,7 +289,7 @@ fn what_is_no_socket_is_left_alone() {
 }
 
 #[test]
-fn what_a_killed_listener_left_is_replaced() {
+fn file_of_a_killed_listener_is_replaced() {
     let _dog = watchdog();
     let directory = Directory::new();
     let path = directory.path("socket");
@@ -320,7 +320,7 @@ fn what_a_killed_listener_left_is_replaced() {
 
 /// However many find the dead one at once, one of them gets the place, and keeps it.
 #[test]
-fn one_of_many_replaces_it() {
+fn one_of_many_listeners_replaces_the_file() {
     let _dog = watchdog();
     let directory = Directory::new();
     let path = directory.path("socket");
@@ -350,7 +350,7 @@ fn one_of_many_replaces_it() {
 }
 
 #[test]
-fn a_lock_that_somebody_keeps_is_an_error_in_the_end() {
+fn directory_lock_held_by_another_is_an_error() {
     let _dog = watchdog();
     let directory = Directory::new();
     let path = directory.path("socket");
@@ -365,7 +365,7 @@ fn a_lock_that_somebody_keeps_is_an_error_in_the_end() {
 }
 
 #[test]
-fn a_file_that_is_another_ones_now_is_not_removed() {
+fn file_of_another_listener_is_not_removed() {
     let directory = Directory::new();
     let path = directory.path("socket");
     let first = Listener::bind(&path).unwrap();
@@ -380,7 +380,7 @@ fn a_file_that_is_another_ones_now_is_not_removed() {
 }
 
 #[test]
-fn a_listener_that_is_sent_takes_its_file_along() {
+fn sent_listener_keeps_its_file() {
     let _dog = watchdog();
     let directory = Directory::new();
     let path = directory.path("socket");
@@ -412,7 +412,7 @@ fn a_listener_that_is_sent_takes_its_file_along() {
 }
 
 #[test]
-fn a_relative_path_is_found_again_from_elsewhere() {
+fn relative_path_is_removed_after_a_change_of_directory() {
     alone(|()| {
         let directory = Directory::new();
         std::env::set_current_dir(&directory.0).unwrap();
@@ -430,7 +430,7 @@ fn a_relative_path_is_found_again_from_elsewhere() {
 
 /// A message that claims a file which is not the socket's must not make anybody remove it.
 #[test]
-fn a_forged_file_is_refused() {
+fn forged_file_of_a_sent_listener_is_refused() {
     #[derive(Serialize, Deserialize)]
     enum Guests {
         Users(Vec<u32>),
@@ -461,7 +461,7 @@ fn a_forged_file_is_refused() {
 
 /// Another user: needs a process that may become one.
 #[test]
-fn other_users_get_in_only_if_they_are_let_in() {
+fn other_users_connect_only_if_allowed() {
     const NOBODY: u32 = 65534;
     const OTHER: u32 = 65533;
     if !rustix::process::geteuid().is_root() {
@@ -559,7 +559,7 @@ fn several_threads_accept() {
 }
 
 #[test]
-fn a_hundred_thousand_connections_leave_nothing_behind() {
+fn hundred_thousand_connections_leave_nothing_behind() {
     alone(|()| {
         let before = Census::take();
         let address = name();

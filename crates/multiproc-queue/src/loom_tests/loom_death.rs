@@ -69,7 +69,7 @@ fn consumer_dies(point: &'static str) {
 
 /// A producer that dies at any failpoint has put an item entirely or not at all.
 #[test]
-fn loom_a_producer_dies_at_each_point() {
+fn loom_producer_killed_at_each_point_loses_nothing() {
     for &point in PUT_POINTS {
         explore(move || producer_dies(point));
     }
@@ -77,7 +77,7 @@ fn loom_a_producer_dies_at_each_point() {
 
 /// A consumer that dies at any failpoint has taken an item entirely or not at all.
 #[test]
-fn loom_a_consumer_dies_at_each_point() {
+fn loom_consumer_killed_at_each_point_loses_nothing() {
     for &point in GET_POINTS {
         explore(move || consumer_dies(point));
     }
@@ -86,7 +86,7 @@ fn loom_a_consumer_dies_at_each_point() {
 /// A member dies with a lock of the ring (once with each), and its slot is released while others
 /// wait for the lock and take it for alive: they are woken.
 #[test]
-fn loom_a_released_slot_frees_both_locks() {
+fn loom_released_slot_frees_both_locks() {
     const UNNOTICED: usize = 8;
     explore(|| {
         let shared = Shared::new(2);
@@ -152,7 +152,7 @@ pub(super) fn dies_beside_an_heir(
 /// A producer dies at any failpoint while another one is about to put, or waits for the lock. That
 /// one goes on, and finds the ring consistent.
 #[test]
-fn loom_an_heir_of_a_producer() {
+fn loom_successor_of_a_killed_producer_continues() {
     for &point in PUT_POINTS {
         explore(move || {
             let shared = Shared::new(2);
@@ -175,7 +175,7 @@ fn loom_an_heir_of_a_producer() {
 /// A consumer dies at any failpoint while another one is about to get, or waits for the lock. That
 /// one goes on, and finds the ring consistent.
 #[test]
-fn loom_an_heir_of_a_consumer() {
+fn loom_successor_of_a_killed_consumer_continues() {
     for &point in GET_POINTS {
         explore(move || {
             let shared = Shared::new(2);

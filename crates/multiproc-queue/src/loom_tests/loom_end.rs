@@ -11,7 +11,7 @@ use crate::engine::error::EngineError;
 
 /// An item that is put during a shutdown is got, or its put is refused.
 #[test]
-fn loom_end_a_drain_beside_a_put() {
+fn loom_end_drain_beside_a_put() {
     explore(|| {
         let shared = Shared::new(2);
         let producer = {
@@ -39,7 +39,7 @@ fn loom_end_a_drain_beside_a_put() {
 
 /// A shutdown wakes processes that wait for room and for items.
 #[test]
-fn loom_end_everybody_is_woken() {
+fn loom_end_wakes_all_waiters() {
     for drain in [true, false] {
         explore(move || {
             let full = Shared::new(1);
@@ -68,7 +68,7 @@ fn loom_end_everybody_is_woken() {
 
 /// A discarding shutdown during a put and a get leaves no item in the queue.
 #[test]
-fn loom_end_a_discard_beside_a_put_and_a_get() {
+fn loom_end_discard_beside_a_put_and_a_get() {
     explore(|| {
         let shared = Shared::new(2);
         shared.put(Member(1), 5);
@@ -98,7 +98,7 @@ fn loom_end_a_discard_beside_a_put_and_a_get() {
 
 /// The process that discards dies in the middle, and another one does the rest.
 #[test]
-fn loom_end_a_discard_is_finished_by_another() {
+fn loom_end_discard_is_finished_by_another_member() {
     explore(|| {
         let shared = Shared::with_overflow(6, 32, 4);
         (0..5).for_each(|n| shared.put(Member(1), n));
@@ -120,7 +120,7 @@ fn loom_end_a_discard_is_finished_by_another() {
 
 /// A batch wakes as many waiters as it has items.
 #[test]
-fn loom_end_a_batch_wakes_two() {
+fn loom_end_batch_wakes_two() {
     explore(|| {
         let shared = Shared::new(4);
         let consumers = [1, 2].map(|n| {
@@ -135,7 +135,7 @@ fn loom_end_a_batch_wakes_two() {
 
 /// A batch that is got makes room for two waiters.
 #[test]
-fn loom_end_a_batch_makes_room_for_two() {
+fn loom_end_batch_makes_room_for_two() {
     explore(|| {
         let shared = Shared::new(2);
         shared.put_batch(Member(3), &[10, 20]);
@@ -167,7 +167,7 @@ fn loom_end_two_places() {
 
 /// A batch longer than the queue is put in parts, in order.
 #[test]
-fn loom_end_a_long_batch() {
+fn loom_end_long_batch() {
     explore(|| {
         let shared = Shared::new(2);
         let producer = {
@@ -240,7 +240,7 @@ fn wait_until_ready(shared: &Shared, doorbell: &Bell, member: Member) {
 
 /// A put, and a process that is about to sleep: one of the two sees the other.
 #[test]
-fn loom_end_the_bell_is_rung() {
+fn loom_end_rings_the_doorbell() {
     explore(|| {
         let (shared, doorbell) = (Shared::new(2), Arc::new(Bell::default()));
         let producer = {
@@ -255,7 +255,7 @@ fn loom_end_the_bell_is_rung() {
 
 /// Another consumer takes the first item and the doorbell's packet: the second put rings again.
 #[test]
-fn loom_end_a_ring_that_was_taken_is_rung_again() {
+fn loom_end_consumed_doorbell_is_rung_again() {
     explore(|| {
         let (shared, doorbell) = (Shared::new(2), Arc::new(Bell::default()));
         shared.control.ask_for_doorbell(NOW);

@@ -42,7 +42,7 @@ fn loom_lane_two_consumers() {
 /// A producer dies at each failpoint during a put of another one: its packet in the lane belongs to
 /// no item.
 #[test]
-fn loom_lane_an_heir_of_a_producer() {
+fn loom_lane_successor_of_a_killed_producer() {
     for point in ["put.tagged", "put.sent", "put.half_written", "put.prepared", "put.committed"] {
         explore(move || {
             let shared = Shared::new(4);
@@ -63,7 +63,7 @@ fn loom_lane_an_heir_of_a_producer() {
 /// A consumer dies at each failpoint during a get of another one: the next item has its own
 /// descriptor.
 #[test]
-fn loom_lane_an_heir_of_a_consumer() {
+fn loom_lane_successor_of_a_killed_consumer() {
     let points = [
         "get.received",
         "get.copied",

@@ -85,7 +85,7 @@ fn loom_overflow_large_items() {
 
 /// The bytes are used up: the memory of items that were got is reused.
 #[test]
-fn loom_overflow_goes_round() {
+fn loom_overflow_wraps() {
     explore(|| {
         let shared = queue(4);
         (0..5).for_each(|item| shared.put(Member(1), item));
@@ -172,7 +172,7 @@ const PUT: &[&str] = &[
 
 /// A producer dies at each failpoint during a put of another one into the same ring.
 #[test]
-fn loom_overflow_an_heir_of_a_producer() {
+fn loom_overflow_successor_of_a_killed_producer() {
     for &point in PUT {
         explore(move || {
             let shared = queue(8);
@@ -208,7 +208,7 @@ const GET: &[&str] = &[
 
 /// A consumer dies at each failpoint of the last item, while a producer puts more.
 #[test]
-fn loom_overflow_a_consumer_dies() {
+fn loom_overflow_killed_consumer_loses_nothing() {
     for &point in GET {
         explore(move || {
             let shared = queue(8);

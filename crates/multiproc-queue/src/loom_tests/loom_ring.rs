@@ -77,7 +77,7 @@ fn loom_room_for_two_producers() {
 /// Items of different lengths: the second one waits for bytes, not for capacity, and is split by
 /// the end of the ring.
 #[test]
-fn loom_an_item_goes_round_the_end() {
+fn loom_item_wraps_at_the_end() {
     explore(|| {
         let shared = Shared::with_ring(4, 64);
         let producer = {
@@ -95,7 +95,7 @@ fn loom_an_item_goes_round_the_end() {
 
 /// There are never more items than the capacity, even if there is room for their bytes.
 #[test]
-fn loom_one_of_two_finds_a_place() {
+fn loom_one_of_two_producers_finds_a_place() {
     explore(|| {
         let shared = Shared::with_ring(1, 64);
         // So that the producer's cached cursor is used.
@@ -115,7 +115,7 @@ fn loom_one_of_two_finds_a_place() {
 
 /// A frame whose number or length no member can have written is refused.
 #[test]
-fn loom_a_scribbled_frame_is_refused() {
+fn loom_overwritten_frame_is_refused() {
     explore(|| {
         for (at, what) in [(0, "the sequence number of a frame"), (8, "the length of a frame")] {
             let shared = Shared::new(2);
@@ -128,7 +128,7 @@ fn loom_a_scribbled_frame_is_refused() {
 
 /// `put` is delivery: a process that learns that a put has returned finds the item.
 #[test]
-fn loom_what_is_put_is_there() {
+fn loom_put_item_can_be_got_at_once() {
     explore(|| {
         let shared = Shared::new(2);
         let consumer = {
@@ -165,7 +165,7 @@ fn loom_len_is_exact() {
 
 /// The same from the other side: two items are moved on continually, and the length is 1 or 2.
 #[test]
-fn loom_len_misses_nothing() {
+fn loom_len_counts_every_item() {
     explore(|| {
         let shared = Shared::new(2);
         shared.put(Member(1), 0);
@@ -186,7 +186,7 @@ fn loom_len_misses_nothing() {
 /// A reader without the lock sees the position and the count of one commit, while several more are
 /// made.
 #[test]
-fn loom_a_mark_is_of_one_commit() {
+fn loom_cursor_is_of_one_commit() {
     explore(|| {
         let side = std::sync::Arc::new(Side::default());
         let reader = {
@@ -206,7 +206,7 @@ fn loom_a_mark_is_of_one_commit() {
 /// One producer waits for many bytes, another one for few. An item that is got makes room for the
 /// small one alone: it is woken, although the large one may be first in line.
 #[test]
-fn loom_room_for_the_small_one() {
+fn loom_small_item_finds_room() {
     explore(|| {
         let shared = Shared::with_ring(4, 64);
         shared.put(Member(3), 1);

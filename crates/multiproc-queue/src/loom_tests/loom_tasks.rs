@@ -246,7 +246,7 @@ fn loom_each_task_is_taken_once() {
 /// A joiner sleeps until the last task is done, whichever of two members ends it, and is woken:
 /// there is no clock.
 #[test]
-fn loom_the_last_one_wakes_who_joins() {
+fn loom_last_completion_wakes_the_joiner() {
     explore(|| {
         let jobs = jobs(9);
         let here = handle(&jobs, Member(1));
@@ -269,7 +269,7 @@ fn loom_the_last_one_wakes_who_joins() {
 
 /// A task that puts another one before it is done prolongs a join.
 #[test]
-fn loom_join_waits_for_what_follows() {
+fn loom_join_waits_for_following_tasks() {
     explore_two(|| {
         let jobs = jobs(9);
         let here = handle(&jobs, Member(1));
@@ -316,19 +316,19 @@ fn a_chain(ask: impl Fn(&Handle<Member>) + Send + Sync + Copy + 'static) {
 }
 
 #[test]
-fn loom_a_chain_is_at_no_moment_all_done() {
+fn loom_chain_of_tasks_is_never_all_done() {
     a_chain(|here| assert!(!here.is_all_done()));
 }
 
 #[test]
-fn loom_a_chain_counts_one_or_two() {
+fn loom_chain_of_tasks_counts_one_or_two() {
     a_chain(|here| assert!((1..=2).contains(&here.unfinished())));
 }
 
 /// A dead letter becomes a task again, unnoticed by a concurrent scan, before the last other task
 /// is done: at no moment are all done.
 #[test]
-fn loom_a_letter_put_again_is_not_missed() {
+fn loom_dead_letter_put_again_is_not_missed() {
     explore(|| {
         let jobs = watched_jobs(9);
         let here = handle(&jobs, Member(1));
@@ -349,7 +349,7 @@ fn loom_a_letter_put_again_is_not_missed() {
 
 /// The other way round, the two are never unfinished together.
 #[test]
-fn loom_a_letter_put_again_is_not_counted_too_early() {
+fn loom_dead_letter_put_again_is_not_counted_early() {
     explore(|| {
         let jobs = watched_jobs(9);
         let here = handle(&jobs, Member(1));
@@ -370,7 +370,7 @@ fn loom_a_letter_put_again_is_not_counted_too_early() {
 
 /// A joiner is not woken by the last other task, but by the one that was a dead letter.
 #[test]
-fn loom_join_waits_for_a_letter_put_again() {
+fn loom_join_waits_for_a_dead_letter_put_again() {
     explore_two(|| {
         let jobs = jobs(9);
         let here = handle(&jobs, Member(1));
@@ -399,7 +399,7 @@ fn loom_join_waits_for_a_letter_put_again() {
 
 /// Tasks are put back and taken again, and one is always ready: `len` never misses it.
 #[test]
-fn loom_one_that_comes_back_is_counted() {
+fn loom_returned_task_is_counted() {
     explore(|| {
         let jobs = watched_jobs(9);
         let here = handle(&jobs, Member(1));
@@ -452,18 +452,18 @@ fn two_sleep(is_one_new: bool) {
 }
 
 #[test]
-fn loom_two_that_come_back_wake_two() {
+fn loom_two_returned_tasks_wake_two() {
     explore_two(|| two_sleep(false));
 }
 
 #[test]
-fn loom_an_item_and_one_that_comes_back_wake_two() {
+fn loom_item_and_returned_task_wake_two() {
     explore_two(|| two_sleep(true));
 }
 
 /// The same when nothing else happens.
 #[test]
-fn loom_what_comes_back_wakes_by_itself() {
+fn loom_returned_task_wakes_a_waiter() {
     explore(|| {
         let jobs = jobs(9);
         let here = handle(&jobs, Member(1));
@@ -479,7 +479,7 @@ fn loom_what_comes_back_wakes_by_itself() {
 
 /// The task of a dead member is claimed by exactly one of two searching members, unchanged.
 #[test]
-fn loom_a_dead_members_task_comes_once() {
+fn loom_task_of_a_dead_member_is_delivered_once() {
     explore(|| {
         let jobs = jobs(9);
         let here = handle(&jobs, Member(1));
@@ -500,7 +500,7 @@ fn loom_a_dead_members_task_comes_once() {
 /// A detached task of a member that is taken for dead by mistake is either done or comes back, not
 /// both.
 #[test]
-fn loom_done_or_back_but_not_both() {
+fn loom_task_is_done_or_returned_but_not_both() {
     explore(|| {
         let jobs = jobs(9);
         let doomed = handle(&jobs, Member(DOOMED));
@@ -549,7 +549,7 @@ impl Members for &Heir {
 /// A worker dies at any failpoint while another one works. That one does each remaining task once,
 /// and joins.
 #[test]
-fn loom_an_heir_of_a_worker() {
+fn loom_successor_of_a_killed_worker() {
     for &(point, was_taken, was_done) in LIFE {
         explore(move || {
             let jobs = jobs(9);
@@ -605,7 +605,7 @@ fn loom_an_heir_of_a_worker() {
 /// A worker dies before its commit, and another one takes the same item. The slot of the first one
 /// is never a second task, for any observer.
 #[test]
-fn loom_an_untaken_slot_is_no_task() {
+fn loom_uncommitted_slot_is_no_task() {
     for point in ["task.taken", "task.filled", "task.numbered", "get.prepared"] {
         explore(move || {
             let jobs = jobs(9);
@@ -647,7 +647,7 @@ impl Members for Second {
 /// A member that puts a dead member's task back, or then takes it, dies at any failpoint while
 /// another one does the same: the task is redelivered once.
 #[test]
-fn loom_an_heir_of_one_who_reclaims() {
+fn loom_successor_of_a_member_killed_while_reclaiming() {
     for point in ["task.reclaiming", "task.returning", "task.given_up", "task.seized"] {
         explore(move || {
             let jobs = jobs(9);
@@ -676,7 +676,7 @@ fn loom_an_heir_of_one_who_reclaims() {
 
 /// The same for a member that puts its own task back, which another one waits for.
 #[test]
-fn loom_an_heir_of_one_who_gives_up() {
+fn loom_successor_of_a_member_killed_while_redelivering() {
     for point in ["task.returning", "task.given_up"] {
         explore(move || {
             let jobs = jobs(9);
@@ -699,7 +699,7 @@ fn loom_an_heir_of_one_who_gives_up() {
 /// A member dies while it puts a dead letter back into the queue: it is a task or a dead letter,
 /// not both.
 #[test]
-fn loom_an_heir_of_one_who_puts_a_letter_again() {
+fn loom_successor_of_a_member_killed_while_putting_a_letter_again() {
     for point in ["task.returning", "task.given_up"] {
         explore(move || {
             let jobs = jobs(9);
