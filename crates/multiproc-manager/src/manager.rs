@@ -140,7 +140,7 @@ impl Manager {
     /// // `multiproc-manager serve @office` runs in another terminal.
     /// let manager = Manager::connect("@office")?;
     /// let printing = manager.lock("printer")?;
-    /// let guard = printing.lock().expect("nobody died while printing");
+    /// let guard = printing.lock().expect("no process died while printing");
     /// # drop(guard);
     /// # Ok(())
     /// # }

@@ -122,7 +122,7 @@ impl Format {
     }
 }
 
-/// Encodes a value: appends its bytes to `bytes`, and gives the descriptors of the handles in it.
+/// Encodes a value: appends its bytes to `bytes` and returns the descriptors of the handles in it.
 ///
 /// The handles count as sent from here on: half of a connection, say, no longer ends its direction
 /// when the value is dropped. Where sending can still fail and give the value back, use
@@ -206,7 +206,7 @@ pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, E> {
-    // Unwind safe: what a value's own code has changed elsewhere is its own affair, as with every
+    // Unwind safe: state that a value's own code has changed elsewhere is not used here, as with every
     // panic; nothing else outlives the panic but the table, which its scope puts back.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let _scope = Scope::enter(Doing::Decoding);

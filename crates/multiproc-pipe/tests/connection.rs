@@ -251,7 +251,7 @@ impl<'de> Deserialize<'de> for Curious {
         for text in texts {
             assert!(text.contains("uses the same connection"), "{text}");
         }
-        assert!(own.poll(Duration::ZERO).unwrap(), "what receiving says, it says at once");
+        assert!(own.poll(Duration::ZERO).unwrap(), "receiving returns its error at once");
         assert_eq!(wait([&*own], None).unwrap(), [0]);
         own.send(()).unwrap();
         Ok(Self(number))

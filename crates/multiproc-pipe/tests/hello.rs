@@ -1,4 +1,4 @@
-//! The hello of `Listener` and `connect`: who is refused, when, and what is not held up.
+//! The hello of `Listener` and `connect`: which connections are refused, and when.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

@@ -1,4 +1,4 @@
-//! Listeners, and who connects to them.
+//! Listeners and their clients.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -468,7 +468,7 @@ fn other_users_connect_only_if_allowed() {
         println!("skipped: only root can become another user");
         return;
     }
-    /// Connects as another user, sends 7, and says what came of it.
+    /// Connects as another user, sends 7, and returns the result.
     fn visit((address, uid): (Address, u32)) -> String {
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).unwrap();
         let connected = connect::<u8, String>(&address);
@@ -513,7 +513,7 @@ fn other_users_connect_only_if_allowed() {
         assert_eq!(visitor.join().unwrap(), "everyone");
     }
 
-    // By default, nobody else, also where there are no permissions to say so.
+    // By default no other user, also at an address without permissions.
     let address = name();
     let listener = Listener::bind(&address).unwrap();
     let visitor = Process::spawn(visit, (address, NOBODY)).unwrap();

@@ -198,7 +198,7 @@ fn panic_is_printed_with_the_process_name() {
 #[test]
 fn child_knows_its_parent() {
     let _dog = watchdog();
-    assert!(parent_process().is_none(), "nobody of us has started the test program");
+    assert!(parent_process().is_none(), "the test program was not started by this library");
     let look = |()| {
         let parent = parent_process().unwrap();
         assert!(parent.is_alive() && !parent.wait_timeout(Duration::from_millis(5)));

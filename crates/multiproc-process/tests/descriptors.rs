@@ -69,7 +69,7 @@ fn child_does_not_keep_an_address_in_use() {
             let (ours, theirs) = duplex::<(), ()>().unwrap();
             let worker = Process::spawn(wait, theirs).unwrap();
             drop(listener);
-            TcpListener::bind(address).expect("nobody listens there");
+            TcpListener::bind(address).expect("the address is free");
             drop(ours);
             worker.join().unwrap();
         }

@@ -100,7 +100,7 @@ fn notify_two_wakes_two_of_five_waiters() {
     until(|| children.iter().filter(|child| is_asleep(child.pid())).count() == 3);
     condition.notify_one();
     until(|| through.load() == 3);
-    assert_eq!(condition.notify(7), 2, "so many are left");
+    assert_eq!(condition.notify(7), 2, "two waiters are left");
     join(children);
     assert_eq!(through.load(), 5);
 }

@@ -33,7 +33,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     // The readers cannot print yet, and a reader that cannot print does not get another item. So
     // the first ten items go to ten readers, and not all to the fastest.
-    let not_yet = printing.lock().expect("nobody else has it");
+    let not_yet = printing.lock().expect("no process died with it");
     let readers = (0..READERS)
         .map(|_| Process::spawn(read, (queue.clone(), printing.clone(), started.clone())))
         .collect::<Result<Vec<_>, _>>()?;

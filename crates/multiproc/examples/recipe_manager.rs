@@ -32,7 +32,7 @@ fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     while let Ok((number, name)) = requests.get_timeout(patience) {
         let answers: Answers = manager.queue(&name, 16)?;
         answers.put(number * number)?;
-        manager.remove(&name)?; // the name; the queue stays as long as somebody has it open
+        manager.remove(&name)?; // the name; the queue stays while any process has it open
         answered += 1;
         patience = Duration::from_secs(1);
     }

@@ -229,7 +229,7 @@ fn memory_is_reserved_for_as_many_elements_as_there_are_bytes() {
         (ANNOUNCED.get(), result.is_ok())
     };
     assert_eq!(announced(&[2, 2, 0, 0, 1, 0]), (5, true));
-    // Each says that all that follows are its elements.
+    // Each level claims all following bytes as its elements.
     let greedy: Vec<u8> = (0..200).rev().collect();
     assert_eq!(announced(&greedy), (200, false));
 }

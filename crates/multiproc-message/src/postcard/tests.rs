@@ -123,7 +123,7 @@ fn elements_without_bytes_are_limited_by_both_sides() {
     let many = vec![most.clone(); 3];
     encode(&many).unwrap_err();
     decode::<Vec<Vec<()>>>(&::postcard::to_allocvec(&many).unwrap()).unwrap_err();
-    // A count alone keeps nobody busy, and reserves nothing.
+    // A count alone takes no time and reserves no memory.
     let huge = ::postcard::to_allocvec(&u64::MAX).unwrap();
     decode::<Vec<()>>(&huge).unwrap_err();
     decode::<Vec<u64>>(&huge).unwrap_err();

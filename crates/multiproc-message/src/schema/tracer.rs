@@ -82,7 +82,7 @@ impl Tracer {
         self.hash
     }
 
-    /// Begins with the next part. False if there is none, or nothing more to find out.
+    /// Begins with the next part. Returns `false` if there is none, or nothing more to trace.
     pub(super) fn begin_next(&mut self) -> bool {
         if self.parts > 0 && (self.asks || self.parts == MOST || !self.turn_to_next()) {
             return false;

@@ -167,7 +167,7 @@ fn lock(directory: OwnedFd) -> io::Result<OwnedFd> {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(directory),
             Err(Errno::WOULDBLOCK) if deadline.is_past() => {
-                let text = "somebody holds a lock (flock) on its directory, which replacing the socket \
+                let text = "another process holds a lock (flock) on its directory, which replacing the socket \
                             of a dead listener needs";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
@@ -183,7 +183,7 @@ pub(super) fn new_socket(kind: SocketType, flags: SocketFlags) -> io::Result<Own
 }
 
 fn in_use(address: &Address) -> io::Error {
-    io::Error::new(io::ErrorKind::AddrInUse, format!("somebody listens at {address} already"))
+    io::Error::new(io::ErrorKind::AddrInUse, format!("another listener has the address {address}"))
 }
 
 pub(super) fn describe(what: &str, address: &Address, error: io::Error) -> io::Error {
