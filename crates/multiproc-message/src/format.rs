@@ -206,8 +206,8 @@ pub fn decode_as<T: DeserializeOwned, E: From<DecodeError>>(
     bytes: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<T, E> {
-    // Unwind safe: state that a value's own code has changed elsewhere is not used here, as with every
-    // panic; nothing else outlives the panic but the table, which its scope puts back.
+    // Unwind safe: state that a value's own code has changed elsewhere is not used here, as with
+    // every panic; nothing else outlives the panic but the table, which its scope puts back.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let _scope = Scope::enter(Doing::Decoding);
         if !descriptors.is_empty() {

@@ -448,8 +448,8 @@ impl Stream {
     }
 }
 
-/// Returns `true` if the kernel sends no more descriptors for this user while too many are in flight
-/// (ETOOMANYREFS).
+/// Returns `true` if the kernel sends no more descriptors for this user while too many are in
+/// flight (ETOOMANYREFS).
 fn is_too_many_in_flight(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
 }
