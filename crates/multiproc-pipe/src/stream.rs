@@ -1,4 +1,6 @@
 //! Streams: reading and writing bytes and descriptors on one pipe or stream socket.
+//!
+//! One file, because reading, writing and waiting depend on the kind of descriptor in the same way.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -1,4 +1,6 @@
 //! The errors of queues. A failed put returns the item.
+//!
+//! One file, because the errors of putting and of getting share their variants and texts.
 
 use std::error::Error;
 use std::fmt;

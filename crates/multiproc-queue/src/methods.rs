@@ -1,5 +1,6 @@
 //! The methods that several kinds of handles share, with their documentation. They are macros, so
-//! that each is written once: a signature, its documentation, and one line.
+//! that each is written once: a signature, its documentation, and one line. Nearly all of its
+//! length is documentation.
 
 use crate::error::GetError;
 

@@ -1,3 +1,5 @@
+//! Models of tasks. One file, because they share the small worlds at its start.
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
