@@ -87,7 +87,8 @@ impl OwnerLock {
         }
         let mut attempt = |poll| {
             let owner = self.owner.load(Ordering::Relaxed);
-            let is_takeable = owner == 0 || poll == Poll::CheckLiveness && is_dead(owner, members);
+            let is_takeable =
+                owner == 0 || poll == Poll::CheckLiveness && !members.is_owner_alive(owner);
             if is_takeable && self.change(owner, me.bits()) {
                 return Some(Ok(()));
             }
@@ -139,9 +140,4 @@ impl OwnerLock {
     pub fn futex(&self) -> &crate::primitives::Futex {
         self.waiters.futex()
     }
-}
-
-/// Returns `true` if the owner is dead, or not a member at all because the word was overwritten.
-fn is_dead(owner: u32, members: &dyn Members) -> bool {
-    !MemberId::from_bits(owner).is_some_and(|owner| members.is_alive(owner))
 }

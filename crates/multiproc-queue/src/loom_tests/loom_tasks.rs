@@ -1,4 +1,4 @@
-//! Models of tasks. One file, because they share the small worlds at its start.
+//! Models of tasks. One file, because they share the structures at its start.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -34,8 +34,6 @@ use multiproc_shm::primitives::{Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
 use multiproc_shm::{Deadline, failpoint};
 
-use super::is_owned;
-
 /// The number of places.
 pub const PLACES: usize = if cfg!(loom) { 3 } else { 479 };
 
@@ -213,7 +211,7 @@ impl Condition {
         self.places.iter().find(|place| {
             let state = place.load(Ordering::Relaxed);
             is_notified(state)
-                && !is_owned(state & !NOTIFIED, members)
+                && !members.is_owner_alive(state & !NOTIFIED)
                 && change(place, state, members.me().bits() | NOTIFIED)
         })
     }

@@ -57,7 +57,7 @@ use multiproc_shm::primitives::{Backoff, Futex, Ordering};
 use multiproc_shm::recheck::Recheck;
 use multiproc_shm::{Deadline, failpoint};
 
-use super::{Busy, is_of_slot, is_owned};
+use super::{Busy, is_of_slot};
 
 const OWNER: u32 = (1 << MemberId::BITS) - 1;
 const RESERVED: u32 = 1 << 29;
@@ -121,7 +121,7 @@ impl Lock {
         }
         loop {
             let state = self.word.load(Ordering::Relaxed);
-            if !is_free(state) && is_owned(state & OWNER, members) {
+            if !is_free(state) && members.is_owner_alive(state & OWNER) {
                 return Err(Busy);
             }
             if let Some(taken) = self.take_over(state, members.me(), state & RESERVED) {
@@ -199,7 +199,7 @@ impl Lock {
                 backoff.snooze();
                 continue;
             }
-            if look_up && !is_free(state) && !is_owned(state & OWNER, members) {
+            if look_up && !is_free(state) && !members.is_owner_alive(state & OWNER) {
                 if let Some(taken) = self.take_over(state, members.me(), sleepers) {
                     return Ok(taken);
                 }

@@ -14,13 +14,7 @@ pub mod semaphore;
 
 pub use multiproc_shm::{Busy, members};
 
-use members::{MemberId, Members};
-
-/// Returns true if these bits of a word name a living member. Bits that name no member at all (of a
-/// corrupted word) count as a dead owner.
-fn is_owned(bits: u32, members: &(impl Members + ?Sized)) -> bool {
-    MemberId::from_bits(bits).is_some_and(|owner| members.is_alive(owner))
-}
+use members::MemberId;
 
 /// Returns true if these bits of a word name a member in this slot of the member table.
 fn is_of_slot(bits: u32, slot: usize) -> bool {

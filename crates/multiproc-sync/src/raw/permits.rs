@@ -23,7 +23,7 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, Ordering};
 use multiproc_shm::{Deadline, failpoint};
 
-use super::{Busy, is_of_slot, is_owned};
+use super::{Busy, is_of_slot};
 
 const FREE: u32 = 0;
 
@@ -56,7 +56,10 @@ impl Permits<'_> {
     /// Returns the number of permits that are free or owned by dead members.
     #[must_use]
     pub fn available_after_deaths(&self, members: &impl Members) -> usize {
-        self.words.iter().filter(|word| !is_owned(word.load(Ordering::Relaxed), members)).count()
+        self.words
+            .iter()
+            .filter(|word| !members.is_owner_alive(word.load(Ordering::Relaxed)))
+            .count()
     }
 
     /// Acquires a permit that is free or owned by a dead member, and returns its index.
@@ -121,7 +124,7 @@ impl Permits<'_> {
     fn take_of_dead(&self, members: &impl Members) -> Option<usize> {
         self.words.iter().position(|word| {
             let owner = word.load(Ordering::Relaxed);
-            !is_owned(owner, members) && change(word, owner, members.me().bits())
+            !members.is_owner_alive(owner) && change(word, owner, members.me().bits())
         })
     }
 
