@@ -24,8 +24,8 @@ pub trait Members {
         false
     }
 
-    /// Returns `true` if `bits`, the owner in a word of shared memory, name a living member. Bits that
-    /// name no member at all, of a corrupted word, count as a dead owner.
+    /// Returns `true` if `bits`, the owner in a word of shared memory, name a living member. Bits
+    /// that name no member at all, of a corrupted word, count as a dead owner.
     fn is_owner_alive(&self, bits: u32) -> bool {
         MemberId::from_bits(bits).is_some_and(|owner| self.is_alive(owner))
     }
