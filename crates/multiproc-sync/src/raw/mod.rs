@@ -1,9 +1,9 @@
 //! The algorithms, as plain structs of atomic words.
 //!
-//! They do not depend on mappings, descriptors or handles: [`Members`] tells which members are
-//! alive. Each is `repr(C)`, valid when zeroed, and valid with any bytes that another process
-//! writes into it. So the handles place the same code in shared memory that loom explores in the
-//! tests.
+//! They do not depend on mappings, descriptors or handles: [`Members`](members::Members) tells
+//! which members are alive. Each is `repr(C)`, valid when zeroed, and valid with any bytes that
+//! another process writes into it. So the handles place the same code in shared memory that loom
+//! explores in the tests.
 
 pub mod barrier;
 pub mod condition;
