@@ -9,7 +9,7 @@
 //! | 12.. | the body |
 //!
 //! Descriptors are sent with the bytes of the header of their frame, at most
-//! [`DESCRIPTORS_A_PACKET`] with each byte. They have therefore all arrived when the header has,
+//! 253 with each byte. They have therefore all arrived when the header has,
 //! and the body carries none.
 
 use std::borrow::Cow;

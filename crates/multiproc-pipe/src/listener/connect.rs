@@ -19,7 +19,7 @@ use crate::stream::Stream;
 /// accepting sends it at once. One that is not must not hold up the client.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Connects to a [`Listener`]: the connection sends `S` and receives `R`.
+/// Connects to a [`Listener`](crate::Listener): the connection sends `S` and receives `R`.
 ///
 /// It blocks while the listener's backlog is full. Whether the client was accepted is not visible
 /// here: a client that is refused gets `Disconnected` at its first use. If the listener dies, the
@@ -54,8 +54,8 @@ where
     greet(connect_until(&address.into(), Deadline::NEVER)?, Deadline::NEVER)
 }
 
-/// Connects to a [`Listener`], waiting for at most `timeout` while its backlog is full. It does not
-/// wait for a listener to appear.
+/// Connects to a [`Listener`](crate::Listener), waiting for at most `timeout` while its backlog is
+/// full. It does not wait for a listener to appear.
 ///
 /// # Errors
 ///

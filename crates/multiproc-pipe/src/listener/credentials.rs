@@ -31,7 +31,8 @@ impl Credentials {
 
 impl<S, R> Connection<S, R> {
     /// Returns the process that was at the other end when the connection was created: the one that
-    /// called [`connect`], bound the [`Listener`] or called [`duplex`](crate::duplex).
+    /// called [`connect`](crate::connect), bound the [`Listener`](crate::Listener) or called
+    /// [`duplex`](crate::duplex).
     ///
     /// The end may have moved to another process since.
     ///
