@@ -65,6 +65,18 @@ impl<T> Task<T> {
     }
 
     /// Completes the task. When this returns, it is never delivered again.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = JoinableQueue::bounded(1)?;
+    /// queue.put("job".to_owned())?;
+    /// queue.get()?.task_done();
+    /// assert_eq!(queue.unfinished(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "ack")]
     #[inline]
     pub fn task_done(mut self) {
@@ -73,6 +85,20 @@ impl<T> Task<T> {
     }
 
     /// Puts the task back, to be delivered again. Dropping it has the same effect.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = JoinableQueue::bounded(1)?;
+    /// queue.put("job".to_owned())?;
+    /// queue.get()?.put_back();
+    /// let again = queue.get()?;
+    /// assert_eq!(again.attempt(), 2);
+    /// again.task_done();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "nack")]
     #[doc(alias = "reject")]
     pub fn put_back(self) {}
@@ -128,6 +154,22 @@ impl<T> Task<T> {
     /// keeps their slots, until getting fails with `TooManyTasks`, and `join` waits.
     /// [`into_parts`](Self::into_parts) has no such limits: a [`Receipt`](crate::Receipt) completes
     /// one task at once.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = JoinableQueue::bounded(2)?;
+    /// queue.put(1)?;
+    /// queue.put(2)?;
+    /// let (a, b) = (queue.get()?.detach(), queue.get()?.detach());
+    /// queue.task_done()?; // one of two: completes none
+    /// assert_eq!((a + b, queue.unfinished()), (3, 2));
+    /// queue.task_done()?;
+    /// assert_eq!(queue.unfinished(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn detach(self) -> T {
         let (inner, item, task) = self.dismantle();
