@@ -1,8 +1,10 @@
-//! Helpers for the tests of the workspace: a watchdog, a census of resources, death at failpoints.
+//! Helpers for the tests of the workspace: a watchdog, a census of resources, death at failpoints,
+//! death of each process of a program at random.
 //!
 //! A test with several processes is one `#[test]`. Its children are processes of the same test
 //! program, started by `multiproc` itself. Processes synchronise by messages, not by sleeps.
 
+mod kill_test;
 mod seccomp;
 
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use multiproc_process::{Process, active_children};
 use multiproc_shm::RECHECK;
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use kill_test::KillTest;
 pub use seccomp::refuse_call;
 
 /// The time after which the watchdog ends the test program and its children. A hang is a failure
@@ -215,4 +218,25 @@ pub fn example(name: &str) -> PathBuf {
     let path = test.ancestors().nth(2).expect("no target directory").join("examples").join(name);
     assert!(path.exists(), "{} does not exist: run `cargo build --examples` first", path.display());
     path
+}
+
+/// Returns the path of a test program of the crate that is being tested, the newest one of this name
+/// (`tests/NAME.rs`).
+///
+/// # Panics
+///
+/// If it was not built: `cargo test` builds all tests, `cargo test --test NAME` only one.
+#[must_use]
+pub fn test_program(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("cannot find the path of the test program");
+    let folder = test.parent().expect("the test program is in a directory");
+    let files = fs::read_dir(folder).expect("cannot read the directory").flatten();
+    // NAME-HASH, beside NAME-HASH.d.
+    let programs = files.filter(|file| {
+        let file = file.file_name();
+        let hash = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('-'));
+        hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    });
+    let newest = programs.max_by_key(|file| file.metadata().and_then(|file| file.modified()).ok());
+    newest.unwrap_or_else(|| panic!("{name} does not exist: run `cargo test --no-run` first")).path()
 }
