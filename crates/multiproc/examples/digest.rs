@@ -8,6 +8,9 @@
 //! carries the digests back. If a worker is killed, it is replaced, and its file is redelivered. To
 //! try this, `--kill` kills a random worker every 200 ms. The output is the same.
 //!
+//! The workers are called `digest-work-1`, `digest-work-2` and so on, so `pgrep digest-work` finds
+//! them.
+//!
 //! The exit status is 0; 1 if a digest is missing; 2 if the arguments are wrong.
 
 use std::collections::BTreeSet;
@@ -29,6 +32,17 @@ use multiproc::pipe::Bytes;
 use multiproc::{JoinableQueue, Process, Queue, Shutdown, SpawnError};
 
 const USAGE: &str = "usage: digest [--workers N] [--kill] [--no-progress] PATH…";
+
+const HELP: &str = "\
+Prints the BLAKE3 digests of files, in the format of b3sum. Folders are searched recursively.
+
+options:
+  --workers N    compute in N processes (default: one for each CPU)
+  --kill         kill a random worker every 200 ms and replace it; the output is the same
+  --no-progress  show no progress bar
+  --help         print this text
+
+exit status: 0; 1 if a digest is missing; 2 if the arguments are wrong";
 
 /// The capacity of both queues.
 const WAITING: usize = 256;
@@ -55,7 +69,11 @@ type Outcome = Result<(u64, [u8; 32]), String>;
 fn main() -> ExitCode {
     let _runtime = multiproc::init();
     let options = match Options::parse(env::args_os().skip(1)) {
-        Ok(options) => options,
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{USAGE}\n\n{HELP}");
+            return ExitCode::SUCCESS;
+        }
         Err(why) => {
             eprintln!("digest: {why}\n{USAGE}");
             return ExitCode::from(2);
@@ -79,7 +97,8 @@ struct Options {
 }
 
 impl Options {
-    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
+    /// Returns `None` if the arguments ask for help.
+    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Option<Self>, String> {
         let mut workers = multiproc::cpu_count();
         let (mut kill, mut progress) = (false, true);
         let mut paths = Vec::new();
@@ -92,6 +111,7 @@ impl Options {
                 }
                 b"--kill" => kill = true,
                 b"--no-progress" => progress = false,
+                b"--help" | b"-h" => return Ok(None),
                 b"--" => paths.extend(args.by_ref().map(PathBuf::from)),
                 [b'-', _, ..] => return Err(format!("there is no option {}", arg.display())),
                 _ => paths.push(arg.into()),
@@ -100,7 +120,7 @@ impl Options {
         if paths.is_empty() {
             return Err("no path is given".to_owned());
         }
-        Ok(Self { workers, kill, progress, paths })
+        Ok(Some(Self { workers, kill, progress, paths }))
     }
 }
 
@@ -118,10 +138,11 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
         tasks: tasks.clone(),
         answers: answers.clone(),
         lost: 0,
+        killed: 0,
         next_kill: options.kill.then(|| Instant::now() + KILL),
     };
-    for _ in 0..options.workers.min(files.len()) {
-        pool.workers.push(pool.start()?);
+    for place in 0..options.workers.min(files.len()) {
+        pool.workers.push(pool.start(place)?);
     }
 
     // A thread puts while this one gets. If one thread first put everything, both queues would
@@ -150,6 +171,13 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
             None => complain(&file.path, format_args!("{attempts} workers have not outlived it")),
         }
         missing += 1;
+    }
+    if options.kill && pool.killed == 0 {
+        let first = KILL.as_secs_f64();
+        eprintln!(
+            "digest: --kill: no worker was killed, because the run took {seconds:.2} s and the \
+             first kill comes after {first} s: give it more or larger files"
+        );
     }
     match print(&digests) {
         // The reader of the output has closed it.
@@ -241,15 +269,20 @@ struct Pool {
     workers: Vec<Process>,
     tasks: JoinableQueue<Task>,
     answers: Queue<Answer>,
+    /// The number of workers that ended before their time, including `killed`.
     lost: usize,
+    /// The number of workers that this process has killed.
+    killed: usize,
     next_kill: Option<Instant>,
 }
 
 impl Pool {
-    /// A daemon, so that it ends with this process.
-    fn start(&self) -> Result<Process, SpawnError> {
+    /// A daemon, so that it is terminated at the end of `main`. The kernel keeps 15 bytes of the
+    /// name.
+    fn start(&self, place: usize) -> Result<Process, SpawnError> {
         let args = (self.tasks.clone(), self.answers.clone());
-        Process::builder().daemon(true).spawn(work, args)
+        let name = format!("digest-work-{}", place + 1);
+        Process::builder().name(name).daemon(true).spawn(work, args)
     }
 
     /// Gets an answer for each file, except those that were given up.
@@ -303,6 +336,7 @@ impl Pool {
             self.next_kill = Some(Instant::now() + KILL);
             let place = fastrand::usize(..self.workers.len());
             self.workers[place].kill()?;
+            self.killed += 1;
             self.replace(place)?.wait();
         }
         Ok(())
@@ -310,7 +344,7 @@ impl Pool {
 
     fn replace(&mut self, place: usize) -> Result<Process, SpawnError> {
         self.lost += 1;
-        let worker = self.start()?;
+        let worker = self.start(place)?;
         Ok(mem::replace(&mut self.workers[place], worker))
     }
 }

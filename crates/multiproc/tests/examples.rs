@@ -399,6 +399,63 @@ fn digest_refuses_other_arguments() {
 }
 
 #[test]
+fn digest_prints_its_options_when_asked() {
+    let here = Folder::new();
+    for args in [&["--help"][..], &["-h"], &["--workers", "2", "--help", "missing"]] {
+        let Ended { code, out, err } = run(&mut here.digest(args));
+        assert_eq!((code, &*err), (Some(0), ""), "{args:?}");
+        assert!(out.starts_with("usage: digest "), "{out}");
+        for option in ["--workers", "--kill", "--no-progress", "--help"] {
+            assert!(out.lines().any(|line| line.trim_start().starts_with(option)), "{option}");
+        }
+    }
+    // After `--` it is a file.
+    let help = here.file("--help", b"help");
+    let Ended { code, out, .. } = run(&mut here.digest(&["--", "--help"]));
+    assert_eq!((code, out), (Some(0), help + "--help\n"));
+}
+
+#[test]
+fn digest_workers_have_names_that_ps_and_pgrep_show() {
+    let here = Folder::new();
+    // Holes of a tebibyte keep both workers busy.
+    for name in ["1", "2"] {
+        File::create(here.0.join(name)).unwrap().set_len(1 << 40).unwrap();
+    }
+    let mut command = here.digest(&["--workers", "2", "1", "2"]);
+    let mut running = Running::start(command.stdout(Stdio::piped()));
+    let digest = running.child.as_mut().unwrap();
+    let expected = ["digest-work-1", "digest-work-2"].map(str::to_owned);
+    until(|| {
+        assert_eq!(digest.try_wait().unwrap(), None, "it ended early");
+        // What ps shows by default, and what pgrep searches. It is set when the child calls `init`.
+        let mut names: Vec<_> = children(digest.id())
+            .into_iter()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
+            .map(|name| name.trim_end().to_owned())
+            .collect();
+        names.sort_unstable();
+        names == expected
+    });
+}
+
+#[test]
+fn digest_with_kill_reports_that_no_worker_was_killed() {
+    let here = Folder::new();
+    let line = here.file("a", b"a") + "a\n";
+    // On a machine that stalls, a worker may be killed before it has done its only file.
+    let Ended { out, mut err, .. } = loop {
+        let ended = run(&mut here.digest(&["--kill", "a"]));
+        if take_summary(&mut ended.err.clone()).2 == 0 {
+            break ended;
+        }
+    };
+    assert_eq!((out, take_summary(&mut err)), (line, (1, 1, 0)));
+    let note = err.strip_prefix("digest: --kill: no worker was killed").expect(&err);
+    assert_eq!(note.lines().count(), 1, "{note}");
+}
+
+#[test]
 fn digest_ends_quietly_when_its_output_is_closed() {
     let here = Folder::new();
     here.file("a", b"a");
@@ -478,11 +535,13 @@ fn digest_with_kill_prints_the_same() {
         let Ended { code, out, mut err } =
             run(&mut here.digest(&["--workers", "2", "--kill", "data"]));
         let (files, _, lost, _) = take_whole_summary(&mut err);
-        assert_eq!((code, files, &*err), (Some(0), 540, ""));
+        assert_eq!((code, files), (Some(0), 540), "{err}");
         assert!(out == calm.out);
         if lost > 0 {
+            assert_eq!(err, "");
             return;
         }
+        assert!(err.starts_with("digest: --kill: no worker was killed"), "{err}");
         size *= 2;
     }
 }
