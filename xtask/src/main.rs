@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod kills;
 mod model;
 mod shell;
 mod tidy;
@@ -22,7 +23,7 @@ const JOBS: &[Job] = &[
     Job {
         name: "ci",
         args: "",
-        help: "run all checks: format, clippy, tests, and every job below except bench",
+        help: "run all checks: format, clippy, tests, and every job below except kills and bench",
         run: ci::run,
     },
     Job {
@@ -42,6 +43,12 @@ const JOBS: &[Job] = &[
         args: "[--soak SECONDS] [--seed N] [FILTER...] [-- TEST-ARGS]",
         help: "run the tests that kill processes, fail system calls and break streams",
         run: model::faults,
+    },
+    Job {
+        name: "kills",
+        args: "[--rounds N] [--seed N] [FILTER...]",
+        help: "kill each process of each example program, 100 times",
+        run: kills::run,
     },
     Job {
         name: "deny",
