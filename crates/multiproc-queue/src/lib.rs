@@ -46,6 +46,8 @@ mod receipt;
 mod scratch;
 #[cfg(not(loom))]
 mod task;
+#[cfg(not(loom))]
+mod task_methods;
 
 #[cfg_attr(loom, allow(dead_code))]
 mod engine;
