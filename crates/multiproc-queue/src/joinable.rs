@@ -20,8 +20,9 @@ use crate::error::{
     PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
 };
 use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
+use crate::iter::{TaskIter, TryTaskIter};
 use crate::memory::TaskLimits;
-use crate::methods::{common, puts, ready_to_get, until_the_end};
+use crate::methods::{common, puts, ready_to_get};
 use crate::queue::{Producer, Shutdown};
 use crate::task::Task;
 use crate::task_methods::{counts_tasks, gets_tasks, joins};

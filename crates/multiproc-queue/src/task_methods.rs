@@ -79,8 +79,29 @@ macro_rules! gets_tasks {
             /// [`get`](Self::get) fails with `Closed` or `Disconnected`.
             ///
             /// A task that cannot be decoded is an `Err`, and does not end the iteration.
-            pub fn iter(&self) -> impl Iterator<Item = Result<Task<T>, GetError>> + '_ {
-                until_the_end(|| self.get())
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (producer, consumer) = multiproc_queue::tasks(10)?;
+            /// producer.put_many(1..=3)?;
+            /// drop(producer);
+            /// for task in consumer.iter() {
+            ///     task?.task_done();
+            /// }
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn iter(&self) -> TaskIter<'_, T> {
+                TaskIter::new(&self.inner)
+            }
+
+            /// Returns an iterator that takes the queued tasks, and does not wait. It ends when
+            /// [`try_get`](Self::try_get) finds none. A task that is dropped before it is done is
+            /// queued again, so it may come once more.
+            pub fn try_iter(&self) -> TryTaskIter<'_, T> {
+                TryTaskIter::new(&self.inner)
             }
         }
     };
