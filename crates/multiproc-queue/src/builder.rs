@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 
 use crate::joinable::JoinableQueue;
 use crate::memory::{DEFAULT_BYTES, MAX_BYTES, MAX_CAPACITY, TaskLimits};
-use crate::queue::Queue;
+use crate::queue::{Consumer, Producer, Queue};
+use crate::task_ends::{TaskConsumer, TaskProducer};
 
 /// Creates a [`Queue`] with limits or a name: see [`Queue::builder`].
 ///
@@ -74,6 +75,28 @@ impl<T> QueueBuilder<T> {
         check("max_bytes", "bytes", self.max_bytes, MAX_BYTES)?;
         Queue::create(self.name.as_deref(), self.capacity, self.max_bytes)
     }
+
+    /// Creates the queue, and returns its two ends: see [`channel`](crate::channel).
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::Queue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (producer, consumer) = Queue::<u32>::builder().name("numbers").build_channel()?;
+    /// assert_eq!((producer.name(), consumer.name()), (Some("numbers"), Some("numbers")));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_channel(self) -> io::Result<(Producer<T>, Consumer<T>)> {
+        let queue = self.build()?;
+        Ok((queue.producer(), queue.into_consumer()))
+    }
 }
 
 /// Creates a [`JoinableQueue`] with limits or a name: see [`JoinableQueue::builder`].
@@ -140,6 +163,28 @@ impl<T> JoinableQueueBuilder<T> {
         check("max_attempts", "deliveries", max_attempts as usize, u32::MAX as usize)?;
         let tasks = TaskLimits { max_attempts };
         JoinableQueue::create(name.as_deref(), capacity, max_bytes, tasks)
+    }
+
+    /// Creates the queue, and returns its two ends: see [`tasks`](crate::tasks).
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let builder = JoinableQueue::<String>::builder().capacity(100).max_attempts(3);
+    /// let (producer, consumer) = builder.build_tasks()?;
+    /// assert_eq!((producer.max_attempts(), consumer.capacity()), (3, Some(100)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_tasks(self) -> io::Result<(TaskProducer<T>, TaskConsumer<T>)> {
+        Ok(self.build()?.into_ends())
     }
 }
 

@@ -25,6 +25,8 @@
 #[cfg(not(loom))]
 mod builder;
 #[cfg(not(loom))]
+mod channel;
+#[cfg(not(loom))]
 mod dead_letter;
 #[cfg(not(loom))]
 mod error;
@@ -32,6 +34,8 @@ mod error;
 mod fd_lane;
 #[cfg(not(loom))]
 mod inner;
+#[cfg(not(loom))]
+mod iter;
 #[cfg(not(loom))]
 mod joinable;
 #[cfg(not(loom))]
@@ -46,6 +50,10 @@ mod receipt;
 mod scratch;
 #[cfg(not(loom))]
 mod task;
+#[cfg(not(loom))]
+mod task_ends;
+#[cfg(not(loom))]
+mod task_methods;
 
 #[cfg_attr(loom, allow(dead_code))]
 mod engine;
@@ -56,16 +64,19 @@ mod loom_tests;
 #[cfg(not(loom))]
 pub use {
     builder::{JoinableQueueBuilder, QueueBuilder},
+    channel::{channel, tasks, unbounded_channel, unbounded_tasks},
     dead_letter::{DeadLetter, DeathReason},
     error::{
         Corrupted, GetError, GetManyError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError,
         OsError, PutError, PutManyError, PutTimeoutError, TooManyTaskDone, TryGetError,
         TryPutError,
     },
+    iter::{IntoIter, Iter, TaskIntoIter, TaskIter, TryIter, TryTaskIter},
     joinable::JoinableQueue,
     queue::{Consumer, Producer, Queue, Shutdown},
     receipt::Receipt,
     task::{FinishError, Puts, Task},
+    task_ends::{TaskConsumer, TaskProducer},
 };
 
 /// The failpoints of `put`, in order: one after each step.

@@ -2,25 +2,6 @@
 //! that each is written once: a signature, its documentation, and one line. Nearly all of its
 //! length is documentation.
 
-use crate::error::GetError;
-
-/// Returns an iterator over the results of `get`. It ends at the end of the queue, and after an
-/// error that every further call would return as well.
-pub(crate) fn until_the_end<T>(
-    get: impl Fn() -> Result<T, GetError>,
-) -> impl Iterator<Item = Result<T, GetError>> {
-    let mut is_over = false;
-    std::iter::from_fn(move || {
-        if is_over {
-            return None;
-        }
-        let result = get();
-        let is_end = matches!(result, Err(GetError::Closed | GetError::Disconnected));
-        is_over = is_end || matches!(result, Err(GetError::Corrupted(_)));
-        Some(result).filter(|_| !is_end)
-    })
-}
-
 /// The methods of every handle.
 macro_rules! common {
     ($name:ident, $expected:literal, $puts:literal, $gets:literal, $is_right:expr) => {
@@ -503,8 +484,30 @@ macro_rules! gets {
             /// # Ok(())
             /// # }
             /// ```
-            pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + '_ {
-                until_the_end(|| self.get())
+            pub fn iter(&self) -> Iter<'_, T> {
+                Iter::new(&self.inner)
+            }
+
+            /// Returns an iterator that takes the queued items, and does not wait. It ends when
+            /// [`try_get`](Self::try_get) finds none.
+            ///
+            /// An item that cannot be decoded is an `Err`, and does not end the iteration.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::unbounded()?;
+            /// queue.put_many([1, 2, 3])?;
+            /// let items = queue.try_iter().collect::<Result<Vec<_>, _>>()?;
+            /// assert_eq!(items, [1, 2, 3]);
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn try_iter(&self) -> TryIter<'_, T> {
+                TryIter::new(&self.inner)
             }
         }
     };

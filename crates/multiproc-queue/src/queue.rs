@@ -17,7 +17,8 @@ use crate::error::{
     TryPutError,
 };
 use crate::inner::{Inner, Wait};
-use crate::methods::{common, gets, puts, ready_to_get, until_the_end};
+use crate::iter::{Iter, TryIter};
+use crate::methods::{common, gets, puts, ready_to_get};
 
 /// How a queue is shut down: see [`Queue::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub enum Shutdown {
 #[doc(alias = "mpmc")]
 #[doc(alias = "channel")]
 pub struct Queue<T> {
-    inner: Inner<T>,
+    pub(crate) inner: Inner<T>,
 }
 
 /// A handle of a [`Queue`] that can put, but not get.
@@ -110,7 +111,7 @@ pub struct Queue<T> {
 /// ```
 #[doc(alias = "Sender")]
 pub struct Producer<T> {
-    inner: Inner<T>,
+    pub(crate) inner: Inner<T>,
 }
 
 /// A handle of a [`Queue`] that can get, but not put.
@@ -141,7 +142,7 @@ pub struct Producer<T> {
 /// ```
 #[doc(alias = "Receiver")]
 pub struct Consumer<T> {
-    inner: Inner<T>,
+    pub(crate) inner: Inner<T>,
 }
 
 impl<T> Queue<T> {
@@ -205,6 +206,39 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn consumer(&self) -> Consumer<T> {
         Consumer { inner: self.inner.handle(false, true) }
+    }
+
+    /// Returns the handle that can only put, and gives up getting.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_queue::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = Queue::bounded(10)?;
+    /// let consumer = queue.clone().into_consumer();
+    /// let producer = queue.into_producer();
+    /// producer.put(1)?;
+    /// drop(producer);
+    /// assert_eq!(consumer.get()?, 1);
+    /// assert!(consumer.get().unwrap_err().is_disconnected());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_producer(self) -> Producer<T> {
+        self.producer()
+    }
+
+    /// Returns the handle that can only get, and gives up putting.
+    ///
+    /// # Examples
+    ///
+    /// See [`into_producer`](Self::into_producer).
+    #[must_use]
+    pub fn into_consumer(self) -> Consumer<T> {
+        self.consumer()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::PutError;
 use crate::inner::Inner;
 use crate::joinable::JoinableQueue;
 use crate::queue::{Producer, Queue};
+use crate::task_ends::TaskProducer;
 
 /// A task that was got from a [`JoinableQueue`]. It dereferences to its item.
 ///
@@ -254,7 +255,7 @@ macro_rules! puts_results {
     )*};
 }
 
-puts_results!(Queue Producer JoinableQueue);
+puts_results!(Queue Producer JoinableQueue TaskProducer);
 
 /// The error of [`Task::finish_with`]: the result was not put, and the task has not ended.
 pub struct FinishError<T, U> {
