@@ -1,8 +1,8 @@
 //! The errors of starting and joining a process.
 
-use std::{fmt, io};
+use std::io;
 
-use multiproc_pipe::EncodeError;
+use multiproc_message::{EncodeError, debug_is_display};
 use thiserror::Error;
 
 use crate::executable;
@@ -18,7 +18,7 @@ use crate::status::{SignalName, core_dump};
 /// let error = Process::spawn(|()| (), ()).unwrap_err();
 /// assert!(matches!(error, SpawnError::NotInitialized));
 /// ```
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// [`init`](crate::init) was not called. A child would not run its function but the whole
@@ -87,7 +87,7 @@ impl From<SpawnError> for io::Error {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The function panicked, or the `Deserialize` of its arguments, or the `Serialize` of its
@@ -177,11 +177,4 @@ impl<R> JoinTimeoutError<R> {
     }
 }
 
-impl<R> fmt::Debug for JoinTimeoutError<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Timeout(process) => f.debug_tuple("Timeout").field(process).finish(),
-            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-        }
-    }
-}
+debug_is_display!(SpawnError, JoinError, JoinTimeoutError<R>);

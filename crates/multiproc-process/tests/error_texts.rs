@@ -36,6 +36,7 @@ fn spawn_error_texts() {
         (SpawnError::Io(io::Error::other("no memory")), "cannot start a process: no memory"),
     ] {
         assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
         assert_eq!(error.source().is_some(), matches!(error, SpawnError::Io(_)));
     }
 }
@@ -89,7 +90,10 @@ fn join_error_texts() {
         ),
     ] {
         assert_eq!(error.to_string(), text);
-        assert_eq!(JoinTimeoutError::<()>::Failed(error).to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
+        let error = JoinTimeoutError::<()>::Failed(error);
+        assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
     }
 }
 
