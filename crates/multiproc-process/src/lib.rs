@@ -19,6 +19,7 @@ mod parent_watch;
 mod pidfd;
 mod process;
 mod protocol;
+mod remote_error;
 mod scope;
 mod spawn;
 mod status;
@@ -33,6 +34,7 @@ pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, par
 pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use init::{Runtime, init};
 pub use process::Process;
+pub use remote_error::RemoteError;
 pub use scope::{Scope, scope};
 pub use status::ExitStatus;
 

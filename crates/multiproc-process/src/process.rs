@@ -16,6 +16,7 @@ use crate::builder::Builder;
 use crate::child::Child;
 use crate::error::{JoinError, JoinTimeoutError, SpawnError};
 use crate::protocol::{Outcome, Panic};
+use crate::remote_error::RemoteError;
 use crate::status::ExitStatus;
 
 /// A handle to a process that runs a function of this program and returns an `R`.
@@ -100,6 +101,32 @@ impl Process {
     /// A captured value of a zero-sized type is accepted, and created anew in the child.
     ///
     /// A closure that never returns needs an explicit return type: `|queue| -> () { loop { … } }`.
+    ///
+    /// # Functions that return a `Result`
+    ///
+    /// A function may fail with `?` if it returns a `Result` with [`RemoteError`], which any error
+    /// converts into. [`join_result`](Process::join_result) returns the error with its sources:
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Process, RemoteError};
+    ///
+    /// fn size(path: String) -> Result<u64, RemoteError> {
+    ///     Ok(std::fs::metadata(path)?.len())
+    /// }
+    ///
+    /// assert!(Process::spawn(size, "/proc/self/exe".to_owned())?.join_result()? > 0);
+    ///
+    /// let failed = Process::spawn(size, "/no/such/file".to_owned())?.join_result();
+    /// assert_eq!(failed.unwrap_err().to_string(), "No such file or directory (os error 2)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// An error is a result like any other: the process exits with code 0, and
+    /// [`join`](Process::join) returns `Ok(Err(error))`. A function that panics ends its process
+    /// with code 101.
     ///
     /// # Errors
     ///
@@ -268,6 +295,40 @@ impl<R: DeserializeOwned> Process<R> {
             }
             (_, ExitStatus::Unknown) => Err(JoinError::Unknown),
         }
+    }
+}
+
+impl<T: DeserializeOwned, E: DeserializeOwned + Into<RemoteError>> Process<Result<T, E>> {
+    /// Waits for the process to end, and returns the value of its function. One error reports both
+    /// a function that returned an error and a process that died.
+    ///
+    /// The error type of the function is [`RemoteError`], or any error that implements `Serialize`
+    /// and `Deserialize`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process, RemoteError};
+    ///
+    /// fn parse(text: String) -> Result<u32, RemoteError> {
+    ///     Ok(text.parse()?)
+    /// }
+    ///
+    /// assert_eq!(Process::spawn(parse, "41".to_owned())?.join_result()?, 41);
+    ///
+    /// let error = Process::spawn(parse, "x".to_owned())?.join_result().unwrap_err();
+    /// assert!(matches!(error, JoinError::Failed(_)));
+    /// assert_eq!(error.to_string(), "invalid digit found in string");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`Failed`](JoinError::Failed), with the error that the function returned.
+    /// - The errors of [`join`](Self::join) if the function did not return.
+    pub fn join_result(self) -> Result<T, JoinError> {
+        self.join()?.map_err(|error| JoinError::Failed(error.into()))
     }
 }
 

@@ -5,7 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use multiproc_pipe::simplex;
-use multiproc_process::{ExitStatus, JoinError, JoinTimeoutError, Process, SpawnError};
+use multiproc_process::{
+    ExitStatus, JoinError, JoinTimeoutError, Process, RemoteError, SpawnError,
+};
 use multiproc_testkit::watchdog;
 
 multiproc_process::enable_in_tests!();
@@ -82,6 +84,7 @@ fn join_error_texts() {
             JoinError::ArgumentsLost("why".to_owned()),
             "the function of the process was not called: why",
         ),
+        (JoinError::Failed(RemoteError::from("no ink")), "no ink"),
         (JoinError::ResultLost("why".to_owned()), "the result of the process was lost: why"),
         (
             JoinError::Unknown,
