@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::builder::Builder;
 use crate::child::Child;
 use crate::error::{JoinError, JoinTimeoutError, SpawnError};
+use crate::function::{Arguments, Function};
 use crate::protocol::{Outcome, Panic};
 use crate::remote_error::RemoteError;
 use crate::status::ExitStatus;
@@ -55,7 +56,30 @@ pub struct Process<R = ()> {
 }
 
 impl Process {
-    /// Starts a process that calls `f` with `args`.
+    /// Starts a process that calls `f` with `args`: a value for a function of one argument, a tuple
+    /// for a function of several arguments, and `()` for a function without arguments.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// fn hello() {
+    ///     println!("hello");
+    /// }
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    /// fn area(width: u32, height: u32) -> u32 {
+    ///     width * height
+    /// }
+    ///
+    /// Process::spawn(hello, ())?.join()?;
+    /// assert_eq!(Process::spawn(double, 4)?.join()?, 8);
+    /// assert_eq!(Process::spawn(area, (4, 5))?.join()?, 20);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// `f` must be a function, or a closure that captures nothing: it runs in another process,
     /// where captured values do not exist. Pass all values in `args`. Arguments and results may be
@@ -102,6 +126,9 @@ impl Process {
     ///
     /// A closure that never returns needs an explicit return type: `|queue| -> () { loop { … } }`.
     ///
+    /// The parameters of a closure need types if the argument is a tuple: write
+    /// `|queue: Queue<u32>, n: u32|`.
+    ///
     /// # Functions that return a `Result`
     ///
     /// A function may fail with `?` if it returns a `Result` with [`RemoteError`], which any error
@@ -140,10 +167,10 @@ impl Process {
     /// exits.
     #[doc(alias = "fork")]
     #[doc(alias = "start")]
-    pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
         Self::builder().spawn(f, args)
