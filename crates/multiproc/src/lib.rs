@@ -98,7 +98,8 @@ pub use multiproc_process::{
     current_process, enable_in_tests, init, parent_process, scope,
 };
 pub use multiproc_queue::{
-    Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,
+    Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task, TaskConsumer,
+    TaskProducer,
 };
 pub use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
