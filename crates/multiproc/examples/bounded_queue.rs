@@ -11,7 +11,8 @@ use std::error::Error;
 use std::process::{self, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use multiproc::{Lock, Process, Queue};
+use multiproc::pipe::{Sender, simplex};
+use multiproc::{Consumer, Lock, Process, Producer, queue};
 
 const WRITERS: usize = 10;
 const READERS: usize = 10;
@@ -26,34 +27,33 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     };
 
-    // The queue holds items, and one `None` per reader, which ends it.
-    let queue = Queue::bounded(3)?;
+    let (producer, consumer) = queue::channel(3)?;
     let printing = Lock::new()?;
-    let started = Queue::bounded(READERS)?;
 
     // The readers cannot print yet, and a reader that cannot print does not get another item. So
     // the first ten items go to ten readers, and not all to the fastest.
     let not_yet = printing.lock().expect("no process died with it");
-    let readers = (0..READERS)
-        .map(|_| Process::spawn(read, (queue.clone(), printing.clone(), started.clone())))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut readers = Vec::new();
+    let mut have_items = Vec::new();
+    for _ in 0..READERS {
+        let (has_item, sender) = simplex()?;
+        readers.push(Process::spawn(read, (consumer.clone(), printing.clone(), sender))?);
+        have_items.push(has_item);
+    }
     let writers = (0..WRITERS)
-        .map(|i| Process::spawn(write, (queue.clone(), share(items, i))))
+        .map(|i| Process::spawn(write, (producer.clone(), share(items, i))))
         .collect::<Result<Vec<_>, _>>()?;
-    for _ in 0..items.min(READERS) {
-        started.get()?;
+    // The ends in this process: without these, the queue ends when the writers do, and putting
+    // fails if all readers die.
+    drop((producer, consumer));
+    for has_item in have_items {
+        // `Disconnected` if the reader has ended: without an item, or because it was killed.
+        let _: Result<(), _> = has_item.recv();
     }
     drop(not_yet);
 
-    for writer in writers {
-        writer.join()?;
-    }
-    // Items come out in the order in which they were put: the `None`s come last.
-    for _ in 0..READERS {
-        queue.put(None)?;
-    }
-    for reader in readers {
-        reader.join()?;
+    for process in writers.into_iter().chain(readers) {
+        process.join()?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -75,21 +75,23 @@ fn share(items: usize, i: usize) -> usize {
     items / WRITERS + usize::from(i < items % WRITERS)
 }
 
-fn write((queue, items): (Queue<Option<String>>, usize)) {
+fn write(queue: Producer<String>, items: usize) {
     for _ in 0..items {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let item = format!("process number {} : time: {time:.6}", process::id());
-        queue.put(Some(item)).unwrap();
+        queue.put(item).unwrap();
     }
 }
 
-fn read((queue, printing, started): (Queue<Option<String>>, Lock, Queue<()>)) {
-    let mut next = queue.get().unwrap();
-    started.put(()).unwrap();
-    while let Some(item) = next {
-        let guard = printing.lock().expect("no reader died while it printed");
+fn read(queue: Consumer<String>, printing: Lock, has_item: Sender<()>) {
+    for (i, item) in queue.iter().enumerate() {
+        let item = item.unwrap();
+        if i == 0 {
+            has_item.send(()).unwrap();
+        }
+        // If a reader died with the lock, its line was printed or not: nothing is to be repaired.
+        let guard = printing.lock().unwrap_or_else(|abandoned| abandoned.into_guard());
         println!("{}(get): {item}", process::id());
         drop(guard);
-        next = queue.get().unwrap();
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use multiproc::{JoinableQueue, Process, Queue, SpawnError};
+use multiproc::{JoinableQueue, Process, Producer, SpawnError, TaskConsumer, queue};
 
 const WORKERS: usize = 4;
 const STRETCH: u32 = 500;
@@ -21,16 +21,16 @@ const PRIMES: usize = 148_933;
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The ID of a task, and its result. A task that is done twice has the same ID both times.
-type Results = Queue<(u64, usize)>;
+type Count = (u64, usize);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
     // A task is not at fault when its worker is killed, so the number of attempts is unlimited.
-    let tasks = JoinableQueue::builder().max_attempts(u32::MAX).build()?;
-    let results = Results::unbounded()?;
+    let (tasks, work) = JoinableQueue::builder().max_attempts(u32::MAX).build_tasks()?;
+    let (results, counted) = queue::unbounded_channel()?;
     tasks.put_many((0..STRETCHES).map(|n| n * STRETCH))?;
 
-    let start = || Process::builder().daemon(true).spawn(work, (tasks.clone(), results.clone()));
+    let start = || Process::spawn(count, (work.clone(), results.clone()));
     let mut workers = (0..WORKERS).map(|_| start()).collect::<Result<Vec<_>, SpawnError>>()?;
     let mut killed = 0;
     let mut next = Instant::now() + INTERVAL;
@@ -42,11 +42,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         killed += 1;
         next = Instant::now() + INTERVAL;
     }
-    tasks.shutdown(multiproc::Shutdown::Drain);
-
     let mut counts = BTreeMap::new();
     let mut twice = 0;
-    while let Ok((id, count)) = results.try_get() {
+    for result in counted.try_iter() {
+        let (id, count) = result?;
         match counts.insert(id, count) {
             None => {}
             Some(before) => {
@@ -64,9 +63,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The function of a worker. It runs until the worker is killed.
-fn work((tasks, results): (JoinableQueue<u32>, Results)) {
-    for task in tasks.iter() {
+/// The function of a worker. It runs until the main process has ended, or the worker is killed.
+fn count(tasks: TaskConsumer<u32>, results: Producer<Count>) {
+    for task in tasks {
         let Ok(task) = task else { return };
         let primes = (*task..*task + STRETCH).filter(|&n| is_prime(n)).count();
         let id = task.id();

@@ -29,7 +29,10 @@ use std::{env, mem, thread};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use multiproc::pipe::Bytes;
-use multiproc::{JoinableQueue, Process, Queue, Shutdown, SpawnError};
+use multiproc::{
+    Consumer, JoinableQueue, Process, Producer, Shutdown, SpawnError, TaskConsumer, TaskProducer,
+    queue,
+};
 
 const USAGE: &str = "usage: digest [--workers N] [--kill] [--no-progress] PATH…";
 
@@ -131,12 +134,13 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
     let files = Arc::new(files);
 
     let attempts = if options.kill { u32::MAX } else { ATTEMPTS };
-    let tasks = JoinableQueue::builder().capacity(WAITING).max_attempts(attempts).build()?;
-    let answers = Queue::bounded(WAITING)?;
+    let tasks = JoinableQueue::builder().capacity(WAITING).max_attempts(attempts);
+    let (tasks, worker_tasks) = tasks.build_tasks()?;
+    let (worker_answers, answers) = queue::channel(WAITING)?;
     let mut pool = Pool {
         workers: Vec::new(),
-        tasks: tasks.clone(),
-        answers: answers.clone(),
+        answers,
+        worker_ends: (worker_tasks, worker_answers),
         lost: 0,
         killed: 0,
         next_kill: options.kill.then(|| Instant::now() + KILL),
@@ -154,7 +158,7 @@ fn run(options: Options) -> Result<usize, Box<dyn Error>> {
     bar.finish_and_clear();
     // A worker may still have a task that was redelivered although its answer had arrived.
     tasks.shutdown(Shutdown::Now);
-    answers.shutdown(Shutdown::Now);
+    pool.answers.shutdown(Shutdown::Now);
     pool.workers.iter().try_for_each(|worker| worker.kill())?;
     let seconds = start.elapsed().as_secs_f64();
 
@@ -239,7 +243,7 @@ fn complain(path: &Path, why: impl Display) {
     eprintln!("digest: {}: {why}", path.display());
 }
 
-fn feed(files: &[Found], tasks: &JoinableQueue<Task>) {
+fn feed(files: &[Found], tasks: &TaskProducer<Task>) {
     let paths = files.iter().map(|file| Bytes(file.path.as_os_str().as_bytes().to_vec()));
     for task in paths.enumerate() {
         tasks.put(task).expect("a path fits into the queue");
@@ -247,8 +251,8 @@ fn feed(files: &[Found], tasks: &JoinableQueue<Task>) {
 }
 
 /// The function of a worker.
-fn work((tasks, answers): (JoinableQueue<Task>, Queue<Answer>)) {
-    for task in tasks.iter() {
+fn work(tasks: TaskConsumer<Task>, answers: Producer<Answer>) {
+    for task in tasks {
         let task = task.expect("tasks are tasks");
         let (number, Bytes(path)) = &*task;
         let outcome = digest(Path::new(OsStr::from_bytes(path)));
@@ -267,8 +271,9 @@ fn digest(path: &Path) -> io::Result<(u64, [u8; 32])> {
 /// The workers, and the queues between them and this process.
 struct Pool {
     workers: Vec<Process>,
-    tasks: JoinableQueue<Task>,
-    answers: Queue<Answer>,
+    answers: Consumer<Answer>,
+    /// The ends of both queues for a new worker.
+    worker_ends: (TaskConsumer<Task>, Producer<Answer>),
     /// The number of workers that ended before their time, including `killed`.
     lost: usize,
     /// The number of workers that this process has killed.
@@ -280,9 +285,8 @@ impl Pool {
     /// A daemon, so that it is terminated at the end of `main`. The kernel keeps 15 bytes of the
     /// name.
     fn start(&self, place: usize) -> Result<Process, SpawnError> {
-        let args = (self.tasks.clone(), self.answers.clone());
         let name = format!("digest-work-{}", place + 1);
-        Process::builder().name(name).daemon(true).spawn(work, args)
+        Process::builder().name(name).daemon(true).spawn(work, self.worker_ends.clone())
     }
 
     /// Gets an answer for each file, except those that were given up.
@@ -311,7 +315,7 @@ impl Pool {
             if Instant::now() >= next_look {
                 next_look = Instant::now() + PATIENCE;
                 self.check_workers()?;
-                for letter in self.tasks.dead_letters()? {
+                for letter in self.worker_ends.0.dead_letters()? {
                     if let Some((number, _)) = letter.take() {
                         missing.remove(&number);
                     }

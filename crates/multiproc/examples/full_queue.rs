@@ -6,33 +6,36 @@
 
 use std::error::Error;
 
-use multiproc::{Process, Queue};
+use multiproc::{Consumer, Process, queue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    let queue = Queue::bounded(3)?;
+    let (producer, consumer) = queue::channel(3)?;
     for i in 0..3 {
-        queue.put(i)?;
+        producer.put(i)?;
         println!("put {i}");
     }
 
     // The error returns the item.
-    let refused = queue.try_put(3).unwrap_err();
+    let refused = producer.try_put(3).unwrap_err();
     println!("try_put 3: {refused}");
     let item = refused.into_inner();
 
     println!("put {item}: waits for room");
-    let reader = Process::spawn(read, queue.clone())?;
-    queue.put(item)?;
+    // The only consumer moves to the other process: if that one dies, `put` fails.
+    let reader = Process::spawn(read, consumer)?;
+    producer.put(item)?;
     println!("put {item}: done");
 
-    println!("the other process got {}", reader.join()?);
-    println!("left: {}, {}, {}", queue.get()?, queue.get()?, queue.get()?);
+    // A result may contain handles, as an argument may.
+    let (first, consumer) = reader.join()?;
+    println!("the other process got {first}");
+    println!("left: {}, {}, {}", consumer.get()?, consumer.get()?, consumer.get()?);
     Ok(())
 }
 
-fn read(queue: Queue<u32>) -> u32 {
+fn read(consumer: Consumer<u32>) -> (u32, Consumer<u32>) {
     // Printed before there is room. After that, it is the other process's turn to print.
     println!("another process gets");
-    queue.get().unwrap()
+    (consumer.get().unwrap(), consumer)
 }

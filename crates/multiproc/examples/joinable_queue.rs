@@ -4,37 +4,37 @@
 //! cargo run --example joinable_queue
 //! ```
 //!
-//! The consumer never ends by itself. When the producer has ended, the program ends, and the daemon
-//! with it. On a terminal, added items are green, and completed ones are red.
+//! On a terminal, added items are green, and completed ones are red.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
 
-use multiproc::{JoinableQueue, Process};
+use multiproc::{Process, TaskConsumer, TaskProducer, queue};
 
 const GREEN: u8 = 32;
 const RED: u8 = 31;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    let tasks = JoinableQueue::bounded(3)?;
-    let _consumer = Process::builder().daemon(true).spawn(consume, tasks.clone())?;
-    Process::spawn(produce, tasks)?.join()?;
+    let (producer, consumer) = queue::tasks(3)?;
+    let _consumer = Process::builder().daemon(true).spawn(consume, consumer)?;
+    Process::spawn(produce, producer)?.join()?;
     println!("finished");
     Ok(())
 }
 
-fn produce(tasks: JoinableQueue<u32>) {
+fn produce(tasks: TaskProducer<u32>) {
     for i in 0..10 {
         // Printed first, because the consumer may be fast.
         say(GREEN, &format!("add data {i}"));
         tasks.put(i).unwrap();
     }
+    // Returns when all tasks are done, or with an error if the consumer has died.
     tasks.join().unwrap();
 }
 
-fn consume(tasks: JoinableQueue<u32>) {
-    for task in tasks.iter() {
+fn consume(tasks: TaskConsumer<u32>) {
+    for task in tasks {
         let task = task.unwrap();
         say(RED, &format!("minus data {}", *task));
         task.task_done();

@@ -1,30 +1,32 @@
 //! A fixed set of workers and two queues: `cargo run --example pool`
 
-use multiproc::{Process, Queue};
+use multiproc::{Consumer, Process, Producer, queue};
 
-type Tasks = Queue<Option<u64>>;
-type Results = Queue<(u64, u64)>;
-
-/// The function of a worker. It runs until it gets `None`.
-fn work((tasks, results): (Tasks, Results)) {
-    while let Some(n) = tasks.get().unwrap() {
+/// The function of a worker. It runs until no process can put any more, and the queue is empty.
+fn work(numbers: Consumer<u64>, sums: Producer<(u64, u64)>) {
+    for n in numbers {
+        let n = n.unwrap();
         let divisors = (1..=n).filter(|i| n.is_multiple_of(*i));
-        results.put((n, divisors.sum())).unwrap();
+        sums.put((n, divisors.sum())).unwrap();
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _runtime = multiproc::init();
-    let (tasks, results) = (Tasks::bounded(100)?, Results::bounded(100)?);
-    let start = || Process::builder().daemon(true).spawn(work, (tasks.clone(), results.clone()));
-    let workers = (0..multiproc::cpu_count()).map(|_| start()).collect::<Result<Vec<_>, _>>()?;
+    let (numbers, consumer) = queue::unbounded_channel()?;
+    let (producer, sums) = queue::unbounded_channel()?;
+    let workers = (0..multiproc::cpu_count())
+        .map(|_| Process::spawn(work, (consumer.clone(), producer.clone())))
+        .collect::<Result<Vec<_>, _>>()?;
+    drop((consumer, producer)); // now the workers have the only ones
 
-    (1..=20).try_for_each(|n| tasks.put(Some(n)))?;
-    let mut sums = (1..=20).map(|_| results.get()).collect::<Result<Vec<_>, _>>()?;
+    numbers.put_many(1..=20)?;
+    drop(numbers); // the workers end when they have done these, and then the sums end
+    let mut sums = sums.iter().collect::<Result<Vec<_>, _>>()?;
+    workers.into_iter().try_for_each(Process::join)?;
     sums.sort_unstable();
     for (n, sum) in sums {
         println!("the divisors of {n} add up to {sum}");
     }
-    workers.iter().try_for_each(|_| tasks.put(None))?;
-    Ok(workers.into_iter().try_for_each(Process::join)?)
+    Ok(())
 }

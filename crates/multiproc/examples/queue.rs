@@ -8,30 +8,30 @@
 
 use std::error::Error;
 
-use multiproc::{Process, Queue};
+use multiproc::{Consumer, Process, Producer, queue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    let queue = Queue::bounded(5)?;
+    let (producer, consumer) = queue::channel(5)?;
 
-    let writer = Process::spawn(write, queue.clone())?;
+    let writer = Process::spawn(write, producer)?;
     writer.join()?;
 
-    let reader = Process::spawn(read, queue)?;
+    let reader = Process::spawn(read, consumer)?;
     reader.join()?;
     Ok(())
 }
 
-fn write(queue: Queue<u32>) {
+fn write(queue: Producer<u32>) {
     for i in 0..5 {
         queue.put(i).unwrap();
         println!("put {i} into queue");
     }
 }
 
-fn read(queue: Queue<u32>) {
-    // The only producer has ended, so an empty queue is the end.
-    while let Ok(i) = queue.try_get() {
-        println!("get {i} from queue");
+fn read(queue: Consumer<u32>) {
+    // The only producer has ended, so the loop ends when the queue is empty.
+    for i in queue {
+        println!("get {} from queue", i.unwrap());
     }
 }

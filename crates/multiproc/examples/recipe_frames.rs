@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use multiproc::pipe::{SharedBytes, SharedPool};
-use multiproc::{Consumer, Process, Producer, Queue};
+use multiproc::{Consumer, Process, Producer, RemoteError, queue};
 use serde::{Deserialize, Serialize};
 
 const WIDTH: usize = 1920;
@@ -18,42 +18,41 @@ struct Frame {
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
     // At most three frames wait. A camera must not lag behind: see `capture`.
-    let frames = Queue::bounded(3)?;
-    let camera = Process::spawn(capture, frames.producer())?;
-    let viewer = Process::spawn(view, frames.consumer())?;
-    drop(frames);
-    let captured = camera.join()?;
-    let viewed = viewer.join()?;
+    let (frames_in, frames) = queue::channel(3)?;
+    let camera = Process::spawn(capture, frames_in)?;
+    let viewer = Process::spawn(view, frames)?;
+    let captured = camera.join_result()?;
+    let viewed = viewer.join_result()?;
     println!("frames captured: 100, sent: {captured}, viewed: {viewed}");
     Ok(())
 }
 
 /// Returns the number of frames that were sent.
-fn capture(frames: Producer<Frame>) -> u32 {
+fn capture(frames: Producer<Frame>) -> Result<u32, RemoteError> {
     let pool = SharedPool::new();
     let mut sent = 0;
     for number in 0..100 {
         // Memory that a viewer has finished with, if there is some.
-        let mut pixels = pool.buffer(WIDTH * HEIGHT).expect("there is memory for a frame");
+        let mut pixels = pool.buffer(WIDTH * HEIGHT)?;
         pixels.fill(number);
         let frame = Frame { number, pixels: pixels.freeze() };
         // A frame for which there is no room is dropped. Use `put` where each frame matters.
         match frames.try_put(frame) {
             Ok(()) => sent += 1,
             Err(error) if error.is_full() => {}
-            Err(error) => panic!("{error}"),
+            Err(error) => return Err(error.into()), // the viewer has died
         }
     }
-    sent
+    Ok(sent)
 }
 
 /// Returns the number of frames that arrived.
-fn view(frames: Consumer<Frame>) -> u32 {
+fn view(frames: Consumer<Frame>) -> Result<u32, RemoteError> {
     let mut viewed = 0;
-    for frame in frames.iter() {
-        let Frame { number, pixels } = frame.expect("the frame arrives");
+    for frame in frames {
+        let Frame { number, pixels } = frame?;
         assert!(pixels.iter().all(|&pixel| pixel == number), "the frame is whole");
         viewed += 1;
     }
-    viewed
+    Ok(viewed)
 }

@@ -8,11 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use multiproc_pipe::Connection;
-use multiproc_queue::Queue;
+use multiproc_queue::{Consumer, channel};
 use multiproc_sync::Mutex;
 
 /// What the parent sends: handles travel in any message, as descriptors beside the bytes.
-type Handles = (Queue<u32>, Mutex<u64>);
+type Handles = (Consumer<u32>, Mutex<u64>);
 
 fn main() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).as_deref() {
@@ -22,19 +22,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn parent() -> Result<(), Box<dyn Error>> {
-    let (numbers, sum) = (Queue::bounded(10)?, Mutex::new(0)?);
+    let (numbers, consumer) = channel(10)?;
+    let sum = Mutex::new(0)?;
     let (ours, theirs) = UnixStream::pair()?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("child")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()?;
     let connection = Connection::<Handles, u32>::from_socket(ours.into())?;
-    connection.send((numbers.clone(), sum.clone()))?;
+    // The consumer moves to the child. If the child dies, `put` fails instead of waiting.
+    connection.send((consumer, sum.clone()))?;
 
     for n in 1..=100 {
         numbers.put(n)?;
     }
-    numbers.shutdown(multiproc_queue::Shutdown::Drain);
+    drop(numbers); // the child gets what is left, and then the end
     let count = connection.recv()?; // `Disconnected` if the child dies before
     let sum = *sum.lock().map_err(|_| "the child died under the lock")?;
     println!("the child added {count} numbers: {sum}");
@@ -47,7 +49,7 @@ fn child() -> Result<(), Box<dyn Error>> {
     let connection = Connection::<u32, Handles>::from_socket(socket)?;
     let (numbers, sum) = connection.recv()?;
     let mut count = 0;
-    for n in numbers.iter() {
+    for n in numbers {
         *sum.lock().map_err(|_| "the parent died under the lock")? += u64::from(n?);
         count += 1;
     }

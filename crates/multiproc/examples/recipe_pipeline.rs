@@ -2,54 +2,55 @@
 
 use std::error::Error;
 
-use multiproc::{Consumer, Process, Producer, Queue};
+use multiproc::{Consumer, Process, Producer, RemoteError, queue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
     // A stage that is faster than the next one waits in `put` when eight items are queued.
-    let (lines, words, counts) = (Queue::bounded(8)?, Queue::bounded(8)?, Queue::bounded(8)?);
+    let (lines_in, lines) = queue::channel(8)?;
+    let (words_in, words) = queue::channel(8)?;
+    let (counts_in, counts) = queue::channel(8)?;
 
-    let reader = Process::spawn(read, lines.producer())?;
-    let splitters = (0..2)
-        .map(|_| Process::spawn(split, (lines.consumer(), words.producer())))
-        .collect::<Result<Vec<_>, _>>()?;
-    let counter = Process::spawn(count, (words.consumer(), counts.producer()))?;
-
-    // Close what this process does not use. A queue ends when all of its producers are gone,
+    // Each end moves into the stage that uses it. A queue ends when all of its producers are gone,
     // whether they were dropped or their processes were killed.
-    let results = counts.consumer();
-    drop((lines, words, counts));
+    let reader = Process::spawn(read, lines_in)?;
+    let splitters = [
+        Process::spawn(split, (lines.clone(), words_in.clone()))?,
+        Process::spawn(split, (lines, words_in))?,
+    ];
+    let counter = Process::spawn(count, (words, counts_in))?;
 
-    let total = results.iter().sum::<Result<usize, _>>()?;
-    reader.join()?;
+    let total = counts.iter().sum::<Result<usize, _>>()?;
+    // The end comes as well when a stage dies. This shows whether one did.
+    reader.join_result()?;
     for splitter in splitters {
-        splitter.join()?;
+        splitter.join_result()?;
     }
-    println!("{} words, {total} letters", counter.join()?);
+    println!("{} words, {total} letters", counter.join_result()?);
     Ok(())
 }
 
-fn read(lines: Producer<String>) {
+fn read(lines: Producer<String>) -> Result<(), RemoteError> {
     for n in 0..1000 {
-        lines.put(format!("this is line {n}")).expect("a splitter lives");
+        lines.put(format!("this is line {n}"))?;
     }
+    Ok(())
 }
 
-fn split((lines, words): (Consumer<String>, Producer<String>)) {
-    for line in lines.iter() {
-        for word in line.expect("the queue of lines works").split_whitespace() {
-            words.put(word.to_owned()).expect("the counter lives");
+fn split(lines: Consumer<String>, words: Producer<String>) -> Result<(), RemoteError> {
+    for line in lines {
+        for word in line?.split_whitespace() {
+            words.put(word.to_owned())?;
         }
     }
+    Ok(())
 }
 
-fn count((words, counts): (Consumer<String>, Producer<usize>)) -> usize {
+fn count(words: Consumer<String>, counts: Producer<usize>) -> Result<usize, RemoteError> {
     let mut number = 0;
-    for word in words.iter() {
-        let word = word.expect("the queue of words works");
-        let letters = word.chars().filter(|c| c.is_alphabetic()).count();
-        counts.put(letters).expect("the main process lives");
+    for word in words {
+        counts.put(word?.chars().filter(|c| c.is_alphabetic()).count())?;
         number += 1;
     }
-    number
+    Ok(number)
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use multiproc::pipe::{RecvError, Sender, simplex};
-use multiproc::{Consumer, Process, Producer, Queue};
+use multiproc::{Consumer, Process, Producer, RemoteError, queue};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -14,41 +14,41 @@ struct Request {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    let requests = Queue::bounded(16)?;
-    let servers = (0..2)
-        .map(|_| Process::spawn(serve, requests.consumer()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let (requests, inbox) = queue::channel(16)?;
+    let servers = [Process::spawn(serve, inbox.clone())?, Process::spawn(serve, inbox)?];
     let clients = ["ada", "grace", "edsger"]
-        .map(|name| Process::spawn(ask, (name.to_owned(), requests.producer())));
+        .map(|name| Process::spawn(ask, (name.to_owned(), requests.clone())));
     drop(requests); // the servers end when the last client has ended
 
     for client in clients {
-        println!("{}", client?.join()?);
+        println!("{}", client?.join_result()?);
     }
     for server in servers {
-        server.join()?;
+        server.join_result()?;
     }
     Ok(())
 }
 
-fn serve(requests: Consumer<Request>) {
-    for request in requests.iter() {
-        let Request { text, reply } = request.expect("the queue of requests works");
+fn serve(inbox: Consumer<Request>) -> Result<(), RemoteError> {
+    for request in inbox {
+        let Request { text, reply } = request?;
         if text == "grace" {
             continue; // `reply` is dropped without an answer
         }
         // An error here means that the client has gone. The server goes on.
         let _ = reply.send(text.to_uppercase());
     }
+    Ok(())
 }
 
-fn ask((name, requests): (String, Producer<Request>)) -> String {
-    let (answers, reply) = simplex().expect("two descriptors are free");
-    requests.put(Request { text: name.clone(), reply }).expect("a server lives");
+fn ask(name: String, requests: Producer<Request>) -> Result<String, RemoteError> {
+    let (answer, reply) = simplex()?;
+    let request = Request { text: name.clone(), reply };
+    requests.put(request).map_err(|error| RemoteError::new(&error))?;
     // The server has the only sender. If it drops it or is killed, `recv` returns `Disconnected`.
-    match answers.recv() {
-        Ok(answer) => format!("{name}: {answer}"),
-        Err(RecvError::Disconnected) => format!("{name}: no answer"),
-        Err(error) => format!("{name}: {error}"),
+    match answer.recv() {
+        Ok(answer) => Ok(format!("{name}: {answer}")),
+        Err(RecvError::Disconnected) => Ok(format!("{name}: no answer")),
+        Err(error) => Err(error.into()),
     }
 }

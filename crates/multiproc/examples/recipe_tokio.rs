@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use multiproc::{Consumer, Process, Producer, Queue};
+use multiproc::{Consumer, Process, Producer, RemoteError, queue};
 use tokio::task::spawn_blocking;
 
 // Not `#[tokio::main]`: it starts threads before `init`, also in every child.
@@ -13,14 +13,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
-    let (jobs, results) = (Queue::bounded(16)?, Queue::bounded(16)?);
-    let worker = Process::spawn(work, (jobs.consumer(), results.producer()))?;
-    // From here on the worker has the only consumer of jobs, and the only producer of results.
-    let (jobs, results) = {
-        let ends = (jobs.producer(), results.consumer());
-        drop((jobs, results));
-        ends
-    };
+    let (jobs, work_in) = queue::channel(16)?;
+    let (work_out, results) = queue::channel(16)?;
+    // These ends move to the worker, which then has the only ones of their kind.
+    let worker = Process::spawn(work, (work_in, work_out))?;
 
     // `get` blocks its thread. Results end when the worker does, even if it is killed, so this
     // thread always ends, and the runtime can shut down.
@@ -31,7 +27,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         let mut item = n;
         while let Err(error) = jobs.try_put(item) {
             if !error.is_full() {
-                return Err(error.to_string().into());
+                return Err(error.into());
             }
             item = error.into_inner();
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -41,17 +37,17 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     println!("sum of squares: {}", collector.await??);
 
     // A process is `AsFd` as well: its descriptor becomes readable when the process ends.
-    println!("worker: {} jobs", spawn_blocking(move || worker.join()).await??);
+    println!("worker: {} jobs", spawn_blocking(move || worker.join_result()).await??);
     Ok(())
 }
 
 /// Returns the number of jobs that were done.
-fn work((jobs, results): (Consumer<u64>, Producer<u64>)) -> usize {
+fn work(jobs: Consumer<u64>, results: Producer<u64>) -> Result<usize, RemoteError> {
     let mut done = 0;
-    for n in jobs.iter() {
-        let n = n.expect("the queue of jobs works");
-        results.put(n * n).expect("the collector lives");
+    for n in jobs {
+        let n = n?;
+        results.put(n * n)?;
         done += 1;
     }
-    done
+    Ok(done)
 }

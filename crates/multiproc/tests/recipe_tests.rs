@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use multiproc::{JoinError, JoinableQueue, Process, Queue};
+use multiproc::{Consumer, JoinError, Process, Producer, TaskConsumer, queue};
 
 // Once in each test program: a test program has no `main` of its own.
 multiproc::enable_in_tests!();
@@ -12,17 +12,20 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn child_doubles_numbers() {
-    let (numbers, doubles) = (Queue::bounded(4).unwrap(), Queue::bounded(4).unwrap());
+    let (numbers, input) = queue::channel(4).unwrap();
+    let (output, doubles) = queue::channel(4).unwrap();
     let child = Process::spawn(
-        |(numbers, doubles): (Queue<u32>, Queue<u32>)| {
-            let number = numbers.get().unwrap();
-            doubles.put(2 * number).unwrap();
+        |numbers: Consumer<u32>, doubles: Producer<u32>| {
+            for number in numbers {
+                doubles.put(2 * number.unwrap()).unwrap();
+            }
         },
-        (numbers.clone(), doubles.clone()),
+        (input, output),
     )
     .unwrap();
     numbers.put(21).unwrap();
-    assert_eq!(doubles.get_timeout(LIMIT).unwrap(), 42);
+    assert_eq!(doubles.get_timeout(LIMIT).unwrap(), 42); // an error if the child has died
+    drop(numbers); // ends the child
     child.join_timeout(LIMIT).unwrap();
 }
 
@@ -37,24 +40,24 @@ fn panicking_child_is_reported() {
 
 #[test]
 fn killed_worker_loses_no_task() {
-    let tasks = JoinableQueue::bounded(4).unwrap();
-    let taken = Queue::bounded(1).unwrap();
+    let (tasks, work) = queue::tasks(4).unwrap();
+    let (took, taken) = queue::channel(1).unwrap();
     tasks.put("task".to_owned()).unwrap();
     let worker = Process::spawn(
-        |(tasks, taken): (JoinableQueue<String>, Queue<()>)| -> () {
+        |tasks: TaskConsumer<String>, took: Producer<()>| -> () {
             let _task = tasks.get().unwrap();
-            taken.put(()).unwrap();
+            took.put(()).unwrap();
             loop {
                 std::thread::park(); // until it is killed
             }
         },
-        (tasks.clone(), taken.clone()),
+        (work.clone(), took),
     )
     .unwrap();
     taken.get_timeout(LIMIT).unwrap(); // a message, not a sleep: now the worker has the task
     worker.kill().unwrap();
 
-    let task = tasks.get_timeout(LIMIT).unwrap();
+    let task = work.get_timeout(LIMIT).unwrap();
     assert_eq!((&**task, task.attempt()), ("task", 2));
     task.task_done();
     tasks.join_timeout(LIMIT).unwrap();
