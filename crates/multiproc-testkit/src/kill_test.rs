@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(1);
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// The number of rounds unless `MULTIPROC_KILL_ROUNDS` is set.
-const ROUNDS: u32 = 2;
+const ROUNDS: u32 = 1;
 
 /// Kills each process of a program at a random moment, and checks that the program ends and leaves
 /// nothing behind.

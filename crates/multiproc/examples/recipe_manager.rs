@@ -4,11 +4,11 @@
 use std::error::Error;
 use std::time::Duration;
 
-use multiproc::{Manager, Queue};
+use multiproc::Manager;
+use multiproc::pipe::{Sender, simplex};
 
-/// A number, and the name of the queue for its answer.
-type Requests = Queue<(u64, String)>;
-type Answers = Queue<u64>;
+/// A number, and where its answer goes.
+type Request = (u64, Sender<u64>);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
@@ -24,17 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     let manager = Manager::builder().address(address).start()?;
     // Whichever side asks for a name first makes the queue.
-    let requests: Requests = manager.queue("requests", 16)?;
+    let requests = manager.queue::<Request>("requests", 16)?;
     println!("ready");
     // For this recipe, a server that has had nothing to do for a second ends.
     let mut answered = 0;
-    let mut patience = Duration::from_secs(60);
-    while let Ok((number, name)) = requests.get_timeout(patience) {
-        let answers: Answers = manager.queue(&name, 16)?;
-        answers.put(number * number)?;
-        manager.remove(&name)?; // the name; the queue stays while any process has it open
+    while let Ok((number, reply)) = requests.get_timeout(Duration::from_secs(1)) {
+        // An error here means that the client has gone. The server goes on.
+        let _ = reply.send(number * number);
         answered += 1;
-        patience = Duration::from_secs(1);
     }
     println!("answered {answered}");
     Ok(())
@@ -42,13 +39,14 @@ fn serve(address: &str) -> Result<(), Box<dyn Error>> {
 
 fn ask(address: &str, numbers: &[&str]) -> Result<(), Box<dyn Error>> {
     let manager = Manager::connect(address)?;
-    let requests: Requests = manager.queue("requests", 16)?;
+    // Only the producer's end: then this process does not keep a request that nobody answers.
+    let requests = manager.queue::<Request>("requests", 16)?.into_producer();
     for number in numbers {
-        let name = format!("answer {} {number}", std::process::id());
-        let answers: Answers = manager.queue(&name, 16)?;
-        requests.put((number.parse()?, name))?;
-        // From here on the manager is not involved: the queues are shared memory.
-        println!("{number} squared is {}", answers.get_timeout(Duration::from_secs(10))?);
+        let (answer, reply) = simplex()?;
+        requests.put((number.parse()?, reply))?;
+        // From here on the manager is not involved: the queue is shared memory. If the server dies,
+        // its copy of `reply` is closed, and `recv` returns `Disconnected`.
+        println!("{number} squared is {}", answer.recv()?);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Kills each process of each example program at a random moment: the program ends with an error or
 //! the right result, and leaves nothing behind.
 //!
-//! `cargo xtask kills` runs 100 rounds, a plain `cargo test` runs two. (The example `crash_proof`,
+//! `cargo xtask kills` runs 100 rounds, a plain `cargo test` runs one. (The example `crash_proof`,
 //! which kills its own workers all the time, has its test in `examples.rs`.)
 
 use std::time::Duration;

@@ -96,8 +96,8 @@ fn pool() {
 }
 
 #[test]
-fn dynamic_work() {
-    assert_eq!(output_of("recipe_dynamic_work"), "8 queens: 92 solutions\n");
+fn crawler() {
+    assert_eq!(output_of("recipe_crawler"), "85 pages\n");
 }
 
 #[test]
