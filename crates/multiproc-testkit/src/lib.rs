@@ -220,8 +220,8 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Returns the path of a test program of the crate that is being tested, the newest one of this name
-/// (`tests/NAME.rs`).
+/// Returns the path of the test program `tests/NAME.rs` of the crate that is being tested. If there
+/// are several, it is the newest.
 ///
 /// # Panics
 ///
@@ -238,5 +238,7 @@ pub fn test_program(name: &str) -> PathBuf {
         hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
     });
     let newest = programs.max_by_key(|file| file.metadata().and_then(|file| file.modified()).ok());
-    newest.unwrap_or_else(|| panic!("{name} does not exist: run `cargo test --no-run` first")).path()
+    newest
+        .unwrap_or_else(|| panic!("{name} does not exist: run `cargo test --no-run` first"))
+        .path()
 }

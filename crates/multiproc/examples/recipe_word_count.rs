@@ -12,9 +12,8 @@ type Counts = BTreeMap<String, u32>;
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init(); // the first statement: a child runs its function here
     let (lines, work) = queue::channel(100)?;
-    let workers = (0..2)
-        .map(|_| Process::spawn(count, work.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let workers =
+        (0..2).map(|_| Process::spawn(count, work.clone())).collect::<Result<Vec<_>, _>>()?;
     // Now only the workers can get: if all of them die, `put` fails and does not wait.
     drop(work);
 
