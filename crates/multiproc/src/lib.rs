@@ -91,6 +91,8 @@ pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectI
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
 #[doc(no_inline)]
+pub use multiproc_pipe::{Decode, Encode, Message};
+#[doc(no_inline)]
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
     Arguments, Builder, Child, CurrentProcess, ExitStatus, Function, JoinError, JoinTimeoutError,
