@@ -1,7 +1,8 @@
 //! The bounds on values that are sent and received.
 //!
-//! Each is implemented for every type that has serde's traits, and exists for the compiler's errors:
-//! those of serde's traits suggest other types that implement them, and not what to send instead.
+//! Each is implemented for every type that has serde's traits, and exists for the compiler's
+//! errors: those of serde's traits suggest other types that implement them, and not what to send
+//! instead.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -321,8 +321,8 @@ impl<T: Deserialize<'static>> Outgoing<T> {
     }
 }
 
-// The bound is that of the methods, so that the compiler finds them for every type and reports that
-// the type cannot be sent, in place of that there is no such method.
+// The bound is that of the methods, so that the compiler finds them for every type and reports
+// that the type cannot be sent, in place of that there is no such method.
 #[doc(hidden)]
 impl<T> Outgoing<T> {
     #[inline]

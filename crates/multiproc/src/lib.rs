@@ -72,8 +72,8 @@
 //! - `manager` (default): `Manager`.
 //! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the
 //!   crate `multiproc-cli`. A library can disable it.
-//! - `anyhow`, `eyre`: [`RemoteError`] converts into the errors of these crates. Theirs convert into
-//!   it in any case.
+//! - `anyhow`, `eyre`: [`RemoteError`] converts into the errors of these crates. Theirs convert
+//!   into it in any case.
 //! - `json`: [`Json`](pipe), for values that only a self-describing format can hold.
 
 // The examples show whole programs, because `init` belongs in `main`.

@@ -58,8 +58,8 @@ impl<T: Deserialize<'static>> Inner<T> {
 /// The handles dereference to this type. A call ends here where their own methods do not apply,
 /// which require `Deserialize` and check the type.
 ///
-/// The bound is that of the methods, so that the compiler finds them for every type and reports that
-/// the type cannot be sent, in place of that there is no such method.
+/// The bound is that of the methods, so that the compiler finds them for every type and reports
+/// that the type cannot be sent, in place of that there is no such method.
 #[doc(hidden)]
 impl<T> Inner<T> {
     #[inline]
