@@ -14,6 +14,7 @@ mod json;
 mod native;
 mod postcard;
 mod schema;
+mod value;
 
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
@@ -23,3 +24,4 @@ pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;
 pub use schema::{Hash as SchemaHash, check_type, shape_of};
+pub use value::{Decode, Encode, Message};

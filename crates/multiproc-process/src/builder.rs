@@ -6,10 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use multiproc_message::check_type;
+use multiproc_message::{Message, check_type};
 use rustix::io::{FdFlags, fcntl_getfd};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::SpawnError;
 use crate::function::{Arguments, Function};
@@ -302,8 +300,8 @@ impl Builder {
     pub fn spawn<F, A, R, M>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, R, M>,
-        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         // The type of `f` identifies the function. The value now belongs to the child, so it is not
         // dropped here.
@@ -340,8 +338,8 @@ impl Builder {
     ) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, R, M>,
-        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         let process = self.spawn(f, args)?;
         scope.add(&process);

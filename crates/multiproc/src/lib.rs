@@ -72,8 +72,8 @@
 //! - `manager` (default): `Manager`.
 //! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the
 //!   crate `multiproc-cli`. A library can disable it.
-//! - `anyhow`, `eyre`: [`RemoteError`] converts into the errors of these crates. Theirs convert into
-//!   it in any case.
+//! - `anyhow`, `eyre`: [`RemoteError`] converts into the errors of these crates. Theirs convert
+//!   into it in any case.
 //! - `json`: [`Json`](pipe), for values that only a self-describing format can hold.
 
 // The examples show whole programs, because `init` belongs in `main`.
@@ -90,6 +90,8 @@ pub use multiproc_sync as sync;
 pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
+#[doc(no_inline)]
+pub use multiproc_pipe::{Decode, Encode, Message};
 #[doc(no_inline)]
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
