@@ -11,11 +11,12 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bootstrap::Function;
 use crate::error::SpawnError;
 use crate::process::Process;
 use crate::protocol::Encoded;
 use crate::scope::Scope;
-use crate::{bootstrap, spawn};
+use crate::spawn;
 
 /// Configures and starts a process. Created by [`Process::builder`].
 ///
@@ -51,6 +52,7 @@ use crate::{bootstrap, spawn};
 pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) daemon: bool,
+    pub(crate) outlives_parent: bool,
     /// The numbers of the descriptors that the child inherits, or the error of
     /// [`Builder::keep_descriptor`].
     pub(crate) keep: io::Result<Vec<RawFd>>,
@@ -61,7 +63,7 @@ pub struct Builder {
 impl Builder {
     pub(crate) fn new() -> Self {
         let command = Command::new(spawn::THIS_EXECUTABLE);
-        Self { name: None, daemon: false, keep: Ok(Vec::new()), command }
+        Self { name: None, daemon: false, outlives_parent: false, keep: Ok(Vec::new()), command }
     }
 
     /// Sets the name of the process. It appears in [`active_children`](crate::active_children), in
@@ -84,13 +86,15 @@ impl Builder {
         self
     }
 
-    /// Sets whether the process is a daemon. The default is `false`. A daemon ends with its parent:
-    /// it is terminated at the end of the parent's `main` instead of waited for, and it ends within
-    /// one second after the parent was killed.
+    /// Sets whether the process is a daemon. The default is `false`. At the end of the parent's
+    /// `main`, a daemon is terminated (SIGTERM, and SIGKILL if it is still alive after one second),
+    /// while other children are waited for.
     ///
-    /// When its parent has died, a daemon receives SIGTERM, and SIGKILL half a second later if it
-    /// is still alive. A daemon may have children. Those that are daemons themselves end after it
-    /// in the same way.
+    /// A daemon may have children. The setting is not inherited: they are not daemons, unless they
+    /// are started as daemons.
+    ///
+    /// If the parent ends in another way, both kinds of children end with it: see
+    /// [`outlive_parent`](Self::outlive_parent).
     ///
     /// ```
     /// # multiproc::enable_in_tests!();
@@ -112,6 +116,43 @@ impl Builder {
     /// ```
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
+        self
+    }
+
+    /// Sets whether the process continues to run when its parent has died. The default is `false`:
+    /// a child ends with its parent, whatever the cause of the parent's death: a signal, a panic,
+    /// `std::process::exit`, or the execution of another program. Its own children end with it in
+    /// turn.
+    ///
+    /// After the death of its parent, a child receives SIGTERM, and SIGKILL half a second later if
+    /// it is still alive. If the parent dies before the child has called [`init`](crate::init), the
+    /// child exits there.
+    ///
+    /// The setting makes no difference while the parent lives, and none at the normal end of its
+    /// `main`, where the guard of `init` waits for the child, or terminates it if it is a daemon.
+    /// Nor does dropping the handle: the child still ends with its parent, unless this is set.
+    ///
+    /// The setting costs the child a thread less. A function that needs the only thread of its
+    /// process, for unshare(2) for example, has it with `true`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// // Writes the report even if this process is killed meanwhile.
+    /// let write_report = |lines: Vec<String>| lines.len();
+    /// let writer = Process::builder()
+    ///     .outlive_parent(true)
+    ///     .spawn(write_report, vec!["all is well".to_owned()])?;
+    /// assert_eq!(writer.join()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "detach")]
+    #[doc(alias = "PR_SET_PDEATHSIG")]
+    pub fn outlive_parent(mut self, outlive_parent: bool) -> Self {
+        self.outlives_parent = outlive_parent;
         self
     }
 
@@ -307,10 +348,10 @@ impl Builder {
         // The type of `f` identifies the function. The value now belongs to the child, so it is not
         // dropped here.
         std::mem::forget(f);
-        let entry = bootstrap::entry_of::<F, A, R>();
+        let function = Function::new::<F, A, R>();
         let receivable = check_type::<A>().and_then(|()| check_type::<R>());
         let args = receivable.and_then(|()| Encoded::new(&args)).map_err(SpawnError::Encode)?;
-        spawn::spawn(self, entry, args)
+        spawn::spawn(self, function, args)
     }
 
     /// Starts the process in a scope, which waits for its end. See [`scope`](crate::scope).

@@ -10,6 +10,7 @@ use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 use rustix::io::fcntl_getfd;
 
+use crate::bootstrap::Function;
 use crate::builder::Builder;
 use crate::bulk::socket_pair;
 use crate::child::{Child, ToChild};
@@ -23,14 +24,14 @@ use crate::{executable, failpoint, inherited, init, newborn};
 /// This executable, also if its file was replaced or removed.
 pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
 
-/// Starts this executable again, to run `entry` with `args`.
+/// Starts this executable again, to run the function with `args`.
 pub(crate) fn spawn<R>(
     builder: Builder,
-    entry: usize,
+    function: Function,
     mut args: Encoded,
 ) -> Result<Process<R>, SpawnError> {
     // Checked first, because `init` would not help a caller in a library.
-    if !executable::is_in_executable(entry) {
+    if !executable::is_in_executable(function.entry) {
         return Err(SpawnError::NotInExecutable);
     }
     if !init::is_initialized() {
@@ -49,7 +50,7 @@ pub(crate) fn spawn<R>(
     let mine = ToChild::from_socket(mine)?;
     let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
     let copy = executable::this_copy().ok_or(SpawnError::NotInExecutable)?;
-    let Builder { name, daemon, keep, mut command } = builder;
+    let Builder { name, daemon, outlives_parent, keep, mut command } = builder;
     let keep = keep?;
     let inherits = inherited::what_a_child_inherits(&keep)?;
     let mark = Mark { copy, socket, inherits, keep };
@@ -66,10 +67,11 @@ pub(crate) fn spawn<R>(
     failpoint::reached("spawn.started");
 
     let name = name.unwrap_or_else(default_name);
+    let identity = Identity { name, daemon, outlives_parent, parent };
     let handles = (|| {
         let stdout = process.stdout.take().map(|it| above_stdio(it.into())).transpose()?;
         let stderr = process.stderr.take().map(|it| above_stdio(it.into())).transpose()?;
-        let child = Child::new(process.id(), name.clone(), daemon, mine)?;
+        let child = Child::new(process.id(), &identity, function.path, mine)?;
         io::Result::Ok((child, stdout.map(Into::into), stderr.map(Into::into)))
     })();
     let (child, stdout, stderr) = handles.inspect_err(|_| {
@@ -77,8 +79,7 @@ pub(crate) fn spawn<R>(
         let _ = process.kill();
         let _ = process.wait();
     })?;
-    let identity = Identity { name, daemon, parent };
-    let told = child.start(Start { entry, identity, args });
+    let told = child.start(Start { entry: function.entry, identity, args });
     if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
         // The child would wait for its function indefinitely.
         let _ = child.kill();

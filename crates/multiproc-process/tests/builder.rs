@@ -220,7 +220,7 @@ fn child_knows_its_parent() {
 #[test]
 fn killed_parent_is_seen_by_its_child() {
     let _dog = watchdog();
-    // The grandchild is not a daemon: it lives on, and reports what it has seen.
+    // The grandchild outlives its parent, and reports what it has seen.
     let watch = |tell: Connection<bool, ()>| {
         let parent = parent_process().unwrap();
         tell.send(parent.is_alive()).unwrap();
@@ -232,7 +232,8 @@ fn killed_parent_is_seen_by_its_child() {
     let (ours, theirs) = duplex::<(), bool>().unwrap();
     let start = move |theirs: Connection<bool, ()>| -> () {
         // From a thread that ends long before its process does.
-        let start = move || drop(Process::spawn(watch, theirs).unwrap());
+        let outlives = Process::builder().outlive_parent(true);
+        let start = move || drop(outlives.spawn(watch, theirs).unwrap());
         std::thread::spawn(start).join().unwrap();
         loop {
             std::thread::park();

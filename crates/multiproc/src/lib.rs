@@ -91,9 +91,9 @@ pub use multiproc_pipe::Json;
 #[doc(no_inline)]
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
-    Builder, Child, CurrentProcess, ExitStatus, JoinError, JoinTimeoutError, ParentProcess,
-    Process, Runtime, Scope, SpawnError, active_children, cpu_count, current_process,
-    enable_in_tests, init, parent_process, scope,
+    Builder, Child, CurrentProcess, ExitStatus, FailedProcess, FinishFailure, JoinError,
+    JoinTimeoutError, ParentProcess, Process, Runtime, Scope, SpawnError, active_children,
+    cpu_count, current_process, enable_in_tests, init, parent_process, scope,
 };
 pub use multiproc_queue::{
     Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,
