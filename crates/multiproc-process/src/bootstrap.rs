@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::current::become_child;
 use crate::executable::anchor;
+use crate::limits::Limit;
 use crate::panic_report::{keep_panics, not_received, panic_of};
 use crate::parent_watch::watch_parent;
 use crate::protocol::{Encoded, Outcome, Start};
@@ -97,7 +98,7 @@ pub(crate) type ToParent = Connection<Option<Outcome>, Start>;
 /// Runs the function that the parent sends, and exits the process.
 pub(crate) fn run(connection: ToParent) -> ! {
     failpoint::reached("child.connected");
-    let Start { entry, identity, args } = match connection.recv() {
+    let Start { entry, limits, identity, args } = match connection.recv() {
         Ok(start) => start,
         // The parent has died or given up before it sent the function.
         Err(RecvError::Disconnected) => process::exit(PANICKED),
@@ -127,9 +128,14 @@ pub(crate) fn run(connection: ToParent) -> ! {
     // executable (`Function::new`), and the socket is the one it created for this process
     // (`Newborn::detect`).
     let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
-    let outcome = entry(args);
-
-    let code = if matches!(outcome, Outcome::Panicked(_)) { PANICKED } else { 0 };
+    // The limits are set after the watch has started its thread, which they might not permit.
+    let (outcome, code) = match limits.into_iter().try_for_each(Limit::set) {
+        Err(reason) => (Outcome::ArgumentsLost(reason), UNFIT),
+        Ok(()) => match entry(args) {
+            outcome @ Outcome::Panicked(_) => (outcome, PANICKED),
+            outcome => (outcome, 0),
+        },
+    };
     failpoint::reached("child.returned");
     // Output must be written before the parent learns that the function has returned.
     let _ = io::stdout().flush();

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bootstrap::Function;
 use crate::error::SpawnError;
+use crate::limits::{Limit, Resource};
 use crate::process::Process;
 use crate::protocol::Encoded;
 use crate::scope::Scope;
@@ -21,7 +23,7 @@ use crate::spawn;
 /// Configures and starts a process. Created by [`Process::builder`].
 ///
 /// Settings that are not changed are inherited from this process: environment, working directory,
-/// standard output and standard error. Standard input is always `/dev/null`.
+/// standard output and standard error, limits, process group. Standard input is `/dev/null`.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -53,6 +55,11 @@ pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) daemon: bool,
     pub(crate) outlives_parent: bool,
+    pub(crate) ignores_sigint: bool,
+    /// The limits that the child sets, or the error of [`Builder::rlimit`].
+    pub(crate) limits: io::Result<Vec<Limit>>,
+    /// Whether `command` has a standard input. Otherwise the socket of the child takes its place.
+    pub(crate) has_stdin: bool,
     /// The numbers of the descriptors that the child inherits, or the error of
     /// [`Builder::keep_descriptor`].
     pub(crate) keep: io::Result<Vec<RawFd>>,
@@ -63,7 +70,16 @@ pub struct Builder {
 impl Builder {
     pub(crate) fn new() -> Self {
         let command = Command::new(spawn::THIS_EXECUTABLE);
-        Self { name: None, daemon: false, outlives_parent: false, keep: Ok(Vec::new()), command }
+        Self {
+            name: None,
+            daemon: false,
+            outlives_parent: false,
+            ignores_sigint: false,
+            limits: Ok(Vec::new()),
+            has_stdin: false,
+            keep: Ok(Vec::new()),
+            command,
+        }
     }
 
     /// Sets the name of the process. It appears in [`active_children`](crate::active_children), in
@@ -247,6 +263,132 @@ impl Builder {
     #[doc(alias = "cwd")]
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.current_dir(directory);
+        self
+    }
+
+    /// Sets whether the process ignores SIGINT. The default is `false`.
+    ///
+    /// Ctrl-C sends SIGINT to all processes of the terminal's foreground group. A program that
+    /// handles it by finishing the work at hand needs workers that survive it. The signal is
+    /// ignored from the start, also before [`init`](crate::init). Programs that the child executes,
+    /// and its own children, inherit this.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Process, pipe};
+    ///
+    /// let (numbers, to_worker) = pipe::simplex::<u32>()?;
+    /// let work = |numbers: pipe::Receiver<u32>| numbers.iter().map(Result::unwrap).sum::<u32>();
+    /// let worker = Process::builder().ignore_sigint(true).spawn(work, numbers)?;
+    /// to_worker.send(1)?;
+    /// worker.interrupt()?; // as Ctrl-C does
+    /// to_worker.send(2)?;
+    /// drop(to_worker);
+    /// assert_eq!(worker.join()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "SIG_IGN")]
+    pub fn ignore_sigint(mut self, ignore_sigint: bool) -> Self {
+        self.ignores_sigint = ignore_sigint;
+        self
+    }
+
+    /// Limits a resource of the process, as setrlimit(2) does. The child sets the limits before it
+    /// decodes its arguments. Its own children inherit them.
+    ///
+    /// `soft` is the limit, and `hard` is the value up to which the process may raise it. Units
+    /// differ: see [`Resource`]. [`Resource::UNLIMITED`] removes a limit. A resource that is set
+    /// twice has the last values.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process, Resource};
+    ///
+    /// // The worker may allocate at most 100 MB.
+    /// let limit = 100_000_000;
+    /// let worker = Process::builder()
+    ///     .rlimit(Resource::Data, limit, limit)
+    ///     .spawn(|n: usize| std::hint::black_box(vec![1_u8; n]).len(), 1_000_000_000)?;
+    /// // A failed allocation aborts the process.
+    /// assert!(matches!(worker.join(), Err(JoinError::Signaled(6, _))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `spawn` fails if `soft` is greater than `hard`, or if `hard` is greater than the hard limit
+    /// of this process, which only a privileged process may raise.
+    #[doc(alias = "setrlimit")]
+    #[doc(alias = "ulimit")]
+    pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        if let Ok(limits) = &mut self.limits {
+            match Limit::new(resource, soft, hard) {
+                Ok(limit) => {
+                    limits.retain(|earlier| earlier.resource != resource);
+                    limits.push(limit);
+                }
+                Err(error) => self.limits = Err(error),
+            }
+        }
+        self
+    }
+
+    /// Sets the process group, as std's
+    /// [`CommandExt::process_group`](std::os::unix::process::CommandExt::process_group) does. With
+    /// 0, the process is the first one of a new group, whose ID is its process ID.
+    ///
+    /// A group can be signalled as a whole with killpg(3). A process outside of the terminal's
+    /// foreground group receives no SIGINT from Ctrl-C, and is stopped when it reads from the
+    /// terminal.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// let group = |()| rustix::process::getpgrp().as_raw_pid();
+    /// let worker = Process::builder().process_group(0).spawn(group, ())?;
+    /// let pid = worker.pid();
+    /// assert_eq!(worker.join()?, i32::try_from(pid)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "setpgid")]
+    pub fn process_group(mut self, group: i32) -> Self {
+        self.command.process_group(group);
+        self
+    }
+
+    /// Sets the standard input: `Stdio::null()` (the default), `Stdio::inherit()`, a
+    /// [`File`](std::fs::File), or `Stdio::piped()`. In the last case, write to
+    /// [`take_stdin`](Process::take_stdin). [`join`](Process::join) closes a pipe that was not
+    /// taken.
+    ///
+    /// A child with a standard input is started by fork(2) and execve(2), as by
+    /// `std::process::Command` with `pre_exec`, and not by posix_spawn(3). This takes longer, in
+    /// proportion to the memory of this process.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::Write;
+    /// use std::process::Stdio;
+    ///
+    /// let count = |()| std::io::stdin().lines().count();
+    /// let mut worker = Process::builder().stdin(Stdio::piped()).spawn(count, ())?;
+    /// worker.take_stdin().expect("a pipe was requested").write_all(b"one\ntwo\n")?;
+    /// assert_eq!(worker.join()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.command.stdin(stdin);
+        self.has_stdin = true;
         self
     }
 

@@ -14,6 +14,7 @@ mod failpoint;
 mod finish;
 mod inherited;
 mod init;
+mod limits;
 mod newborn;
 mod panic_report;
 mod parent_watch;
@@ -34,6 +35,7 @@ pub use current::{CurrentProcess, ParentProcess, cpu_count, current_process, par
 pub use error::{JoinError, JoinTimeoutError, SpawnError};
 pub use finish::{FailedProcess, FinishFailure};
 pub use init::{Runtime, init};
+pub use limits::Resource;
 pub use process::Process;
 pub use scope::{Scope, scope};
 pub use status::ExitStatus;

@@ -17,8 +17,9 @@ use crate::child::{Child, ToChild};
 use crate::child_table::active_children;
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
-use crate::process::Process;
+use crate::process::{Process, Streams};
 use crate::protocol::{Encoded, MARKER, Mark, Start};
+use crate::thread::{all_signals, set_blocked_signals};
 use crate::{executable, failpoint, inherited, init, newborn};
 
 /// This executable, also if its file was replaced or removed.
@@ -50,36 +51,58 @@ pub(crate) fn spawn<R>(
     let mine = ToChild::from_socket(mine)?;
     let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
     let copy = executable::this_copy().ok_or(SpawnError::NotInExecutable)?;
-    let Builder { name, daemon, outlives_parent, keep, mut command } = builder;
-    let keep = keep?;
+    let Builder { name, daemon, outlives_parent, ignores_sigint, limits, .. } = builder;
+    let (keep, mut command) = (builder.keep?, builder.command);
+    let limits = limits?;
     let inherits = inherited::what_a_child_inherits(&keep)?;
-    let mark = Mark { copy, socket, inherits, keep };
+    let descriptor = if builder.has_stdin { theirs.as_raw_fd() } else { 0 };
+    let mark = Mark { copy, socket, descriptor, ignores_sigint, inherits, keep };
     let mut arguments = env::args_os();
     if let Some(program) = arguments.next() {
         command.arg0(program);
     }
     // Without `pre_exec`, std uses posix_spawn, which does not copy the memory map of the parent.
     // The child itself closes inherited descriptors, before `main`.
-    let mut process =
-        command.args(arguments).env(MARKER, mark.to_string()).stdin(theirs).spawn()?;
-    // It holds the child's end of the socket open.
-    drop(command);
+    command.args(arguments).env(MARKER, mark.to_string());
+    let inherited = if builder.has_stdin {
+        inherited::let_inherit(&mut command, &theirs);
+        Some(theirs)
+    } else {
+        command.stdin(theirs);
+        None
+    };
+    // A signal that arrives before the child ignores it would end the child. It starts with the
+    // blocked signals of this thread.
+    let signals = ignores_sigint.then(|| set_blocked_signals(&all_signals()));
+    let started = command.spawn();
+    if let Some(signals) = signals {
+        set_blocked_signals(&signals);
+    }
+    let mut process = started?;
+    // They hold the child's end of the socket open.
+    drop((command, inherited));
     failpoint::reached("spawn.started");
 
     let name = name.unwrap_or_else(default_name);
     let identity = Identity { name, daemon, outlives_parent, parent };
     let handles = (|| {
+        let stdin = process.stdin.take().map(|it| above_stdio(it.into())).transpose()?;
         let stdout = process.stdout.take().map(|it| above_stdio(it.into())).transpose()?;
         let stderr = process.stderr.take().map(|it| above_stdio(it.into())).transpose()?;
         let child = Child::new(process.id(), &identity, function.path, mine)?;
-        io::Result::Ok((child, stdout.map(Into::into), stderr.map(Into::into)))
+        let streams = Streams {
+            stdin: stdin.map(Into::into),
+            stdout: stdout.map(Into::into),
+            stderr: stderr.map(Into::into),
+        };
+        io::Result::Ok((child, streams))
     })();
-    let (child, stdout, stderr) = handles.inspect_err(|_| {
+    let (child, streams) = handles.inspect_err(|_| {
         // Without a descriptor for it, the child cannot be managed.
         let _ = process.kill();
         let _ = process.wait();
     })?;
-    let told = child.start(Start { entry: function.entry, identity, args });
+    let told = child.start(Start { entry: function.entry, limits, identity, args });
     if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
         // The child would wait for its function indefinitely.
         let _ = child.kill();
@@ -91,7 +114,7 @@ pub(crate) fn spawn<R>(
         child.wait_for_begin();
     }
     failpoint::reached("spawn.told");
-    Ok(Process::new(child, stdout, stderr))
+    Ok(Process::new(child, streams))
 }
 
 /// Occupies the numbers of the standard descriptors that are closed. std connects those of a child

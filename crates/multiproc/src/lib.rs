@@ -92,8 +92,8 @@ pub use multiproc_pipe::Json;
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
     Builder, Child, CurrentProcess, ExitStatus, FailedProcess, FinishFailure, JoinError,
-    JoinTimeoutError, ParentProcess, Process, Runtime, Scope, SpawnError, active_children,
-    cpu_count, current_process, enable_in_tests, init, parent_process, scope,
+    JoinTimeoutError, ParentProcess, Process, Resource, Runtime, Scope, SpawnError,
+    active_children, cpu_count, current_process, enable_in_tests, init, parent_process, scope,
 };
 pub use multiproc_queue::{
     Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,
