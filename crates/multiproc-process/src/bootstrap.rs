@@ -37,14 +37,14 @@ type Entry = fn(Encoded) -> Outcome;
 
 /// A function in a form that a parent can send and [`run`] can call in the child.
 #[derive(Clone, Copy)]
-pub(crate) struct Function {
+pub(crate) struct Callee {
     /// The distance of an [`Entry`] from [`anchor`].
     pub(crate) entry: usize,
     /// The path of the function, for messages.
     pub(crate) path: &'static str,
 }
 
-impl Function {
+impl Callee {
     pub(crate) fn new<F, A, R>() -> Self
     where
         F: FnOnce(A) -> R + 'static,
@@ -78,7 +78,7 @@ where
             Ok(args) => args,
             Err(reason) => return not_received::<A>(&reason),
         };
-        // SAFETY: `Function::new` was compiled for the same `F` and asserts that its size is 0, so any
+        // SAFETY: `Callee::new` was compiled for the same `F` and asserts that its size is 0, so any
         // aligned address is valid. The parent had such a value and gave it up for this one.
         let function: F = unsafe { ptr::NonNull::dangling().read() };
         failpoint::reached("child.running");
@@ -125,7 +125,7 @@ pub(crate) fn run(connection: ToParent) -> ! {
     // its provenance.
     let code = ptr::with_exposed_provenance::<()>(anchor().wrapping_add(entry));
     // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same
-    // executable (`Function::new`), and the socket is the one it created for this process
+    // executable (`Callee::new`), and the socket is the one it created for this process
     // (`Newborn::detect`).
     let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
     // The limits are set after the watch has started its thread, which they might not permit.

@@ -12,7 +12,7 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bootstrap::Function;
+use crate::bootstrap::Callee;
 use crate::error::SpawnError;
 use crate::limits::{Limit, Resource};
 use crate::process::Process;
@@ -490,7 +490,7 @@ impl Builder {
         // The type of `f` identifies the function. The value now belongs to the child, so it is not
         // dropped here.
         std::mem::forget(f);
-        let function = Function::new::<F, A, R>();
+        let function = Callee::new::<F, A, R>();
         let receivable = check_type::<A>().and_then(|()| check_type::<R>());
         let args = receivable.and_then(|()| Encoded::new(&args)).map_err(SpawnError::Encode)?;
         spawn::spawn(self, function, args)

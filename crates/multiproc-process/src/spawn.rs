@@ -10,7 +10,7 @@ use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 use rustix::io::fcntl_getfd;
 
-use crate::bootstrap::Function;
+use crate::bootstrap::Callee;
 use crate::builder::Builder;
 use crate::bulk::socket_pair;
 use crate::child::{Child, ToChild};
@@ -28,7 +28,7 @@ pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
 /// Starts this executable again, to run the function with `args`.
 pub(crate) fn spawn<R>(
     builder: Builder,
-    function: Function,
+    function: Callee,
     mut args: Encoded,
 ) -> Result<Process<R>, SpawnError> {
     // Checked first, because `init` would not help a caller in a library.
