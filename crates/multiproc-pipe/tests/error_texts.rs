@@ -1,5 +1,6 @@
 //! The words of the errors. Other tests assert variants and predicates.
 
+use std::error::Error;
 use std::io;
 
 use multiproc_pipe::{
@@ -11,8 +12,28 @@ fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "refused")
 }
 
-fn texts<const N: usize>(errors: [&dyn std::error::Error; N]) -> [String; N] {
-    errors.map(ToString::to_string)
+/// Returns the texts of errors. Their `Debug` has the same.
+fn texts<const N: usize>(errors: [&dyn Error; N]) -> [String; N] {
+    errors.map(|error| {
+        assert_eq!(format!("{error:?}"), error.to_string());
+        error.to_string()
+    })
+}
+
+#[test]
+fn errors_with_a_cause_have_a_source() {
+    let encode = EncodeError::new::<u8>("out of ink");
+    let errors: [&dyn Error; 4] = [
+        &SendError::Encode((), encode.clone()),
+        &TrySendError::Encode((), encode),
+        &SendError::Io((), refused()),
+        &RecvError::Io(refused()),
+    ];
+    for error in errors {
+        let source = error.source().expect("a source").to_string();
+        assert!(error.to_string().ends_with(&source), "{error}");
+    }
+    assert!(SendError::Disconnected(()).source().is_none());
 }
 
 #[test]

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::current::become_child;
 use crate::executable::anchor;
+use crate::function::Function;
 use crate::limits::Limit;
 use crate::panic_report::{keep_panics, not_received, panic_of};
 use crate::parent_watch::watch_parent;
@@ -45,9 +46,9 @@ pub(crate) struct Callee {
 }
 
 impl Callee {
-    pub(crate) fn new<F, A, R>() -> Self
+    pub(crate) fn new<F, A, R, M>() -> Self
     where
-        F: FnOnce(A) -> R + 'static,
+        F: Function<A, R, M>,
         A: DeserializeOwned,
         R: Serialize,
     {
@@ -55,19 +56,19 @@ impl Callee {
             assert!(
                 size_of::<F>() == 0,
                 "Process::spawn takes a function or a closure that captures nothing: it runs in \
-                 another process, where captured values do not exist. Pass them as the argument: \
+                 another process, where captured values do not exist. Pass them as arguments: \
                  Process::spawn(|value| ..., value)"
             );
         }
-        let entry: Entry = entry::<F, A, R>;
+        let entry: Entry = entry::<F, A, R, M>;
         let entry = (entry as *const ()).expose_provenance().wrapping_sub(anchor());
         Self { entry, path: type_name::<F>() }
     }
 }
 
-fn entry<F, A, R>(args: Encoded) -> Outcome
+fn entry<F, A, R, M>(args: Encoded) -> Outcome
 where
-    F: FnOnce(A) -> R + 'static,
+    F: Function<A, R, M>,
     A: DeserializeOwned,
     R: Serialize,
 {
@@ -82,7 +83,7 @@ where
         // aligned address is valid. The parent had such a value and gave it up for this one.
         let function: F = unsafe { ptr::NonNull::dangling().read() };
         failpoint::reached("child.running");
-        Outcome::returned(&function(args))
+        Outcome::returned(&function.call(args))
     }));
     outcome.unwrap_or_else(|payload| {
         let panic = panic_of(&*payload);

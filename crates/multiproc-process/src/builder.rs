@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bootstrap::Callee;
 use crate::error::SpawnError;
+use crate::function::{Arguments, Function};
 use crate::limits::{Limit, Resource};
 use crate::process::Process;
 use crate::protocol::Encoded;
@@ -481,16 +482,16 @@ impl Builder {
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].
-    pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
         // The type of `f` identifies the function. The value now belongs to the child, so it is not
         // dropped here.
         std::mem::forget(f);
-        let function = Callee::new::<F, A, R>();
+        let function = Callee::new::<F, A, R, M>();
         let receivable = check_type::<A>().and_then(|()| check_type::<R>());
         let args = receivable.and_then(|()| Encoded::new(&args)).map_err(SpawnError::Encode)?;
         spawn::spawn(self, function, args)
@@ -514,15 +515,15 @@ impl Builder {
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].
-    pub fn spawn_scoped<F, A, R>(
+    pub fn spawn_scoped<F, A, R, M>(
         self,
         scope: &Scope,
         f: F,
         args: A,
     ) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
         let process = self.spawn(f, args)?;

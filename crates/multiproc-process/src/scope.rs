@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::child::Child;
 use crate::child_table;
 use crate::error::SpawnError;
+use crate::function::{Arguments, Function};
 use crate::process::Process;
 
 /// Calls `f`, which may start processes in the scope, and waits for all of them to end.
@@ -122,10 +123,10 @@ impl Scope {
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].
-    pub fn spawn<F, A, R>(&self, f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(&self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
         Process::builder().spawn_scoped(self, f, args)
