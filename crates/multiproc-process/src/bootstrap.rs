@@ -6,7 +6,7 @@
 //! Unsafe code: turning a distance into a function, and creating a value of a zero-sized type.
 #![allow(unsafe_code)]
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +22,7 @@ use crate::current::become_child;
 use crate::executable::anchor;
 use crate::function::Function;
 use crate::limits::Limit;
+use crate::on_start::StartResult;
 use crate::panic_report::{keep_panics, not_received, panic_of};
 use crate::parent_watch::watch_parent;
 use crate::protocol::{Encoded, Outcome, Start};
@@ -66,6 +67,46 @@ impl Callee {
     }
 }
 
+/// Runs an initialiser whose type is known only to [`initialise`]. Returns an outcome if the
+/// function of the process must not be called.
+type Initialiser = fn() -> Option<Outcome>;
+
+/// Returns the distance of an [`Initialiser`] from [`anchor`].
+pub(crate) fn initialiser<F, T>() -> usize
+where
+    F: FnOnce() -> T + 'static,
+    T: StartResult,
+{
+    const {
+        assert!(
+            size_of::<F>() == 0,
+            "Builder::on_start takes a function or a closure that captures nothing: it runs in \
+             another process, where captured values do not exist. Set environment variables, or \
+             pass the values to the function of the process"
+        );
+    }
+    let initialiser: Initialiser = initialise::<F, T>;
+    (initialiser as *const ()).expose_provenance().wrapping_sub(anchor())
+}
+
+fn initialise<F, T>() -> Option<Outcome>
+where
+    F: FnOnce() -> T + 'static,
+    T: StartResult,
+{
+    // Unwind safe: nothing that the function has touched is used afterwards.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: `initialiser` was compiled for the same `F` and asserts that its size is 0, so
+        // any aligned address is valid. The parent had such a value and gave it up for this one.
+        let function: F = unsafe { ptr::NonNull::dangling().read() };
+        function().into_result()
+    }));
+    match result {
+        Ok(result) => result.err().map(Outcome::NotStarted),
+        Err(payload) => Some(panicked(payload)),
+    }
+}
+
 fn entry<F, A, R, M>(args: Encoded) -> Outcome
 where
     F: Function<A, R, M>,
@@ -85,12 +126,14 @@ where
         failpoint::reached("child.running");
         Outcome::returned(&function.call(args))
     }));
-    outcome.unwrap_or_else(|payload| {
-        let panic = panic_of(&*payload);
-        // Dropping the payload could panic again.
-        std::mem::forget(payload);
-        Outcome::Panicked(panic)
-    })
+    outcome.unwrap_or_else(panicked)
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Outcome {
+    let panic = panic_of(&*payload);
+    // Dropping the payload could panic again.
+    std::mem::forget(payload);
+    Outcome::Panicked(panic)
 }
 
 /// The connection to the parent. `None` reports that the inherited descriptors are closed.
@@ -99,7 +142,7 @@ pub(crate) type ToParent = Connection<Option<Outcome>, Start>;
 /// Runs the function that the parent sends, and exits the process.
 pub(crate) fn run(connection: ToParent) -> ! {
     failpoint::reached("child.connected");
-    let Start { entry, limits, identity, args } = match connection.recv() {
+    let Start { entry, on_start, limits, identity, args } = match connection.recv() {
         Ok(start) => start,
         // The parent has died or given up before it sent the function.
         Err(RecvError::Disconnected) => process::exit(PANICKED),
@@ -122,20 +165,26 @@ pub(crate) fn run(connection: ToParent) -> ! {
     keep_panics(&identity.name);
     failpoint::reached("child.told");
 
-    // Code that the loader has mapped, as dlsym(3) would return it. No pointer of this program has
-    // its provenance.
-    let code = ptr::with_exposed_provenance::<()>(anchor().wrapping_add(entry));
     // SAFETY: the parent measured this distance from `anchor()` to an `Entry` in the same
     // executable (`Callee::new`), and the socket is the one it created for this process
     // (`Newborn::detect`).
-    let entry: Entry = unsafe { std::mem::transmute::<*const (), Entry>(code) };
+    let entry = unsafe { std::mem::transmute::<*const (), Entry>(code_at(entry)) };
+    let initialise = |distance| {
+        // SAFETY: as above, to an `Initialiser` (`initialiser`).
+        let run = unsafe { std::mem::transmute::<*const (), Initialiser>(code_at(distance)) };
+        run()
+    };
     // The limits are set after the watch has started its thread, which they might not permit.
-    let (outcome, code) = match limits.into_iter().try_for_each(Limit::set) {
-        Err(reason) => (Outcome::ArgumentsLost(reason), UNFIT),
-        Ok(()) => match entry(args) {
-            outcome @ Outcome::Panicked(_) => (outcome, PANICKED),
-            outcome => (outcome, 0),
-        },
+    let unfit = match limits.into_iter().try_for_each(Limit::set) {
+        Err(reason) => Some(Outcome::ArgumentsLost(reason)),
+        Ok(()) => on_start.into_iter().find_map(initialise),
+    };
+    let is_fit = unfit.is_none();
+    let outcome = unfit.unwrap_or_else(|| entry(args));
+    let code = match outcome {
+        Outcome::Panicked(_) => PANICKED,
+        _ if is_fit => 0,
+        _ => UNFIT,
     };
     failpoint::reached("child.returned");
     // Output must be written before the parent learns that the function has returned.
@@ -148,6 +197,12 @@ pub(crate) fn run(connection: ToParent) -> ! {
         finish::wait_for_children();
     }
     process::exit(code)
+}
+
+/// Returns code that the loader has mapped, as dlsym(3) would return it. No pointer of this program
+/// has its provenance.
+fn code_at(distance: usize) -> *const () {
+    ptr::with_exposed_provenance(anchor().wrapping_add(distance))
 }
 
 static PARENT: Mutex<Option<Report>> = Mutex::new(None);

@@ -16,10 +16,11 @@ use crate::bootstrap::Callee;
 use crate::error::SpawnError;
 use crate::function::{Arguments, Function};
 use crate::limits::{Limit, Resource};
+use crate::on_start::StartResult;
 use crate::process::Process;
 use crate::protocol::Encoded;
 use crate::scope::Scope;
-use crate::spawn;
+use crate::{bootstrap, spawn};
 
 /// Configures and starts a process. Created by [`Process::builder`].
 ///
@@ -59,6 +60,8 @@ pub struct Builder {
     pub(crate) ignores_sigint: bool,
     /// The limits that the child sets, or the error of [`Builder::rlimit`].
     pub(crate) limits: io::Result<Vec<Limit>>,
+    /// The initialisers: see [`bootstrap::initialiser`].
+    pub(crate) on_start: Vec<usize>,
     /// Whether `command` has a standard input. Otherwise the socket of the child takes its place.
     pub(crate) has_stdin: bool,
     /// The numbers of the descriptors that the child inherits, or the error of
@@ -77,6 +80,7 @@ impl Builder {
             outlives_parent: false,
             ignores_sigint: false,
             limits: Ok(Vec::new()),
+            on_start: Vec::new(),
             has_stdin: false,
             keep: Ok(Vec::new()),
             command,
@@ -264,6 +268,47 @@ impl Builder {
     #[doc(alias = "cwd")]
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.current_dir(directory);
+        self
+    }
+
+    /// Adds an initialiser: a function that the child calls before its function, and before it
+    /// decodes its arguments. Use it for what all workers need: logging, tracing, a panic hook.
+    /// Several initialisers are called in the order in which they were added.
+    ///
+    /// As in `spawn`, it must be a function or a closure that captures nothing. It returns `()`, or
+    /// a `Result` whose error converts into [`RemoteError`](crate::RemoteError). If it returns an
+    /// error or panics, the function is not called, and [`join`](Process::join) returns
+    /// [`JoinError::Failed`](crate::JoinError::Failed) or
+    /// [`JoinError::Panicked`](crate::JoinError::Panicked).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Process, current_process};
+    /// use std::sync::OnceLock;
+    ///
+    /// static LOG_PREFIX: OnceLock<String> = OnceLock::new();
+    ///
+    /// fn start_logging() {
+    ///     let _ = LOG_PREFIX.set(format!("[{}]", current_process().name()));
+    /// }
+    ///
+    /// let builder = Process::builder().name("loader").on_start(start_logging);
+    /// let worker = builder.spawn(|| LOG_PREFIX.get().cloned(), ())?;
+    /// assert_eq!(worker.join()?.as_deref(), Some("[loader]"));
+    /// assert!(LOG_PREFIX.get().is_none(), "not in this process");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "initializer")]
+    pub fn on_start<F, T>(mut self, initialiser: F) -> Self
+    where
+        F: FnOnce() -> T + 'static,
+        T: StartResult,
+    {
+        // As in `spawn`, the value now belongs to the child.
+        std::mem::forget(initialiser);
+        self.on_start.push(bootstrap::initialiser::<F, T>());
         self
     }
 

@@ -338,6 +338,7 @@ impl<R: DeserializeOwned> Process<R> {
             (Ok(Outcome::Panicked(Panic { message, location, backtrace })), _) => {
                 Err(JoinError::Panicked { message, location, backtrace })
             }
+            (Ok(Outcome::NotStarted(error)), _) => Err(JoinError::Failed(error)),
             (Ok(Outcome::ArgumentsLost(reason)), _) => Err(JoinError::ArgumentsLost(reason)),
             (Ok(Outcome::ResultLost(reason)), _) => Err(JoinError::ResultLost(reason)),
             // An outcome was sent but not received, and the process ended normally.

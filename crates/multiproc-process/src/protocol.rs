@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::bulk::{Received, Sending};
 use crate::current::Identity;
 use crate::limits::Limit;
+use crate::remote_error::RemoteError;
 
 /// The environment variable that marks a process as a child. Its value is a [`Mark`].
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
@@ -138,6 +139,8 @@ impl Encoded {
 pub(crate) struct Start {
     /// The function, as a distance within the executable: see [`crate::bootstrap`].
     pub(crate) entry: usize,
+    /// The initialisers, likewise.
+    pub(crate) on_start: Vec<usize>,
     pub(crate) limits: Vec<Limit>,
     pub(crate) identity: Identity,
     pub(crate) args: Encoded,
@@ -148,6 +151,8 @@ pub(crate) struct Start {
 pub(crate) enum Outcome {
     Returned(Encoded),
     Panicked(Panic),
+    /// An initialiser returned an error.
+    NotStarted(RemoteError),
     /// The arguments could not be decoded in the child, or its limits not be set.
     ArgumentsLost(String),
     /// The result could not be encoded in the child.

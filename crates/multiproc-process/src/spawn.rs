@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, io};
+use std::{env, io, iter};
 
 use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
@@ -32,7 +32,8 @@ pub(crate) fn spawn<R>(
     mut args: Encoded,
 ) -> Result<Process<R>, SpawnError> {
     // Checked first, because `init` would not help a caller in a library.
-    if !executable::is_in_executable(function.entry) {
+    let mut code = iter::once(function.entry).chain(builder.on_start.iter().copied());
+    if !code.all(executable::is_in_executable) {
         return Err(SpawnError::NotInExecutable);
     }
     if !init::is_initialized() {
@@ -51,7 +52,7 @@ pub(crate) fn spawn<R>(
     let mine = ToChild::from_socket(mine)?;
     let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
     let copy = executable::this_copy().ok_or(SpawnError::NotInExecutable)?;
-    let Builder { name, daemon, outlives_parent, ignores_sigint, limits, .. } = builder;
+    let Builder { name, daemon, outlives_parent, ignores_sigint, limits, on_start, .. } = builder;
     let (keep, mut command) = (builder.keep?, builder.command);
     let limits = limits?;
     let inherits = inherited::what_a_child_inherits(&keep)?;
@@ -102,7 +103,7 @@ pub(crate) fn spawn<R>(
         let _ = process.kill();
         let _ = process.wait();
     })?;
-    let told = child.start(Start { entry: function.entry, limits, identity, args });
+    let told = child.start(Start { entry: function.entry, on_start, limits, identity, args });
     if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
         // The child would wait for its function indefinitely.
         let _ = child.kill();

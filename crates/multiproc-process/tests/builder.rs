@@ -6,11 +6,13 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use multiproc_pipe::{Connection, duplex};
 use multiproc_process::{
-    ExitStatus, Process, Resource, SpawnError, cpu_count, current_process, parent_process,
+    ExitStatus, JoinError, Process, RemoteError, Resource, SpawnError, cpu_count, current_process,
+    parent_process,
 };
 use multiproc_testkit::{Census, alone, until, watchdog};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,6 +20,7 @@ use rustix::process::{Resource as Limited, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, sched_getaffinity, sched_setaffinity, set_capabilities,
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc_process::enable_in_tests!();
 
@@ -258,6 +261,69 @@ fn wrong_limits_are_errors_of_spawn() {
         assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("200"), "{error}");
     });
+}
+
+#[test]
+fn initialisers_run_in_order_before_the_function() {
+    static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    fn step(name: &str) {
+        STEPS.lock().unwrap().push(name.to_owned());
+    }
+    struct Noted;
+    impl Serialize for Noted {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_unit()
+        }
+    }
+    impl<'de> Deserialize<'de> for Noted {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            step("arguments");
+            <()>::deserialize(deserializer).map(|()| Self)
+        }
+    }
+    let _dog = watchdog();
+    let builder = Process::builder()
+        .name("named")
+        .on_start(|| step(current_process().name()))
+        .on_start(|| -> std::io::Result<()> {
+            step("fallible");
+            Ok(())
+        });
+    let finish = |_: Noted| {
+        step("function");
+        STEPS.lock().unwrap().clone()
+    };
+    let child = builder.spawn(finish, Noted).unwrap();
+    assert_eq!(child.join().unwrap(), ["named", "fallible", "arguments", "function"]);
+}
+
+#[test]
+fn failed_initialiser_is_reported_and_prevents_the_function() {
+    let _dog = watchdog();
+    let run = |()| println!("it has run");
+    let check = |builder: multiproc_process::Builder| {
+        let mut child = builder.stdout(Stdio::piped()).spawn(run, ()).unwrap();
+        let mut text = String::new();
+        child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+        let status = child.wait();
+        (status, child.join().unwrap_err())
+    };
+    let fail = || -> Result<(), RemoteError> {
+        Err(RemoteError::from("no socket").context("cannot start logging"))
+    };
+    let never = || -> () { panic!("the previous one has failed") };
+    let (status, error) = check(Process::builder().on_start(fail).on_start(never));
+    let JoinError::Failed(error) = error else { panic!("{error}") };
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    assert_eq!(chain, ["cannot start logging", "no socket"]);
+    assert_eq!(status, ExitStatus::Exited(102));
+
+    let (status, error) = check(Process::builder().on_start(|| -> () { panic!("no ink") }));
+    let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "no ink");
+    assert!(location.contains("tests/builder.rs:"), "{location}");
+    assert_eq!(status, ExitStatus::Exited(101));
 }
 
 #[test]
