@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use multiproc::{JoinableQueue, Process, Shutdown};
+use multiproc::{Process, RemoteError, Shutdown, TaskConsumer, queue};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,13 +15,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         signal_hook::flag::register(signal, Arc::clone(&is_over))?;
     }
 
-    let tasks = JoinableQueue::<u64>::bounded(8)?;
-    let workers = (0..2)
-        .map(|n| {
-            let builder = Process::builder().name(format!("worker-{n}")).daemon(true);
-            builder.spawn(work, tasks.clone())
+    let (tasks, work) = queue::tasks(8)?;
+    let workers = ["worker-1", "worker-2"]
+        .into_iter()
+        .map(|name| {
+            // Ctrl-C goes to all processes of the terminal. Workers leave it to the main process.
+            let builder = Process::builder().name(name).ignore_sigint(true).daemon(true);
+            builder.spawn(do_tasks, work.clone())
         })
         .collect::<Result<Vec<_>, _>>()?;
+    drop(work); // now `put` and `join` fail if all workers die
 
     println!("running: press Ctrl-C, or send SIGTERM to {}", std::process::id());
     let mut put = 0;
@@ -30,21 +33,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         match tasks.put_timeout(put, Duration::from_millis(100)) {
             Ok(()) => put += 1,
             Err(error) if error.is_timeout() => {}
-            Err(error) => return Err(error.to_string().into()),
+            Err(error) => return Err(error.into()),
         }
     }
 
     // No more tasks. Those in the queue are still done, but no longer than five seconds.
-    tasks.shutdown(Shutdown::Drain);
-    if tasks.join_timeout(Duration::from_secs(5)).is_err() {
-        eprintln!("{} tasks are given up", tasks.unfinished());
+    if let Err(error) = tasks.join_timeout(Duration::from_secs(5)) {
+        eprintln!("{} tasks are given up: {error}", tasks.unfinished());
         tasks.shutdown(Shutdown::Now);
     }
+    drop(tasks); // ends the workers
     let mut done = 0;
     for worker in workers {
+        let name = worker.name().to_owned();
         // A worker that hangs is a daemon: it is terminated at the end of `main`.
-        if let Ok(count) = worker.join_timeout(Duration::from_secs(1)) {
-            done += count;
+        match worker.join_timeout(Duration::from_secs(1)) {
+            Ok(result) => done += result?,
+            Err(error) => eprintln!("{name}: {error}"),
         }
     }
     println!("put {put}, done {done}");
@@ -52,19 +57,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Returns the number of tasks that were done.
-fn work(tasks: JoinableQueue<u64>) -> u64 {
-    // Ctrl-C goes to all processes of the terminal, and systemd sends SIGTERM to all of a service.
-    // Workers leave both to the main process. (A worker that is hit before this line dies, and its
-    // tasks are redelivered to the others.)
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::default()).expect("handlers can be registered");
-    }
+fn do_tasks(tasks: TaskConsumer<u64>) -> Result<u64, RemoteError> {
     let mut done = 0;
-    for task in tasks.iter() {
-        let task = task.expect("the queue of tasks works");
+    for task in tasks {
+        let task = task?;
         std::thread::sleep(Duration::from_millis(10)); // the work
         task.task_done();
         done += 1;
     }
-    done
+    Ok(done)
 }

@@ -135,7 +135,7 @@ fn limits() {
     let expected = "\
         memory: signal 6\n\
         processor time: signal 24\n\
-        wall time: killed, signal 9\n";
+        wall time: signal 9\n";
     assert_eq!(output_of("recipe_limits"), expected);
 }
 
