@@ -63,17 +63,17 @@ impl Address {
 
     pub(crate) fn to_socket_address(&self) -> io::Result<SocketAddrUnix> {
         let (what, bytes) = match &self.0 {
-            Place::Path(path) => ("path", path),
-            Place::Abstract(name) => ("abstract name", name),
+            Place::Path(path) => ("a path", path),
+            Place::Abstract(name) => ("an abstract name", name),
         };
         let wrong = match bytes.len() {
-            0 => Some(format!("expected a {what} for a socket, got an empty one")),
-            length @ 1..=MOST if bytes.contains(&0) && what == "path" => Some(format!(
+            0 => Some(format!("expected {what} for a socket, got an empty one")),
+            length @ 1..=MOST if bytes.contains(&0) && what == "a path" => Some(format!(
                 "expected a path for a socket, got {length} bytes with a zero in them"
             )),
             1..=MOST => None,
             length => Some(format!(
-                "expected a {what} for a socket of {MOST} bytes at most, got one of {length} bytes: {self}"
+                "expected {what} for a socket of {MOST} bytes at most, got one of {length} bytes: {self}"
             )),
         };
         if let Some(text) = wrong {
