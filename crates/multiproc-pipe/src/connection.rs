@@ -214,7 +214,8 @@ impl<S, R> Connection<S, R> {
     /// # }
     /// ```
     pub fn retype<S2, R2>(self) -> Connection<S2, R2> {
-        let Self { outgoing: Outgoing { stream, writer, .. }, reader, .. } = self;
+        let Self { outgoing: Outgoing { stream, mut writer, .. }, reader, .. } = self;
+        writer.forget_type();
         Connection::with(stream, writer, reader)
     }
 
@@ -316,6 +317,7 @@ impl<T: Deserialize<'static>> Outgoing<T> {
     #[cold]
     fn check_type_once(&self) -> Result<(), SendFault> {
         check_type::<T>().map_err(SendFault::Encode)?;
+        self.writer.set_type::<T>();
         self.is_checked.set(true);
         Ok(())
     }
