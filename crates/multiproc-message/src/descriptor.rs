@@ -33,6 +33,8 @@ use crate::handles;
 /// ```
 #[derive(Debug)]
 #[doc(alias = "SCM_RIGHTS")]
+#[doc(alias = "sendmsg")]
+#[doc(alias = "DupFd")]
 pub struct Descriptor(pub OwnedFd);
 
 impl Serialize for Descriptor {

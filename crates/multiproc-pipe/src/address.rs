@@ -43,16 +43,37 @@ enum Place {
 impl Address {
     /// Returns the address of the file at `path`. A relative path is relative to the working
     /// directory.
+    ///
+    /// ```
+    /// use multiproc_pipe::Address;
+    ///
+    /// // Also if it begins with `@`.
+    /// assert_eq!(Address::path("@jobs").as_path().unwrap().to_str(), Some("@jobs"));
+    /// ```
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self(Place::Path(path.into().into_os_string().into_vec()))
     }
 
     /// Returns the address of the abstract name `name`, given without an `@`.
+    ///
+    /// ```
+    /// use multiproc_pipe::Address;
+    ///
+    /// assert_eq!(Address::abstract_name("jobs").to_string(), "@jobs");
+    /// ```
     pub fn abstract_name(name: impl Into<Vec<u8>>) -> Self {
         Self(Place::Abstract(name.into()))
     }
 
     /// Returns the path, if it is one.
+    ///
+    /// ```
+    /// use multiproc_pipe::Address;
+    /// use std::path::Path;
+    ///
+    /// assert_eq!(Address::from("run/jobs").as_path(), Some(Path::new("run/jobs")));
+    /// assert_eq!(Address::from("@jobs").as_path(), None);
+    /// ```
     #[must_use]
     pub fn as_path(&self) -> Option<&Path> {
         match &self.0 {

@@ -50,6 +50,8 @@ use multiproc_shm::Deadline;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Pipe")]
+#[doc(alias = "UnixStream")]
 pub struct Connection<S, R> {
     outgoing: Outgoing<S>,
     pub(crate) reader: Reader,
@@ -269,6 +271,19 @@ impl<T> Sender<T> {
 
     /// Creates a sender from the writing end of a pipe or from a Unix stream socket.
     ///
+    /// ```
+    /// use multiproc_pipe::{Receiver, Sender};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (reader, writer) = std::io::pipe()?;
+    /// let sender = Sender::<u32>::from_fd(writer.into())?;
+    /// let receiver = Receiver::<u32>::from_fd(reader.into())?;
+    /// sender.send(7)?;
+    /// assert_eq!(receiver.recv()?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// If it is neither. The error states what was expected and received.
@@ -291,6 +306,19 @@ impl<T> Receiver<T> {
     }
 
     /// Creates a receiver from the reading end of a pipe or from a Unix stream socket.
+    ///
+    /// ```
+    /// use multiproc_pipe::{Receiver, Sender};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let receiver = Receiver::<String>::from_fd(ours.into())?;
+    /// Sender::<String>::from_fd(theirs.into())?.send("text".to_owned())?;
+    /// assert_eq!(receiver.recv()?, "text");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -465,6 +493,20 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As [`send_timeout`](Self::send_timeout).
+            ///
+            /// ```
+            /// use std::time::{Duration, Instant};
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// let deadline = Instant::now() + Duration::from_millis(10);
+            /// for number in 0..3 {
+            ///     sender.send_deadline(number, deadline)?; // one deadline for all of them
+            /// }
+            /// assert_eq!(receiver.recv()?, 0);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn send_deadline(
                 &self,
                 value: $type,
@@ -520,6 +562,17 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As `try_send`.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// sender.try_send_bytes(b"short")?;
+            /// assert_eq!(receiver.recv_bytes()?, b"short");
+            /// drop(receiver);
+            /// assert!(sender.try_send_bytes(b"more").unwrap_err().is_disconnected());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn try_send_bytes(&self, bytes: &[u8]) -> Result<(), TrySendError<()>> {
                 self.writer
                     .send_bytes(&self.stream, bytes, Deadline::after(Duration::ZERO))
@@ -531,6 +584,19 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As `send_timeout`.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// // More than a pipe holds, and the receiver does not read.
+            /// let error = sender.send_bytes_timeout(&[0; 1 << 20], Duration::from_millis(1)).unwrap_err();
+            /// assert!(error.is_unfinished());
+            /// # drop(receiver);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn send_bytes_timeout(
                 &self,
                 bytes: &[u8],
@@ -547,6 +613,18 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As `send`. If the operating system refused, it can be called again.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// let message = vec![7; 1 << 20]; // more than a pipe holds
+            /// assert!(sender.try_send_bytes(&message).unwrap_err().is_unfinished());
+            /// let received = std::thread::spawn(move || receiver.recv_bytes().unwrap());
+            /// sender.flush()?; // the rest of the message
+            /// assert_eq!(received.join().unwrap(), message);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn flush(&self) -> Result<(), SendError<()>> {
                 self.writer
                     .flush(&self.stream, Deadline::NEVER)
@@ -560,6 +638,20 @@ macro_rules! sends {
             ///
             /// [`Timeout`](SendTimeoutError::Timeout) if a rest remains. Otherwise as
             /// [`flush`](Self::flush).
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// let message = vec![7; 1 << 20]; // more than a pipe holds
+            /// assert!(sender.try_send_bytes(&message).unwrap_err().is_unfinished());
+            /// let received = std::thread::spawn(move || receiver.recv_bytes().unwrap());
+            /// sender.flush_timeout(Duration::from_secs(10))?; // the rest of the message
+            /// assert_eq!(received.join().unwrap(), message);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn flush_timeout(&self, timeout: Duration) -> Result<(), SendTimeoutError<()>> {
                 self.writer
                     .flush(&self.stream, Deadline::after(timeout))
@@ -655,6 +747,19 @@ macro_rules! receives {
             /// # Errors
             ///
             /// As [`recv_timeout`](Self::recv_timeout).
+            ///
+            /// ```
+            /// use std::time::{Duration, Instant};
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// sender.send(7)?;
+            /// let deadline = Instant::now() + Duration::from_millis(10);
+            /// assert_eq!(receiver.recv_deadline(deadline)?, 7);
+            /// assert!(receiver.recv_deadline(deadline).unwrap_err().is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_deadline(&self, deadline: Instant) -> Result<$type, RecvTimeoutError> {
                 self.reader
                     .recv(&self.stream, Deadline::at(deadline))?
@@ -716,11 +821,22 @@ macro_rules! receives {
             }
 
             /// Receives the bytes of the next message, waiting for it indefinitely. Usually
-            /// [`send_bytes`](Sender::send_bytes) has sent them: see there for an example.
+            /// [`send_bytes`](Sender::send_bytes) has sent them.
             ///
             /// # Errors
             ///
             /// As `recv`, but nothing is decoded.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (left, right) = multiproc_pipe::duplex::<(), ()>()?;
+            /// left.send_bytes(b"\x00\xff")?;
+            /// drop(left);
+            /// assert_eq!(right.recv_bytes()?, b"\x00\xff");
+            /// assert!(right.recv_bytes().unwrap_err().is_disconnected());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_bytes(&self) -> Result<Vec<u8>, RecvError> {
                 self.reader
                     .recv_bytes(&self.stream, Deadline::NEVER)
@@ -733,6 +849,16 @@ macro_rules! receives {
             /// # Errors
             ///
             /// As `try_recv`, but nothing is decoded.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// assert!(receiver.try_recv_bytes().unwrap_err().is_empty());
+            /// sender.send_bytes(b"bytes")?;
+            /// assert_eq!(receiver.try_recv_bytes()?, b"bytes");
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn try_recv_bytes(&self) -> Result<Vec<u8>, TryRecvError> {
                 self.reader
                     .recv_bytes(&self.stream, Deadline::after(Duration::ZERO))?
@@ -744,6 +870,17 @@ macro_rules! receives {
             /// # Errors
             ///
             /// As `recv_timeout`, but nothing is decoded.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, _sender) = multiproc_pipe::simplex::<()>()?;
+            /// let error = receiver.recv_bytes_timeout(Duration::from_millis(1)).unwrap_err();
+            /// assert!(error.is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_bytes_timeout(
                 &self,
                 timeout: Duration,

@@ -98,6 +98,9 @@ pub trait Source {
 /// # Errors
 ///
 /// If the operating system or a source returns an error.
+#[doc(alias = "select")]
+#[doc(alias = "poll")]
+#[doc(alias = "epoll")]
 pub fn wait<I>(sources: I, timeout: Option<Duration>) -> io::Result<Vec<usize>>
 where
     I: IntoIterator,
