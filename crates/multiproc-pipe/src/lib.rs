@@ -25,6 +25,7 @@ mod stream;
 mod syscalls;
 mod transfer;
 mod wait;
+mod wait_set;
 
 #[cfg(feature = "listener")]
 pub use address::Address;
@@ -49,3 +50,4 @@ pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};
 pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};
 pub use wait::{Source, wait};
+pub use wait_set::{Token, WaitSet};

@@ -106,8 +106,16 @@ where
     I: IntoIterator,
     I::Item: Source,
 {
-    let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
     let sources: Vec<I::Item> = sources.into_iter().collect();
+    wait_for_any(&sources, timeout)
+}
+
+/// Waits as [`wait`] does.
+pub(crate) fn wait_for_any<S: Source>(
+    sources: &[S],
+    timeout: Option<Duration>,
+) -> io::Result<Vec<usize>> {
+    let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
     if sources.is_empty() {
         return Ok(Vec::new());
     }
