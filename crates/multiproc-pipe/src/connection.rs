@@ -21,7 +21,7 @@ use crate::frame_reader::Reader;
 use crate::frame_writer::Writer;
 #[cfg(feature = "listener")]
 use crate::hello::Hello;
-use crate::iter::{IntoIter, Iter};
+use crate::iter::{IntoIter, Iter, TryIter};
 use crate::stream::{Role, Stream};
 use multiproc_message::{Format, check_type};
 use multiproc_shm::Deadline;
@@ -789,6 +789,28 @@ macro_rules! receives {
             /// ```
             pub fn iter(&self) -> Iter<'_, $type> {
                 Iter::new(&self.stream, &self.reader)
+            }
+
+            /// Returns an iterator over the values that have arrived completely. It does not wait,
+            /// and ends where [`try_recv`](Self::try_recv) would return
+            /// [`Empty`](TryRecvError::Empty), or when the other side is gone.
+            ///
+            /// An item is an error as for [`iter`](Self::iter). A sender that sends faster than the
+            /// items are used keeps the iterator going.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// sender.send(1)?;
+            /// sender.send(2)?;
+            /// assert_eq!(receiver.try_iter().collect::<Result<Vec<_>, _>>()?, [1, 2]);
+            /// sender.send(3)?; // the sender still exists
+            /// assert_eq!(receiver.try_iter().collect::<Result<Vec<_>, _>>()?, [3]);
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn try_iter(&self) -> TryIter<'_, $type> {
+                TryIter::new(&self.stream, &self.reader)
             }
         }
 

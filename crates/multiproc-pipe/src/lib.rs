@@ -34,7 +34,7 @@ pub use error::{
     HandshakeError, RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
     TryRecvError, TrySendError,
 };
-pub use iter::{IntoIter, Iter};
+pub use iter::{IntoIter, Iter, TryIter};
 #[cfg(feature = "listener")]
 pub use listener::{
     AllowedUsers, Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout,
