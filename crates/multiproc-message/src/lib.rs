@@ -22,4 +22,4 @@ pub use format::{Format, decode, decode_as, encode, encode_unsent};
 pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;
-pub use schema::{Hash as SchemaHash, check_type, shape_of};
+pub use schema::{Hash as SchemaHash, check_type, schema_name, shape_of};

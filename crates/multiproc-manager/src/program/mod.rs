@@ -54,6 +54,10 @@ pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCod
         }
         Err(failure) => {
             let text = match failure {
+                Failure::Manager(error @ ManagerError::ManagerGone) => {
+                    let reason = Manager::diagnose(&address);
+                    format!("{address}: {error}\n  reason: {reason}")
+                }
                 Failure::Manager(error) => format!("{address}: {error}"),
                 Failure::Output(error) => format!("cannot print: {error}"),
             };
