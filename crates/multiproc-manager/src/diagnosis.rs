@@ -33,7 +33,7 @@ pub enum Diagnosis {
         /// The user of this process.
         user: u32,
     },
-    /// The path cannot be reached, for this reason.
+    /// The address cannot be reached, for this reason.
     Unreachable(String),
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Diagnosis {
                 "it belongs to user {manager}, and this process runs as user {user}; start the manager \
                  with `--allow-user {user}` at an address that both users can reach"
             ),
-            Self::Unreachable(reason) => write!(f, "the path cannot be reached: {reason}"),
+            Self::Unreachable(reason) => write!(f, "the address cannot be reached: {reason}"),
         }
     }
 }

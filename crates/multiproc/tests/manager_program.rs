@@ -106,7 +106,11 @@ fn missing_manager_is_an_error() {
         assert_eq!((code, &*out), (Some(1), ""));
         assert!(err.contains("no manager listens at the address; check"), "{err}");
         assert!(!err.contains("open"), "nothing was opened: {err}");
+        assert!(err.contains("\n  reason: no process listens at this abstract name"), "{err}");
     }
+    let missing = env::temp_dir().join(format!("multiproc-no-manager-{}", process::id()));
+    let (code, _, err) = run(&["list", missing.to_str().unwrap()]);
+    assert!(code == Some(1) && err.contains("\n  reason: the path does not exist"), "{err}");
     let (code, _, err) = run(&["serve", "/proc/version"]);
     assert!(code == Some(1) && err.contains("no socket"), "{err}");
     let address = address();
@@ -180,7 +184,7 @@ fn without_descriptors_clients_wait() {
     let mut waiting: Vec<UnixStream> = (0..60)
         .map(|_| {
             let mut client = UnixStream::connect_addr(&name).unwrap();
-            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x03\0\0\0").unwrap();
+            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x04\0\0\0").unwrap();
             client.set_nonblocking(true).unwrap();
             client
         })
@@ -212,7 +216,7 @@ fn without_descriptors_clients_wait() {
     // An object needs descriptors as well. The request fails, and nothing else.
     let mut one = welcomed.pop().unwrap();
     one.set_nonblocking(false).unwrap();
-    one.write_all(b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0").unwrap();
+    one.write_all(b"\x0a\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0\0\0\0\x01").unwrap();
     let mut answer = [0; 13];
     one.read_exact(&mut answer).unwrap();
     assert_eq!(answer[12], 3);
@@ -256,7 +260,8 @@ fn list_prints_the_objects() {
         out.lines().next().unwrap(),
         "{\"name\":\"the \\\"jobs\\\"\",\"kind\":\"queue\",\"item_type\":\"(u8, alloc::string::String)\",\
          \"capacity\":5,\"length\":1,\"members\":1,\"holder\":null,\"waiting\":false,\
-         \"waiting_to_put\":false,\"put\":2,\"got\":1,\"put_per_second\":null,\"got_per_second\":null}"
+         \"waiting_to_put\":false,\"put\":2,\"got\":1,\"put_per_second\":null,\"got_per_second\":null,\
+         \"max_bytes\":8589934592,\"max_attempts\":null}"
     );
 }
 
