@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use multiproc_shm::failpoint;
 use multiproc_shm::primitives::Ordering;
-use multiproc_shm::region::{Mark, Region};
+use multiproc_shm::region::Region;
 use multiproc_shm::{CheckedFd, Deadline, above_stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
@@ -68,11 +68,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl End {
     pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
-        let socket = Some(CheckedFd::new(socket)?);
-        if role == Role::Consumer {
-            region.mark(Mark::Taker);
-        }
-        Ok(Self { socket, role, region })
+        Ok(Self { socket: Some(CheckedFd::new(socket)?), role, region })
     }
 
     /// Takes an end that was received from another process.
@@ -188,10 +184,7 @@ impl Drop for End {
         let control = self.region.control();
         let closed = match self.role {
             Role::Producer => &control.config.closed_producers,
-            Role::Consumer => {
-                self.region.unmark(Mark::Taker);
-                &control.config.closed_consumers
-            }
+            Role::Consumer => &control.config.closed_consumers,
         };
         closed.fetch_add(1, Ordering::Relaxed);
         control.wake_all();

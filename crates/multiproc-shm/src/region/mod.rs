@@ -35,14 +35,11 @@ use crate::{CheckedFd, memfd};
 mod fork;
 mod layout;
 mod mapping;
-mod marks;
 mod placed;
 mod registry;
 
 use layout::{CONTROL, Header, Layout, MAGIC, PAGE, VERSION};
 use mapping::RegionMapping;
-pub use marks::Mark;
-use marks::Marks;
 pub use placed::{Atomic, Placed};
 use registry::{OPEN, Open, OpenRegions, key, map};
 
@@ -206,9 +203,7 @@ impl<C: Control> Region<C> {
         };
         fork::register();
         let local = OnceLock::new();
-        let marks = Marks::default();
-        let this =
-            Open { mapping, descriptor, key, membership, layout, release_slot, marks, local };
+        let this = Open { mapping, descriptor, key, membership, layout, release_slot, local };
         if let Err(error) = this.join() {
             // Dropping `this` takes the lock.
             drop(open);
@@ -372,25 +367,6 @@ impl<C: Control> Region<C> {
         if let Some(member) = self.open.membership.get() {
             self.open.members().leave(member);
         }
-        self.open.mark(Mark::Keeper);
-    }
-
-    /// Adds a handle of this process that does what the mark says. The mark ends with
-    /// [`unmark`](Self::unmark), once for each handle, or with the process.
-    pub fn mark(&self, mark: Mark) {
-        self.open.mark(mark);
-    }
-
-    /// Takes back a [`mark`](Self::mark).
-    pub fn unmark(&self, mark: Mark) {
-        self.open.unmark(mark);
-    }
-
-    /// Returns `true` if a living process has the mark, and also if that cannot be determined. One
-    /// system call. A handle in flight has no mark.
-    #[must_use]
-    pub fn is_marked(&self, mark: Mark) -> bool {
-        self.open.is_marked(mark)
     }
 
     /// Returns the number of living processes that have the region open. One system call for each.

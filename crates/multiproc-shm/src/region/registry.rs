@@ -11,7 +11,6 @@ use rustix::fs::OFlags;
 
 use super::layout::{Header, Layout};
 use super::mapping::RegionMapping;
-use super::marks::Marks;
 use crate::members::MemberId;
 use crate::members::table::{MemberTable, Membership};
 use crate::{CheckedFd, memfd};
@@ -25,7 +24,6 @@ pub(crate) struct Open {
     pub(super) layout: Layout,
     /// The [`Control::release_slot`] of its kind.
     pub(super) release_slot: fn(&RegionMapping, Layout, usize),
-    pub(super) marks: Marks,
     /// See [`Region::local`].
     pub(super) local: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -65,9 +63,7 @@ impl Open {
         let descriptor = self.descriptor.get()?;
         let fresh = memfd::reopen(descriptor, OFlags::RDWR)?;
         self.mapping.replace(&fresh)?;
-        self.descriptor.replace(&fresh)?;
-        self.mark_again();
-        Ok(())
+        self.descriptor.replace(&fresh)
     }
 }
 
