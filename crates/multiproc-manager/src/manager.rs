@@ -139,7 +139,7 @@ impl Manager {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use multiproc::Manager;
     ///
-    /// // `multiproc-manager serve @office` runs in another terminal.
+    /// // `multiproc manager serve @office` runs in another terminal.
     /// let manager = Manager::connect("@office")?;
     /// let printing = manager.lock("printer")?;
     /// let guard = printing.lock().expect("no process died while printing");
