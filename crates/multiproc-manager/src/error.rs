@@ -21,7 +21,8 @@ use crate::protocol::VERSION;
 #[non_exhaustive]
 pub enum ManagerError {
     /// No manager listens at the address: it has ended, was killed, or never started. Objects that
-    /// were opened before stay usable.
+    /// were opened before stay usable. [`Manager::diagnose`](crate::Manager::diagnose) returns the
+    /// reason.
     #[error(
         "no manager listens at the address; check the address, or start a manager there \
          (`multiproc manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
@@ -197,12 +198,29 @@ pub enum ManagerError {
 
 impl ManagerError {
     /// Returns `true` if no manager listens at the address.
+    ///
+    /// ```
+    /// let error = multiproc::Manager::connect("@no manager listens here").unwrap_err();
+    /// assert!(error.is_manager_gone());
+    /// ```
     #[must_use]
     pub fn is_manager_gone(&self) -> bool {
         matches!(self, Self::ManagerGone)
     }
 
     /// Returns `true` if the object of this name has another kind, item type, number or limit.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let _lock = manager.lock("printer")?;
+    /// assert!(manager.event("printer").unwrap_err().is_mismatch());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
         matches!(
@@ -216,6 +234,18 @@ impl ManagerError {
     }
 
     /// Returns `true` if the manager has no object of this name.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Lock, Manager};
+    ///
+    /// let manager = Manager::start()?;
+    /// assert!(manager.open::<Lock>("printer").unwrap_err().is_no_such_name());
+    /// assert!(manager.remove("printer").unwrap_err().is_no_such_name());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_no_such_name(&self) -> bool {
         matches!(self, Self::NoSuchName(_) | Self::NoSuchObject { .. })

@@ -223,6 +223,18 @@ impl Manager {
     }
 
     /// Returns the process of the manager, if this process has started it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// assert!(manager.process().is_some_and(|process| process.is_alive()));
+    /// assert!(Manager::connect(manager.address())?.process().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn process(&self) -> Option<&Child> {
         self.this.process.as_deref()

@@ -103,8 +103,8 @@ pub struct ObjectInfo {
     pub length: usize,
     /// The number of living processes that have it open, without the manager.
     pub members: usize,
-    /// The process ID of the holder of a lock or a mutex, or of the lock of a condition, as seen in the
-    /// holder's own pid namespace. 0 if it is unknown.
+    /// The process ID of the holder of a lock or a mutex, or of the lock of a condition, as seen in
+    /// the holder's own pid namespace. 0 if it is unknown.
     pub holder: Option<u32>,
     /// Whether a process waits for an item, for the lock, or for the event. A waiter that has
     /// given up or was killed may still be counted.

@@ -40,8 +40,10 @@ impl Manager {
     /// assert_eq!(consumer.get()?, "shine");
     /// manager.open::<Atomic>("hits")?.fetch_add(1);
     ///
-    /// let error = manager.open::<Queue<String>>("job").unwrap_err();
-    /// assert!(matches!(error, ManagerError::NoSuchObject { existing, .. } if existing == ["jobs"]));
+    /// match manager.open::<Queue<String>>("job") {
+    ///     Err(ManagerError::NoSuchObject { existing, .. }) => assert_eq!(existing, ["jobs"]),
+    ///     other => panic!("{other:?}"),
+    /// }
     /// # Ok(())
     /// # }
     /// ```
@@ -219,8 +221,8 @@ impl Manager {
         self.open_or_create(name.text(), Spec { number, ..spec_of::<JoinableQueue<T>>() })
     }
 
-    /// Returns a builder that opens the [`Queue`] of this name, or creates it with other limits than
-    /// a capacity.
+    /// Returns a builder that opens the [`Queue`] of this name, or creates it with other limits
+    /// than a capacity.
     ///
     /// ```
     /// # multiproc::enable_in_tests!();

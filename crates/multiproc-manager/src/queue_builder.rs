@@ -46,6 +46,18 @@ impl<'a, Q: ManagedObject> ManagedQueueBuilder<'a, Q> {
     }
 
     /// Sets the maximum number of items, from 1 to 2^32. By default, only their bytes are limited.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let jobs = manager.queue_builder::<u32>("jobs").capacity(5).build()?;
+    /// assert_eq!(jobs.capacity(), Some(5));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "maxsize")]
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.spec.number = Number::Exactly(capacity);
@@ -55,12 +67,37 @@ impl<'a, Q: ManagedObject> ManagedQueueBuilder<'a, Q> {
     /// Sets the maximum number of bytes of all queued items together, which is also the maximum
     /// encoded size of one item. From 1 to 2^40. The default is 2^33 (8 GiB). See
     /// [`QueueBuilder::max_bytes`](multiproc_queue::QueueBuilder::max_bytes).
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let texts = manager.queue_builder::<String>("texts").max_bytes(100).build()?;
+    /// assert!(texts.put("x".repeat(1000)).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.spec.bytes = Some(max_bytes);
         self
     }
 
     /// Opens the queue, or creates it if there is none of its name.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Manager, ManagerError};
+    ///
+    /// let manager = Manager::start()?;
+    /// let _made = manager.queue_builder::<u32>("jobs").max_bytes(1000).build()?;
+    /// let error = manager.queue_builder::<u32>("jobs").max_bytes(2000).build().unwrap_err();
+    /// assert!(matches!(error, ManagerError::MaxBytesMismatch { asked: 2000, is: 1000, .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -75,6 +112,20 @@ impl<'a, Q: ManagedObject> ManagedQueueBuilder<'a, Q> {
 impl<T: DeserializeOwned> ManagedQueueBuilder<'_, JoinableQueue<T>> {
     /// Sets how often a task is delivered at most, from 1 on, before it becomes a dead letter. The
     /// default is 16.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let tasks = manager.joinable_queue_builder::<u32>("tasks").max_attempts(1).build()?;
+    /// tasks.put(7)?;
+    /// drop(tasks.get()?); // not done
+    /// assert_eq!(tasks.dead_letters()?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.spec.attempts = Some(max_attempts);
         self

@@ -1075,6 +1075,14 @@ fn ended_manager_leaves_nothing_behind() {
             manager.joinable_queue::<u8>("tasks", None).unwrap().put(1).unwrap();
             manager.queue::<u16>("jobs", 1).unwrap_err();
             jobs.put(1).unwrap();
+            other.open::<Producer<u8>>("jobs").unwrap().put_timeout(2, Duration::ZERO).unwrap_err();
+            other.open::<Queue<u16>>("jobs").unwrap_err();
+            other.open::<Lock>("no lock").unwrap_err();
+            manager.mutex("mutex", 1u64).unwrap();
+            manager.shared::<u8>("table", 1 << 20).unwrap();
+            manager.atomic("number", 1).unwrap();
+            assert_eq!(Manager::diagnose(folder.path("socket")), Diagnosis::Listening);
+            assert_eq!(Manager::diagnose(folder.path("none")), Diagnosis::NoSuchPath);
         };
         // What is set up once.
         round();
@@ -1101,6 +1109,12 @@ fn removed_objects_and_clients_leave_nothing_in_the_manager() {
         let client = Manager::connect(manager.address()).unwrap();
         client.queue::<u8>(&*format!("queue {n}"), 1).unwrap();
         client.queue::<u16>(&*format!("queue {n}"), 1).unwrap_err();
+        drop(client.open::<Consumer<u8>>(&format!("queue {n}")).unwrap());
+        client.open::<Lock>(&format!("queue {n}")).unwrap_err();
+        client.mutex("mutex", n).unwrap();
+        client.shared::<u8>("table", 1 << 20).unwrap();
+        client.remove("mutex").unwrap();
+        client.remove("table").unwrap();
         client.remove(&format!("queue {n}")).unwrap();
     }
     manager.list().unwrap();
