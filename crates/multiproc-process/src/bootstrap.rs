@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::current::become_child;
 use crate::executable::anchor;
+use crate::function::Function;
 use crate::panic_report::{keep_panics, not_received, panic_of};
 use crate::parent_watch::watch_parent;
 use crate::protocol::{Encoded, Outcome, Start};
@@ -33,9 +34,9 @@ pub(crate) const UNFIT: i32 = 102;
 type Entry = fn(Encoded) -> Outcome;
 
 /// Returns the function `F` in a form that a parent can send and [`run`] can call in the child.
-pub(crate) fn entry_of<F, A, R>() -> usize
+pub(crate) fn entry_of<F, A, R, M>() -> usize
 where
-    F: FnOnce(A) -> R + 'static,
+    F: Function<A, R, M>,
     A: DeserializeOwned,
     R: Serialize,
 {
@@ -43,17 +44,17 @@ where
         assert!(
             size_of::<F>() == 0,
             "Process::spawn takes a function or a closure that captures nothing: it runs in another \
-             process, where captured values do not exist. Pass them as the argument: \
+             process, where captured values do not exist. Pass them as arguments: \
              Process::spawn(|value| ..., value)"
         );
     }
-    let entry: Entry = entry::<F, A, R>;
+    let entry: Entry = entry::<F, A, R, M>;
     (entry as *const ()).expose_provenance().wrapping_sub(anchor())
 }
 
-fn entry<F, A, R>(args: Encoded) -> Outcome
+fn entry<F, A, R, M>(args: Encoded) -> Outcome
 where
-    F: FnOnce(A) -> R + 'static,
+    F: Function<A, R, M>,
     A: DeserializeOwned,
     R: Serialize,
 {
@@ -68,7 +69,7 @@ where
         // aligned address is valid. The parent had such a value and gave it up for this one.
         let function: F = unsafe { ptr::NonNull::dangling().read() };
         failpoint::reached("child.running");
-        Outcome::returned(&function(args))
+        Outcome::returned(&function.call(args))
     }));
     outcome.unwrap_or_else(|payload| {
         let panic = panic_of(&*payload);

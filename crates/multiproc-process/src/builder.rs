@@ -6,12 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use multiproc_message::check_type;
+use multiproc_message::{Message, check_type};
 use rustix::io::{FdFlags, fcntl_getfd};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::SpawnError;
+use crate::function::{Arguments, Function};
 use crate::process::Process;
 use crate::protocol::Encoded;
 use crate::scope::Scope;
@@ -298,16 +297,16 @@ impl Builder {
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].
-    pub fn spawn<F, A, R>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         // The type of `f` identifies the function. The value now belongs to the child, so it is not
         // dropped here.
         std::mem::forget(f);
-        let entry = bootstrap::entry_of::<F, A, R>();
+        let entry = bootstrap::entry_of::<F, A, R, M>();
         let receivable = check_type::<A>().and_then(|()| check_type::<R>());
         let args = receivable.and_then(|()| Encoded::new(&args)).map_err(SpawnError::Encode)?;
         spawn::spawn(self, entry, args)
@@ -331,16 +330,16 @@ impl Builder {
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].
-    pub fn spawn_scoped<F, A, R>(
+    pub fn spawn_scoped<F, A, R, M>(
         self,
         scope: &Scope,
         f: F,
         args: A,
     ) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         let process = self.spawn(f, args)?;
         scope.add(&process);

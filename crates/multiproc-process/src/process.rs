@@ -8,14 +8,16 @@ use std::{fmt, io};
 use std::process::{ChildStderr, ChildStdout};
 use std::time::Duration;
 
+use multiproc_message::Message;
 use multiproc_pipe::Source;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::Builder;
 use crate::child::Child;
 use crate::error::{JoinError, JoinTimeoutError, SpawnError};
+use crate::function::{Arguments, Function};
 use crate::protocol::{Outcome, Panic};
+use crate::remote_error::RemoteError;
 use crate::status::ExitStatus;
 
 /// A handle to a process that runs a function of this program and returns an `R`.
@@ -54,7 +56,30 @@ pub struct Process<R = ()> {
 }
 
 impl Process {
-    /// Starts a process that calls `f` with `args`.
+    /// Starts a process that calls `f` with `args`: a value for a function of one argument, a tuple
+    /// for a function of several arguments, and `()` for a function without arguments.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// fn hello() {
+    ///     println!("hello");
+    /// }
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    /// fn area(width: u32, height: u32) -> u32 {
+    ///     width * height
+    /// }
+    ///
+    /// Process::spawn(hello, ())?.join()?;
+    /// assert_eq!(Process::spawn(double, 4)?.join()?, 8);
+    /// assert_eq!(Process::spawn(area, (4, 5))?.join()?, 20);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// `f` must be a function, or a closure that captures nothing: it runs in another process,
     /// where captured values do not exist. Pass all values in `args`. Arguments and results may be
@@ -101,6 +126,35 @@ impl Process {
     ///
     /// A closure that never returns needs an explicit return type: `|queue| -> () { loop { … } }`.
     ///
+    /// The parameters of a closure need types if the argument is a tuple: write
+    /// `|queue: Queue<u32>, n: u32|`.
+    ///
+    /// # Functions that return a `Result`
+    ///
+    /// A function may fail with `?` if it returns a `Result` with [`RemoteError`], which any error
+    /// converts into. [`join_result`](Process::join_result) returns the error with its sources:
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Process, RemoteError};
+    ///
+    /// fn size(path: String) -> Result<u64, RemoteError> {
+    ///     Ok(std::fs::metadata(path)?.len())
+    /// }
+    ///
+    /// assert!(Process::spawn(size, "/proc/self/exe".to_owned())?.join_result()? > 0);
+    ///
+    /// let failed = Process::spawn(size, "/no/such/file".to_owned())?.join_result();
+    /// assert_eq!(failed.unwrap_err().to_string(), "No such file or directory (os error 2)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// An error is a result like any other: the process exits with code 0, and
+    /// [`join`](Process::join) returns `Ok(Err(error))`. A function that panics ends its process
+    /// with code 101.
+    ///
     /// # Errors
     ///
     /// Returns a [`SpawnError`] if [`init`](crate::init) was not called, if the arguments cannot be
@@ -113,11 +167,11 @@ impl Process {
     /// exits.
     #[doc(alias = "fork")]
     #[doc(alias = "start")]
-    pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         Self::builder().spawn(f, args)
     }
@@ -268,6 +322,40 @@ impl<R: DeserializeOwned> Process<R> {
             }
             (_, ExitStatus::Unknown) => Err(JoinError::Unknown),
         }
+    }
+}
+
+impl<T: DeserializeOwned, E: DeserializeOwned + Into<RemoteError>> Process<Result<T, E>> {
+    /// Waits for the process to end, and returns the value of its function. One error reports both
+    /// a function that returned an error and a process that died.
+    ///
+    /// The error type of the function is [`RemoteError`], or any error that implements `Serialize`
+    /// and `Deserialize`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process, RemoteError};
+    ///
+    /// fn parse(text: String) -> Result<u32, RemoteError> {
+    ///     Ok(text.parse()?)
+    /// }
+    ///
+    /// assert_eq!(Process::spawn(parse, "41".to_owned())?.join_result()?, 41);
+    ///
+    /// let error = Process::spawn(parse, "x".to_owned())?.join_result().unwrap_err();
+    /// assert!(matches!(error, JoinError::Failed(_)));
+    /// assert_eq!(error.to_string(), "invalid digit found in string");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`Failed`](JoinError::Failed), with the error that the function returned.
+    /// - The errors of [`join`](Self::join) if the function did not return.
+    pub fn join_result(self) -> Result<T, JoinError> {
+        self.join()?.map_err(|error| JoinError::Failed(error.into()))
     }
 }
 

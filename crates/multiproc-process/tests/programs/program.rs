@@ -12,7 +12,7 @@ use std::process::Command;
 use std::{env, fs, process, thread};
 
 use multiproc_pipe::{Connection, Descriptor, duplex};
-use multiproc_process::{Process, Runtime, active_children};
+use multiproc_process::{JoinError, Process, Runtime, SpawnError, active_children};
 use multiproc_testkit::{blocked_signals, until};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -177,10 +177,18 @@ fn come_to_main() {
 
 fn try_to_spawn() {
     match Process::spawn(|n: u32| n + 1, 1) {
-        Ok(child) => say(&format!("{:?}", child.join())),
+        Ok(child) => match child.join() {
+            Ok(number) => say(&number.to_string()),
+            Err(JoinError::Exited(code)) => say(&format!("exited {code}")),
+            Err(error) => panic!("{error}"),
+        },
         Err(error) => {
             eprintln!("{error}");
-            say(&format!("{error:?}"));
+            say(match error {
+                SpawnError::NotInExecutable => "not in the executable",
+                SpawnError::Privileged => "privileged",
+                _ => "failed",
+            });
         }
     }
 }
