@@ -86,7 +86,10 @@ pub use multiproc_queue as queue;
 pub use multiproc_sync as sync;
 
 #[cfg(feature = "manager")]
-pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
+pub use multiproc_manager::{
+    Diagnosis, ManagedObject, ManagedQueueBuilder, Manager, ManagerBuilder, ManagerError, Name,
+    ObjectInfo, ObjectKind,
+};
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
 #[cfg(feature = "listener")]
