@@ -11,8 +11,7 @@ use std::error::Error;
 use std::process::{self, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use multiproc::pipe::{Sender, simplex};
-use multiproc::{Consumer, Lock, Process, Producer, queue};
+use multiproc::{Consumer, Lock, Process, Producer, Sender, queue, simplex};
 
 const WRITERS: usize = 10;
 const READERS: usize = 10;

@@ -7,8 +7,7 @@
 
 use std::error::Error;
 
-use multiproc::pipe::wait;
-use multiproc::{Event, Manager, Process, TaskConsumer, TaskProducer, active_children};
+use multiproc::{Event, Manager, Process, TaskConsumer, TaskProducer, active_children, wait};
 use serde::{Deserialize, Serialize};
 
 const ITEMS: usize = 6;

@@ -2,8 +2,7 @@
 
 use std::error::Error;
 
-use multiproc::pipe::{SharedBytes, SharedPool};
-use multiproc::{Consumer, Process, Producer, RemoteError, queue};
+use multiproc::{Consumer, Process, Producer, RemoteError, SharedBytes, SharedPool, queue};
 use serde::{Deserialize, Serialize};
 
 const WIDTH: usize = 1920;

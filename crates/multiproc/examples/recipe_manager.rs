@@ -4,8 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use multiproc::Manager;
-use multiproc::pipe::{Sender, simplex};
+use multiproc::{Manager, Sender, simplex};
 
 /// A number, and where its answer goes.
 type Request = (u64, Sender<u64>);

@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-use multiproc::pipe::{RecvError, Sender, simplex};
-use multiproc::{Consumer, Process, Producer, RemoteError, queue};
+use multiproc::pipe::RecvError;
+use multiproc::{Consumer, Process, Producer, RemoteError, Sender, queue, simplex};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]

@@ -123,6 +123,17 @@ fn tokio_beside_processes_is_right_or_fails() {
 }
 
 #[test]
+fn select_reports_each_worker() {
+    kill("recipe_select", |out| {
+        assert!(out.lines().last().unwrap().starts_with("total "), "{out}");
+        for worker in 0..4 {
+            let start = format!("worker-{worker}: ");
+            assert_eq!(out.lines().filter(|line| line.starts_with(&start)).count(), 1, "{out}");
+        }
+    });
+}
+
+#[test]
 fn queue_is_right_or_fails() {
     kill("queue", |out| {
         let lines: Vec<_> = out.lines().collect();

@@ -144,6 +144,15 @@ fn one_layer() {
     assert_eq!(output_of("recipe_one_layer"), "the child added 100 numbers: 5050\n");
 }
 
+#[test]
+fn select() {
+    let out = output_of("recipe_select");
+    let expected =
+        "worker-2 is about to crash\nworker-0: 100 results\nworker-1: 100 results\nworker-2: ";
+    let rest = out.strip_prefix(expected).unwrap_or_else(|| panic!("{out}"));
+    assert!(rest.ends_with("\nworker-3: 100 results\ntotal 22250\n"), "{out}");
+}
+
 #[cfg(feature = "manager")]
 #[test]
 fn manager() {
