@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use multiproc::pipe::RecvError;
+use multiproc::queue::PutError;
 use multiproc::{Consumer, Process, Producer, RemoteError, Sender, queue, simplex};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,7 @@ fn serve(inbox: Consumer<Request>) -> Result<(), RemoteError> {
 fn ask(name: String, requests: Producer<Request>) -> Result<String, RemoteError> {
     let (answer, reply) = simplex()?;
     let request = Request { text: name.clone(), reply };
-    requests.put(request).map_err(|error| RemoteError::new(&error))?;
+    requests.put(request).map_err(PutError::without_value)?; // `reply` is not `Sync`
     // The server has the only sender. If it drops it or is killed, `recv` returns `Disconnected`.
     match answer.recv() {
         Ok(answer) => Ok(format!("{name}: {answer}")),

@@ -28,7 +28,8 @@ fn throw_dice(table: Shared<u64>, seed: u64) {
     let mut random = seed;
     for _ in 0..THROWS {
         // The generator of Knuth's MMIX. Its high bits are the better ones.
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let side = (random >> 33) as usize % 6;
         // One step: a process that is killed has counted a throw, or it has not.
         table.fetch_add(side, 1);
