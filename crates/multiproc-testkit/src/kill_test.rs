@@ -171,7 +171,10 @@ impl KillTest {
         }
         run.check_end(Some(victim), deadline, check);
         tally.kills += 1;
-        tally.slowest = tally.slowest.max(killed.elapsed().saturating_sub(normal_rest));
+        let time = killed.elapsed().saturating_sub(normal_rest);
+        if time > tally.slowest {
+            (tally.slowest, tally.slowest_victim) = (time, victim);
+        }
         let killed = run.seen[victim].pid;
         let others = run.roots.iter().filter(|(child, _)| child.id().cast_signed() != killed);
         let mut others = others.filter_map(|(_, status)| *status);
@@ -195,16 +198,18 @@ struct Tally {
     /// Runs that succeeded although a process was killed.
     results: u32,
     slowest: Duration,
+    /// The process whose death led to the slowest end.
+    slowest_victim: usize,
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kills, missed, results, slowest } = self;
+        let Self { kills, missed, results, slowest, slowest_victim } = self;
         let errors = kills - results;
         write!(
             f,
             "{kills} kills ({missed} others came too late), {results} results, {errors} errors, \
-             slowest end {slowest:.2?} beyond the normal time"
+             slowest end {slowest:.2?} beyond the normal time (process {slowest_victim})"
         )
     }
 }
