@@ -383,10 +383,17 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// worker is still taken for alive: its task may become a dead letter, which is not left.
     #[cold]
     fn end_without_workers(&self, is_settled: bool) -> Option<Joined> {
+        // No put can follow, so that the number stays.
+        self.ring.control.orphan();
         // The workers are dead since the last search.
         self.reclaim(Deadline::NEVER);
         if !is_settled && self.in_work() > 0 {
             return None;
+        }
+        if self.ring.control.left().is_none() {
+            // A stopped process may be in the middle of a put, which is not waited for.
+            let _ = self.ring.end_puts(Deadline::after(SETTLE));
+            self.ring.control.record_left(self.unfinished());
         }
         match self.unfinished() {
             0 => Some(Joined::Done),

@@ -164,7 +164,10 @@ impl<T> Inner<T> {
         let can_be_got = || self.consumer.is_some() || self.store.region.is_claimed();
         match work.join(deadline, || self.ring_doorbell(), can_be_got) {
             Joined::TimedOut => return Err(JoinTasksTimeoutError::Timeout),
-            Joined::NoWorkers(left) => return Err(JoinTasksTimeoutError::NoWorkers { left }),
+            Joined::NoWorkers(left) => {
+                self.discard(MOMENT);
+                return Err(JoinTasksTimeoutError::NoWorkers { left });
+            }
             Joined::Done => {}
         }
         self.trim_tasks(&work.ring);
