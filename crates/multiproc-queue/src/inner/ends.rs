@@ -218,12 +218,12 @@ impl<T> Inner<T> {
     #[inline]
     pub(crate) fn ring_doorbell(&self) {
         if self.store.region.control().must_ring_doorbell() {
-            self.ring();
+            self.ring_requested_doorbell();
         }
     }
 
     #[cold]
-    fn ring(&self) {
+    fn ring_requested_doorbell(&self) {
         match self.producer_end() {
             Some(end) => end.ring(),
             // Another process rings. Until then, those that wait recheck.
