@@ -9,9 +9,9 @@ use crate::task_ends::{TaskConsumer, TaskProducer};
 /// Creates a queue that holds up to `capacity` items, from 1 to 2^32, and returns its two ends.
 ///
 /// The producer only puts and the consumer only gets, so each side is told when the other one has
-/// ended. Both can be cloned, and sent to other processes. A process that keeps an end which it does
-/// not use hides the end of that side from the others: move the end into the process that works with
-/// it, and drop what is left.
+/// ended. Both can be cloned, and sent to other processes. A process that keeps an end which it
+/// does not use hides the end of that side from the others: move the end into the process that
+/// works with it, and drop what is left.
 ///
 /// # Errors
 ///

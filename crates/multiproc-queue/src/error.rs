@@ -499,6 +499,20 @@ impl Error for TooManyTaskDone {}
 pub enum JoinTasksError {
     /// This thread has a task of the queue itself, and would wait for itself.
     InTask,
+    /// Tasks are left, and no handle that could get them: each one was dropped, or its process has
+    /// ended. Returned only by a handle that cannot get itself (a `TaskProducer`).
+    NoWorkers {
+        /// The number of tasks that are not done. Dead letters do not count.
+        left: usize,
+    },
+}
+
+impl JoinTasksError {
+    /// Returns `true` if tasks are left, and no handle that could get them.
+    #[must_use]
+    pub fn is_no_workers(&self) -> bool {
+        matches!(self, Self::NoWorkers { .. })
+    }
 }
 
 /// The error of `join_timeout` and `join_deadline`.
@@ -509,13 +523,24 @@ pub enum JoinTasksTimeoutError {
     Timeout,
     /// This thread has a task of the queue itself, and would wait for itself.
     InTask,
+    /// Tasks are left, and no handle that could get them: see [`JoinTasksError::NoWorkers`].
+    NoWorkers {
+        /// The number of tasks that are not done. Dead letters do not count.
+        left: usize,
+    },
 }
 
 impl JoinTasksTimeoutError {
-    /// Returns `true` if this is the reason.
+    /// Returns `true` if some tasks were not done before the deadline.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         *self == Self::Timeout
+    }
+
+    /// Returns `true` if tasks are left, and no handle that could get them.
+    #[must_use]
+    pub fn is_no_workers(&self) -> bool {
+        matches!(self, Self::NoWorkers { .. })
     }
 }
 
@@ -524,8 +549,22 @@ const IN_TASK: &str = "this thread has a task of the queue that it joins, and wo
 
 impl fmt::Display for JoinTasksError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(IN_TASK)
+        match self {
+            Self::InTask => f.write_str(IN_TASK),
+            Self::NoWorkers { left } => write_no_workers(f, *left),
+        }
     }
+}
+
+fn write_no_workers(f: &mut fmt::Formatter<'_>, left: usize) -> fmt::Result {
+    let tasks = if left == 1 { "task is" } else { "tasks are" };
+    write!(
+        f,
+        "{left} {tasks} left, and no worker: every handle that could get them was dropped, or its \
+         process has ended. Join the workers to see how they ended, and keep a `TaskConsumer` to \
+         start others. (`max_attempts` makes a task that kills its workers a dead letter before it \
+         has killed all of them.)"
+    )
 }
 
 impl fmt::Display for JoinTasksTimeoutError {
@@ -533,6 +572,7 @@ impl fmt::Display for JoinTasksTimeoutError {
         match self {
             Self::Timeout => f.write_str("some tasks were not done before the deadline"),
             Self::InTask => f.write_str(IN_TASK),
+            Self::NoWorkers { left } => write_no_workers(f, *left),
         }
     }
 }

@@ -17,7 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use multiproc_shm::failpoint;
-use multiproc_shm::primitives::Ordering;
 use multiproc_shm::region::Region;
 use multiproc_shm::{CheckedFd, Deadline, above_stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -58,6 +57,11 @@ pub(crate) struct End {
     /// discarded.
     socket: Option<CheckedFd>,
     role: Role,
+    /// If this is the consumers' end of a queue of tasks: their claim of the region, which tells
+    /// processes that join whether a handle is left that could get. The lane itself does not tell
+    /// them, because a handle that was closed has no end of it, and a shutdown ends it for both
+    /// sides.
+    claim: Option<CheckedFd>,
     region: Region<Control>,
 }
 
@@ -68,7 +72,13 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl End {
     pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
-        Ok(Self { socket: Some(CheckedFd::new(socket)?), role, region })
+        Ok(Self { socket: Some(CheckedFd::new(socket)?), role, claim: None, region })
+    }
+
+    /// Keeps a claim of the region as long as this end.
+    pub(crate) fn with_claim(mut self, claim: OwnedFd) -> io::Result<Self> {
+        self.claim = Some(CheckedFd::new(claim)?);
+        Ok(self)
     }
 
     /// Takes an end that was received from another process.
@@ -95,6 +105,10 @@ impl End {
 
     pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
         self.checked().get()?.try_clone_to_owned()
+    }
+
+    pub(crate) fn try_clone_claim(&self) -> io::Result<Option<OwnedFd>> {
+        self.claim.as_ref().map(|claim| claim.get()?.try_clone_to_owned()).transpose()
     }
 
     /// Returns the state of this end according to the kernel, or no flags if the descriptor is not
@@ -180,14 +194,11 @@ impl AsFd for End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        drop(self.socket.take());
-        let control = self.region.control();
-        let closed = match self.role {
-            Role::Producer => &control.config.closed_producers,
-            Role::Consumer => &control.config.closed_consumers,
-        };
-        closed.fetch_add(1, Ordering::Relaxed);
-        control.wake_all();
+        drop((self.socket.take(), self.claim.take()));
+        match self.role {
+            Role::Producer => self.region.control().producer_closed(),
+            Role::Consumer => self.region.control().consumer_closed(),
+        }
     }
 }
 

@@ -34,6 +34,10 @@ use crate::task_methods::{counts_tasks, gets_tasks, joins};
 /// As with a [`Queue`](crate::Queue), clones and the handles that other processes receive are the
 /// same queue, and each of them can put, get and join.
 ///
+/// Where one process distributes tasks and others do them, begin with [`tasks`](crate::tasks): a
+/// [`TaskProducer`](crate::TaskProducer) is told when no worker is left, while a `JoinableQueue`,
+/// which could get the tasks itself, waits.
+///
 /// # Examples
 ///
 /// ```

@@ -29,7 +29,11 @@ pub enum Shutdown {
     Now,
 }
 
-/// A first-in, first-out queue that several processes share.
+/// A first-in, first-out queue that several processes share, each of which can put and get.
+///
+/// It is for many-to-many use. Where some processes put and others get, begin with
+/// [`channel`](crate::channel): its ends tell each side when the other one has ended, also when it
+/// has crashed.
 ///
 /// Clones, and the handles that other processes receive, are the same queue. Each of them can put
 /// and get. The order is that in which the calls of `put` took effect, over all producers. See the
@@ -57,13 +61,15 @@ pub enum Shutdown {
 ///
 /// # The end of a queue
 ///
-/// A process with a `Queue` can still put, so it never gets `Disconnected`. To detect that no
-/// producer is left, hand out [`producer`](Self::producer)s and [`consumer`](Self::consumer)s, and
-/// drop the `Queue` itself. Getting then fails with `Disconnected` once all producers have ended
-/// and the queued items were got, and putting fails with it once all consumers have ended.
-/// Alternatively, end the queue explicitly: [`close`](Self::close) for this handle,
-/// [`shutdown`](Self::shutdown) for all. Items that no process can get any more are discarded:
-/// their memory is released, and the handles in them are closed.
+/// A process with a `Queue` can still put and get, so it never gets `Disconnected`: its `put` waits
+/// even if all workers have crashed. To detect that a side has ended, use the ends of a
+/// [`channel`](crate::channel), or hand out [`producer`](Self::producer)s and
+/// [`consumer`](Self::consumer)s, and drop the `Queue` itself. Getting then fails with
+/// `Disconnected` once all producers have ended and the queued items were got, and putting fails
+/// with it once all consumers have ended. Alternatively, end the queue explicitly:
+/// [`close`](Self::close) for this handle, [`shutdown`](Self::shutdown) for all. Items that no
+/// process can get any more are discarded: their memory is released, and the handles in them are
+/// closed.
 ///
 /// # Items
 ///

@@ -85,7 +85,29 @@ use crate::task_methods::{counts_tasks, gets_tasks, joins};
 /// # When workers die
 ///
 /// Their tasks are redelivered to other workers, as with a [`JoinableQueue`]. If no handle is left
-/// that could get them, putting fails with `Disconnected`.
+/// that could get them, [`join`](Self::join) fails with
+/// [`NoWorkers`](JoinTasksError::NoWorkers), and putting with `Disconnected`. The tasks that are
+/// left are discarded then. Dead letters stay as long as the queue.
+///
+/// A task that kills each worker that gets it ends all of them, unless it becomes a dead letter
+/// before: with a [`max_attempts`](crate::JoinableQueueBuilder::max_attempts) that is less than the
+/// number of workers, or with workers that are replaced. A process that replaces them keeps a
+/// [`TaskConsumer`] to start others with. It could start one at any time, so its join waits: it
+/// joins with a timeout, and checks its workers in between.
+///
+/// ```
+/// use multiproc_queue::{JoinTasksError, tasks};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (producer, consumer) = tasks(10)?;
+/// producer.put_many(1..=3)?;
+/// consumer.get()?.task_done();
+/// drop(consumer); // as if the last worker had crashed
+/// assert_eq!(producer.join(), Err(JoinTasksError::NoWorkers { left: 2 }));
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "Sender")]
 pub struct TaskProducer<T> {
     inner: Arc<Inner<T>>,
 }
@@ -120,6 +142,7 @@ pub struct TaskProducer<T> {
 /// When the last handle that can get is dropped, or its process ends in any way, putting fails with
 /// `Disconnected`. A [`Task`], a [`Receipt`](crate::Receipt) and a handle inside a message or an
 /// item that was not received yet count as such a handle.
+#[doc(alias = "Receiver")]
 pub struct TaskConsumer<T> {
     pub(crate) inner: Arc<Inner<T>>,
 }

@@ -115,11 +115,18 @@ macro_rules! joins {
             /// meanwhile. Dead letters do not count.
             ///
             /// If a worker is killed, its tasks are put back and waited for, so another worker must
-            /// be there, or start later, to do them.
+            /// do them. If tasks are left and no handle that could get them, a
+            /// [`TaskProducer`](crate::TaskProducer) is told: at once if the last one was dropped,
+            /// and within a second if its process has ended. A handle counts from the moment when
+            /// it is made, so also before its process has started. A
+            /// [`JoinableQueue`](crate::JoinableQueue) could get the tasks itself, so it waits.
             ///
             /// # Errors
             ///
-            /// If this thread has a task of the queue itself: it would wait for itself.
+            /// - [`NoWorkers`](JoinTasksError::NoWorkers) if no handle is left that could get the
+            ///   tasks that are left. This is final: a new handle could only be made from another.
+            /// - [`InTask`](JoinTasksError::InTask) if this thread has a task of the queue itself:
+            ///   it would wait for itself.
             ///
             /// # Examples
             ///
@@ -143,6 +150,9 @@ macro_rules! joins {
                 match self.inner.join(Deadline::NEVER) {
                     Ok(()) => Ok(()),
                     Err(JoinTasksTimeoutError::InTask) => Err(JoinTasksError::InTask),
+                    Err(JoinTasksTimeoutError::NoWorkers { left }) => {
+                        Err(JoinTasksError::NoWorkers { left })
+                    }
                     Err(JoinTasksTimeoutError::Timeout) => only_a_deadline_gives_up(),
                 }
             }
@@ -151,7 +161,8 @@ macro_rules! joins {
             ///
             /// # Errors
             ///
-            /// If some tasks are not done before the timeout, or this thread has one itself.
+            /// [`Timeout`](JoinTasksTimeoutError::Timeout) if some tasks are not done before the
+            /// timeout. Otherwise as [`join`](Self::join).
             pub fn join_timeout(&self, timeout: Duration) -> Result<(), JoinTasksTimeoutError> {
                 self.inner.join(Deadline::after(timeout))
             }

@@ -83,7 +83,7 @@ fn forged_table_is_reported_as_corrupted() {
 fn forged_packets_deliver_no_descriptor_of_another_item() {
     let _dog = watchdog();
     let queue = Queue::<Item>::bounded(20).unwrap();
-    let (_, producers, consumers, _) = parts(&queue);
+    let (_, producers, consumers, ..) = parts(&queue);
     let (producers, consumers) = (producers.unwrap().0, consumers.unwrap().0);
     // Older packets, bells, and packets that are neither.
     for bytes in [&[0; 4][..], &[], &[1], &[0; 100], &u32::MAX.to_le_bytes()] {
@@ -199,7 +199,7 @@ fn arbitrary_writes_cause_only_errors() {
                     builder = builder.capacity(5);
                 }
                 let queue = builder.build().unwrap();
-                let (memory, producers, consumers, _) = parts(&queue);
+                let (memory, producers, consumers, ..) = parts(&queue);
                 let (memory, lane) =
                     (File::from(memory.0), [producers.unwrap().0, consumers.unwrap().0]);
                 for n in 0..3 {

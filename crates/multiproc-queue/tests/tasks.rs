@@ -819,7 +819,8 @@ fn random_calls(random: &mut fastrand::Rng) {
 fn memory<T>(queue: &JoinableQueue<T>) -> File {
     let (left, right) = duplex::<JoinableQueue<T>, ()>().unwrap();
     left.send(queue.clone()).unwrap();
-    type Wire = (Descriptor, Option<Descriptor>, Option<Descriptor>, Option<String>);
+    type End = Option<Descriptor>;
+    type Wire = (Descriptor, End, End, End, Option<String>);
     File::from(right.retype::<(), Wire>().recv().unwrap().0)
 }
 

@@ -10,7 +10,7 @@ use multiproc_queue::{
     Consumer, GetError, JoinableQueue, Producer, Queue, TaskConsumer, TaskProducer, channel, tasks,
     unbounded_channel, unbounded_tasks,
 };
-use multiproc_testkit::watchdog;
+use multiproc_testkit::{alone, watchdog};
 
 use common::{RECOVERY, within};
 
@@ -59,19 +59,22 @@ fn put_to_a_panicked_worker_is_disconnected() {
 
 #[test]
 fn unbounded_ends_know_each_other() {
-    let (producer, consumer) = unbounded_channel().unwrap();
-    assert_eq!((producer.capacity(), consumer.capacity()), (None, None));
-    producer.put_many(0..3).unwrap();
-    assert!(consumer.try_iter().map(Result::unwrap).eq(0..3));
-    drop(consumer);
-    assert!(producer.put(3).unwrap_err().is_disconnected());
+    // A child that another thread is starting has copies of all handles for a moment.
+    alone(|()| {
+        let (producer, consumer) = unbounded_channel().unwrap();
+        assert_eq!((producer.capacity(), consumer.capacity()), (None, None));
+        producer.put_many(0..3).unwrap();
+        assert!(consumer.try_iter().map(Result::unwrap).eq(0..3));
+        drop(consumer);
+        assert!(producer.put(3).unwrap_err().is_disconnected());
 
-    let (producer, consumer) = unbounded_tasks::<u32>().unwrap();
-    drop(producer);
-    assert_eq!(consumer.get().unwrap_err(), GetError::Disconnected);
-    let (producer, consumer) = unbounded_tasks().unwrap();
-    drop(consumer);
-    assert!(producer.put(1).unwrap_err().is_disconnected());
+        let (producer, consumer) = unbounded_tasks::<u32>().unwrap();
+        drop(producer);
+        assert_eq!(consumer.get().unwrap_err(), GetError::Disconnected);
+        let (producer, consumer) = unbounded_tasks().unwrap();
+        drop(consumer);
+        assert!(producer.put(1).unwrap_err().is_disconnected());
+    });
 }
 
 #[test]

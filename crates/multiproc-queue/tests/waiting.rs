@@ -222,7 +222,7 @@ fn stale_packets_keep_no_waiter_awake() {
         (ready, ticks() - before)
     };
     let queue = Queue::<u32>::bounded(2).unwrap();
-    let (_, producers, _, _) = parts(&queue);
+    let (_, producers, ..) = parts(&queue);
     let socket = producers.unwrap().0;
     for tag in [0, 1, 77, u32::MAX] {
         for _ in 0..20 {

@@ -156,13 +156,13 @@ impl<M: Members + Places> Tasks<'_, M> {
     }
 
     /// Discards the tasks that wait to be delivered again, which no process takes any more. With
-    /// `is_orphaned`, discards all others as well: no process is left that could end one, or
-    /// examine a dead letter.
+    /// `is_orphaned`, discards those in progress as well: no process is left that could end one.
+    /// Dead letters stay, because a process that puts and joins can examine them.
     #[cold]
     pub(crate) fn discard(&self, is_orphaned: bool) {
         for slot in self.all() {
             let state = self.state(slot);
-            if state.kind() == Kind::Ready || is_orphaned {
+            if state.kind() == Kind::Ready || is_orphaned && state.kind() != Kind::Dead {
                 self.change(slot, state, State::FREE);
             }
         }

@@ -7,7 +7,7 @@ use multiproc_shm::event_count::EventCount;
 use multiproc_shm::fences::{Fences, LightFence};
 #[cfg(not(loom))]
 use multiproc_shm::placed;
-use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence};
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering, fence, fence_after_rmw};
 
 use super::overflow::{self, millis};
 use super::side::Side;
@@ -75,7 +75,9 @@ pub(crate) struct Config {
     /// 1 if items are got as tasks, otherwise 0.
     pub(crate) is_joinable: AtomicU32,
     pub(crate) fences: Fences,
-    rest: AtomicU32,
+    /// Of a queue of tasks that is [`ORPHANED`]: the number of tasks that were left, plus 1. 0
+    /// until it was recorded, which precedes the discarding of the tasks.
+    left: AtomicU32,
 }
 
 pub(super) const OPEN: u32 = 0;
@@ -101,7 +103,7 @@ placed!(Config {
     closed_consumers,
     is_joinable,
     fences,
-    rest,
+    left,
 });
 #[cfg(not(loom))]
 placed!(Control { producers, consumers, not_empty, not_full, blocks, config, tasks });
@@ -133,6 +135,18 @@ impl Control {
     pub(crate) fn release_slot(&self, slot: usize) {
         self.producers.lock.release_slot(self.fences(), slot);
         self.consumers.lock.release_slot(self.fences(), slot);
+    }
+
+    /// Counts a handle that could put, after it was closed, and wakes all waiters.
+    pub(crate) fn producer_closed(&self) {
+        self.config.closed_producers.fetch_add(1, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Counts a handle that could get, after it was closed, and wakes all waiters.
+    pub(crate) fn consumer_closed(&self) {
+        self.config.closed_consumers.fetch_add(1, Ordering::Release);
+        self.wake_all();
     }
 
     /// Wakes all waiters, because what they wait for may never happen.
@@ -173,6 +187,25 @@ impl Control {
     /// Returns `true` if no consumer is left.
     pub(crate) fn is_orphaned(&self) -> bool {
         self.state() & ORPHANED != 0
+    }
+
+    /// Returns the number of tasks that were left when no consumer was, if it was recorded.
+    pub(crate) fn left(&self) -> Option<usize> {
+        let left = self.config.left.load(Ordering::Acquire).checked_sub(1)?;
+        Some(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Records the number of tasks that are left, unless another process has recorded it.
+    pub(crate) fn record_left(&self, left: usize) {
+        let left = u32::try_from(left).unwrap_or(u32::MAX).saturating_add(1);
+        let (from, to) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.config.left.compare_exchange(0, left, from, to);
+        fence_after_rmw();
+    }
+
+    /// Returns `true` if the queue was shut down and its items are discarded.
+    pub(crate) fn is_shut_down_now(&self) -> bool {
+        self.state() & NOW != 0
     }
 
     /// Returns `true` if no process can get the queued items any more, so that they are discarded.

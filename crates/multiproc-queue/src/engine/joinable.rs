@@ -1,16 +1,21 @@
 //! A joinable queue: its ring and its slots together.
 //!
 //! A count of both is exact if the ring did not change meanwhile and no task came back: see the
-//! invariants of [`slots`](super::slots). There are two questions:
+//! invariants of [`slots`](super::slots). There are three questions:
 //!
 //! - **Are all tasks done?** One attempt answers this. If anything changed meanwhile, the answer is
 //!   no: a task that was put, got or put back meanwhile will be completed later, and the process
 //!   that completes it asks again. (If that process dies before, the waiters ask again at their
 //!   next recheck.)
+//! - **Can anybody do them?** Where all handles that could get are gone, which is final, a join
+//!   ends with the number of tasks that are left. What the dead workers had is put back before it is
+//!   counted. Tasks that no process can get are discarded in the end, so their number is recorded
+//!   before that.
 //! - **How many tasks are there?** Attempts are made until one is exact. After a few, they are made
 //!   under the locks of the ring.
 
 use std::sync::{Mutex, atomic};
+use std::time::Duration;
 
 use multiproc_shm::Deadline;
 use multiproc_shm::RECHECK;
@@ -34,8 +39,9 @@ pub(crate) struct Work<'a, M> {
     pub(crate) ring: Ring<'a, M>,
     pub(crate) max_attempts: u32,
     pub(crate) hints: &'a Hints,
-    /// Whether this handle puts no more. While one handle puts, the queue does not end by itself.
-    pub(crate) is_closed: bool,
+    /// Whether this handle knows that no task can be put any more, although the queue was not shut
+    /// down.
+    pub(crate) have_puts_ended: bool,
 }
 
 /// What a handle last saw of the tasks. These are hints, in the memory of its process.
@@ -52,6 +58,22 @@ pub(crate) struct Hints {
     /// How many more tasks that came back are taken before another slot is searched for.
     short: atomic::AtomicU32,
 }
+
+/// How a join has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// All tasks are done.
+    Done,
+    /// The deadline passed.
+    TimedOut,
+    /// This many tasks are left, and no handle that could get them.
+    NoWorkers(usize),
+}
+
+/// How long a join waits until the last workers, whose handles are gone, are dead members as well.
+/// The kernel closes the descriptors of a process one after the other.
+/// (Models have no clock.)
+const SETTLE: Duration = if cfg!(loom) { Duration::MAX } else { Duration::from_millis(200) };
 
 /// How many tasks that came back are taken for each search of all slots that found no free one.
 const SHORT: u32 = 64;
@@ -184,7 +206,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         let all_done = self.ring.control.tasks.all_done();
         // A joining process passes a heavy fence before it sleeps.
         self.ring.control.fences().light();
-        let is_end = self.is_closed || self.ring.control.is_shut_down();
+        let is_end = self.have_puts_ended || self.ring.control.is_shut_down();
         if is_end || all_done.has_sleepers() {
             self.notify_if_last(is_end);
         }
@@ -213,7 +235,10 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// are discarded: all tasks in progress.) Also returns `false` if a task was put, got or put
     /// back during the call.
     pub(crate) fn is_all_done(&self) -> bool {
-        let is_discarding = self.ring.is_discarding();
+        if let Some(left) = self.left_behind() {
+            return left == 0;
+        }
+        let is_discarding = self.ring.control.is_shut_down_now();
         let Some(still) = self.still() else { return false };
         if still.produced != still.consumed && !is_discarding {
             return false;
@@ -233,13 +258,42 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Returns the number of tasks that are not done. It is exact at one moment during the call. If
     /// the queue's items are discarded, only tasks in progress count.
     pub(crate) fn unfinished(&self) -> usize {
-        if self.ring.is_discarding() {
-            return self.count(|_, tally| tally.in_work, |_| u64::MAX);
+        if let Some(left) = self.left_behind() {
+            return left;
+        }
+        if self.ring.control.is_shut_down_now() {
+            return self.in_work();
         }
         let add = |items: usize, Tally { ready, returning, in_work }| {
             items.saturating_add(ready + returning + in_work)
         };
         self.count(add, |consumed| consumed)
+    }
+
+    /// Returns the number of tasks in progress.
+    fn in_work(&self) -> usize {
+        self.count(|_, tally| tally.in_work, |_| u64::MAX)
+    }
+
+    /// Returns the number of tasks that were left when no consumer was, if they are discarded.
+    fn left_behind(&self) -> Option<usize> {
+        let control = self.ring.control;
+        if control.is_orphaned() { control.left() } else { None }
+    }
+
+    /// Records the number of tasks that are left, after the last consumer is gone and before the
+    /// tasks are discarded. Returns `false` if a later call must do it: a dead worker is still
+    /// taken for alive, or a stopped process is in the middle of a put.
+    pub(crate) fn record_left(&self, deadline: Deadline) -> bool {
+        if self.ring.control.left().is_some() {
+            return true;
+        }
+        self.reclaim(deadline);
+        if self.ring.end_puts(deadline).is_err() || self.in_work() > 0 {
+            return false;
+        }
+        self.ring.control.record_left(self.unfinished());
+        true
     }
 
     /// Returns the number of tasks that can be got.
@@ -287,24 +341,64 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         last.max(1)
     }
 
-    /// Waits until all tasks are done. `looked` is called after each search for dead members.
-    /// Returns `false` if the deadline passed.
-    pub(crate) fn join(&self, deadline: Deadline, mut looked: impl FnMut()) -> bool {
+    /// Waits until all tasks are done, or no handle is left that could get one. `looked` is called
+    /// after each search for dead members. `can_be_got` returns whether a handle is left that could
+    /// get; once it has returned `false`, it stays so.
+    pub(crate) fn join(
+        &self,
+        deadline: Deadline,
+        mut looked: impl FnMut(),
+        mut can_be_got: impl FnMut() -> bool,
+    ) -> Joined {
+        let closed_consumers = &self.ring.control.config.closed_consumers;
+        let (mut closed_before, mut settled_by) = (None, None);
+        let attempt = |poll| {
+            if poll == Poll::CheckLiveness {
+                self.reclaim(deadline);
+                looked();
+            }
+            if self.is_all_done() {
+                return Some(Joined::Done);
+            }
+            // Asks only at first, after a handle was closed, and at each recheck, because the
+            // answer takes system calls. Acquired, so that the answer is not older than the count.
+            let closed = Some(closed_consumers.load(Ordering::Acquire));
+            if poll == Poll::Retry && closed == closed_before {
+                return None;
+            }
+            closed_before = closed;
+            if can_be_got() {
+                return None;
+            }
+            let settled_by = settled_by.get_or_insert_with(|| Deadline::after(SETTLE));
+            self.end_without_workers(settled_by.is_past())
+        };
         let all_done = self.ring.control.tasks.all_done();
-        let waited = all_done.wait_asymmetric(
-            self.ring.control.fences(),
-            PAUSE,
-            deadline,
-            RECHECK,
-            |poll| {
-                if poll == Poll::CheckLiveness {
-                    self.reclaim(deadline);
-                    looked();
-                }
-                self.is_all_done().then_some(())
-            },
-        );
-        waited.outcome.is_some()
+        let fences = self.ring.control.fences();
+        let waited = all_done.wait_asymmetric(fences, PAUSE, deadline, RECHECK, attempt);
+        waited.outcome.unwrap_or(Joined::TimedOut)
+    }
+
+    /// Returns how a join ends after the last handle that could get is gone, or `None` if a dead
+    /// worker is still taken for alive: its task may become a dead letter, which is not left.
+    #[cold]
+    fn end_without_workers(&self, is_settled: bool) -> Option<Joined> {
+        // No put can follow, so that the number stays.
+        self.ring.control.orphan();
+        // The workers are dead since the last search.
+        self.reclaim(Deadline::NEVER);
+        if !is_settled && self.in_work() > 0 {
+            return None;
+        }
+        if self.ring.control.left().is_none() {
+            // A stopped process may be in the middle of a put, which is not waited for.
+            let _ = self.ring.end_puts(Deadline::after(SETTLE));
+            self.ring.control.record_left(self.unfinished());
+        }
+        match self.unfinished() {
+            0 => Some(Joined::Done),
+            left => Some(Joined::NoWorkers(left)),
+        }
     }
 
     /// Takes the next task that was not delivered before, if there is one and no task has come

@@ -18,6 +18,13 @@ impl<M: Members + Memory> Ring<'_, M> {
         Some((producers.observe()?.count, consumed))
     }
 
+    /// Returns when no put can be committed any more, after the queue was shut down or orphaned: a
+    /// put that began before is committed, and none can follow.
+    #[cold]
+    pub(crate) fn end_puts(&self, deadline: Deadline) -> Result<(), EngineError> {
+        self.lock::<Producers>(|| deadline).map(drop)
+    }
+
     /// Returns `true` if the queue is shut down and no item will come any more. To be called when
     /// it was empty.
     #[cold]

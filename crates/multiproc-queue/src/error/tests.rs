@@ -145,6 +145,18 @@ fn text_of_each_other_error() {
                    complete the task first, with `task_done`";
     assert_eq!(JoinTasksError::InTask.to_string(), in_task);
     assert_eq!(JoinTasksTimeoutError::InTask.to_string(), in_task);
+    let no_workers = |left: &str| {
+        format!(
+            "{left} left, and no worker: every handle that could get them was dropped, or its \
+             process has ended. Join the workers to see how they ended, and keep a `TaskConsumer` \
+             to start others. (`max_attempts` makes a task that kills its workers a dead letter \
+             before it has killed all of them.)"
+        )
+    };
+    for (left, text) in [(1, "1 task is"), (2, "2 tasks are")] {
+        assert_eq!(JoinTasksError::NoWorkers { left }.to_string(), no_workers(text));
+        assert_eq!(JoinTasksTimeoutError::NoWorkers { left }.to_string(), no_workers(text));
+    }
     assert_eq!(
         JoinTasksTimeoutError::Timeout.to_string(),
         "some tasks were not done before the deadline"

@@ -19,6 +19,10 @@ use crate::engine::ring::Ring;
 use crate::fd_lane;
 use crate::memory::Store;
 
+/// The parts of `Inner::puts_ended`: a number of closed producers, and whether putting has ended.
+const KNOWN: u64 = !ENDED;
+const ENDED: u64 = 1 << 32;
+
 impl<T> Inner<T> {
     /// Ends putting through this handle.
     pub(crate) fn close(&self) {
@@ -49,11 +53,19 @@ impl<T> Inner<T> {
     #[cold]
     pub(crate) fn discard(&self, patience: Duration) {
         let ring = self.ring();
-        if ring.is_discarding() {
+        let deadline = Deadline::after(patience);
+        if ring.is_discarding() && self.record_left(deadline) {
             self.drain_lane();
-            ring.discard(Deadline::after(patience));
+            ring.discard(deadline);
             self.discard_tasks(&ring);
         }
+    }
+
+    /// Before the tasks of a queue without consumers are discarded, records their number for the
+    /// processes that join. Returns `false` if that must be done later.
+    fn record_left(&self, deadline: Deadline) -> bool {
+        let is_needed = self.store.tasks.is_some() && self.store.region.control().is_orphaned();
+        !is_needed || self.work().record_left(deadline)
     }
 
     /// Closes the descriptors in the lane of a queue that is shut down and has no items left.
@@ -98,6 +110,27 @@ impl<T> Inner<T> {
         }
         self.closed_consumers.store(closed, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Returns `true` if this handle does not put and has found that no other one is left that
+    /// could. Asks the kernel only after a producer was closed. If the last one was killed, this
+    /// may stay `false`: processes that wait find out at their next recheck.
+    #[inline]
+    pub(crate) fn have_puts_ended(&self) -> bool {
+        if !self.is_closed() {
+            return false;
+        }
+        let closed = self.store.region.control().config.closed_producers.load(Ordering::Relaxed);
+        let known = self.puts_ended.load(Ordering::Relaxed);
+        if known & KNOWN == u64::from(closed) { known & ENDED != 0 } else { self.poll_puts(closed) }
+    }
+
+    #[cold]
+    fn poll_puts(&self, closed: u32) -> bool {
+        let has_ended = self.consumer.as_ref().is_none_or(|end| end.is_hung_up());
+        let answer = u64::from(closed) | if has_ended { ENDED } else { 0 };
+        self.puts_ended.store(answer, Ordering::Relaxed);
+        has_ended
     }
 
     /// Called when the queue is empty: returns an error if no item can be put or come back any
@@ -184,10 +217,17 @@ impl<T> Inner<T> {
     /// Wakes a process that waits with poll(2), if one has requested it.
     #[inline]
     pub(crate) fn ring_doorbell(&self) {
-        if self.store.region.control().must_ring_doorbell()
-            && let Some(end) = self.producer_end()
-        {
-            end.ring();
+        if self.store.region.control().must_ring_doorbell() {
+            self.ring_requested_doorbell();
+        }
+    }
+
+    #[cold]
+    fn ring_requested_doorbell(&self) {
+        match self.producer_end() {
+            Some(end) => end.ring(),
+            // Another process rings. Until then, those that wait recheck.
+            None => self.store.region.control().ask_again(fd_lane::now()),
         }
     }
 }

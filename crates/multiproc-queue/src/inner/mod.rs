@@ -55,6 +55,9 @@ pub struct Inner<T> {
     /// The number of closed handles of the other side at the last check.
     closed_consumers: AtomicU32,
     closed_producers: AtomicU32,
+    /// The same when it was last determined whether putting has ended, and in bit 32 the answer. At
+    /// first, a number that no counter has.
+    puts_ended: AtomicU64,
     /// What this handle last saw of the tasks.
     pub(crate) hints: Hints,
     /// The time of the last search for tasks of dead members, in ms.
@@ -104,9 +107,14 @@ impl<T> Inner<T> {
     ) -> io::Result<Self> {
         let store = Store::create(name.unwrap_or(""), capacity, max_bytes, tasks)?;
         let (producer, consumer) = fd_lane::pair()?;
-        let end = |socket, role| End::new(socket, role, store.region.clone()).map(Arc::new);
-        let producer = Some(end(producer, Role::Producer)?);
-        let consumer = Some(end(consumer, Role::Consumer)?);
+        let end = |socket, role| End::new(socket, role, store.region.clone());
+        let producer = end(producer, Role::Producer)?;
+        let consumer = end(consumer, Role::Consumer)?;
+        let consumer = match tasks {
+            Some(_) => consumer.with_claim(store.region.claim()?)?,
+            None => consumer,
+        };
+        let (producer, consumer) = (Some(Arc::new(producer)), Some(Arc::new(consumer)));
         Ok(Self::over(store, producer, consumer, name.map(Arc::from)))
     }
 
@@ -129,6 +137,7 @@ impl<T> Inner<T> {
             consumer,
             closed_consumers,
             closed_producers,
+            puts_ended: AtomicU64::new(u64::MAX),
             hints: Hints::default(),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),

@@ -9,7 +9,7 @@ use multiproc_shm::{Deadline, RECHECK, thread_id};
 use serde::de::DeserializeOwned;
 
 use super::{GetFailure, Inner, MOMENT, PATIENCE, Wait};
-use crate::engine::joinable::{Getting, Work};
+use crate::engine::joinable::{Getting, Joined, Work};
 use crate::engine::overflow::millis;
 use crate::engine::ring::Ring;
 use crate::engine::slot::Slot;
@@ -27,7 +27,7 @@ impl<T> Inner<T> {
             ring: self.ring(),
             max_attempts: self.store.tasks.map_or(1, |tasks| tasks.max_attempts),
             hints: &self.hints,
-            is_closed: self.is_closed(),
+            have_puts_ended: self.have_puts_ended(),
         }
     }
 
@@ -154,14 +154,21 @@ impl<T> Inner<T> {
         self.work().unfinished()
     }
 
-    /// Waits until all tasks are done.
+    /// Waits until all tasks are done, or until no handle is left that could get them. A handle
+    /// that can get itself waits until they are done.
     pub(crate) fn join(&self, deadline: Deadline) -> Result<(), JoinTasksTimeoutError> {
         let work = self.work();
         if work.tasks().is_in_task(thread_id()) {
             return Err(JoinTasksTimeoutError::InTask);
         }
-        if !work.join(deadline, || self.ring_doorbell()) {
-            return Err(JoinTasksTimeoutError::Timeout);
+        let can_be_got = || self.consumer.is_some() || self.store.region.is_claimed();
+        match work.join(deadline, || self.ring_doorbell(), can_be_got) {
+            Joined::TimedOut => return Err(JoinTasksTimeoutError::Timeout),
+            Joined::NoWorkers(left) => {
+                self.discard(MOMENT);
+                return Err(JoinTasksTimeoutError::NoWorkers { left });
+            }
+            Joined::Done => {}
         }
         self.trim_tasks(&work.ring);
         Ok(())

@@ -13,7 +13,7 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{AtomicU32, AtomicU64, Bytes, explore};
 
 use super::{DOOMED, Member, NoLane, Shared, View};
-use crate::engine::joinable::{Getting, Hints, Work};
+use crate::engine::joinable::{Getting, Hints, Joined, Work};
 use crate::engine::letters::LetterEnd;
 use crate::engine::overflow::Memory;
 use crate::engine::pacing::Pace;
@@ -25,8 +25,8 @@ const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
 
 /// The shared part of a joinable queue. Items are numbers of eight bytes.
-struct Jobs {
-    shared: Arc<Shared>,
+pub(super) struct Jobs {
+    pub(super) shared: Arc<Shared>,
     slots: Vec<AtomicU64>,
     /// The storage of each slot. loom checks the accesses.
     places: Vec<Bytes<'static>>,
@@ -38,7 +38,7 @@ struct Jobs {
 }
 
 /// The queue, as one member sees it.
-struct Seen<'a, L> {
+pub(super) struct Seen<'a, L> {
     view: View<'a, L>,
     jobs: &'a Jobs,
 }
@@ -110,7 +110,7 @@ impl<L: Members> Places for Seen<'_, L> {
 }
 
 /// A thread's handle of a queue.
-struct Handle<L> {
+pub(super) struct Handle<L> {
     member: L,
     jobs: Arc<Jobs>,
     hints: Hints,
@@ -121,7 +121,7 @@ fn getting<'a>(buffer: &'a mut Vec<u8>, lane: &'a mut NoLane) -> Getting<'a> {
 }
 
 impl<L: Members + Copy> Handle<L> {
-    fn see<R>(&self, act: impl FnOnce(Work<'_, Seen<'_, L>>) -> R) -> R {
+    pub(super) fn see<R>(&self, act: impl FnOnce(Work<'_, Seen<'_, L>>) -> R) -> R {
         let jobs = &*self.jobs;
         let view = View { member: self.member, shared: &jobs.shared };
         let members = &Seen { view, jobs };
@@ -129,15 +129,15 @@ impl<L: Members + Copy> Handle<L> {
         let (puts, gets) = (&Pace::default(), &Pace::default());
         let ring = Ring { control, limits: *limits, hot: hot.clone(), puts, gets, members };
         let max_attempts = jobs.max_attempts;
-        act(Work { ring, max_attempts, hints: &self.hints, is_closed: false })
+        act(Work { ring, max_attempts, hints: &self.hints, have_puts_ended: false })
     }
 
-    fn put(&self, item: u64) {
+    pub(super) fn put(&self, item: u64) {
         self.jobs.shared.put(self.member, item);
     }
 
     /// Takes a task and its item, and waits for one.
-    fn get(&self) -> (u64, Delivered) {
+    pub(super) fn get(&self) -> (u64, Delivered) {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
             let mut getting = getting(&mut bytes, &mut lane);
@@ -149,7 +149,7 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     /// Takes a task if there is one.
-    fn try_get(&self, poll: Poll) -> Option<(u64, Delivered)> {
+    pub(super) fn try_get(&self, poll: Poll) -> Option<(u64, Delivered)> {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
             let mut getting = getting(&mut bytes, &mut lane);
@@ -159,19 +159,20 @@ impl<L: Members + Copy> Handle<L> {
         })
     }
 
-    fn done(&self, task: Delivered) {
+    pub(super) fn done(&self, task: Delivered) {
         self.see(|work| work.ack(task.slot));
     }
 
-    fn put_back(&self, task: Delivered) {
+    pub(super) fn put_back(&self, task: Delivered) {
         self.see(|work| work.nack(task.slot));
     }
 
     fn join(&self) {
-        assert!(self.see(|work| work.join(Deadline::NEVER, || ())));
+        let joined = self.see(|work| work.join(Deadline::NEVER, || (), || true));
+        assert_eq!(joined, Joined::Done);
     }
 
-    fn unfinished(&self) -> usize {
+    pub(super) fn unfinished(&self) -> usize {
         self.see(|work| work.unfinished())
     }
 
@@ -204,7 +205,7 @@ fn new_jobs(max_attempts: u32) -> Jobs {
     }
 }
 
-fn jobs(max_attempts: u32) -> Arc<Jobs> {
+pub(super) fn jobs(max_attempts: u32) -> Arc<Jobs> {
     Arc::new(new_jobs(max_attempts))
 }
 
@@ -213,12 +214,12 @@ fn watched_jobs(max_attempts: u32) -> Arc<Jobs> {
     Arc::new(Jobs { looks: Some(AtomicU32::new(0)), ..new_jobs(max_attempts) })
 }
 
-fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
+pub(super) fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
     Handle { member, jobs: jobs.clone(), hints: Hints::default() }
 }
 
 /// Explores with two preemptions at most: a third one takes minutes here.
-fn explore_two(model: impl Fn() + Send + Sync + 'static) {
+pub(super) fn explore_two(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(builder.preemption_bound.map_or(2, |bound| bound.min(2)));
     builder.check(model);
@@ -522,7 +523,7 @@ fn loom_task_is_done_or_returned_but_not_both() {
 /// The failpoints of [`TASK_POINTS`](crate::TASK_POINTS) and [`GET_POINTS`](crate::GET_POINTS) that
 /// a worker passes: whether the item was taken from the ring when it dies there, and whether it is
 /// done.
-const LIFE: &[(&str, bool, bool)] = &[
+pub(super) const LIFE: &[(&str, bool, bool)] = &[
     ("get.locked", false, false),
     ("task.taken", false, false),
     ("task.filled", false, false),
@@ -536,7 +537,7 @@ const LIFE: &[(&str, bool, bool)] = &[
 ];
 
 /// Member 1, which takes the doomed member for alive until the flag is set.
-struct Heir(Arc<AtomicBool>);
+pub(super) struct Heir(pub(super) Arc<AtomicBool>);
 
 impl Members for &Heir {
     fn me(&self) -> MemberId {

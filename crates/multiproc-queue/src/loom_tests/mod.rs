@@ -7,6 +7,7 @@
 mod loom_death;
 mod loom_end;
 mod loom_lane;
+mod loom_no_workers;
 mod loom_overflow;
 mod loom_ring;
 mod loom_tasks;

@@ -23,7 +23,8 @@ pub(crate) fn retype<T, U>(queue: &Queue<T>) -> Queue<U> {
 }
 
 /// The encoded form of a handle.
-pub(crate) type Wire = (Descriptor, Option<Descriptor>, Option<Descriptor>, Option<String>);
+pub(crate) type Wire =
+    (Descriptor, Option<Descriptor>, Option<Descriptor>, Option<Descriptor>, Option<String>);
 
 /// Returns the parts of a handle: shared memory, producers' and consumers' end of the lane.
 pub(crate) fn parts<T>(queue: &Queue<T>) -> Wire {

@@ -28,9 +28,9 @@ use rustix::io::retry_on_intr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::members::table::Membership;
-use crate::members::{MemberId, Members};
+use crate::members::{MEMBERS, MemberId, Members};
 use crate::primitives::Bytes;
-use crate::{CheckedFd, memfd};
+use crate::{CheckedFd, memfd, ofd_lock};
 
 mod fork;
 mod layout;
@@ -393,6 +393,31 @@ impl<C: Control> Region<C> {
         }
     }
 
+    /// Returns a new descriptor that claims the region: while it, a duplicate, or one that is on its
+    /// way to another process, is open, [`is_claimed`](Self::is_claimed) returns `true`. What a
+    /// claim means is up to the kind of region.
+    ///
+    /// It is an open file description with a lock, so the kernel ends a claim with the last process
+    /// that has it, however that process ends.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left, or other code in this process has closed the region's.
+    pub fn claim(&self) -> io::Result<OwnedFd> {
+        let claim = memfd::reopen(self.open.descriptor.get()?, OFlags::RDONLY)?;
+        ofd_lock::try_lock(&claim, ofd_lock::Kind::Shared, CLAIM)?;
+        Ok(claim)
+    }
+
+    /// Returns `true` if any process has a [claim](Self::claim), and also if this cannot be
+    /// determined because other code has closed the region's descriptor. Makes two system calls.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        let descriptor = &self.open.descriptor;
+        // Checked afterwards: if the descriptor is intact now, it was so during the query.
+        ofd_lock::is_locked(descriptor.unchecked(), CLAIM) || !descriptor.is_intact()
+    }
+
     /// Returns `true` if both handles are of the same region.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -446,6 +471,10 @@ impl<'de, C: Control> Deserialize<'de> for Region<C> {
         Self::open(message::claim(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
+
+/// The byte of the file that a claim locks. The bytes before it are those of the members.
+#[allow(clippy::cast_possible_truncation)] // 1024
+const CLAIM: u32 = MEMBERS as u32;
 
 /// The size is fixed, so an access to a mapping cannot be a SIGBUS because the file shrank.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
