@@ -393,9 +393,9 @@ impl<C: Control> Region<C> {
         }
     }
 
-    /// Returns a new descriptor that claims the region: while it, a duplicate, or one that is on its
-    /// way to another process, is open, [`is_claimed`](Self::is_claimed) returns `true`. What a
-    /// claim means is up to the kind of region.
+    /// Returns a new descriptor that claims the region: while it, a duplicate, or one that is on
+    /// its way to another process, is open, [`is_claimed`](Self::is_claimed) returns `true`. What
+    /// a claim means is up to the kind of region.
     ///
     /// It is an open file description with a lock, so the kernel ends a claim with the last process
     /// that has it, however that process ends.
