@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::JoinableQueueBuilder;
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, DeadLetterSource};
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
-    PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
+    PutManyTimeoutError, PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
+    TryPutManyError,
 };
 use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
 use crate::memory::TaskLimits;
@@ -334,6 +335,63 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// If the queue is corrupted.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
         DeadLetter::first(&self.inner)
+    }
+}
+
+impl<T> JoinableQueue<T> {
+    /// Returns a source of [`wait`](multiproc_pipe::wait) that is ready while there is a dead letter
+    /// that [`dead_letters`](Self::dead_letters) has not returned through this handle.
+    ///
+    /// With it, a loop that waits for results, for the ends of workers and for dead letters needs no
+    /// timeout. While a process waits for the source, it puts the tasks of killed workers back
+    /// itself: the source is ready within a second after a worker was killed with a task in its last
+    /// attempt, even if no process gets or joins.
+    ///
+    /// A dead letter that was returned and stays one does not make the source ready again, so the
+    /// loop does not spin. A letter that was [put again](DeadLetter::put_again) and died again does.
+    ///
+    /// The queue itself is a source as well, which is ready when a task can be got. It is also
+    /// reported once for each new dead letter.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_pipe::{Source, wait};
+    /// use multiproc_queue::{JoinableQueue, Queue};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let jobs = JoinableQueue::builder().max_attempts(1).build()?;
+    /// let results = Queue::<u32>::unbounded()?;
+    /// jobs.put_many([1, 2, 3])?;
+    /// let worker = {
+    ///     let (jobs, results) = (jobs.clone(), results.clone());
+    ///     std::thread::spawn(move || {
+    ///         for task in jobs.iter().map(Result::unwrap).take(3) {
+    ///             match *task {
+    ///                 2 => drop(task), // in its last attempt
+    ///                 n => task.finish_with(&results, n * n).unwrap(),
+    ///             }
+    ///         }
+    ///     })
+    /// };
+    /// let letters = jobs.dead_letter_source();
+    /// let (mut open, mut failed) = (3, Vec::new());
+    /// while open > 0 {
+    ///     wait([&results as &dyn Source, &letters], None)?;
+    ///     open -= results.try_get_many(10)?.len();
+    ///     for letter in jobs.dead_letters()? {
+    ///         open -= 1;
+    ///         failed.extend(letter.take());
+    ///     }
+    /// }
+    /// assert_eq!(failed, [2]);
+    /// # worker.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn dead_letter_source(&self) -> DeadLetterSource<T> {
+        DeadLetterSource::of(&self.inner)
     }
 }
 

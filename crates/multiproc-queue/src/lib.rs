@@ -46,6 +46,8 @@ mod receipt;
 mod scratch;
 #[cfg(not(loom))]
 mod task;
+#[cfg(not(loom))]
+mod worker;
 
 #[cfg_attr(loom, allow(dead_code))]
 mod engine;
@@ -56,16 +58,17 @@ mod loom_tests;
 #[cfg(not(loom))]
 pub use {
     builder::{JoinableQueueBuilder, QueueBuilder},
-    dead_letter::{DeadLetter, DeathReason},
+    dead_letter::{DeadLetter, DeadLetterSource, DeathReason},
     error::{
         Corrupted, GetError, GetManyError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError,
-        OsError, PutError, PutManyError, PutTimeoutError, TooManyTaskDone, TryGetError,
-        TryPutError,
+        OsError, PutError, PutManyError, PutManyTimeoutError, PutTimeoutError, TooManyTaskDone,
+        TryGetError, TryPutError, TryPutManyError,
     },
     joinable::JoinableQueue,
     queue::{Consumer, Producer, Queue, Shutdown},
     receipt::Receipt,
-    task::{FinishError, Puts, Task},
+    task::{FinishAndPutError, FinishError, FinishManyError, NotFinished, Puts, Task},
+    worker::{Worker, WorkerEnd},
 };
 
 /// The failpoints of `put`, in order: one after each step.
@@ -116,4 +119,15 @@ pub const TASK_POINTS: &[&str] = &[
     "task.returning",
     "task.given_up",
     "task.seized",
+];
+
+/// The additional failpoints of a task that is finished together with a put, in order.
+#[doc(hidden)]
+pub const FINISH_POINTS: &[&str] = &[
+    "finish.written",
+    "finish.named",
+    "finish.armed",
+    "finish.committed",
+    "finish.freed",
+    "finish.unlocked",
 ];

@@ -20,12 +20,13 @@ use crate::engine::pacing::Pace;
 use crate::engine::ring::Ring;
 use crate::engine::slot::{Slot, WORDS};
 use crate::engine::slots::{Class, Delivered, Places};
+use crate::engine::worker::End;
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
 
 /// The shared part of a joinable queue. Items are numbers of eight bytes.
-struct Jobs {
+pub(super) struct Jobs {
     shared: Arc<Shared>,
     slots: Vec<AtomicU64>,
     /// The storage of each slot. loom checks the accesses.
@@ -38,7 +39,7 @@ struct Jobs {
 }
 
 /// The queue, as one member sees it.
-struct Seen<'a, L> {
+pub(super) struct Seen<'a, L> {
     view: View<'a, L>,
     jobs: &'a Jobs,
 }
@@ -78,6 +79,10 @@ impl<L: Members> Memory for Seen<'_, L> {
         Memory::give_back(&self.view, first, count);
     }
 
+    fn task_slots(&self) -> &[AtomicU64] {
+        &self.jobs.slots
+    }
+
     fn now(&self) -> Duration {
         self.view.now()
     }
@@ -110,7 +115,7 @@ impl<L: Members> Places for Seen<'_, L> {
 }
 
 /// A thread's handle of a queue.
-struct Handle<L> {
+pub(super) struct Handle<L> {
     member: L,
     jobs: Arc<Jobs>,
     hints: Hints,
@@ -121,7 +126,7 @@ fn getting<'a>(buffer: &'a mut Vec<u8>, lane: &'a mut NoLane) -> Getting<'a> {
 }
 
 impl<L: Members + Copy> Handle<L> {
-    fn see<R>(&self, act: impl FnOnce(Work<'_, Seen<'_, L>>) -> R) -> R {
+    pub(super) fn see<R>(&self, act: impl FnOnce(Work<'_, Seen<'_, L>>) -> R) -> R {
         let jobs = &*self.jobs;
         let view = View { member: self.member, shared: &jobs.shared };
         let members = &Seen { view, jobs };
@@ -132,12 +137,15 @@ impl<L: Members + Copy> Handle<L> {
         act(Work { ring, max_attempts, hints: &self.hints, is_closed: false })
     }
 
-    fn put(&self, item: u64) {
-        self.jobs.shared.put(self.member, item);
+    pub(super) fn put(&self, item: u64) {
+        let bytes = item.to_le_bytes();
+        let items = super::one(&bytes, &[8]);
+        let put = self.see(|work| work.ring.put(items, None, Deadline::NEVER, |_| Ok(())));
+        assert_eq!(put, (1, Ok(())));
     }
 
     /// Takes a task and its item, and waits for one.
-    fn get(&self) -> (u64, Delivered) {
+    pub(super) fn get(&self) -> (u64, Delivered) {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
             let mut getting = getting(&mut bytes, &mut lane);
@@ -149,7 +157,7 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     /// Takes a task if there is one.
-    fn try_get(&self, poll: Poll) -> Option<(u64, Delivered)> {
+    pub(super) fn try_get(&self, poll: Poll) -> Option<(u64, Delivered)> {
         self.see(|work| {
             let (mut bytes, mut lane) = (Vec::new(), NoLane);
             let mut getting = getting(&mut bytes, &mut lane);
@@ -159,23 +167,23 @@ impl<L: Members + Copy> Handle<L> {
         })
     }
 
-    fn done(&self, task: Delivered) {
+    pub(super) fn done(&self, task: Delivered) {
         self.see(|work| work.ack(task.slot));
     }
 
     fn put_back(&self, task: Delivered) {
-        self.see(|work| work.nack(task.slot));
+        self.see(|work| work.nack(task.slot, End::PutBack));
     }
 
     fn join(&self) {
         assert!(self.see(|work| work.join(Deadline::NEVER, || ())));
     }
 
-    fn unfinished(&self) -> usize {
+    pub(super) fn unfinished(&self) -> usize {
         self.see(|work| work.unfinished())
     }
 
-    fn is_all_done(&self) -> bool {
+    pub(super) fn is_all_done(&self) -> bool {
         self.see(|work| work.is_all_done())
     }
 
@@ -204,7 +212,7 @@ fn new_jobs(max_attempts: u32) -> Jobs {
     }
 }
 
-fn jobs(max_attempts: u32) -> Arc<Jobs> {
+pub(super) fn jobs(max_attempts: u32) -> Arc<Jobs> {
     Arc::new(new_jobs(max_attempts))
 }
 
@@ -213,7 +221,7 @@ fn watched_jobs(max_attempts: u32) -> Arc<Jobs> {
     Arc::new(Jobs { looks: Some(AtomicU32::new(0)), ..new_jobs(max_attempts) })
 }
 
-fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
+pub(super) fn handle<L: Members + Copy>(jobs: &Arc<Jobs>, member: L) -> Handle<L> {
     Handle { member, jobs: jobs.clone(), hints: Hints::default() }
 }
 
