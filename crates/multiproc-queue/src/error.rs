@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use multiproc_message::{DecodeError, EncodeError};
+use multiproc_message::{DecodeError, EncodeError, debug_is_display};
 use rustix::io::Errno;
 
 use crate::inner::PutFailure;
@@ -15,7 +15,7 @@ use crate::inner::PutFailure;
 ///
 /// The queue can no longer be used. Items that were received before are as trustworthy as their
 /// senders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Corrupted {
     pub(crate) what: &'static str,
 }
@@ -51,12 +51,6 @@ impl OsError {
     #[must_use]
     pub fn raw_os_error(self) -> i32 {
         self.0
-    }
-}
-
-impl fmt::Debug for OsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        io::Error::from(*self).fmt(f)
     }
 }
 
@@ -151,6 +145,38 @@ macro_rules! put_error {
                 }
             }
 
+            /// Drops the item, and returns the error without it: for `?` in a function whose error
+            /// type must be `Send`, `Sync` or `'static`, where the item is not.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::cell::Cell;
+            ///
+            /// use multiproc_queue::{PutError, Queue};
+            ///
+            /// type Error = Box<dyn std::error::Error + Send + Sync>;
+            ///
+            /// fn enqueue(queue: &Queue<Cell<u32>>, item: Cell<u32>) -> Result<(), Error> {
+            ///     Ok(queue.put(item).map_err(PutError::without_value)?)
+            /// }
+            /// # let queue = Queue::bounded(1).unwrap();
+            /// # queue.close();
+            /// # assert!(enqueue(&queue, Cell::new(1)).is_err());
+            /// ```
+            pub fn without_value(self) -> $name<()> {
+                match self {
+                    $($(Self::$not_now(_) => $name::$not_now(()),)+)?
+                    Self::Closed(_) => $name::Closed(()),
+                    Self::Disconnected(_) => $name::Disconnected(()),
+                    Self::Encode(_, error) => $name::Encode((), error),
+                    Self::TooLarge { size, max, .. } => $name::TooLarge { item: (), size, max },
+                    Self::OutOfMemory(_) => $name::OutOfMemory(()),
+                    Self::Os(_, error) => $name::Os((), error),
+                    Self::Corrupted(_, error) => $name::Corrupted((), error),
+                }
+            }
+
             $($(
             /// Returns `true` if this is the reason.
             pub fn $is(&self) -> bool {
@@ -169,23 +195,8 @@ macro_rules! put_error {
             }
         }
 
-        /// Does not require `T: Debug`, and leaves the item out.
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $($(Self::$not_now(_) => f.write_str(concat!(stringify!($not_now), "(..)")),)+)?
-                    Self::Closed(_) => f.write_str("Closed(..)"),
-                    Self::Disconnected(_) => f.write_str("Disconnected(..)"),
-                    Self::Encode(_, error) => write!(f, "Encode(.., {error:?})"),
-                    Self::TooLarge { size, max, .. } => {
-                        write!(f, "TooLarge {{ size: {size}, max: {max}, .. }}")
-                    }
-                    Self::OutOfMemory(_) => f.write_str("OutOfMemory(..)"),
-                    Self::Os(_, error) => write!(f, "Os(.., {error:?})"),
-                    Self::Corrupted(_, error) => write!(f, "Corrupted(.., {error:?})"),
-                }
-            }
-        }
+        // Does not require `T: Debug`, and leaves the item out.
+        debug_is_display!($name<T>);
 
         impl<T> fmt::Display for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -216,7 +227,16 @@ macro_rules! put_error {
             }
         }
 
-        impl<T> Error for $name<T> {}
+        impl<T> Error for $name<T> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                match self {
+                    Self::Encode(_, error) => Some(error),
+                    Self::Os(_, error) => Some(error),
+                    Self::Corrupted(_, error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
     };
 }
 
@@ -270,13 +290,7 @@ macro_rules! put_many_error {
             }
         }
 
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let Self { put, error, rest } = self;
-                let name = stringify!($name);
-                write!(f, "{name} {{ put: {put}, error: {error:?}, rest: {} }}", rest.len())
-            }
-        }
+        debug_is_display!($name<T>);
 
         impl<T> fmt::Display for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,7 +298,11 @@ macro_rules! put_many_error {
             }
         }
 
-        impl<T> Error for $name<T> {}
+        impl<T> Error for $name<T> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.error.source()
+            }
+        }
     )*};
 }
 
@@ -323,7 +341,7 @@ macro_rules! get_error {
         $($(#[$not_now_doc:meta])* $not_now:ident, $is:ident, $text:literal;)+
     })?) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum $name {
             $($($(#[$not_now_doc])* $not_now,)+)?
@@ -371,6 +389,8 @@ macro_rules! get_error {
             }
         }
 
+        debug_is_display!($name);
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
@@ -399,7 +419,16 @@ macro_rules! get_error {
             }
         }
 
-        impl Error for $name {}
+        impl Error for $name {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                match self {
+                    Self::Decode(error) => Some(error),
+                    Self::Os(error) => Some(error),
+                    Self::Corrupted(error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
     };
 }
 
@@ -474,24 +503,21 @@ impl<T> GetManyError<T> {
     }
 }
 
-impl<T> fmt::Debug for GetManyError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { items, error } = self;
-        write!(f, "GetManyError {{ items: {}, error: {error:?} }}", items.len())
-    }
-}
-
 impl<T> fmt::Display for GetManyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {} other items were got", self.error, self.items.len())
     }
 }
 
-impl<T> Error for GetManyError<T> {}
+impl<T> Error for GetManyError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
 
 /// The error of `JoinableQueue::task_done`: there were more calls than detached tasks of this
 /// process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTaskDone;
 
 impl fmt::Display for TooManyTaskDone {
@@ -506,7 +532,7 @@ impl fmt::Display for TooManyTaskDone {
 impl Error for TooManyTaskDone {}
 
 /// The error of `join`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinTasksError {
     /// This thread has a task of the queue itself, and would wait for itself.
@@ -514,7 +540,7 @@ pub enum JoinTasksError {
 }
 
 /// The error of `join_timeout` and `join_deadline`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinTasksTimeoutError {
     /// Some tasks were not done before the deadline.
@@ -551,6 +577,15 @@ impl fmt::Display for JoinTasksTimeoutError {
 
 impl Error for JoinTasksError {}
 impl Error for JoinTasksTimeoutError {}
+
+debug_is_display!(
+    Corrupted,
+    OsError,
+    GetManyError<T>,
+    TooManyTaskDone,
+    JoinTasksError,
+    JoinTasksTimeoutError,
+);
 
 #[cfg(test)]
 mod tests;

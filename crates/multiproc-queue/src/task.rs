@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use multiproc_message::debug_is_display;
 use serde::Serialize;
 
 #[cfg(doc)]
@@ -462,12 +463,7 @@ macro_rules! finish_error {
             }
         }
 
-        impl<T $(, $item)?> fmt::Debug for $name<T $(, $item)?> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let (name, Self { task, error }) = (stringify!($name), self);
-                write!(f, "{name} {{ task: {}, error: {error:?} }}", task.id())
-            }
-        }
+        debug_is_display!($name<T $(, $item)?>);
 
         impl<T $(, $item)?> fmt::Display for $name<T $(, $item)?> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -475,7 +471,11 @@ macro_rules! finish_error {
             }
         }
 
-        impl<T $(, $item)?> Error for $name<T $(, $item)?> {}
+        impl<T $(, $item)?> Error for $name<T $(, $item)?> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.error.source()
+            }
+        }
     };
 }
 
@@ -496,7 +496,7 @@ finish_error! {
 
 /// The owned form of [`FinishError`], [`FinishManyError`] and [`FinishAndPutError`]: a task was not
 /// completed, and was put back. It contains neither the task nor what was to be put.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NotFinished {
     id: u64,
     attempt: u32,
@@ -517,6 +517,8 @@ impl NotFinished {
         self.attempt
     }
 }
+
+debug_is_display!(NotFinished);
 
 impl fmt::Display for NotFinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
