@@ -283,8 +283,8 @@ macro_rules! put_many_error {
                 &self.error
             }
 
-            /// Returns the items that were taken from the iterator and not put, in order. Items that
-            /// were not taken are still in the iterator.
+            /// Returns the items that were taken from the iterator and not put, in order. Items
+            /// that were not taken are still in the iterator.
             pub fn into_items(self) -> Vec<T> {
                 std::iter::once(self.error.into_inner()).chain(self.rest).collect()
             }

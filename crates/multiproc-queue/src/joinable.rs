@@ -65,7 +65,8 @@ use crate::task::Task;
 /// Their [`attempt`](Task::attempt) is then one higher, and they come behind the queued tasks. A
 /// task that was delivered `max_attempts` times (16, unless the [builder](Self::builder) sets
 /// another number) becomes a [dead letter](Self::dead_letters) instead, so that it cannot kill
-/// workers indefinitely.
+/// workers indefinitely. A dead letter [names](DeadLetter::worker) its last worker, and
+/// [`dead_letter_source`](Self::dead_letter_source) wakes a process that waits for one.
 ///
 /// # The end of the queue
 ///
@@ -339,16 +340,17 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
 }
 
 impl<T> JoinableQueue<T> {
-    /// Returns a source of [`wait`](multiproc_pipe::wait) that is ready while there is a dead letter
-    /// that [`dead_letters`](Self::dead_letters) has not returned through this handle.
+    /// Returns a source of [`wait`](multiproc_pipe::wait) that is ready while there is a dead
+    /// letter that [`dead_letters`](Self::dead_letters) has not returned through this handle.
     ///
-    /// With it, a loop that waits for results, for the ends of workers and for dead letters needs no
-    /// timeout. While a process waits for the source, it puts the tasks of killed workers back
-    /// itself: the source is ready within a second after a worker was killed with a task in its last
-    /// attempt, even if no process gets or joins.
+    /// With it, a loop that waits for results, for the ends of workers and for dead letters needs
+    /// no timeout. While a process waits for the source, it puts the tasks of killed workers back
+    /// itself: the source is ready within a second after a worker was killed with a task in its
+    /// last attempt, even if no process gets or joins.
     ///
     /// A dead letter that was returned and stays one does not make the source ready again, so the
-    /// loop does not spin. A letter that was [put again](DeadLetter::put_again) and died again does.
+    /// loop does not spin. A letter that was [put again](DeadLetter::put_again) and died again
+    /// does.
     ///
     /// The queue itself is a source as well, which is ready when a task can be got. It is also
     /// reported once for each new dead letter.

@@ -372,7 +372,8 @@ macro_rules! puts {
             /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
             /// use std::time::Duration;
             /// let queue = Queue::bounded(2)?;
-            /// let error = queue.put_many_timeout([1, 2, 3], Duration::from_millis(1)).unwrap_err();
+            /// let refused = queue.put_many_timeout([1, 2, 3], Duration::from_millis(1));
+            /// let error = refused.unwrap_err();
             /// assert!(error.error().is_timeout());
             /// assert_eq!(error.into_items(), [3]);
             /// # Ok(())

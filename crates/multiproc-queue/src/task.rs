@@ -147,8 +147,8 @@ impl<T> Task<T> {
     /// Puts several results into another queue, and then completes the task.
     ///
     /// The results are put as by [`put_many`](Queue::put_many): in steps of up to 128. As with
-    /// [`finish_with`](Self::finish_with), a process that is killed on the way leaves some or all of
-    /// the results *and* a task that is delivered again.
+    /// [`finish_with`](Self::finish_with), a process that is killed on the way leaves some or all
+    /// of the results *and* a task that is delivered again.
     ///
     /// # Errors
     ///
@@ -186,8 +186,8 @@ impl<T> Task<T> {
 
     /// Completes the task, and returns its item.
     ///
-    /// When this returns, the task is never delivered again. If this process dies before the work is
-    /// done, the work is lost: to keep the task until then, use the task itself, or
+    /// When this returns, the task is never delivered again. If this process dies before the work
+    /// is done, the work is lost: to keep the task until then, use the task itself, or
     /// [`into_parts`](Self::into_parts).
     ///
     /// ```
@@ -272,9 +272,10 @@ impl<T: Serialize> Task<T> {
     /// `join` does not return in between, and `unfinished` is never 0.
     ///
     /// The call never waits for room, because workers that wait for room in the queue that they
-    /// alone empty would wait for each other. All children must fit at once; a queue for such work is
-    /// best unbounded. The handle that the task was got from need not be able to put: the children
-    /// are put even if no producer is left, so that such a queue ends when all tasks are done.
+    /// alone empty would wait for each other. All children must fit at once; a queue for such work
+    /// is best unbounded. The handle that the task was got from need not be able to put: the
+    /// children are put even if no producer is left, so that such a queue ends when all tasks are
+    /// done.
     ///
     /// Without children, this is [`task_done`](Self::task_done).
     ///

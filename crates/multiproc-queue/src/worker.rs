@@ -74,8 +74,8 @@ impl Worker {
         Self { pid, name, end }
     }
 
-    /// Returns the process id of the worker, in its own pid namespace. If the process has ended, the
-    /// id may be in use again.
+    /// Returns the process id of the worker, in its own pid namespace. If the process has ended,
+    /// the id may be in use again.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid

@@ -260,7 +260,8 @@ fn dead_letter_names_how_its_last_attempt_ended() {
     assert_eq!(end(), WorkerEnd::Panicked);
 }
 
-/// A worker takes the task that another process has put back in vain: the letter names the last one.
+/// A worker takes the task that another process has put back in vain: the letter names the last
+/// one.
 #[test]
 fn dead_letter_names_the_last_of_several_workers() {
     let _dog = watchdog();

@@ -284,8 +284,8 @@ fn faults_list_of_task_points_matches_the_code() {
 }
 
 /// A worker is killed at each point of finishing a task together with a put: either both children
-/// are there and the task is done, or neither and it is delivered again. Another process puts before
-/// and after the tasks of the dead worker are reclaimed.
+/// are there and the task is done, or neither and it is delivered again. Another process puts
+/// before and after the tasks of the dead worker are reclaimed.
 #[test]
 fn faults_kill_while_finishing_with_children_does_both_or_neither() {
     for &point in FINISH_POINTS.iter().chain(&["put.half_written"]) {

@@ -4,8 +4,8 @@
 //! these share: the control block ([`control`]), one side's committed state ([`side`],
 //! [`committed`]) and lock ([`side_lock`]), the format of a frame ([`frame`]), the memory of the
 //! overflow ring ([`overflow`], [`trim`]) and the state of the queue ([`snapshot`]). A task is an
-//! item in a slot ([`slot`], [`slots`], [`allocation`], [`redelivery`], [`letters`], [`worker`]); [`joinable`]
-//! combines ring and slots, and [`finish`] completes a task together with a put.
+//! item in a slot ([`slot`], [`slots`], [`allocation`], [`redelivery`], [`letters`], [`worker`]);
+//! [`joinable`] combines ring and slots, and [`finish`] completes a task together with a put.
 
 pub(crate) mod allocation;
 pub(crate) mod committed;

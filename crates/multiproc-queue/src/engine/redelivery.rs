@@ -71,9 +71,9 @@ impl<M: Members + Places> Tasks<'_, M> {
         self.redeliver(slot, state, due, end)
     }
 
-    /// Puts the tasks of dead members back. `counts` reads the counts of both sides, producers first.
-    /// Returns whether there were any, and where to begin the next search: this one begins at `first`, and ends
-    /// there or when the deadline passes.
+    /// Puts the tasks of dead members back. `counts` reads the counts of both sides, producers
+    /// first. Returns whether there were any, and where to begin the next search: this one begins
+    /// at `first`, and ends there or when the deadline passes.
     ///
     /// Takes a system call for each owner.
     pub(crate) fn reclaim(

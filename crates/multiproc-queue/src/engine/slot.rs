@@ -10,8 +10,9 @@
 //! | 32..64 | the number of deliveries |
 //!
 //! The other words are: its number in the queue; the number of the queue from which on it may be
-//! delivered again; its length; whether it had descriptors; the thread that has it; and the put that
-//! completes it, if it is finished together with one. The bytes are in the slot's own storage, which has one of several sizes.
+//! delivered again; its length; whether it had descriptors; the thread that has it; and the put
+//! that completes it, if it is finished together with one. The bytes are in the slot's own storage,
+//! which has one of several sizes.
 
 use multiproc_shm::members::MemberId;
 use multiproc_shm::primitives::{AtomicU64, Ordering, fence_after_rmw};

@@ -58,7 +58,8 @@ pub(crate) struct Control {
     /// under the consumers' lock.
     pub(super) highs: [AtomicU32; CLASSES],
     pub(crate) max_attempts: AtomicU32,
-    /// Changes when a task becomes a dead letter or stops being one: see [`Seen`](super::letters::Seen).
+    /// Changes when a task becomes a dead letter or stops being one: see
+    /// [`Seen`](super::letters::Seen).
     pub(super) letters: AtomicU32,
     /// The number of deliveries that were not the first one of their task.
     pub(crate) redelivered: AtomicU64,

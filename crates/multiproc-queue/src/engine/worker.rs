@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | bits 0..30: the member's number; bits 32..64: its pid |
 //! | 1, 2 | its name: 16 bytes, padded with zeros |
-//! | 3 | bits 0..30: the member that had the task when it became a dead letter; bits 32..40: how the attempt ended |
+//! | 3 | bits 0..30: the member that had the task when it died; bits 32..40: its end |
 //!
 //! The record only informs. If both members differ, because the worker was killed before it had
 //! signed, the worker is unknown.

@@ -172,8 +172,8 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Returns `true` if `get` would not wait, or once for each new dead letter. Otherwise, as soon as it would not, a packet arrives
-    /// in the lane or the lane is closed.
+    /// Returns `true` if `get` would not wait, or once for each new dead letter. Otherwise, as soon
+    /// as it would not, a packet arrives in the lane or the lane is closed.
     pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
         let ring = self.ring();
         self.reclaim();
