@@ -73,6 +73,8 @@ impl<T: DeserializeOwned> DeadLetter<T> {
     /// Returns the oldest ones, of little more than [`HELD`] bytes together.
     pub(crate) fn first(inner: &Arc<Inner<T>>) -> Result<Vec<Self>, GetError> {
         let work = inner.work();
+        // A caller that has just noticed the death of a worker finds its last task.
+        inner.reclaim();
         let tasks = work.tasks();
         let generation = tasks.generation();
         let mut letters = Vec::new();

@@ -309,6 +309,9 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// While a [`DeadLetter`] exists, no other process sees it. If this process is killed, it is a
     /// dead letter as before.
     ///
+    /// First puts the tasks of killed workers back. So a process that has noticed the death of a
+    /// worker finds the task that has killed it.
+    ///
     /// One call returns dead letters of up to 64 MiB together, and one more that exceeds this.
     /// While those are kept, or after they were taken out, the next call returns the following
     /// ones.

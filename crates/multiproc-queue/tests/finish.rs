@@ -35,7 +35,8 @@ fn task_with_many_results_is_done_after_all_of_them() {
     results.close();
     let error = jobs.get().unwrap().finish_with_many(&results, [7, 8]).unwrap_err();
     assert!(error.error.error().is_closed());
-    assert_eq!((error.task.attempt(), error.error.into_items()), (1, vec![7, 8]));
+    assert_eq!(error.error.into_items(), [7, 8]);
+    drop(error.task);
     assert_eq!(jobs.len(), 1, "it was put back");
 }
 
@@ -215,6 +216,16 @@ fn dead_letter_that_was_put_again_wakes_a_waiter_once_more() {
         assert_eq!(wait([&letters], None).unwrap(), [0]);
         jobs.dead_letters().unwrap().pop().unwrap().put_again();
     }
+}
+
+#[test]
+fn dead_letter_is_returned_right_after_the_death_of_its_worker() {
+    let _dog = watchdog();
+    let jobs = JoinableQueue::builder().max_attempts(1).build().unwrap();
+    jobs.put(13).unwrap();
+    let worker = Process::spawn(take_and_abort, jobs.clone()).unwrap();
+    wait([&worker], None).unwrap();
+    assert_eq!(jobs.dead_letters().unwrap().len(), 1);
 }
 
 /// The queue itself is a source that does not spin on a dead letter.
