@@ -175,7 +175,7 @@ impl<T> Task<T> {
         results: &impl Puts<U>,
         values: impl IntoIterator<Item = U>,
     ) -> Result<(), FinishManyError<T, U>> {
-        match results.put_many(&mut values.into_iter()) {
+        match results.put_all(&mut values.into_iter()) {
             Ok(()) => {
                 self.task_done();
                 Ok(())
@@ -380,10 +380,12 @@ pub trait Puts<T> {
 
     /// Puts all items of an iterator, in order, and waits for room if necessary.
     ///
+    /// It has another name than the handles' `put_many`, so that calls of that are not ambiguous.
+    ///
     /// # Errors
     ///
     /// If an item cannot be put. The error contains those that were taken and not put.
-    fn put_many(&self, items: &mut dyn Iterator<Item = T>) -> Result<(), PutManyError<T>> {
+    fn put_all(&self, items: &mut dyn Iterator<Item = T>) -> Result<(), PutManyError<T>> {
         items.enumerate().try_for_each(|(put, item)| {
             self.put(item).map_err(|error| PutManyError { put, error, rest: Vec::new() })
         })
@@ -398,7 +400,7 @@ macro_rules! puts_results {
                 (**self).put(item)
             }
 
-            fn put_many(&self, items: &mut dyn Iterator<Item = T>) -> Result<(), PutManyError<T>> {
+            fn put_all(&self, items: &mut dyn Iterator<Item = T>) -> Result<(), PutManyError<T>> {
                 (**self).put_many(items)
             }
         }
