@@ -9,6 +9,8 @@ use std::io;
 use multiproc_message::{DecodeError, EncodeError, debug_is_display};
 use rustix::io::Errno;
 
+use crate::inner::PutFailure;
+
 /// The queue's shared memory is invalid: another process has overwritten it.
 ///
 /// The queue can no longer be used. Items that were received before are as trustworthy as their
@@ -260,42 +262,78 @@ put_error! {
     }
 }
 
-/// The error of `put_many`: some items were put, and this contains the others.
-pub struct PutManyError<T> {
-    pub(crate) put: usize,
-    pub(crate) error: PutError<T>,
-    pub(crate) rest: Vec<T>,
+/// Defines the error of putting many items, from that of putting one.
+macro_rules! put_many_error {
+    ($($(#[$doc:meta])* $name:ident($one:ident);)*) => {$(
+        $(#[$doc])*
+        pub struct $name<T> {
+            pub(crate) put: usize,
+            pub(crate) error: $one<T>,
+            pub(crate) rest: Vec<T>,
+        }
+
+        impl<T> $name<T> {
+            /// Returns the number of items that were put.
+            pub fn put(&self) -> usize {
+                self.put
+            }
+
+            /// Returns the error of the first item that was not put.
+            pub fn error(&self) -> &$one<T> {
+                &self.error
+            }
+
+            /// Returns the items that were taken from the iterator and not put, in order. Items
+            /// that were not taken are still in the iterator.
+            pub fn into_items(self) -> Vec<T> {
+                std::iter::once(self.error.into_inner()).chain(self.rest).collect()
+            }
+        }
+
+        debug_is_display!($name<T>);
+
+        impl<T> fmt::Display for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} items were put; then {}", self.put, self.error)
+            }
+        }
+
+        impl<T> Error for $name<T> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.error.source()
+            }
+        }
+    )*};
 }
 
-impl<T> PutManyError<T> {
-    /// Returns the number of items that were put.
-    pub fn put(&self) -> usize {
-        self.put
-    }
-
-    /// Returns the error of the first item that was not put.
-    pub fn error(&self) -> &PutError<T> {
-        &self.error
-    }
-
-    /// Returns the items that were taken from the iterator and not put, in order. Items that were
-    /// not taken are still in the iterator.
-    pub fn into_items(self) -> Vec<T> {
-        std::iter::once(self.error.into_inner()).chain(self.rest).collect()
-    }
+put_many_error! {
+    /// The error of `put_many`: some items were put, and this contains the others.
+    PutManyError(PutError);
+    /// The error of `try_put_many`: some items were put, and this contains the others.
+    TryPutManyError(TryPutError);
+    /// The error of `put_many_timeout` and `put_many_deadline`: some items were put, and this
+    /// contains the others.
+    PutManyTimeoutError(PutTimeoutError);
 }
 
-impl<T> fmt::Display for PutManyError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} items were put; then {}", self.put, self.error)
-    }
+/// The error of putting many items, as the code that puts them makes it.
+pub(crate) trait FromPutMany<T>: Sized {
+    /// Creates the error of `item`, the first one that was not put.
+    fn of(put: usize, item: T, failure: PutFailure, rest: Vec<T>) -> Self;
 }
 
-impl<T> Error for PutManyError<T> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.source()
-    }
+macro_rules! from_put_many {
+    ($($name:ident)*) => {$(
+        impl<T> FromPutMany<T> for $name<T> {
+            #[cold]
+            fn of(put: usize, item: T, failure: PutFailure, rest: Vec<T>) -> Self {
+                Self { put, error: (item, failure).into(), rest }
+            }
+        }
+    )*};
 }
+
+from_put_many!(PutManyError TryPutManyError PutManyTimeoutError);
 
 /// Defines one of the three get errors, with its own variants for "not now".
 macro_rules! get_error {
@@ -583,7 +621,6 @@ impl Error for JoinTasksTimeoutError {}
 debug_is_display!(
     Corrupted,
     OsError,
-    PutManyError<T>,
     GetManyError<T>,
     TooManyTaskDone,
     JoinTasksError,

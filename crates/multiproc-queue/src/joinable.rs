@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::JoinableQueueBuilder;
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, DeadLetterSource};
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
-    PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
+    PutManyTimeoutError, PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
+    TryPutManyError,
 };
 use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
 use crate::iter::{TaskIter, TryTaskIter};
@@ -70,7 +71,8 @@ use crate::task_methods::{counts_tasks, gets_tasks, joins};
 /// Their [`attempt`](Task::attempt) is then one higher, and they come behind the queued tasks. A
 /// task that was delivered `max_attempts` times (16, unless the [builder](Self::builder) sets
 /// another number) becomes a [dead letter](Self::dead_letters) instead, so that it cannot kill
-/// workers indefinitely.
+/// workers indefinitely. A dead letter [names](DeadLetter::worker) its last worker, and
+/// [`dead_letter_source`](Self::dead_letter_source) wakes a process that waits for one.
 ///
 /// # The end of the queue
 ///

@@ -54,6 +54,8 @@ mod task;
 mod task_ends;
 #[cfg(not(loom))]
 mod task_methods;
+#[cfg(not(loom))]
+mod worker;
 
 #[cfg_attr(loom, allow(dead_code))]
 mod engine;
@@ -65,18 +67,19 @@ mod loom_tests;
 pub use {
     builder::{JoinableQueueBuilder, QueueBuilder},
     channel::{channel, tasks, unbounded_channel, unbounded_tasks},
-    dead_letter::{DeadLetter, DeathReason},
+    dead_letter::{DeadLetter, DeadLetterSource, DeathReason},
     error::{
         Corrupted, GetError, GetManyError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError,
-        OsError, PutError, PutManyError, PutTimeoutError, TooManyTaskDone, TryGetError,
-        TryPutError,
+        OsError, PutError, PutManyError, PutManyTimeoutError, PutTimeoutError, TooManyTaskDone,
+        TryGetError, TryPutError, TryPutManyError,
     },
     iter::{IntoIter, Iter, TaskIntoIter, TaskIter, TryIter, TryTaskIter},
     joinable::JoinableQueue,
     queue::{Consumer, Producer, Queue, Shutdown},
     receipt::Receipt,
-    task::{FinishError, Puts, Task},
+    task::{FinishAndPutError, FinishError, FinishManyError, NotFinished, Puts, Task},
     task_ends::{TaskConsumer, TaskProducer},
+    worker::{Worker, WorkerEnd},
 };
 
 /// The failpoints of `put`, in order: one after each step.
@@ -127,4 +130,15 @@ pub const TASK_POINTS: &[&str] = &[
     "task.returning",
     "task.given_up",
     "task.seized",
+];
+
+/// The additional failpoints of a task that is finished together with a put, in order.
+#[doc(hidden)]
+pub const FINISH_POINTS: &[&str] = &[
+    "finish.written",
+    "finish.named",
+    "finish.armed",
+    "finish.committed",
+    "finish.freed",
+    "finish.unlocked",
 ];

@@ -6,6 +6,7 @@
 //! | behind it | the table of blocks: 4 bytes each, their number rounded up to a power of two |
 //! | at the next page | the blocks of the overflow ring: 64 KiB each |
 //! | behind them, if it is joinable | the slots of tasks: 64 bytes each |
+//! | behind them | the records of workers: 32 bytes for each slot |
 //! | at the next page | the storage of the slots, grouped by size: see [`CLASSES`] |
 //!
 //! All but the first page is touched only when it is needed. If the hot ring has room for all items
@@ -28,7 +29,9 @@ use crate::engine::overflow::{BLOCK, Memory};
 use crate::engine::ring::Limits;
 use crate::engine::slot::WORDS;
 use crate::engine::slots::{self, Class, Places};
+use crate::engine::worker::RECORD;
 use crate::fd_lane;
+use crate::worker;
 
 /// The size of the hot ring: small enough to stay in a core's cache, and a power of two.
 const HOT: usize = 256 * 1024;
@@ -78,6 +81,8 @@ struct Layout {
     blocks_len: usize,
     slots: usize,
     slots_len: usize,
+    workers: usize,
+    workers_len: usize,
     /// The number of classes, and where their storage begins.
     classes: usize,
     places: [usize; slots::CLASSES],
@@ -99,13 +104,27 @@ impl Layout {
         let smaller = |largest| CLASSES.iter().filter(|class| class.bytes < largest).count() + 1;
         let classes = largest_task.map_or(0, |largest| smaller(largest).min(CLASSES.len()));
         let slots_len = CLASSES[..classes].iter().map(|class| class.slots).sum::<usize>() * WORDS;
-        let mut len = (slots + slots_len * size_of::<AtomicU64>()).next_multiple_of(PAGE);
+        let workers = slots + slots_len * size_of::<AtomicU64>();
+        let workers_len = slots_len / WORDS * RECORD;
+        let mut len = (workers + workers_len * size_of::<AtomicU64>()).next_multiple_of(PAGE);
         let mut places = [len; slots::CLASSES];
         for (place, class) in places.iter_mut().zip(&CLASSES[..classes]) {
             *place = len;
             len += class.bytes * class.slots;
         }
-        Self { table: HOT, table_len, blocks, blocks_len, slots, slots_len, classes, places, len }
+        Self {
+            table: HOT,
+            table_len,
+            blocks,
+            blocks_len,
+            slots,
+            slots_len,
+            workers,
+            workers_len,
+            classes,
+            places,
+            len,
+        }
     }
 }
 
@@ -254,6 +273,10 @@ impl Memory for Store {
         let _ = self.region.give_back(at, bytes(count));
     }
 
+    fn task_slots(&self) -> &[AtomicU64] {
+        self.slots()
+    }
+
     fn now(&self) -> Duration {
         fd_lane::now()
     }
@@ -288,6 +311,16 @@ impl Places for Store {
     fn slots(&self) -> &[AtomicU64] {
         let all = self.region.data_as::<AtomicU64>();
         &all[self.layout.slots / size_of::<AtomicU64>()..][..self.layout.slots_len]
+    }
+
+    #[inline]
+    fn workers(&self) -> &[AtomicU64] {
+        let all = self.region.data_as::<AtomicU64>();
+        &all[self.layout.workers / size_of::<AtomicU64>()..][..self.layout.workers_len]
+    }
+
+    fn identity(&self) -> (u32, [u64; 2]) {
+        (std::process::id(), worker::name())
     }
 
     #[inline]
@@ -349,7 +382,9 @@ mod tests {
             let layout = Layout::of(1 << 20, Some(largest));
             assert_eq!(layout.classes, classes);
             assert!(CLASSES[classes - 1].bytes >= largest.min(LARGEST_TASK));
-            assert!(layout.slots + layout.slots_len * 8 <= layout.places[0]);
+            assert_eq!(layout.workers, layout.slots + layout.slots_len * 8);
+            assert_eq!(layout.workers_len / RECORD, layout.slots_len / WORDS);
+            assert!(layout.workers + layout.workers_len * 8 <= layout.places[0]);
             let last = CLASSES[classes - 1];
             assert_eq!(layout.len, layout.places[classes - 1] + last.slots * last.bytes);
         }

@@ -301,7 +301,85 @@ macro_rules! puts {
                 &self,
                 items: impl IntoIterator<Item = T>,
             ) -> Result<(), PutManyError<T>> {
-                self.inner.put_many_checked(items)
+                self.inner.put_many_checked(items, Wait::FOREVER)
+            }
+
+            /// Puts the items of an iterator, in order, as long as there is room now.
+            ///
+            /// The steps are those of [`put_many`](Self::put_many). At the first item for which
+            /// there is no room, the call ends, and the error contains this item and those after it
+            /// that were taken from the iterator.
+            ///
+            /// # Errors
+            ///
+            /// As [`try_put`](Self::try_put), with the items that were taken from the iterator and
+            /// not put.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let queue = Queue::bounded(2)?;
+            /// let error = queue.try_put_many([1, 2, 3]).unwrap_err();
+            /// assert!(error.error().is_full());
+            /// assert_eq!((error.put(), error.into_items()), (2, vec![3]));
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn try_put_many(
+                &self,
+                items: impl IntoIterator<Item = T>,
+            ) -> Result<(), TryPutManyError<T>> {
+                self.inner.put_many_checked(items, Wait::Now)
+            }
+
+            /// Puts all items of an iterator, as [`put_many`](Self::put_many), and waits for room
+            /// for at most `timeout`.
+            ///
+            /// The timeout bounds all waits for room together. It does not bound the iterator.
+            ///
+            /// # Errors
+            ///
+            /// As [`put_timeout`](Self::put_timeout), with the items that were taken from the
+            /// iterator and not put.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_queue::Queue;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// use std::time::Duration;
+            /// let queue = Queue::bounded(2)?;
+            /// let refused = queue.put_many_timeout([1, 2, 3], Duration::from_millis(1));
+            /// let error = refused.unwrap_err();
+            /// assert!(error.error().is_timeout());
+            /// assert_eq!(error.into_items(), [3]);
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn put_many_timeout(
+                &self,
+                items: impl IntoIterator<Item = T>,
+                timeout: Duration,
+            ) -> Result<(), PutManyTimeoutError<T>> {
+                self.inner.put_many_checked(items, Wait::for_at_most(timeout))
+            }
+
+            /// Puts all items of an iterator, as [`put_many`](Self::put_many), and waits for room
+            /// until `deadline` at most.
+            ///
+            /// # Errors
+            ///
+            /// As [`put_many_timeout`](Self::put_many_timeout).
+            pub fn put_many_deadline(
+                &self,
+                items: impl IntoIterator<Item = T>,
+                deadline: Instant,
+            ) -> Result<(), PutManyTimeoutError<T>> {
+                self.inner.put_many_checked(items, Wait::until(deadline))
             }
         }
 

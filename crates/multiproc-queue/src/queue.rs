@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::QueueBuilder;
 use crate::error::{
-    GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutTimeoutError, TryGetError,
-    TryPutError,
+    GetError, GetManyError, GetTimeoutError, PutError, PutManyError, PutManyTimeoutError,
+    PutTimeoutError, TryGetError, TryPutError, TryPutManyError,
 };
 use crate::inner::{Inner, Wait};
 use crate::iter::{Iter, TryIter};

@@ -12,10 +12,11 @@ use multiproc_shm::{Deadline, RECHECK};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, DeadLetterSource};
 use crate::error::{
     GetError, GetTimeoutError, JoinTasksError, JoinTasksTimeoutError, PutError, PutManyError,
-    PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
+    PutManyTimeoutError, PutTimeoutError, TooManyTaskDone, TryGetError, TryPutError,
+    TryPutManyError,
 };
 use crate::inner::{Inner, Wait, only_a_deadline_gives_up};
 use crate::iter::{TaskIter, TryTaskIter};

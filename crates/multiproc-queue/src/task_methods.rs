@@ -214,6 +214,62 @@ macro_rules! counts_tasks {
             pub fn dead_letters_len(&self) -> usize {
                 self.inner.dead()
             }
+
+            /// Returns a source of [`wait`](multiproc_pipe::wait) that is ready while there is a dead
+            /// letter that [`dead_letters`](Self::dead_letters) has not returned through this handle.
+            ///
+            /// With it, a loop that waits for results, for the ends of workers and for dead letters needs
+            /// no timeout. While a process waits for the source, it puts the tasks of killed workers back
+            /// itself: the source is ready within a second after a worker was killed with a task in its
+            /// last attempt, even if no process gets or joins.
+            ///
+            /// A dead letter that was returned and stays one does not make the source ready again, so the
+            /// loop does not spin. A letter that was [put again](DeadLetter::put_again) and died again
+            /// does.
+            ///
+            /// The queue itself is a source as well, which is ready when a task can be got. It is also
+            /// reported once for each new dead letter.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_pipe::{Source, wait};
+            /// use multiproc_queue::{JoinableQueue, Queue};
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let jobs = JoinableQueue::builder().max_attempts(1).build()?;
+            /// let results = Queue::<u32>::unbounded()?;
+            /// jobs.put_many([1, 2, 3])?;
+            /// let worker = {
+            ///     let (jobs, results) = (jobs.clone(), results.clone());
+            ///     std::thread::spawn(move || {
+            ///         for task in jobs.iter().map(Result::unwrap).take(3) {
+            ///             match *task {
+            ///                 2 => drop(task), // in its last attempt
+            ///                 n => task.finish_with(&results, n * n).unwrap(),
+            ///             }
+            ///         }
+            ///     })
+            /// };
+            /// let letters = jobs.dead_letter_source();
+            /// let (mut open, mut failed) = (3, Vec::new());
+            /// while open > 0 {
+            ///     wait([&results as &dyn Source, &letters], None)?;
+            ///     open -= results.try_get_many(10)?.len();
+            ///     for letter in jobs.dead_letters()? {
+            ///         open -= 1;
+            ///         failed.extend(letter.take());
+            ///     }
+            /// }
+            /// assert_eq!(failed, [2]);
+            /// # worker.join().unwrap();
+            /// # Ok(())
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn dead_letter_source(&self) -> DeadLetterSource<T> {
+                DeadLetterSource::of(&self.inner)
+            }
         }
 
         impl<T: DeserializeOwned> $name<T> {
@@ -223,6 +279,9 @@ macro_rules! counts_tasks {
             ///
             /// While a [`DeadLetter`] exists, no other process sees it. If this process is killed,
             /// it is a dead letter as before.
+            ///
+            /// First puts the tasks of killed workers back. So a process that has noticed the death
+            /// of a worker finds the task that has killed it.
             ///
             /// One call returns dead letters of up to 64 MiB together, and one more that exceeds
             /// this. While those are kept, or after they were taken out, the next call returns the

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc::{JoinError, Process};
-use multiproc_queue::{DeathReason, GET_POINTS, JoinableQueue, Queue, TASK_POINTS, TryGetError};
+use multiproc_queue::{
+    DeathReason, FINISH_POINTS, GET_POINTS, JoinableQueue, Queue, TASK_POINTS, TryGetError,
+};
 use multiproc_testkit::{die_at, is_asleep, until, watchdog};
 
 multiproc::enable_in_tests!();
@@ -279,6 +281,75 @@ fn faults_list_of_task_points_matches_the_code() {
         .filter(|point| point.starts_with("task."))
         .collect();
     assert_eq!(reached, TASK_POINTS.iter().copied().collect());
+}
+
+/// A worker is killed at each point of finishing a task together with a put: either both children
+/// are there and the task is done, or neither and it is delivered again. Another process puts
+/// before and after the tasks of the dead worker are reclaimed.
+#[test]
+fn faults_kill_while_finishing_with_children_does_both_or_neither() {
+    for &point in FINISH_POINTS.iter().chain(&["put.half_written"]) {
+        for puts_first in [false, true] {
+            let _dog = watchdog();
+            let jobs: JoinableQueue<u32> = JoinableQueue::bounded(8).unwrap();
+            jobs.put(1).unwrap();
+            let work = |(jobs, point): (JoinableQueue<u32>, String)| {
+                let task = jobs.get().unwrap();
+                die_at(&point, 1);
+                task.finish_and_put([10, 11]).unwrap();
+            };
+            let child = Process::spawn(work, (jobs.clone(), point.to_owned())).unwrap();
+            assert_eq!(child.join().unwrap_err(), KILLED, "{point}");
+            assert!(jobs.unfinished() > 0, "{point}");
+            if puts_first {
+                jobs.put_many([20, 21, 22]).unwrap();
+            }
+            let mut done = BTreeMap::new();
+            within_recovery(|| {
+                while let Ok(task) = jobs.get_timeout(Duration::from_millis(600)) {
+                    let (item, attempt) = (*task, task.attempt());
+                    assert!(done.insert(item, attempt).is_none(), "{item} came twice, {point}");
+                    if item == 20 {
+                        // The successor finishes as well.
+                        task.finish_and_put([30]).unwrap();
+                    } else {
+                        task.task_done();
+                    }
+                    if done.len() == if puts_first { 6 } else { 2 } {
+                        break;
+                    }
+                    if done.len() == if puts_first { 5 } else { 1 } && done.contains_key(&1) {
+                        break;
+                    }
+                }
+            });
+            let was_finished =
+                ["finish.committed", "finish.freed", "finish.unlocked"].contains(&point);
+            let mut expected = BTreeMap::new();
+            if puts_first {
+                expected.extend([(20, 1), (21, 1), (22, 1), (30, 1)]);
+            }
+            expected.extend(if was_finished { vec![(10, 1), (11, 1)] } else { vec![(1, 2)] });
+            assert_eq!(done, expected, "{point}, puts first: {puts_first}");
+            within_recovery(|| jobs.join().unwrap());
+            assert!(jobs.try_get().unwrap_err().is_empty(), "{point}");
+            assert_eq!((jobs.unfinished(), jobs.died()), (0, 0), "{point}");
+        }
+    }
+}
+
+/// The list contains exactly the points that the code has, in order. (`finish.settling` is reached
+/// only after a death.)
+#[test]
+fn faults_list_of_finish_points_matches_the_code() {
+    let jobs: JoinableQueue<u32> = JoinableQueue::bounded(8).unwrap();
+    jobs.put(1).unwrap();
+    jobs.get().unwrap().finish_and_put([2]).unwrap();
+    let reached: BTreeSet<_> = multiproc_shm::failpoint::seen()
+        .into_iter()
+        .filter(|point| point.starts_with("finish.") && *point != "finish.settling")
+        .collect();
+    assert_eq!(reached, FINISH_POINTS.iter().copied().collect());
 }
 
 /// Four workers are killed at random points and replaced while tasks flow, for one second or for

@@ -10,8 +10,8 @@ use multiproc_shm::primitives::{Ordering, load_locked};
 use super::error::EngineError;
 use super::overflow::millis;
 use super::slot::{
-    FLAGS, HAD_DESCRIPTORS, HELD, Kind, LENGTH, NO_NUMBER, NUMBER, STATE, Slot, State, THREAD,
-    WORDS, change,
+    ENDS, FLAGS, HAD_DESCRIPTORS, HELD, Kind, LENGTH, NO_NUMBER, NUMBER, STATE, Slot, State,
+    THREAD, WORDS, change,
 };
 use super::slots::{CLASSES, Class, Delivered, Places, Tasks};
 
@@ -73,6 +73,8 @@ impl<M: Members + Places> Tasks<'_, M> {
         words[LENGTH].store(bytes.len() as u64, Ordering::Relaxed);
         words[FLAGS].store(u64::from(had_descriptors) * HAD_DESCRIPTORS, Ordering::Relaxed);
         words[THREAD].store(self.signature(thread), Ordering::Relaxed);
+        words[ENDS].store(0, Ordering::Relaxed);
+        self.sign(slot);
         failpoint::reached("task.filled");
         words[NUMBER].store(number, Ordering::Release);
         failpoint::reached("task.numbered");

@@ -57,6 +57,8 @@ pub(super) struct BlockTableLine {
     pub(super) reserved: AtomicU64,
     /// The number of packets that were sent, or attempted, through the descriptor lane.
     pub(super) packets: AtomicU64,
+    /// The task that is being finished together with a put: see [`finish`](super::finish).
+    pub(super) finishing: AtomicU64,
 }
 
 /// Words that all members read, and that are written once or twice.
@@ -67,7 +69,7 @@ pub(crate) struct Config {
     /// when it was opened.
     pub(crate) capacity: AtomicU64,
     pub(crate) max_bytes: AtomicU64,
-    /// [`OPEN`], or some of [`DRAIN`], [`NOW`], [`ORPHANED`].
+    /// [`OPEN`], or some of [`DRAIN`], [`NOW`], [`ORPHANED`], [`FINISHING`].
     state: AtomicU32,
     /// The number of closed handles that could put, and of those that could get.
     pub(crate) closed_producers: AtomicU32,
@@ -87,13 +89,16 @@ pub(super) const DRAIN: u32 = 1;
 pub(super) const NOW: u32 = 2;
 /// A producer has found that no consumer is left. This is final.
 const ORPHANED: u32 = 4;
+/// The owner of the producers' lock is finishing a task together with a put. A flag of the state,
+/// so that an ordinary put needs no instruction to find it: see [`finish`](super::finish).
+pub(super) const FINISHING: u32 = 8;
 
 #[cfg(not(loom))]
 placed!(NotEmpty { waiters, doorbell, asked_at });
 #[cfg(not(loom))]
 placed!(NotFull { places, bytes });
 #[cfg(not(loom))]
-placed!(BlockTableLine { blocks, reserved, packets });
+placed!(BlockTableLine { blocks, reserved, packets, finishing });
 #[cfg(not(loom))]
 placed!(Config {
     capacity,
@@ -173,6 +178,15 @@ impl Control {
     fn become_also(&self, what: u32) {
         self.config.state.fetch_or(what, Ordering::AcqRel);
         self.wake_all();
+    }
+
+    /// Sets or clears [`FINISHING`]. The caller holds the producers' lock.
+    pub(super) fn set_finishing(&self, is_finishing: bool) {
+        if is_finishing {
+            self.config.state.fetch_or(FINISHING, Ordering::AcqRel);
+        } else {
+            self.config.state.fetch_and(!FINISHING, Ordering::AcqRel);
+        }
     }
 
     #[inline]

@@ -33,6 +33,7 @@ use super::redelivery::Batch;
 use super::ring::Ring;
 use super::slot::Slot;
 use super::slots::{Delivered, Places, Tally, Tasks};
+use super::worker::End;
 
 /// A joinable queue, as one of its handles sees it.
 pub(crate) struct Work<'a, M> {
@@ -148,9 +149,9 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Puts the tasks of dead members back, until the deadline. The next call does the rest.
     pub(crate) fn reclaim(&self, deadline: Deadline) {
         let Some((produced, _)) = self.ring.counts() else { return };
-        let consumed = || self.ring.counts().map(|(_, consumed)| consumed);
+        let counts = || self.ring.counts();
         let first = Slot::from_bits(self.hints.reclaimed.load(atomic::Ordering::Relaxed));
-        let (any, next) = self.tasks().reclaim(first, consumed, produced, deadline);
+        let (any, next) = self.tasks().reclaim(first, counts, produced, deadline);
         self.hints.reclaimed.store(next.to_bits(), atomic::Ordering::Relaxed);
         if any {
             self.came_back();
@@ -171,8 +172,8 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     }
 
     /// Puts a task of this member back, behind the queued tasks.
-    pub(crate) fn nack(&self, slot: Slot) {
-        self.tasks().nack(slot, self.end());
+    pub(crate) fn nack(&self, slot: Slot, end: End) {
+        self.tasks().nack(slot, self.end(), end);
         self.came_back();
     }
 
@@ -202,7 +203,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Called when a task may have ended. If it was the last one, wakes the processes that join,
     /// and if no other task can come, those that wait for one.
     #[inline]
-    fn ended(&self) {
+    pub(super) fn ended(&self) {
         let all_done = self.ring.control.tasks.all_done();
         // A joining process passes a heavy fence before it sleeps.
         self.ring.control.fences().light();
@@ -547,7 +548,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
         {
             // It may have been claimed unnoticed by a process that joins and has seen no task in
             // progress.
-            self.nack(slot);
+            self.nack(slot, End::PutBack);
             return Err(EngineError::Closed);
         }
         getting.task = task;

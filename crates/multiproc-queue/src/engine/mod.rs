@@ -4,13 +4,14 @@
 //! these share: the control block ([`control`]), one side's committed state ([`side`],
 //! [`committed`]) and lock ([`side_lock`]), the format of a frame ([`frame`]), the memory of the
 //! overflow ring ([`overflow`], [`trim`]) and the state of the queue ([`snapshot`]). A task is an
-//! item in a slot ([`slot`], [`slots`], [`allocation`], [`redelivery`], [`letters`]); [`joinable`]
-//! combines ring and slots.
+//! item in a slot ([`slot`], [`slots`], [`allocation`], [`redelivery`], [`letters`], [`worker`]);
+//! [`joinable`] combines ring and slots, and [`finish`] completes a task together with a put.
 
 pub(crate) mod allocation;
 pub(crate) mod committed;
 pub(crate) mod control;
 pub(crate) mod error;
+pub(crate) mod finish;
 pub(crate) mod frame;
 pub(crate) mod get;
 pub(crate) mod joinable;
@@ -27,3 +28,4 @@ pub(crate) mod slots;
 mod snapshot;
 mod trim;
 mod waiting;
+pub(crate) mod worker;

@@ -76,6 +76,11 @@ pub(crate) trait Memory {
     /// Releases the memory of consecutive blocks. Their contents are lost.
     fn give_back(&self, first: u64, count: u64);
 
+    /// Returns the slots of tasks, or none if the queue is not joinable.
+    fn task_slots(&self) -> &[AtomicU64] {
+        &[]
+    }
+
     /// Returns the time since an arbitrary point, which is the same for all members.
     fn now(&self) -> Duration;
 }

@@ -5,7 +5,7 @@ use multiproc_shm::failpoint;
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::{Ordering, load_locked};
 
-use super::control::{Control, DRAIN, NOW, OPEN};
+use super::control::{Control, DRAIN, FINISHING, NOW, OPEN};
 use super::error::EngineError;
 use super::frame::{HEADER, Header, size};
 use super::overflow::{BLOCK, Memory};
@@ -86,8 +86,7 @@ impl<M: Members + Memory> Ring<'_, M> {
         let producers = &self.control.producers;
         let state = self.control.state();
         if state != OPEN {
-            let is_shut_down = state & (DRAIN | NOW) != 0;
-            return Err(if is_shut_down { EngineError::Closed } else { EngineError::Disconnected });
+            self.reopen(state)?;
         }
         let (epoch, tail) = producers.current();
         let mut head = producers.cached_peer();
@@ -125,9 +124,23 @@ impl<M: Members + Memory> Ring<'_, M> {
         Ok((count, put))
     }
 
+    /// Called if the state is not `OPEN`. Returns an error if nothing can be put. Otherwise the
+    /// previous owner of the lock died while it finished a task, and this settles it.
+    #[cold]
+    pub(super) fn reopen(&self, state: u32) -> Result<(), EngineError> {
+        if state & (DRAIN | NOW) != 0 {
+            return Err(EngineError::Closed);
+        }
+        if state & !FINISHING != OPEN {
+            return Err(EngineError::Disconnected);
+        }
+        self.settle();
+        Ok(())
+    }
+
     /// Writes the frame of an item at `next`, and advances `next`.
     #[inline]
-    fn put_one(
+    pub(super) fn put_one(
         &self,
         head: &mut Cursor,
         next: &mut Cursor,

@@ -10,10 +10,12 @@ use multiproc_shm::members::{MemberId, Members};
 use multiproc_shm::primitives::{Ordering, fence_after_rmw};
 
 use super::error::EngineError;
+use super::finish::is_finished;
 use super::slot::{
-    DEAD, DUE, FLAGS, HAD_DESCRIPTORS, HELD, Kind, LENGTH, READY, Slot, State, THREAD,
+    DEAD, DUE, ENDS, FLAGS, HAD_DESCRIPTORS, HELD, Kind, LENGTH, READY, Slot, State, THREAD,
 };
 use super::slots::{Delivered, Places, Tasks};
+use super::worker::End;
 
 /// A task that has come back. The one that is due first is taken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,32 +62,32 @@ impl Batch {
 impl<M: Members + Places> Tasks<'_, M> {
     /// Puts a task of this member back. `due` is the number that the next item put will have:
     /// queued items come first.
-    pub(crate) fn nack(&self, slot: Slot, due: u64) -> bool {
+    pub(crate) fn nack(&self, slot: Slot, due: u64, end: End) -> bool {
         let state = self.state(slot);
         if !state.is_of(self.members.me()) {
             return false;
         }
         self.words(slot)[THREAD].store(0, Ordering::Relaxed);
-        self.redeliver(slot, state, due)
+        self.redeliver(slot, state, due, end)
     }
 
-    /// Puts the tasks of dead members back. `consumed` reads the consumers' count. Returns whether
-    /// there were any, and where to begin the next search: this one begins at `first`, and ends
-    /// there or when the deadline passes.
+    /// Puts the tasks of dead members back. `counts` reads the counts of both sides, producers
+    /// first. Returns whether there were any, and where to begin the next search: this one begins
+    /// at `first`, and ends there or when the deadline passes.
     ///
     /// Takes a system call for each owner.
     pub(crate) fn reclaim(
         &self,
         first: Slot,
-        consumed: impl Fn() -> Option<u64>,
+        counts: impl Fn() -> Option<(u64, u64)>,
         due: u64,
         deadline: Deadline,
     ) -> (bool, Slot) {
         /// The number of owners that are checked regardless of the deadline.
         const LEAST: usize = 16;
         let me = self.members.me();
-        // For each dead owner, the consumers' count, which is read after its death.
-        let mut owners: HashMap<Option<MemberId>, Option<u64>> = HashMap::new();
+        // For each dead owner, the counts, which are read after its death.
+        let mut owners: HashMap<Option<MemberId>, Option<(u64, u64)>> = HashMap::new();
         let mut any = false;
         for slot in self.all_from(first) {
             let state = self.state(slot);
@@ -101,9 +103,9 @@ impl<M: Members + Places> Tasks<'_, M> {
             }
             let dead = *owners.entry(owner).or_insert_with(|| {
                 let is_alive = owner.is_some_and(|owner| self.members.is_alive(owner));
-                if is_alive { None } else { consumed() }
+                if is_alive { None } else { counts() }
             });
-            let Some(consumed) = dead else { continue };
+            let Some((produced, consumed)) = dead else { continue };
             match state.kind() {
                 Kind::Dead => {
                     _ = self.change(slot, state, State::new(DEAD, None, state.deliveries()));
@@ -114,9 +116,12 @@ impl<M: Members + Places> Tasks<'_, M> {
                 _ => {
                     let number = self.number(slot);
                     failpoint::reached("task.reclaiming");
-                    any |= match number < consumed {
-                        true => self.redeliver(slot, state, due),
-                        false => self.change(slot, state, State::FREE),
+                    // Read after the count: see the orderings of `finish`.
+                    let ends = self.words(slot)[ENDS].load(Ordering::Acquire);
+                    any |= if number < consumed && !is_finished(ends, produced) {
+                        self.redeliver(slot, state, due, End::Died)
+                    } else {
+                        self.change(slot, state, State::FREE)
                     };
                 }
             }
@@ -125,18 +130,13 @@ impl<M: Members + Places> Tasks<'_, M> {
     }
 
     /// Makes a task ready to be delivered again, or a dead letter if that is not possible any more.
-    fn redeliver(&self, slot: Slot, state: State, due: u64) -> bool {
+    fn redeliver(&self, slot: Slot, state: State, due: u64, end: End) -> bool {
         let flags = self.words(slot)[FLAGS].load(Ordering::Relaxed);
         let deliveries = state.deliveries();
         if flags & HAD_DESCRIPTORS == 0 && deliveries < self.max_attempts {
             return self.bring_back(slot, state, deliveries.saturating_add(1), due);
         }
-        let changed = self.change(slot, state, State::new(DEAD, None, deliveries));
-        failpoint::reached("task.given_up");
-        if changed {
-            self.control.died.fetch_add(1, Ordering::Relaxed);
-        }
-        changed
+        self.lay_aside(slot, state, end)
     }
 
     /// Makes a slot `Ready` by the steps of invariant 4 of [`slots`](super::slots). Returns `false`
@@ -176,6 +176,7 @@ impl<M: Members + Places> Tasks<'_, M> {
                 continue;
             }
             if let Some(task) = self.claim(next.slot, Kind::Ready, HELD, bytes)? {
+                self.sign(task.slot);
                 self.words(task.slot)[THREAD].store(self.signature(thread), Ordering::Relaxed);
                 self.control.redelivered.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(task));

@@ -10,8 +10,9 @@
 //! | 32..64 | the number of deliveries |
 //!
 //! The other words are: its number in the queue; the number of the queue from which on it may be
-//! delivered again; its length; whether it had descriptors; and the thread that has it. The bytes
-//! are in the slot's own storage, which has one of several sizes.
+//! delivered again; its length; whether it had descriptors; the thread that has it; and the put
+//! that completes it, if it is finished together with one. The bytes are in the slot's own storage,
+//! which has one of several sizes.
 
 use multiproc_shm::members::MemberId;
 use multiproc_shm::primitives::{AtomicU64, Ordering, fence_after_rmw};
@@ -25,6 +26,8 @@ pub(super) const DUE: usize = 2;
 pub(super) const LENGTH: usize = 3;
 pub(super) const FLAGS: usize = 4;
 pub(super) const THREAD: usize = 5;
+/// If not 0, the task is done as soon as this many items were put: see [`finish`](super::finish).
+pub(super) const ENDS: usize = 6;
 
 /// The number of a slot whose item is not complete.
 pub(super) const NO_NUMBER: u64 = u64::MAX;

@@ -58,7 +58,9 @@ pub(crate) struct Control {
     /// under the consumers' lock.
     pub(super) highs: [AtomicU32; CLASSES],
     pub(crate) max_attempts: AtomicU32,
-    rest: AtomicU32,
+    /// Changes when a task becomes a dead letter or stops being one: see
+    /// [`Seen`](super::letters::Seen).
+    pub(super) letters: AtomicU32,
     /// The number of deliveries that were not the first one of their task.
     pub(crate) redelivered: AtomicU64,
     /// The number of tasks that have become dead letters.
@@ -82,7 +84,7 @@ pub(super) struct Taking {
 #[cfg(not(loom))]
 placed!(Taking { slot, number, trimmed_at });
 #[cfg(not(loom))]
-placed!(Control { all_done, returned, highs, max_attempts, rest, redelivered, died, taking });
+placed!(Control { all_done, returned, highs, max_attempts, letters, redelivered, died, taking });
 
 #[cfg(not(loom))]
 const _: () = {
@@ -104,6 +106,16 @@ impl Control {
 pub(crate) trait Places {
     /// Returns all slots: [`WORDS`] words each, ordered by class.
     fn slots(&self) -> &[AtomicU64];
+
+    /// Returns the records of the workers, [`RECORD`](super::worker::RECORD) words for each slot.
+    fn workers(&self) -> &[AtomicU64] {
+        &[]
+    }
+
+    /// Returns the pid and the name of this process, which its records contain.
+    fn identity(&self) -> (u32, [u64; 2]) {
+        (0, [0; 2])
+    }
 
     /// Returns the classes, from small to large.
     fn classes(&self) -> &[Class];

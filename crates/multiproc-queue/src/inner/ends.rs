@@ -143,11 +143,23 @@ impl<T> Inner<T> {
     ) -> Result<(), EngineError> {
         match self.check_puts(ring, poll, deadline) {
             // The order matters: an item that was got since then is in progress.
-            Err(EngineError::Closed | EngineError::Disconnected) if self.may_tasks_come_back() => {
-                Ok(())
-            }
+            Err(EngineError::Closed) if self.may_tasks_come_back() => Ok(()),
+            Err(EngineError::Disconnected) if !self.is_over(ring) => Ok(()),
             result => result,
         }
+    }
+
+    /// Returns `true` if no task can come although no producer is left. A worker that finishes its
+    /// task together with a put needs no producers' end, so neither may have changed during the
+    /// search for tasks in progress.
+    fn is_over(&self, ring: &Ring<'_, Store>) -> bool {
+        if self.store.tasks.is_none() {
+            return true;
+        }
+        let before = ring.counts();
+        before.is_some_and(|(produced, consumed)| produced == consumed)
+            && !self.may_tasks_come_back()
+            && ring.counts() == before
     }
 
     /// Returns an error if the queue is empty and no item can be put any more.
@@ -193,12 +205,12 @@ impl<T> Inner<T> {
         }
     }
 
-    /// Returns `true` if `get` would not wait. Otherwise, as soon as it would not, a packet arrives
-    /// in the lane or the lane is closed.
+    /// Returns `true` if `get` would not wait, or once for each new dead letter. Otherwise, as soon
+    /// as it would not, a packet arrives in the lane or the lane is closed.
     pub(crate) fn prepare_to_get(&self) -> io::Result<bool> {
         let ring = self.ring();
         self.reclaim();
-        if self.len() > 0 {
+        if self.len() > 0 || self.take_letter_report() {
             return Ok(true);
         }
         // First removes packets that belong to no item. Only then requests the doorbell, and then
@@ -211,7 +223,8 @@ impl<T> Inner<T> {
             return Ok(true);
         }
         ring.control.ask_for_doorbell(fd_lane::now());
-        Ok(self.len() > 0 || (ring.control.is_shut_down() && !self.may_tasks_come_back()))
+        let is_over = ring.control.is_shut_down() && !self.may_tasks_come_back();
+        Ok(self.len() > 0 || is_over || self.take_letter_report())
     }
 
     /// Wakes a process that waits with poll(2), if one has requested it.

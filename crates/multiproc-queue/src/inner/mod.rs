@@ -21,6 +21,7 @@ use multiproc_shm::Deadline;
 pub(crate) use self::get::GetFailure;
 pub(crate) use self::put::PutFailure;
 use crate::engine::joinable::Hints;
+use crate::engine::letters::Seen;
 use crate::engine::pacing::Pace;
 use crate::engine::ring::Ring;
 use crate::fd_lane::{self, End, Role};
@@ -60,6 +61,9 @@ pub struct Inner<T> {
     puts_ended: AtomicU64,
     /// What this handle last saw of the tasks.
     pub(crate) hints: Hints,
+    /// The dead letters that were returned through this handle, and those that `wait` has reported.
+    pub(crate) letters_seen: ArcSwapOption<Seen>,
+    pub(crate) letters_reported: ArcSwapOption<Seen>,
     /// The time of the last search for tasks of dead members, in ms.
     pub(crate) reclaimed_at: AtomicU64,
     /// The number of items that were put, for periodic checks. Updates may be lost.
@@ -139,6 +143,8 @@ impl<T> Inner<T> {
             closed_producers,
             puts_ended: AtomicU64::new(u64::MAX),
             hints: Hints::default(),
+            letters_seen: ArcSwapOption::empty(),
+            letters_reported: ArcSwapOption::empty(),
             reclaimed_at: AtomicU64::new(0),
             puts: AtomicU32::new(0),
             is_type_checked: AtomicBool::new(false),

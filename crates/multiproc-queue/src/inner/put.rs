@@ -11,6 +11,7 @@ use super::{BATCH, BATCH_BYTES, Inner, PATIENCE, Wait, only_a_deadline_gives_up}
 use crate::engine::error::EngineError;
 use crate::engine::frame;
 use crate::engine::put::{Items, Outgoing, Put};
+use crate::engine::slot::Slot;
 use crate::error::{Corrupted, OsError, PutError, PutTimeoutError, Reason, TryPutError};
 use crate::fd_lane::{MAX_DESCRIPTORS, OutgoingFds};
 use crate::memory::LARGEST_TASK;
@@ -222,6 +223,34 @@ impl<T: Serialize> Inner<T> {
             }
         }
         self.put_items(Items { bytes: buffer, start: 0, ends: &ends }, None, until)
+    }
+
+    /// Puts the children of a task and completes it, in one step. This handle need not be one that
+    /// puts. On an error, neither was done.
+    pub(crate) fn finish_and_put(&self, slot: Slot, children: &[T]) -> Result<(), PutFailure> {
+        let mut lent = ScratchBuffer::empty();
+        let buffer = &mut *lent;
+        let (mut ends, mut sent) = (Vec::with_capacity(children.len()), Vec::new());
+        for child in children {
+            if let Some(mut handles) = self.encode(child, buffer)? {
+                if !handles.take_descriptors().is_empty() {
+                    let text = "it has descriptors, which cannot be sent in one step with others";
+                    return Err(Reason::Encode(EncodeError::new::<T>(text)).into());
+                }
+                sent.push(handles);
+            }
+            ends.push(buffer.len());
+        }
+        let items = Items { bytes: buffer, start: 0, ends: &ends };
+        match self.work().finish(slot, items, Deadline::after(PATIENCE)) {
+            Ok(Put::Done) => {
+                sent.into_iter().for_each(Handles::sent);
+                self.ring_doorbell();
+                Ok(())
+            }
+            Ok(_) => Err(PutFailure::NotNow),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Appends the encoded item to the buffer.

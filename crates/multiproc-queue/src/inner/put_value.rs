@@ -7,7 +7,10 @@ use multiproc_message::{Encode, check_type};
 use serde::{Deserialize, Serialize};
 
 use super::{Inner, PutFailure, Wait};
-use crate::error::{PutError, PutManyError, PutTimeoutError, Reason, TryPutError};
+use crate::error::{
+    FromPutMany, PutError, PutManyError, PutManyTimeoutError, PutTimeoutError, Reason, TryPutError,
+    TryPutManyError,
+};
 
 /// The maximum number of items that are taken from an iterator at a time.
 const STEP: usize = 128;
@@ -42,14 +45,15 @@ impl<T: Deserialize<'static>> Inner<T> {
     }
 
     /// Puts items of a type that can be got.
-    pub(crate) fn put_many_checked(
+    pub(crate) fn put_many_checked<E: FromPutMany<T>>(
         &self,
         items: impl IntoIterator<Item = T>,
-    ) -> Result<(), PutManyError<T>>
+        wait: Wait,
+    ) -> Result<(), E>
     where
         T: Serialize,
     {
-        self.put_many_if(items, || self.check_type())
+        self.put_many_if(items, wait, || self.check_type())
     }
 }
 
@@ -98,7 +102,36 @@ impl<T> Inner<T> {
     where
         T: Encode,
     {
-        self.put_many_if(items, || Ok(()))
+        self.put_many_if(items, Wait::FOREVER, || Ok(()))
+    }
+
+    pub fn try_put_many(&self, items: impl IntoIterator<Item = T>) -> Result<(), TryPutManyError<T>>
+    where
+        T: Encode,
+    {
+        self.put_many_if(items, Wait::Now, || Ok(()))
+    }
+
+    pub fn put_many_timeout(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        timeout: Duration,
+    ) -> Result<(), PutManyTimeoutError<T>>
+    where
+        T: Encode,
+    {
+        self.put_many_if(items, Wait::for_at_most(timeout), || Ok(()))
+    }
+
+    pub fn put_many_deadline(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        deadline: Instant,
+    ) -> Result<(), PutManyTimeoutError<T>>
+    where
+        T: Encode,
+    {
+        self.put_many_if(items, Wait::until(deadline), || Ok(()))
     }
 }
 
@@ -113,11 +146,12 @@ impl<T: Serialize> Inner<T> {
 
     /// Puts the items in steps, each of them only if `check` returns `Ok`.
     #[inline]
-    fn put_many_if(
+    fn put_many_if<E: FromPutMany<T>>(
         &self,
         items: impl IntoIterator<Item = T>,
+        wait: Wait,
         check: impl Fn() -> Result<(), Reason>,
-    ) -> Result<(), PutManyError<T>> {
+    ) -> Result<(), E> {
         let mut items = items.into_iter();
         let mut put = 0;
         loop {
@@ -127,14 +161,14 @@ impl<T: Serialize> Inner<T> {
                 return Ok(());
             }
             let (count, result) = match check() {
-                Ok(()) => self.put_batch(&step, Wait::FOREVER),
+                Ok(()) => self.put_batch(&step, wait),
                 Err(reason) => (0, Err(reason.into())),
             };
             put += count;
             let Err(refused) = result else { continue };
             let rest = step.split_off(count + 1);
             let Some(item) = step.pop() else { unreachable!("one was refused") };
-            return Err(PutManyError { put, error: (item, refused).into(), rest });
+            return Err(E::of(put, item, refused, rest));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use multiproc_message as message;
 use multiproc_shm::event_count::Poll;
@@ -13,11 +14,13 @@ use crate::engine::joinable::{Getting, Joined, Work};
 use crate::engine::overflow::millis;
 use crate::engine::ring::Ring;
 use crate::engine::slot::Slot;
+use crate::engine::worker::End;
 use crate::error::{GetError, JoinTasksTimeoutError};
 use crate::fd_lane::{self, IncomingFds};
 use crate::memory::Store;
 use crate::scratch::ScratchBuffer;
 use crate::task::Task;
+use crate::worker;
 
 impl<T> Inner<T> {
     /// Returns the queue's tasks as this process sees them.
@@ -75,6 +78,7 @@ impl<T> Inner<T> {
             Ok(item) => Ok(Task::new(self, item, task)),
             Err(error) => {
                 self.work().dead_letter(task.slot);
+                self.ring_doorbell();
                 Err(GetFailure::from(error).into())
             }
         }
@@ -107,6 +111,8 @@ impl<T> Inner<T> {
         deadline: Deadline,
         poll: Poll,
     ) -> Result<(), GetFailure> {
+        // The first call of a handle comes here.
+        worker::read_name();
         // An available task requires no search for dead members.
         if matches!((until, poll), (Wait::Now, Poll::Retry)) {
             work.take(getting, poll, deadline)?;
@@ -176,7 +182,8 @@ impl<T> Inner<T> {
 
     /// Puts a task back that this process does not complete.
     pub(crate) fn put_task_back(&self, slot: Slot) {
-        self.work().nack(slot);
+        let end = if thread::panicking() { End::Panicked } else { End::PutBack };
+        self.work().nack(slot, end);
         self.ring_doorbell();
     }
 
@@ -190,6 +197,37 @@ impl<T> Inner<T> {
 
     pub(crate) fn dead(&self) -> usize {
         self.work().tasks().dead()
+    }
+
+    /// Returns `true` if there is a dead letter that was not returned through this handle. First
+    /// puts the tasks of dead members back.
+    pub(crate) fn has_new_letters(&self) -> bool {
+        self.reclaim();
+        let seen = self.letters_seen.load_full().unwrap_or_default();
+        self.work().tasks().look(&seen).is_some()
+    }
+
+    /// Returns `true` once for each dead letter that `wait` has not reported for this handle.
+    pub(crate) fn take_letter_report(&self) -> bool {
+        if self.store.tasks.is_none() {
+            return false;
+        }
+        let reported = self.letters_reported.load_full().unwrap_or_default();
+        let now = self.work().tasks().look(&reported).map(Arc::new);
+        let is_new = now.is_some();
+        if is_new {
+            self.letters_reported.store(now);
+        }
+        is_new
+    }
+
+    /// Records that these dead letters are returned. The generation was read before them.
+    pub(crate) fn letters_returned(&self, generation: u32, numbers: &[u64]) {
+        let (work, numbers) = (self.work(), || numbers.iter().copied());
+        for place in [&self.letters_seen, &self.letters_reported] {
+            let before = place.load_full().unwrap_or_default();
+            place.store(Some(Arc::new(work.tasks().seen(&before, generation, numbers()))));
+        }
     }
 
     /// Releases the memory of completed tasks, in pieces, since other processes may want the lock.

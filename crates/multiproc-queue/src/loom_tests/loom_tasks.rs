@@ -20,6 +20,7 @@ use crate::engine::pacing::Pace;
 use crate::engine::ring::Ring;
 use crate::engine::slot::{Slot, WORDS};
 use crate::engine::slots::{Class, Delivered, Places};
+use crate::engine::worker::End;
 
 const SLOTS: usize = 3;
 const CLASS: Class = Class { slots: SLOTS, bytes: 8 };
@@ -78,6 +79,10 @@ impl<L: Members> Memory for Seen<'_, L> {
         Memory::give_back(&self.view, first, count);
     }
 
+    fn task_slots(&self) -> &[AtomicU64] {
+        &self.jobs.slots
+    }
+
     fn now(&self) -> Duration {
         self.view.now()
     }
@@ -133,7 +138,10 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     pub(super) fn put(&self, item: u64) {
-        self.jobs.shared.put(self.member, item);
+        let bytes = item.to_le_bytes();
+        let items = super::one(&bytes, &[8]);
+        let put = self.see(|work| work.ring.put(items, None, Deadline::NEVER, |_| Ok(())));
+        assert_eq!(put, (1, Ok(())));
     }
 
     /// Takes a task and its item, and waits for one.
@@ -164,7 +172,7 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     pub(super) fn put_back(&self, task: Delivered) {
-        self.see(|work| work.nack(task.slot));
+        self.see(|work| work.nack(task.slot, End::PutBack));
     }
 
     fn join(&self) {
@@ -176,7 +184,7 @@ impl<L: Members + Copy> Handle<L> {
         self.see(|work| work.unfinished())
     }
 
-    fn is_all_done(&self) -> bool {
+    pub(super) fn is_all_done(&self) -> bool {
         self.see(|work| work.is_all_done())
     }
 

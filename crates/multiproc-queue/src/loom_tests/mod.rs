@@ -6,6 +6,7 @@
 
 mod loom_death;
 mod loom_end;
+mod loom_finish;
 mod loom_lane;
 mod loom_no_workers;
 mod loom_overflow;
