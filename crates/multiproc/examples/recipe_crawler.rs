@@ -3,46 +3,39 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
-use multiproc::{Process, Producer, RemoteError, Shutdown, TaskConsumer, TaskProducer, queue};
+use multiproc::queue::FinishAndPutError;
+use multiproc::{Process, Producer, RemoteError, TaskConsumer, queue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();
-    // Unbounded: workers that add tasks to a full queue would wait for themselves.
+    // Unbounded, so that there is room for the links of every page.
     let (pages, work) = queue::unbounded_tasks()?;
     let (found, results) = queue::unbounded_channel()?;
     pages.put("/".to_owned())?;
 
-    let workers = [
-        Process::spawn(crawl, (work.clone(), pages.clone(), found.clone()))?,
-        Process::spawn(crawl, (work, pages.clone(), found))?,
-    ];
+    for _ in 0..2 {
+        Process::spawn(crawl, (work.clone(), found.clone()))?;
+    }
+    drop((work, found)); // now only the workers can get pages and put results
+
     // Returns when no page is queued or in progress, or with an error when no worker is left.
     pages.join()?;
-    pages.shutdown(Shutdown::Drain); // ends the workers, which can put pages themselves
+    drop(pages); // ends the workers, and with them the results
 
     // A page whose worker died may have been visited twice.
     let visited = results.iter().collect::<Result<BTreeSet<String>, _>>()?;
     println!("{} pages", visited.len());
-    for worker in workers {
-        if let Err(error) = worker.join_result() {
-            eprintln!("{error}"); // the other one did its work
-        }
-    }
     Ok(())
 }
 
-fn crawl(
-    work: TaskConsumer<String>,
-    pages: TaskProducer<String>,
-    found: Producer<String>,
-) -> Result<(), RemoteError> {
-    for page in work {
+fn crawl(pages: TaskConsumer<String>, found: Producer<String>) -> Result<(), RemoteError> {
+    for page in pages {
         let page = page?;
         found.put(page.clone())?;
-        // First the links, and then the end of this page. So `join` does not return between the
-        // two. If this process dies between them, the page is visited again.
-        pages.put_many(links(&page))?;
-        page.task_done();
+        // In one step, the page is done and its links are queued. A worker that is killed has done
+        // both or neither, and `join` does not return in between.
+        let links = links(&page);
+        page.finish_and_put(links).map_err(FinishAndPutError::into_owned)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
+use multiproc::queue::FinishError;
 use multiproc::{Process, Producer, RemoteError, TaskConsumer, queue};
 
 /// The id of a task, and the sum of the divisors of its number.
@@ -51,7 +52,7 @@ fn add_divisors(tasks: TaskConsumer<u64>, answers: Producer<Answer>) -> Result<(
         let (id, n) = (task.id(), *task);
         let sum = (1..=n).filter(|i| n.is_multiple_of(*i)).sum();
         // Puts the result, then completes the task. A kill in between repeats the task.
-        task.finish_with(&answers, (id, sum)).map_err(|error| RemoteError::new(&error))?;
+        task.finish_with(&answers, (id, sum)).map_err(FinishError::into_owned)?;
     }
     Ok(())
 }
