@@ -7,10 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use multiproc_message::check_type;
+use multiproc_message::{Message, check_type};
 use rustix::io::{FdFlags, fcntl_getfd};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::bootstrap::Callee;
 use crate::error::SpawnError;
@@ -530,8 +528,8 @@ impl Builder {
     pub fn spawn<F, A, R, M>(self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, R, M>,
-        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         // The type of `f` identifies the function. The value now belongs to the child, so it is not
         // dropped here.
@@ -568,8 +566,8 @@ impl Builder {
     ) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, R, M>,
-        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         let process = self.spawn(f, args)?;
         scope.add(&process);

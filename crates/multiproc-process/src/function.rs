@@ -40,10 +40,7 @@ pub trait Function<A, R, M>: 'static {
 /// only one kind of function is possible, and it is found before the closure is examined.
 #[diagnostic::on_unimplemented(
     message = "a process cannot call `{F}` with arguments of type `{Self}`",
-    label = "the function cannot be called with these arguments",
-    note = "pass `()` to a function without arguments, the value to a function of one argument, and \
-            a tuple of values to a function of several arguments: `Process::spawn(f, (a, b))` calls \
-            `f(a, b)`"
+    label = "the function does not take these arguments"
 )]
 pub trait Arguments<F, R, M> {}
 
@@ -56,6 +53,7 @@ where
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<F, A, R> Arguments<F, R, fn(A) -> R> for A where F: FnOnce(A) -> R + 'static {}
 
 macro_rules! several_arguments {
@@ -70,6 +68,7 @@ macro_rules! several_arguments {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl<F, R, $($argument),*> Arguments<F, R, fn($($argument),*) -> R> for ($($argument,)*)
         where
             F: FnOnce($($argument),*) -> R + 'static,

@@ -8,8 +8,8 @@ use std::{fmt, io};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::Duration;
 
+use multiproc_message::Message;
 use multiproc_pipe::Source;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::Builder;
@@ -184,8 +184,8 @@ impl Process {
     pub fn spawn<F, A, R, M>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, R, M>,
-        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         Self::builder().spawn(f, args)
     }

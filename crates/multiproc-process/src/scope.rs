@@ -3,8 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use multiproc_message::Message;
 
 use crate::child::Child;
 use crate::child_table;
@@ -126,8 +125,8 @@ impl Scope {
     pub fn spawn<F, A, R, M>(&self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, R, M>,
-        A: Arguments<F, R, M> + Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         Process::builder().spawn_scoped(self, f, args)
     }

@@ -38,6 +38,7 @@ fn generic_two<T: Into<u64>, U: Into<u64>>(a: T, b: U) -> u64 {
     10 * a.into() + b.into()
 }
 
+#[expect(clippy::too_many_arguments, reason = "the maximum")]
 fn eight(a: u8, b: u16, c: u32, d: u64, e: char, f: String, g: bool, h: ()) -> String {
     format!("{a} {b} {c} {d} {e} {f} {g} {h:?}")
 }

@@ -208,7 +208,7 @@ mod parent {
     }
 
     pub(super) fn remote(worker: Worker) -> Result<u32, RemoteError> {
-        Ok(worker.join()??)
+        worker.join()?
     }
 
     pub(super) fn anyhow(worker: Worker) -> anyhow::Result<u32> {
