@@ -55,21 +55,24 @@ pub(crate) fn start_small_thread(
         body();
     }));
     let body = Box::into_raw(body);
-    let mut thread = MaybeUninit::uninit();
     let mut attributes = MaybeUninit::uninit();
+    // SAFETY: it writes attributes to this address.
+    unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
+    // SAFETY: the attributes were initialised above.
+    let mut attributes = unsafe { attributes.assume_init() };
+    // SAFETY: the memory is that of a static, and no other code uses it.
+    let error =
+        unsafe { libc::pthread_attr_setstack(&raw mut attributes, STACK.0.get().cast(), SIZE) };
+    debug_assert_eq!(error, 0, "the size is enough");
+    // SAFETY: it changes the attributes, which were initialised.
+    unsafe {
+        libc::pthread_attr_setdetachstate(&raw mut attributes, libc::PTHREAD_CREATE_DETACHED)
+    };
+    let mut thread = MaybeUninit::uninit();
     let signals = set_blocked_signals(&all_signals());
-    // SAFETY: the attributes are initialised by the first call. The stack is a static that no other
-    // code uses. `run` takes the pointer, unless no thread is started.
+    // SAFETY: the attributes are initialised, and `run` takes the pointer if a thread is started.
     let error = unsafe {
-        libc::pthread_attr_init(attributes.as_mut_ptr());
-        let error =
-            libc::pthread_attr_setstack(attributes.as_mut_ptr(), STACK.0.get().cast(), SIZE);
-        assert_eq!(error, 0, "size and alignment are valid");
-        libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
-        let error =
-            libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, body.cast());
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        error
+        libc::pthread_create(thread.as_mut_ptr(), &raw const attributes, run, body.cast())
     };
     set_blocked_signals(&signals);
     if error == 0 {
