@@ -111,7 +111,8 @@ pub(crate) fn unnoticed_failures() -> Result<(), FinishFailure> {
 /// # use multiproc::Process;
 /// fn main() {
 ///     let runtime = multiproc::init();
-///     let worker = Process::builder().name("loader").spawn(|()| -> () { std::process::exit(3) }, ());
+///     let exit = || -> () { std::process::exit(3) };
+///     let worker = Process::builder().name("loader").spawn(exit, ()).unwrap();
 ///     drop(worker);
 ///     let failure = runtime.finish().unwrap_err();
 ///     let [loader] = failure.processes() else { panic!("one process failed: {failure}") };

@@ -25,8 +25,8 @@ use crate::status::ExitStatus;
 /// The methods for waiting, signals and status are those of [`Child`], to which it dereferences.
 ///
 /// Dropping the handle detaches the process, as dropping a `JoinHandle` does: the process
-/// continues, and its result is discarded. It still ends with this process. It does not become a zombie, because a small thread of
-/// this process collects its exit status.
+/// continues, and its result is discarded. It still ends with this process. It does not become a
+/// zombie, because a small thread of this process collects its exit status.
 ///
 /// ```
 /// use multiproc::{JoinError, Process};
@@ -137,9 +137,9 @@ impl Process {
     ///
     /// # The life of the process
     ///
-    /// The process ends when the function returns, after it has waited for its own children. Threads
-    /// that the function has started and not joined end with it, as those of a program end with
-    /// `main`. The process also ends when this process dies, unless
+    /// The process ends when the function returns, after it has waited for its own children.
+    /// Threads that the function has started and not joined end with it, as those of a program end
+    /// with `main`. The process also ends when this process dies, unless
     /// [`Builder::outlive_parent`] is set. A child of a daemon is not a daemon itself, unless it is
     /// started as one.
     ///

@@ -22,9 +22,9 @@ pub(crate) fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> 
     started.map(drop)
 }
 
-/// Starts a thread that waits most of its life, as [`start_thread`] does, but faster: on a stack that
-/// is part of the program, and without the alternative signal stack that std prepares. Once in a
-/// process. `body` must not need much stack.
+/// Starts a thread that waits most of its life, as [`start_thread`] does, but faster: on a stack
+/// that is part of the program, and without the alternative signal stack that std prepares. Once in
+/// a process. `body` must not need much stack.
 ///
 /// It is a thread of the C library nevertheless: setuid(2) changes its user as well.
 pub(crate) fn start_small_thread(

@@ -1,5 +1,5 @@
-//! A program whose thread-local variables need more than the stack that the library provides for the
-//! thread that watches the parent.
+//! A program whose thread-local variables need more than the stack that the library provides for
+//! the thread that watches the parent.
 
 use std::cell::Cell;
 use std::fs;
