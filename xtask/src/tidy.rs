@@ -45,7 +45,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("crates/multiproc-process/src/inherited.rs", "closes descriptors by number"),
     ("crates/multiproc-process/src/init.rs", "constructor of `enable_in_tests!`, SIGPIPE"),
     ("crates/multiproc-process/src/newborn.rs", "constructor, environment marker, calls of libc"),
-    ("crates/multiproc-process/src/thread.rs", "blocked signals"),
+    ("crates/multiproc-process/src/thread.rs", "blocked signals, a thread on a given stack"),
     ("crates/multiproc-testkit/src/seccomp.rs", "sets a seccomp filter"),
 ];
 

@@ -120,8 +120,8 @@ where
             Ok(args) => args,
             Err(reason) => return not_received::<A>(&reason),
         };
-        // SAFETY: `Callee::new` was compiled for the same `F` and asserts that its size is 0, so any
-        // aligned address is valid. The parent had such a value and gave it up for this one.
+        // SAFETY: `Callee::new` was compiled for the same `F` and asserts that its size is 0, so
+        // any aligned address is valid. The parent had such a value and gave it up for this one.
         let function: F = unsafe { ptr::NonNull::dangling().read() };
         failpoint::reached("child.running");
         Outcome::returned(&function.call(args))

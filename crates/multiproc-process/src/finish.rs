@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,8 +66,14 @@ fn description(children: &[Child]) -> String {
     text
 }
 
-/// The children that have failed, and the number of those for which there was no room.
-static FAILED: Mutex<(Vec<(Arc<About>, ExitStatus)>, usize)> = Mutex::new((Vec::new(), 0));
+/// The children that have failed.
+static FAILED: Mutex<Failures> = Mutex::new(Failures { processes: Vec::new(), omitted: 0 });
+
+/// Children that have failed, and the number of those for which there was no room.
+struct Failures {
+    processes: Vec<FailedProcess>,
+    omitted: usize,
+}
 
 /// The number of failed children that are remembered, so that a program which never asks for them
 /// uses a bounded amount of memory.
@@ -75,26 +82,23 @@ const MAX_FAILED: usize = 1000;
 /// Remembers that a child of this process has ended with a status other than success.
 pub(crate) fn remember_failure(about: &Arc<About>, status: ExitStatus) {
     let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
-    let (failures, omitted) = &mut *failed;
-    if failures.len() >= MAX_FAILED {
-        failures.retain(|(about, _)| !about.is_noticed());
+    if failed.processes.len() >= MAX_FAILED {
+        failed.processes.retain(|process| !process.about.is_noticed());
     }
-    if failures.len() < MAX_FAILED {
-        failures.push((Arc::clone(about), status));
+    if failed.processes.len() < MAX_FAILED {
+        failed.processes.push(FailedProcess { about: Arc::clone(about), status });
     } else {
-        *omitted += 1;
+        failed.omitted += 1;
     }
 }
 
 /// Returns the children that failed and whose failure no code of this program has noticed.
 pub(crate) fn unnoticed_failures() -> Result<(), FinishFailure> {
-    let (failures, omitted) =
-        std::mem::take(&mut *FAILED.lock().unwrap_or_else(PoisonError::into_inner));
-    let failures: Vec<_> = failures
-        .into_iter()
-        .filter(|(about, _)| !about.is_noticed())
-        .map(|(about, status)| FailedProcess { about, status })
-        .collect();
+    let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failures = mem::take(&mut failed.processes);
+    let omitted = mem::take(&mut failed.omitted);
+    drop(failed);
+    failures.retain(|process| !process.about.is_noticed());
     if failures.is_empty() { Ok(()) } else { Err(FinishFailure { failures, omitted }) }
 }
 
@@ -107,7 +111,8 @@ pub(crate) fn unnoticed_failures() -> Result<(), FinishFailure> {
 /// # use multiproc::Process;
 /// fn main() {
 ///     let runtime = multiproc::init();
-///     let worker = Process::builder().name("loader").spawn(|()| -> () { std::process::exit(3) }, ());
+///     let exit = || -> () { std::process::exit(3) };
+///     let worker = Process::builder().name("loader").spawn(exit, ()).unwrap();
 ///     drop(worker);
 ///     let failure = runtime.finish().unwrap_err();
 ///     let [loader] = failure.processes() else { panic!("one process failed: {failure}") };

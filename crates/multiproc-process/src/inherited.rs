@@ -48,14 +48,14 @@ pub(crate) fn what_a_child_inherits(keep: &[RawFd]) -> io::Result<Inherits> {
 /// is close-on-exec in this process.
 pub(crate) fn let_inherit(command: &mut Command, descriptor: &OwnedFd) {
     let number = descriptor.as_raw_fd();
-    // SAFETY: the function runs in a copy of this process with one thread, where only system calls
-    // are safe. It makes one, by number: the copy has the descriptors of this process.
-    unsafe {
-        command.pre_exec(move || {
-            let descriptor = BorrowedFd::borrow_raw(number);
-            Ok(fcntl_setfd(descriptor, FdFlags::empty())?)
-        });
-    }
+    let inherit = move || {
+        // SAFETY: the copy of this process in which this runs has its descriptors.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        Ok(fcntl_setfd(descriptor, FdFlags::empty())?)
+    };
+    // SAFETY: in a copy of a process with several threads, only system calls are safe. The function
+    // makes one.
+    unsafe { command.pre_exec(inherit) };
 }
 
 fn open_descriptors() -> io::Result<impl Iterator<Item = RawFd>> {

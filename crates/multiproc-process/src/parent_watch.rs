@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::current::Identity;
-use crate::thread::start_thread;
+use crate::thread::start_small_thread;
 
 /// How long a child has to end after SIGTERM when its parent has died.
 const GRACE: Duration = Duration::from_millis(500);
@@ -18,7 +18,7 @@ pub(crate) fn watch_parent(
     lifeline: BorrowedFd<'static>,
     identity: &'static Identity,
 ) -> io::Result<()> {
-    start_thread("multiproc-watch", move || end_with_parent(lifeline, identity))
+    start_small_thread(c"multiproc-watch", move || end_with_parent(lifeline, identity))
 }
 
 fn end_with_parent(lifeline: BorrowedFd<'_>, identity: &Identity) {

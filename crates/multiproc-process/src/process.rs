@@ -25,8 +25,8 @@ use crate::status::ExitStatus;
 /// The methods for waiting, signals and status are those of [`Child`], to which it dereferences.
 ///
 /// Dropping the handle detaches the process, as dropping a `JoinHandle` does: the process
-/// continues, and its result is discarded. It does not become a zombie, because a small thread of
-/// this process collects its exit status.
+/// continues, and its result is discarded. It still ends with this process. It does not become a
+/// zombie, because a small thread of this process collects its exit status.
 ///
 /// ```
 /// use multiproc::{JoinError, Process};
@@ -135,6 +135,14 @@ impl Process {
     /// The parameters of a closure need types if the argument is a tuple: write
     /// `|queue: Queue<u32>, n: u32|`.
     ///
+    /// # The life of the process
+    ///
+    /// The process ends when the function returns, after it has waited for its own children.
+    /// Threads that the function has started and not joined end with it, as those of a program end
+    /// with `main`. The process also ends when this process dies, unless
+    /// [`Builder::outlive_parent`] is set. A child of a daemon is not a daemon itself, unless it is
+    /// started as one.
+    ///
     /// # Functions that return a `Result`
     ///
     /// A function may fail with `?` if it returns a `Result` with [`RemoteError`], which any error
@@ -169,8 +177,8 @@ impl Process {
     /// # When a process dies
     ///
     /// If the child is killed while it starts, `spawn` returns `Ok`, and [`join`](Self::join)
-    /// reports how it ended. If this process is killed, a child that has not received its function
-    /// exits.
+    /// reports how it ended. If this process dies, the child receives SIGTERM, and SIGKILL half a
+    /// second later; a child that has not received its function exits.
     #[doc(alias = "fork")]
     #[doc(alias = "start")]
     pub fn spawn<F, A, R, M>(f: F, args: A) -> Result<Process<R>, SpawnError>

@@ -8,8 +8,9 @@
 //! end of `main`. Test programs have no `main` of their own: invoke [`enable_in_tests!`] in them
 //! once.
 //!
-//! Nothing is forked. A child has fresh memory and one thread; a daemon has a second thread, which
-//! watches its parent. It starts with no signal blocked, and the threads of the library handle no
+//! Nothing is forked. A child has fresh memory and one thread, beside a small one that watches its
+//! parent. A child's threads end when its function returns, as those of a program end with `main`.
+//! It starts with no signal blocked, and the threads of the library handle no
 //! signals. It has the command line, environment and working directory of its parent, unless
 //! [`Builder`] changes them.
 //!
@@ -42,7 +43,8 @@
 //! message, its exit code, or the signal that killed it. A child that dies at any time is reported
 //! at once: before [`init`], while it decodes its arguments, or while it sends its result. What it
 //! held of queues, connections and locks is recovered as their pages describe. When a parent dies
-//! in any way, its daemon children end within one second.
+//! in any way, its children end within one second, unless
+//! [`outlive_parent`](Builder::outlive_parent) is set.
 //!
 //! A panic in a child is printed on its standard error after a line with the name of the process,
 //! and `join` returns its message and location. The process exits with code 101. If the program is

@@ -49,7 +49,8 @@ fn main() {
         Some("spawns") => spawn_on_and_on(),
         Some("starts_slowly") => start_slowly(),
         Some("waits") => {
-            drop(Process::builder().name("reader").spawn(reads_input, input()).unwrap())
+            let reader = Process::builder().name("reader");
+            drop(reader.spawn(reads_input, input()).unwrap());
         }
         Some("child_waits") => {
             let wait = |input| drop(Process::spawn(reads_input, input).unwrap());
