@@ -1,22 +1,27 @@
 //! The schema of a type: what its `Deserialize` asks a deserializer for.
 //!
-//! One tracer answers two questions about a type: whether it asks the data what comes next, so that
-//! it cannot be received ([`check_type`]), and what the hash of its schema is ([`shape_of`]), by
-//! which two programs detect that their types differ.
+//! One tracer answers four questions about a type: whether it asks the data what comes next, so
+//! that it cannot be received ([`check_type`]); what the hash of its schema is ([`shape_of`]), by
+//! which two programs detect that their types differ; what its name is ([`schema_name`]); and by
+//! which numbers it reads the variants of its enums ([`variant_numbers`]).
 
 mod made_up;
+mod numbers;
 mod tracer;
 
 use std::any::type_name;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use serde::Deserialize;
 
 use crate::error::EncodeError;
 use crate::native::ASKS;
 use tracer::Tracer;
+
+pub use numbers::VariantNumbers;
 
 /// Refuses a type whose values can be encoded but not decoded: its `Deserialize` asks the data what
 /// comes next, as that of `serde_json::Value` does, or of an enum with serde's `untagged`.
@@ -48,7 +53,7 @@ use tracer::Tracer;
 pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
     match schema_of::<T>() {
         Schema::AsksWhatComes => Err(EncodeError::new::<T>(ASKS)),
-        Schema::Hash(_) | Schema::Unknown => Ok(()),
+        Schema::Hash(..) | Schema::Unknown => Ok(()),
     }
 }
 
@@ -70,14 +75,39 @@ pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
 #[must_use]
 pub fn shape_of<T: Deserialize<'static>>() -> Option<u64> {
     match schema_of::<T>() {
-        Schema::Hash(hash) => Some(hash),
+        Schema::Hash(hash, _) => Some(hash),
+        Schema::AsksWhatComes | Schema::Unknown => None,
+    }
+}
+
+/// Returns the name by which a struct or an enum asks a deserializer for itself: its own without a
+/// path, or that of `#[serde(rename = "…")]`. It is the same in every program. Returns `None` for a
+/// type without such a name, such as `u32` or `Vec<Job>`, and for one without a
+/// [hash](shape_of).
+///
+/// ```
+/// use multiproc_message::schema_name;
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(rename = "shop.Job")]
+/// #[allow(dead_code)]
+/// struct Job(u32);
+///
+/// assert_eq!(schema_name::<Job>(), Some("shop.Job"));
+/// assert_eq!(schema_name::<Vec<Job>>(), None);
+/// ```
+#[must_use]
+pub fn schema_name<T: Deserialize<'static>>() -> Option<&'static str> {
+    match schema_of::<T>() {
+        Schema::Hash(_, name) => name,
         Schema::AsksWhatComes | Schema::Unknown => None,
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Schema {
-    Hash(u64),
+    /// The hash, and the name of the type if it has one.
+    Hash(u64, Option<&'static str>),
     AsksWhatComes,
     /// It cannot be traced.
     Unknown,
@@ -106,21 +136,57 @@ fn schema_of<T: Deserialize<'static>>() -> Schema {
 
 fn trace<T: Deserialize<'static>>() -> Schema {
     let mut tracer = Tracer::new();
-    // Unwind safe: state that the type's own code has changed elsewhere is not used here.
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        while tracer.begin_next() {
-            let _ = T::deserialize(&mut tracer);
-        }
-    }));
+    let result = run::<T>(&mut tracer);
     match (tracer.asks_what_comes(), result) {
         (true, _) => Schema::AsksWhatComes,
-        (false, Ok(())) => Schema::Hash(tracer.hash().value()),
+        (false, Ok(())) => Schema::Hash(tracer.hash().value(), tracer.name()),
         (false, Err(panic)) => {
             // Its drop could panic as well.
             std::mem::forget(panic);
             Schema::Unknown
         }
     }
+}
+
+/// Returns the numbers by which a type reads the variants of its enums, for
+/// [`encode_numbered`](crate::encode_numbered). Each type is traced once per process.
+#[doc(hidden)] // for the connections of this workspace
+#[must_use]
+pub fn variant_numbers<T: Deserialize<'static>>() -> Arc<VariantNumbers> {
+    static KNOWN: Mutex<BTreeMap<(usize, &str), Arc<VariantNumbers>>> = Mutex::new(BTreeMap::new());
+    if cfg!(panic = "abort") {
+        return Arc::default();
+    }
+    let trace: fn() -> VariantNumbers = trace_numbers::<T>;
+    // As in `schema_of`.
+    let key = (trace as usize, type_name::<T>());
+    if let Some(known) = KNOWN.try_lock().ok().and_then(|known| known.get(&key).cloned()) {
+        return known;
+    }
+    let numbers = Arc::new(trace());
+    if let Ok(mut known) = KNOWN.try_lock() {
+        known.insert(key, Arc::clone(&numbers));
+    }
+    numbers
+}
+
+fn trace_numbers<T: Deserialize<'static>>() -> VariantNumbers {
+    let mut tracer = Tracer::of_numbers();
+    // A panic ends the trace.
+    if let Err(panic) = run::<T>(&mut tracer) {
+        std::mem::forget(panic);
+    }
+    tracer.into_numbers()
+}
+
+/// Traces all parts of a type.
+fn run<T: Deserialize<'static>>(tracer: &mut Tracer) -> thread::Result<()> {
+    // Unwind safe: state that the type's own code has changed elsewhere is not used here.
+    catch_unwind(AssertUnwindSafe(|| {
+        while tracer.begin_next() {
+            let _ = T::deserialize(&mut *tracer);
+        }
+    }))
 }
 
 /// FNV-1a (64 bits): the same in every program, whatever its compiler.
