@@ -607,7 +607,8 @@ macro_rules! sends {
             /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
             /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
             /// // More than a pipe holds, and the receiver does not read.
-            /// let error = sender.send_bytes_timeout(&[0; 1 << 20], Duration::from_millis(1)).unwrap_err();
+            /// let patience = Duration::from_millis(1);
+            /// let error = sender.send_bytes_timeout(&[0; 1 << 20], patience).unwrap_err();
             /// assert!(error.is_unfinished());
             /// # drop(receiver);
             /// # Ok(())

@@ -33,7 +33,7 @@ fn decode() -> DecodeError {
     multiproc_pipe::message::decode::<u8>(&[], Vec::new()).unwrap_err()
 }
 
-/// Asserts the text of each error. Its `Debug` has the same.
+/// Asserts the text of each error, which `Debug` prints as well.
 fn assert_texts<const N: usize>(errors: [(&dyn Error, &str); N]) {
     for (error, text) in errors {
         assert_eq!(error.to_string(), text);
@@ -43,10 +43,9 @@ fn assert_texts<const N: usize>(errors: [(&dyn Error, &str); N]) {
 
 #[test]
 fn errors_with_a_cause_have_a_source() {
-    let encode = EncodeError::new::<u8>("out of ink");
     let errors: [&dyn Error; 4] = [
-        &SendError::Encode((), encode.clone()),
-        &TrySendError::Encode((), encode),
+        &SendError::Encode((), encode()),
+        &TrySendError::Encode((), encode()),
         &SendError::Io((), refused()),
         &RecvError::Io(refused()),
     ];

@@ -121,6 +121,9 @@ pub enum JoinError {
     /// The function returned an error, which is this one. Its text and its sources are those of the
     /// worker's error. [`Process::join_result`] returns it; [`Process::join`] does not, because an
     /// error is a result as well.
+    ///
+    /// Or an initialiser returned this error, and the function was not called: see
+    /// [`Builder::on_start`](crate::Builder::on_start). Both methods return it.
     #[error(transparent)]
     Failed(#[from] RemoteError),
     /// The process ended without a result, and other code in this process collected its exit

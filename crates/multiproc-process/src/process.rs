@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{fmt, io};
 
-use std::process::{ChildStderr, ChildStdout};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::Duration;
 
 use multiproc_message::Message;
@@ -50,9 +50,15 @@ use crate::status::ExitStatus;
 #[doc(alias = "multiprocessing")]
 pub struct Process<R = ()> {
     child: Child,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    streams: Streams,
     result: PhantomData<fn() -> R>,
+}
+
+/// This process's ends of the pipes to a child.
+pub(crate) struct Streams {
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
 }
 
 impl Process {
@@ -176,8 +182,8 @@ impl Process {
         Self::builder().spawn(f, args)
     }
 
-    /// Returns a [`Builder`], which sets the name, the environment, the working directory, standard
-    /// output and standard error, and whether the process is a daemon.
+    /// Returns a [`Builder`], which sets the name, the environment, the working directory, the
+    /// standard streams, limits, and whether the process is a daemon.
     ///
     /// ```
     /// # multiproc::enable_in_tests!();
@@ -195,12 +201,30 @@ impl Process {
 }
 
 impl<R> Process<R> {
-    pub(crate) fn new(
-        child: Child,
-        stdout: Option<ChildStdout>,
-        stderr: Option<ChildStderr>,
-    ) -> Self {
-        Self { child, stdout, stderr, result: PhantomData }
+    pub(crate) fn new(child: Child, streams: Streams) -> Self {
+        Self { child, streams, result: PhantomData }
+    }
+
+    /// Takes the write end of the pipe to the child's standard input. Returns `None` if
+    /// [`Builder::stdin`] did not request a pipe, or if it was taken before. Dropping the end
+    /// closes it, and the child reads the end of its input.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::{Write, read_to_string, stdin};
+    /// use std::process::Stdio;
+    ///
+    /// let read = |()| read_to_string(stdin()).unwrap();
+    /// let mut worker = Process::builder().stdin(Stdio::piped()).spawn(read, ())?;
+    /// worker.take_stdin().expect("a pipe was requested").write_all(b"hello")?;
+    /// assert_eq!(worker.join()?, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.streams.stdin.take()
     }
 
     /// Takes the read end of the pipe to the child's standard output. Returns `None` if
@@ -225,12 +249,12 @@ impl<R> Process<R> {
     /// # }
     /// ```
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
-        self.stdout.take()
+        self.streams.stdout.take()
     }
 
     /// Takes the read end of the pipe to the child's standard error: see [`Builder::stderr`].
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
-        self.stderr.take()
+        self.streams.stderr.take()
     }
 }
 
@@ -262,7 +286,9 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// Returns a [`JoinError`] that describes how the process ended, if its function did not
     /// return, or if the process failed after that (if an exit handler aborts it, for example).
-    pub fn join(self) -> Result<R, JoinError> {
+    pub fn join(mut self) -> Result<R, JoinError> {
+        // The child may wait for the end of its input.
+        drop(self.take_stdin());
         let status = self.child.wait();
         self.result(status)
     }
@@ -312,6 +338,7 @@ impl<R: DeserializeOwned> Process<R> {
             (Ok(Outcome::Panicked(Panic { message, location, backtrace })), _) => {
                 Err(JoinError::Panicked { message, location, backtrace })
             }
+            (Ok(Outcome::NotStarted(error)), _) => Err(JoinError::Failed(error)),
             (Ok(Outcome::ArgumentsLost(reason)), _) => Err(JoinError::ArgumentsLost(reason)),
             (Ok(Outcome::ResultLost(reason)), _) => Err(JoinError::ResultLost(reason)),
             // An outcome was sent but not received, and the process ended normally.

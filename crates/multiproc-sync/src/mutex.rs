@@ -162,7 +162,7 @@ impl<T> Mutex<T> {
     pub fn of_bytes(value: &[u8]) -> io::Result<Self> {
         let region = Region::create(value.len(), |_: &MutexControl| {})?;
         region.data().copy_in(0, value);
-        Ok(Self { region, value: PhantomData })
+        Ok(Self { region, opened: Arc::default(), value: PhantomData })
     }
 }
 

@@ -105,9 +105,10 @@ pub use multiproc_pipe::{Decode, Encode, Message};
 #[doc(no_inline)]
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
-    Arguments, Builder, Child, CurrentProcess, ExitStatus, Function, JoinError, JoinTimeoutError,
-    ParentProcess, Process, RemoteError, Runtime, Scope, SpawnError, active_children, cpu_count,
-    current_process, enable_in_tests, init, parent_process, scope,
+    Arguments, Builder, Child, CurrentProcess, ExitStatus, FailedProcess, FinishFailure, Function,
+    JoinError, JoinTimeoutError, ParentProcess, Process, RemoteError, Resource, Runtime, Scope,
+    SpawnError, StartResult, active_children, cpu_count, current_process, enable_in_tests, init,
+    parent_process, scope,
 };
 pub use multiproc_queue::{
     Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,
