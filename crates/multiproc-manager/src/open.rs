@@ -1,11 +1,11 @@
 //! Opening objects by name.
 
 use bytemuck::{Pod, bytes_of};
+use multiproc_message::Decode;
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_sync::{
     Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
 };
-use serde::de::DeserializeOwned;
 
 use crate::error::ManagerError;
 use crate::managed::ManagedObject;
@@ -181,7 +181,7 @@ impl Manager {
     /// - [`Failed`](ManagerError::Failed) if the object cannot be created (its capacity is 0, for
     ///   example) or cannot be opened (1024 processes have it open).
     #[doc(alias = "Queue")]
-    pub fn queue<T: DeserializeOwned>(
+    pub fn queue<T: Decode>(
         &self,
         name: impl Name,
         capacity: impl Into<Option<usize>>,
@@ -212,7 +212,7 @@ impl Manager {
     ///
     /// The same as for [`queue`](Self::queue).
     #[doc(alias = "JoinableQueue")]
-    pub fn joinable_queue<T: DeserializeOwned>(
+    pub fn joinable_queue<T: Decode>(
         &self,
         name: impl Name,
         capacity: impl Into<Option<usize>>,
@@ -239,10 +239,7 @@ impl Manager {
     /// # }
     /// ```
     #[doc(alias = "max_bytes")]
-    pub fn queue_builder<T: DeserializeOwned>(
-        &self,
-        name: impl Name,
-    ) -> ManagedQueueBuilder<'_, Queue<T>> {
+    pub fn queue_builder<T: Decode>(&self, name: impl Name) -> ManagedQueueBuilder<'_, Queue<T>> {
         ManagedQueueBuilder::new(self, name.text(), spec_of::<Queue<T>>())
     }
 
@@ -261,7 +258,7 @@ impl Manager {
     /// # }
     /// ```
     #[doc(alias = "max_attempts")]
-    pub fn joinable_queue_builder<T: DeserializeOwned>(
+    pub fn joinable_queue_builder<T: Decode>(
         &self,
         name: impl Name,
     ) -> ManagedQueueBuilder<'_, JoinableQueue<T>> {

@@ -117,11 +117,7 @@ impl<G> Error for Abandoned<G> {}
 #[non_exhaustive]
 pub struct AbandonedError;
 
-impl fmt::Debug for AbandonedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+debug_is_display!(AbandonedError);
 
 impl fmt::Display for AbandonedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
