@@ -22,8 +22,6 @@ pub use format::{Format, decode, decode_as, encode, encode_numbered, encode_unse
 pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;
-<<<<<<< HEAD
-pub use schema::{Hash as SchemaHash, VariantNumbers, check_type, shape_of, variant_numbers};
-=======
-pub use schema::{Hash as SchemaHash, check_type, schema_name, shape_of};
->>>>>>> w-mgr
+pub use schema::{
+    Hash as SchemaHash, VariantNumbers, check_type, schema_name, shape_of, variant_numbers,
+};
