@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use multiproc_message::debug_is_display;
 use multiproc_pipe::Address;
 use multiproc_process::{ExitStatus, SpawnError};
 use thiserror::Error;
@@ -17,7 +18,7 @@ use crate::protocol::VERSION;
 /// let error = Manager::connect("@no manager listens here").unwrap_err();
 /// assert!(matches!(error, ManagerError::ManagerGone));
 /// ```
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum ManagerError {
     /// No manager listens at the address: it has ended, was killed, or never started. Objects that
@@ -195,6 +196,8 @@ pub enum ManagerError {
     #[error("cannot connect to an address, or listen there: {0}")]
     Io(#[source] io::Error),
 }
+
+debug_is_display!(ManagerError);
 
 impl ManagerError {
     /// Returns `true` if no manager listens at the address.

@@ -165,6 +165,7 @@ fn manager_error_texts() {
         ),
     ] {
         assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
         assert!(error.source().is_none());
     }
     // The text contains the version of the protocol.

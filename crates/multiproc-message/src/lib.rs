@@ -14,6 +14,7 @@ mod json;
 mod native;
 mod postcard;
 mod schema;
+mod value;
 
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
@@ -25,3 +26,4 @@ pub use json::Json;
 pub use schema::{
     Hash as SchemaHash, VariantNumbers, check_type, schema_name, shape_of, variant_numbers,
 };
+pub use value::{Decode, Encode, Message};

@@ -227,12 +227,12 @@ impl<T> Inner<T> {
     #[inline]
     pub(crate) fn ring_doorbell(&self) {
         if self.store.region.control().must_ring_doorbell() {
-            self.ring();
+            self.ring_now();
         }
     }
 
     #[cold]
-    fn ring(&self) {
+    fn ring_now(&self) {
         match self.producer_end() {
             Some(end) => end.ring(),
             // Another process rings. Until then, those that wait recheck.
