@@ -254,10 +254,11 @@ fn open_finds_existing_objects_of_any_capacity() {
 }
 
 /// A worker that gets a task, says so, and never completes it.
-fn worker((manager, has_got): (Manager, Sender<u32>)) {
+fn worker(manager: Manager) {
+    let got: Producer<u32> = manager.open("got").unwrap();
     let tasks: TaskConsumer<u32> = manager.open("tasks").unwrap();
     let task = tasks.get().unwrap();
-    has_got.send(*task).unwrap();
+    got.put(*task).unwrap();
     thread::park();
 }
 
@@ -271,10 +272,9 @@ fn join_by_name_ends_when_all_workers_are_killed() {
         // A second producer does not count as a worker.
         let other: TaskProducer<u32> = manager.open("tasks").unwrap();
         tasks.put_many(1..=3).unwrap();
-        let (is_got, has_got) = simplex().unwrap();
-        let workers =
-            [(); 2].map(|()| Process::spawn(worker, (manager.clone(), has_got.clone())).unwrap());
-        let mut got = [is_got.recv().unwrap(), is_got.recv().unwrap()];
+        let is_got = manager.queue::<u32>("got", 5).unwrap();
+        let workers = [(); 2].map(|()| Process::spawn(worker, manager.clone()).unwrap());
+        let mut got = [is_got.get().unwrap(), is_got.get().unwrap()];
         got.sort_unstable();
         assert_eq!(got, [1, 2]);
         if !manager_lives {
@@ -335,7 +335,7 @@ fn handle_in_flight_from_a_client_counts_as_a_worker() {
     let tasks = manager.joinable_queue::<u32>("tasks", 5).unwrap();
     tasks.put_many([1, 2]).unwrap();
     tasks.get().unwrap().task_done();
-    let (receives, sends) = simplex::<TaskConsumer<u32>>().unwrap();
+    let (receives, sends) = duplex::<(), TaskConsumer<u32>>().unwrap();
     sends.send(tasks.clone().into_consumer()).unwrap();
     let tasks = tasks.into_producer();
     assert!(tasks.join_timeout(Duration::from_millis(800)).unwrap_err().is_timeout());
