@@ -20,7 +20,7 @@ use crate::spec::Spec;
 /// | type | kind of the object |
 /// |---|---|
 /// | [`Queue<T>`], [`Producer<T>`], [`Consumer<T>`] | queue of items of type `T` |
-/// | [`JoinableQueue<T>`], [`TaskProducer<T>`], [`TaskConsumer<T>`] | joinable queue of tasks of type `T` |
+/// | [`JoinableQueue<T>`], [`TaskProducer<T>`], [`TaskConsumer<T>`] | joinable queue of `T` |
 /// | [`Lock`], [`RLock`], [`Mutex<T>`] | lock; re-entrant lock; lock with a value of type `T` |
 /// | [`Semaphore`], [`BoundedSemaphore`], [`Event`], [`Condition`], [`Barrier`] | the same |
 /// | [`Shared<T>`] | table of values of type `T` |
