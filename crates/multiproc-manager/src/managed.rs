@@ -3,9 +3,10 @@
 use std::io;
 
 use bytemuck::Pod;
-use multiproc_queue::{Consumer, JoinableQueue, Producer, Queue};
+use multiproc_queue::{Consumer, JoinableQueue, Producer, Queue, TaskConsumer, TaskProducer};
 use multiproc_sync::{
-    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, Plain, RLock, Semaphore,
+    Shared,
 };
 use serde::de::DeserializeOwned;
 
@@ -19,7 +20,7 @@ use crate::spec::Spec;
 /// | type | kind of the object |
 /// |---|---|
 /// | [`Queue<T>`], [`Producer<T>`], [`Consumer<T>`] | queue of items of type `T` |
-/// | [`JoinableQueue<T>`] | joinable queue of tasks of type `T` |
+/// | [`JoinableQueue<T>`], [`TaskProducer<T>`], [`TaskConsumer<T>`] | joinable queue of `T` |
 /// | [`Lock`], [`RLock`], [`Mutex<T>`] | lock; re-entrant lock; lock with a value of type `T` |
 /// | [`Semaphore`], [`BoundedSemaphore`], [`Event`], [`Condition`], [`Barrier`] | the same |
 /// | [`Shared<T>`] | table of values of type `T` |
@@ -29,8 +30,8 @@ use crate::spec::Spec;
 #[diagnostic::on_unimplemented(
     message = "a manager has no objects of type `{Self}`",
     label = "not an object of a manager",
-    note = "it has `Queue<T>`, `Producer<T>`, `Consumer<T>` and `JoinableQueue<T>` of a `T` that \
-            implements `Deserialize`; `Mutex<T>` and `Shared<T>` of plain data; `Lock`, `RLock`, \
+    note = "it has `Queue<T>`, `Producer<T>`, `Consumer<T>`, `JoinableQueue<T>`, `TaskProducer<T>` \
+            and `TaskConsumer<T>` of a `T` that implements `Deserialize`; `Mutex<T>` and `Shared<T>` of plain data; `Lock`, `RLock`, \
             `Semaphore`, `BoundedSemaphore`, `Event`, `Condition`, `Barrier` and `Atomic`"
 )]
 pub trait ManagedObject: private::Object {}
@@ -152,8 +153,10 @@ macro_rules! ends {
 }
 
 ends! {
-    Producer of Queue by producer;
-    Consumer of Queue by consumer;
+    Producer of Queue by into_producer;
+    Consumer of Queue by into_consumer;
+    TaskProducer of JoinableQueue by into_producer;
+    TaskConsumer of JoinableQueue by into_consumer;
 }
 
 macro_rules! without_items {
@@ -202,7 +205,7 @@ without_items! {
     Atomic by value;
 }
 
-impl<T: Pod> Object for Mutex<T> {
+impl<T: Plain> Object for Mutex<T> {
     type Sent = Self;
 
     fn kind() -> ObjectKind {

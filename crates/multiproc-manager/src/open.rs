@@ -4,7 +4,8 @@ use bytemuck::{Pod, bytes_of};
 use multiproc_message::Decode;
 use multiproc_queue::{JoinableQueue, Queue};
 use multiproc_sync::{
-    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, Plain, RLock, Semaphore,
+    Shared,
 };
 
 use crate::error::ManagerError;
@@ -22,7 +23,9 @@ impl Manager {
     ///
     /// The type states the kind of the object, and the type of what is in it: see
     /// [`ManagedObject`]. A [`Producer`](multiproc_queue::Producer) or a
-    /// [`Consumer`](multiproc_queue::Consumer) is one end of a queue.
+    /// [`Consumer`](multiproc_queue::Consumer) is one end of a queue, a
+    /// [`TaskProducer`](multiproc_queue::TaskProducer) or a
+    /// [`TaskConsumer`](multiproc_queue::TaskConsumer) one of a joinable queue.
     ///
     /// ```
     /// # multiproc::enable_in_tests!();
@@ -59,6 +62,12 @@ impl Manager {
     /// - [`InvalidName`](ManagerError::InvalidName) if the name is not valid.
     /// - [`Failed`](ManagerError::Failed) if the object cannot be opened (1024 processes have it
     ///   open, for example).
+    /// # When a process dies
+    ///
+    /// The manager keeps the queue for clients to come, so `put` and `get` do not report that the
+    /// other side has ended: another process may open it at any time. `join` of a `TaskProducer`
+    /// ends with `NoWorkers` within a second if all workers were killed. Before the first worker
+    /// has got a task, it waits for one.
     #[doc(alias = "open_existing")]
     #[doc(alias = "get")]
     pub fn open<O: ManagedObject>(&self, name: &str) -> Result<O, ManagerError> {
@@ -296,7 +305,7 @@ impl Manager {
     /// The same as for [`queue`](Self::queue), and [`Failed`](ManagerError::Failed) if the value is
     /// larger than 16 KiB.
     #[doc(alias = "Value")]
-    pub fn mutex<T: Pod>(&self, name: impl Name, value: T) -> Result<Mutex<T>, ManagerError> {
+    pub fn mutex<T: Plain>(&self, name: impl Name, value: T) -> Result<Mutex<T>, ManagerError> {
         let value = Some(bytes_of(&value).to_vec());
         self.open_or_create(name.text(), Spec { value, ..spec_of::<Mutex<T>>() })
     }

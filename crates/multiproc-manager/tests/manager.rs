@@ -14,7 +14,7 @@ use multiproc_pipe::{
     Address, Connection, Listener, Sender, connect_without_hello, duplex, simplex,
 };
 use multiproc_process::{Child, Process, active_children};
-use multiproc_queue::{Consumer, JoinableQueue, Producer, Queue};
+use multiproc_queue::{Consumer, JoinableQueue, Producer, Queue, TaskConsumer, TaskProducer};
 use multiproc_sync::{Atomic, Lock, Mutex, Semaphore, Shared};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 use rustix::process::{Gid, Pid, Resource, Signal, Uid, getrlimit, kill_process, setrlimit};
@@ -251,6 +251,96 @@ fn open_finds_existing_objects_of_any_capacity() {
     manager.atomic("hits", 3).unwrap();
     assert_eq!(other.open::<Atomic>("hits").unwrap().load(), 3);
     assert_eq!(manager.list().unwrap().len(), 6);
+}
+
+/// A worker that gets a task, says so, and never completes it.
+fn worker(manager: Manager) {
+    let got: Producer<u32> = manager.open("got").unwrap();
+    let tasks: TaskConsumer<u32> = manager.open("tasks").unwrap();
+    let task = tasks.get().unwrap();
+    got.put(*task).unwrap();
+    thread::park();
+}
+
+#[test]
+fn join_by_name_ends_when_all_workers_are_killed() {
+    let _dog = watchdog();
+    for manager_lives in [true, false] {
+        let manager = Manager::start().unwrap();
+        let builder = manager.joinable_queue_builder::<u32>("tasks").max_attempts(9);
+        let tasks = builder.build().unwrap().into_producer();
+        // A second producer does not count as a worker.
+        let other: TaskProducer<u32> = manager.open("tasks").unwrap();
+        tasks.put_many(1..=3).unwrap();
+        let is_got = manager.queue::<u32>("got", 5).unwrap();
+        let workers = [(); 2].map(|()| Process::spawn(worker, manager.clone()).unwrap());
+        let mut got = [is_got.get().unwrap(), is_got.get().unwrap()];
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+        if !manager_lives {
+            let process = process_of(&manager);
+            process.kill().unwrap();
+            process.wait();
+        }
+        let joins = thread::spawn(move || (tasks.join().unwrap_err(), Instant::now(), tasks));
+        assert!(other.join_timeout(Duration::from_millis(300)).unwrap_err().is_timeout());
+        for worker in &workers {
+            worker.kill().unwrap();
+            worker.wait();
+        }
+        let killed = Instant::now();
+        let (error, ended, tasks) = joins.join().unwrap();
+        assert!(error.is_no_workers(), "{error}");
+        assert!(ended.saturating_duration_since(killed) < Duration::from_secs(1));
+        assert!(other.join().unwrap_err().is_no_workers());
+        assert_eq!(tasks.unfinished(), 3);
+
+        // With a manager, another worker may come.
+        if manager_lives {
+            let late: TaskConsumer<u32> = manager.open("tasks").unwrap();
+            for task in late.try_iter() {
+                task.unwrap().task_done();
+            }
+            tasks.join().unwrap();
+        }
+    }
+}
+
+/// Programs that meet at a manager start in any order.
+#[test]
+fn join_by_name_waits_for_the_first_worker() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let tasks = manager.joinable_queue::<u32>("tasks", 5).unwrap().into_producer();
+    tasks.put(1).unwrap();
+    let error = tasks.join_timeout(Duration::from_millis(800)).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    let works = |manager: Manager| {
+        let tasks: TaskConsumer<u32> = manager.open("tasks").unwrap();
+        tasks.get().unwrap().task_done();
+    };
+    let worker = Process::spawn(works, manager.clone()).unwrap();
+    tasks.join().unwrap();
+    worker.join().unwrap();
+    // It has come and gone.
+    tasks.put(2).unwrap();
+    assert!(tasks.join().unwrap_err().is_no_workers());
+}
+
+/// A handle that was sent on is one of a worker, also while nobody has received it.
+#[test]
+fn handle_in_flight_from_a_client_counts_as_a_worker() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let tasks = manager.joinable_queue::<u32>("tasks", 5).unwrap();
+    tasks.put_many([1, 2]).unwrap();
+    tasks.get().unwrap().task_done();
+    let (receives, sends) = duplex::<(), TaskConsumer<u32>>().unwrap();
+    sends.send(tasks.clone().into_consumer()).unwrap();
+    let tasks = tasks.into_producer();
+    assert!(tasks.join_timeout(Duration::from_millis(800)).unwrap_err().is_timeout());
+    drop(receives);
+    assert!(tasks.join().unwrap_err().is_no_workers());
 }
 
 #[test]

@@ -14,6 +14,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use multiproc_shm::failpoint;
@@ -62,6 +63,9 @@ pub(crate) struct End {
     /// them, because a handle that was closed has no end of it, and a shutdown ends it for both
     /// sides.
     claim: Option<CheckedFd>,
+    /// Whether the claim has ended although the end is open, and each copy of the end that is sent
+    /// gets a new one: this process keeps the queue for others.
+    is_kept: AtomicBool,
     region: Region<Control>,
 }
 
@@ -72,7 +76,13 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 impl End {
     pub(crate) fn new(socket: OwnedFd, role: Role, region: Region<Control>) -> io::Result<Self> {
-        Ok(Self { socket: Some(CheckedFd::new(socket)?), role, claim: None, region })
+        Ok(Self {
+            socket: Some(CheckedFd::new(socket)?),
+            role,
+            claim: None,
+            is_kept: AtomicBool::new(false),
+            region,
+        })
     }
 
     /// Keeps a claim of the region as long as this end.
@@ -108,7 +118,20 @@ impl End {
     }
 
     pub(crate) fn try_clone_claim(&self) -> io::Result<Option<OwnedFd>> {
-        self.claim.as_ref().map(|claim| claim.get()?.try_clone_to_owned()).transpose()
+        let copy = |claim: &CheckedFd| {
+            let is_kept = self.is_kept.load(Ordering::Relaxed);
+            if is_kept { self.region.claim() } else { claim.get()?.try_clone_to_owned() }
+        };
+        self.claim.as_ref().map(copy).transpose()
+    }
+
+    /// Ends the claim of this end, and keeps the end open for others.
+    pub(crate) fn keep_for_others(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
+        if let Some(Ok(claim)) = self.claim.as_ref().map(CheckedFd::get) {
+            // It fails only if the kernel is out of memory. Then the queue stays claimed.
+            let _ = Region::<Control>::end_claim(claim);
+        }
     }
 
     /// Returns the state of this end according to the kernel, or no flags if the descriptor is not

@@ -98,7 +98,7 @@ macro_rules! common {
             /// observer, whose death has no meaning.
             #[doc(hidden)]
             pub fn stand_aside(&self) {
-                self.inner.store.region.stand_aside();
+                self.inner.stand_aside();
             }
 
             /// Returns `true` if both are handles of the same queue.

@@ -21,12 +21,16 @@ pub enum Kind {
     Exclusive,
 }
 
-#[allow(clippy::cast_possible_truncation)] // the constants are 0 to 2
 fn on_byte(kind: Kind, byte: u32) -> libc::flock {
     let kind = match kind {
         Kind::Shared => libc::F_RDLCK,
         Kind::Exclusive => libc::F_WRLCK,
     };
+    of_byte(kind, byte)
+}
+
+#[allow(clippy::cast_possible_truncation)] // the constants are 0 to 2
+fn of_byte(kind: libc::c_int, byte: u32) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -72,6 +76,19 @@ pub fn try_lock(descriptor: impl AsFd, kind: Kind, byte: u32) -> io::Result<bool
         Some(libc::EAGAIN | libc::EACCES) => Ok(false),
         _ => Err(error),
     }
+}
+
+/// Releases the lock of this open file description on a byte, if it has one.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn unlock(descriptor: impl AsFd, byte: u32) -> io::Result<()> {
+    let lock = of_byte(libc::F_UNLCK, byte);
+    let descriptor = descriptor.as_fd().as_raw_fd();
+    // SAFETY: F_OFD_SETLK reads a `flock`, and this is one.
+    let result = unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const lock) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Returns `true` if another open file description has a lock on a byte, and also if the kernel

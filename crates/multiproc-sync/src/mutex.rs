@@ -156,13 +156,15 @@ impl<T> Mutex<T> {
 
 /// For a manager, which does not know the type of the value.
 impl<T> Mutex<T> {
-    /// Creates a mutex with the bytes of a value of `T`. Bytes of another size are noticed when the
-    /// handle is received.
+    /// Creates a mutex with the bytes of a value of `T`. Other bytes are noticed when the handle is
+    /// received, and make locking this handle panic.
     #[doc(hidden)]
     pub fn of_bytes(value: &[u8]) -> io::Result<Self> {
         let region = Region::create(value.len(), |_: &MutexControl| {})?;
         region.data().copy_in(0, value);
-        Ok(Self { region, opened: Arc::default(), value: PhantomData })
+        let mut opened = vec![0; value.len().div_ceil(8)];
+        cast_slice_mut(&mut opened)[..value.len()].copy_from_slice(value);
+        Ok(Self { region, opened: opened.into(), value: PhantomData })
     }
 }
 

@@ -35,6 +35,15 @@ impl<T> Inner<T> {
         self.is_closed.load(Ordering::Relaxed)
     }
 
+    /// Makes this process an observer, which keeps the queue for others: see
+    /// [`Region::stand_aside`](multiproc_shm::region::Region::stand_aside).
+    pub(crate) fn stand_aside(&self) {
+        self.store.region.stand_aside();
+        if let Some(end) = &self.consumer {
+            end.keep_for_others();
+        }
+    }
+
     /// Ends the queue for all processes.
     pub(crate) fn shut_down(&self, drain: bool) {
         self.store.region.control().shut_down(drain);

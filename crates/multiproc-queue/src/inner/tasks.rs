@@ -167,7 +167,10 @@ impl<T> Inner<T> {
         if work.tasks().is_in_task(thread_id()) {
             return Err(JoinTasksTimeoutError::InTask);
         }
-        let can_be_got = || self.consumer.is_some() || self.store.region.is_claimed();
+        let can_be_got = || {
+            let can_get = self.consumer.is_some() || self.store.region.is_claimed();
+            can_get || self.is_first_worker_to_come()
+        };
         match work.join(deadline, || self.ring_doorbell(), can_be_got) {
             Joined::TimedOut => return Err(JoinTasksTimeoutError::Timeout),
             Joined::NoWorkers(left) => {
@@ -178,6 +181,12 @@ impl<T> Inner<T> {
         }
         self.trim_tasks(&work.ring);
         Ok(())
+    }
+
+    /// Returns `true` if a manager keeps the queue for processes to come, and none of them has got a
+    /// task so far.
+    fn is_first_worker_to_come(&self) -> bool {
+        self.store.region.is_kept() && self.ring().counts().is_some_and(|(_, got)| got == 0)
     }
 
     /// Puts a task back that this process does not complete.

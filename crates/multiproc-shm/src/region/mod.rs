@@ -18,7 +18,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::size_of;
 use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -362,11 +362,23 @@ impl<C: Control> Region<C> {
     }
 
     /// Makes this process an observer: it is not counted, and its death has no effect. For a
-    /// process that keeps the region for others and does not work with it.
+    /// process that keeps the region for others and does not work with it: while it has the region
+    /// open, the region is [kept](Self::is_kept).
     pub fn stand_aside(&self) {
         if let Some(member) = self.open.membership.get() {
             self.open.members().leave(member);
         }
+        if let Ok(descriptor) = self.open.descriptor.get() {
+            // If the kernel is out of memory, the region does not count as kept.
+            let _ = ofd_lock::try_lock(descriptor, ofd_lock::Kind::Shared, KEEPER);
+        }
+    }
+
+    /// Returns `true` if another process [keeps](Self::stand_aside) the region for others, and also
+    /// if this cannot be determined. One system call.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        ofd_lock::is_locked(self.open.descriptor.unchecked(), KEEPER)
     }
 
     /// Returns the number of living processes that have the region open. One system call for each.
@@ -407,6 +419,15 @@ impl<C: Control> Region<C> {
         let claim = memfd::reopen(self.open.descriptor.get()?, OFlags::RDONLY)?;
         ofd_lock::try_lock(&claim, ofd_lock::Kind::Shared, CLAIM)?;
         Ok(claim)
+    }
+
+    /// Ends a claim for all descriptors of it, which may stay open.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn end_claim(claim: impl AsFd) -> io::Result<()> {
+        ofd_lock::unlock(claim, CLAIM)
     }
 
     /// Returns `true` if any process has a [claim](Self::claim), and also if this cannot be
@@ -475,6 +496,9 @@ impl<'de, C: Control> Deserialize<'de> for Region<C> {
 /// The byte of the file that a claim locks. The bytes before it are those of the members.
 #[allow(clippy::cast_possible_truncation)] // 1024
 const CLAIM: u32 = MEMBERS as u32;
+
+/// The byte that the keepers of a region lock.
+const KEEPER: u32 = CLAIM + 1;
 
 /// The size is fixed, so an access to a mapping cannot be a SIGBUS because the file shrank.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
