@@ -1,7 +1,11 @@
 //! An open file as a field of a message.
 
 use std::fs::File;
+use std::io::{PipeReader, PipeWriter};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Stdio};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -31,8 +35,31 @@ use crate::handles;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// It is created from each type of std that owns a descriptor, and converts back to it. The
+/// conversion back does not check the kind of the descriptor.
+///
+/// ```
+/// use multiproc_pipe::{Descriptor, duplex};
+/// use std::net::{TcpListener, TcpStream};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = TcpListener::bind("localhost:0")?;
+/// let address = listener.local_addr()?;
+/// let (left, right) = duplex::<Descriptor, ()>()?;
+/// left.send(listener.into())?;
+///
+/// // Another process accepts the connections.
+/// let listener = TcpListener::from(right.recv()?);
+/// let client = TcpStream::connect(address)?;
+/// assert_eq!(listener.accept()?.1, client.local_addr()?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[doc(alias = "SCM_RIGHTS")]
+#[doc(alias = "sendmsg")]
+#[doc(alias = "DupFd")]
 pub struct Descriptor(pub OwnedFd);
 
 impl Serialize for Descriptor {
@@ -63,20 +90,86 @@ impl From<OwnedFd> for Descriptor {
     }
 }
 
-impl From<File> for Descriptor {
-    fn from(file: File) -> Self {
-        Self(file.into())
-    }
-}
-
 impl From<Descriptor> for OwnedFd {
     fn from(descriptor: Descriptor) -> Self {
         descriptor.0
     }
 }
 
-impl From<Descriptor> for File {
+/// For standard input, output or error of a `Command`.
+impl From<Descriptor> for Stdio {
     fn from(descriptor: Descriptor) -> Self {
         descriptor.0.into()
+    }
+}
+
+/// Both conversions, for the types of std that own a descriptor. That to the type takes any
+/// descriptor, as that of std does: its first use reports what is wrong.
+macro_rules! convert {
+    ($($type:ty),* $(,)?) => {
+        $(
+            impl From<$type> for Descriptor {
+                fn from(owner: $type) -> Self {
+                    Self(owner.into())
+                }
+            }
+
+            impl From<Descriptor> for $type {
+                fn from(descriptor: Descriptor) -> Self {
+                    descriptor.0.into()
+                }
+            }
+        )*
+    };
+}
+
+convert! {
+    File, PipeReader, PipeWriter, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener,
+    UnixStream, ChildStdin, ChildStdout, ChildStderr,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write, pipe};
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn converted_descriptors_keep_their_number() {
+        fn through<T: AsRawFd + Into<Descriptor> + From<Descriptor>>(owner: T) -> T {
+            let number = owner.as_raw_fd();
+            let descriptor: Descriptor = owner.into();
+            assert_eq!(descriptor.as_fd().as_raw_fd(), number);
+            let owner = T::from(descriptor);
+            assert_eq!(owner.as_raw_fd(), number);
+            owner
+        }
+        through(OwnedFd::from(File::open("/dev/null").unwrap()));
+        through(File::open("/dev/null").unwrap());
+        let (mut reader, mut writer) = pipe().map(|(r, w)| (through(r), through(w))).unwrap();
+        writer.write_all(b"x").unwrap();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x");
+        let listener = through(TcpListener::bind("localhost:0").unwrap());
+        through(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        through(UdpSocket::bind("localhost:0").unwrap());
+        through(UnixDatagram::unbound().unwrap());
+        through(UnixStream::pair().unwrap().0);
+        through(UnixListener::from(OwnedFd::from(UnixStream::pair().unwrap().0)));
+    }
+
+    #[test]
+    fn descriptor_is_the_output_of_a_command() {
+        let (mut reader, writer) = pipe().unwrap();
+        let output = Descriptor::from(writer);
+        let mut child = Command::new("echo").arg("text").stdout(output).spawn().unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text\n");
+        assert!(child.wait().unwrap().success());
     }
 }

@@ -11,6 +11,7 @@ use crate::error::{DecodeError, EncodeError};
 use crate::handles::{Doing, Handles, STATE, Scope, offer};
 use crate::native::{self, Decoder, Encoder};
 use crate::postcard;
+use crate::schema::VariantNumbers;
 
 /// The bytes of a message.
 ///
@@ -42,7 +43,8 @@ pub enum Format {
     /// It is for programs that were built separately.
     ///
     /// Variants are identified by their number. An enum with serde's `skip` on a variant numbers
-    /// the ones behind it differently for writing and reading, so such variants must come last.
+    /// the ones behind it differently for writing and reading, so such variants must come last. A
+    /// connection refuses to send the others. The methods of this type do not detect it.
     Postcard,
 }
 
@@ -77,17 +79,7 @@ impl Format {
     ) -> Result<Option<Handles>, EncodeError> {
         match self {
             Self::Native => encode_unsent(value, bytes),
-            Self::Postcard => {
-                let before = bytes.len();
-                let scope = Scope::enter(Doing::Encoding);
-                match postcard::encode(value, bytes) {
-                    Ok(()) => Ok(scope.table().map(Handles)),
-                    Err(error) => {
-                        bytes.truncate(before);
-                        Err(EncodeError::new::<T>(error.into_reason()))
-                    }
-                }
-            }
+            Self::Postcard => encode_postcard(value, bytes, None),
         }
     }
 
@@ -168,6 +160,37 @@ pub fn encode_unsent<T: Serialize + ?Sized>(
     let before = bytes.len();
     let scope = Scope::enter(Doing::Encoding);
     match value.serialize(Encoder::new(bytes)) {
+        Ok(()) => Ok(scope.table().map(Handles)),
+        Err(error) => {
+            bytes.truncate(before);
+            Err(EncodeError::new::<T>(error.into_reason()))
+        }
+    }
+}
+
+/// Encodes in the format [`Postcard`](Format::Postcard), as [`Format::encode_unsent`] does, and
+/// checks the number of each variant against those by which the type is read.
+///
+/// # Errors
+///
+/// As [`Format::encode`]. Also if a variant would be read as another one.
+#[doc(hidden)] // for the connections of this workspace
+pub fn encode_numbered<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+    numbers: &VariantNumbers,
+) -> Result<Option<Handles>, EncodeError> {
+    encode_postcard(value, bytes, Some(numbers))
+}
+
+fn encode_postcard<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+    numbers: Option<&VariantNumbers>,
+) -> Result<Option<Handles>, EncodeError> {
+    let before = bytes.len();
+    let scope = Scope::enter(Doing::Encoding);
+    match postcard::encode(value, bytes, numbers) {
         Ok(()) => Ok(scope.table().map(Handles)),
         Err(error) => {
             bytes.truncate(before);

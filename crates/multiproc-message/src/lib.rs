@@ -18,8 +18,8 @@ mod schema;
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
 pub use error::{DecodeError, EncodeError};
-pub use format::{Format, decode, decode_as, encode, encode_unsent};
+pub use format::{Format, decode, decode_as, encode, encode_numbered, encode_unsent};
 pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;
-pub use schema::{Hash as SchemaHash, check_type, shape_of};
+pub use schema::{Hash as SchemaHash, VariantNumbers, check_type, shape_of, variant_numbers};

@@ -43,16 +43,37 @@ enum Place {
 impl Address {
     /// Returns the address of the file at `path`. A relative path is relative to the working
     /// directory.
+    ///
+    /// ```
+    /// use multiproc_pipe::Address;
+    ///
+    /// // Also if it begins with `@`.
+    /// assert_eq!(Address::path("@jobs").as_path().unwrap().to_str(), Some("@jobs"));
+    /// ```
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self(Place::Path(path.into().into_os_string().into_vec()))
     }
 
     /// Returns the address of the abstract name `name`, given without an `@`.
+    ///
+    /// ```
+    /// use multiproc_pipe::Address;
+    ///
+    /// assert_eq!(Address::abstract_name("jobs").to_string(), "@jobs");
+    /// ```
     pub fn abstract_name(name: impl Into<Vec<u8>>) -> Self {
         Self(Place::Abstract(name.into()))
     }
 
     /// Returns the path, if it is one.
+    ///
+    /// ```
+    /// use multiproc_pipe::Address;
+    /// use std::path::Path;
+    ///
+    /// assert_eq!(Address::from("run/jobs").as_path(), Some(Path::new("run/jobs")));
+    /// assert_eq!(Address::from("@jobs").as_path(), None);
+    /// ```
     #[must_use]
     pub fn as_path(&self) -> Option<&Path> {
         match &self.0 {
@@ -63,17 +84,17 @@ impl Address {
 
     pub(crate) fn to_socket_address(&self) -> io::Result<SocketAddrUnix> {
         let (what, bytes) = match &self.0 {
-            Place::Path(path) => ("path", path),
-            Place::Abstract(name) => ("abstract name", name),
+            Place::Path(path) => ("a path", path),
+            Place::Abstract(name) => ("an abstract name", name),
         };
         let wrong = match bytes.len() {
-            0 => Some(format!("expected a {what} for a socket, got an empty one")),
-            length @ 1..=MOST if bytes.contains(&0) && what == "path" => Some(format!(
+            0 => Some(format!("expected {what} for a socket, got an empty one")),
+            length @ 1..=MOST if bytes.contains(&0) && what == "a path" => Some(format!(
                 "expected a path for a socket, got {length} bytes with a zero in them"
             )),
             1..=MOST => None,
             length => Some(format!(
-                "expected a {what} for a socket of {MOST} bytes at most, got one of {length} bytes: {self}"
+                "expected {what} for a socket of {MOST} bytes at most, got one of {length} bytes: {self}"
             )),
         };
         if let Some(text) = wrong {

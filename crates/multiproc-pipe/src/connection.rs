@@ -21,7 +21,7 @@ use crate::frame_reader::Reader;
 use crate::frame_writer::Writer;
 #[cfg(feature = "listener")]
 use crate::hello::Hello;
-use crate::iter::{IntoIter, Iter};
+use crate::iter::{IntoIter, Iter, TryIter};
 use crate::stream::{Role, Stream};
 use multiproc_message::{Format, check_type};
 use multiproc_shm::Deadline;
@@ -50,6 +50,8 @@ use multiproc_shm::Deadline;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Pipe")]
+#[doc(alias = "UnixStream")]
 pub struct Connection<S, R> {
     outgoing: Outgoing<S>,
     pub(crate) reader: Reader,
@@ -214,7 +216,8 @@ impl<S, R> Connection<S, R> {
     /// # }
     /// ```
     pub fn retype<S2, R2>(self) -> Connection<S2, R2> {
-        let Self { outgoing: Outgoing { stream, writer, .. }, reader, .. } = self;
+        let Self { outgoing: Outgoing { stream, mut writer, .. }, reader, .. } = self;
+        writer.forget_type();
         Connection::with(stream, writer, reader)
     }
 
@@ -268,6 +271,19 @@ impl<T> Sender<T> {
 
     /// Creates a sender from the writing end of a pipe or from a Unix stream socket.
     ///
+    /// ```
+    /// use multiproc_pipe::{Receiver, Sender};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (reader, writer) = std::io::pipe()?;
+    /// let sender = Sender::<u32>::from_fd(writer.into())?;
+    /// let receiver = Receiver::<u32>::from_fd(reader.into())?;
+    /// sender.send(7)?;
+    /// assert_eq!(receiver.recv()?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// If it is neither. The error states what was expected and received.
@@ -290,6 +306,19 @@ impl<T> Receiver<T> {
     }
 
     /// Creates a receiver from the reading end of a pipe or from a Unix stream socket.
+    ///
+    /// ```
+    /// use multiproc_pipe::{Receiver, Sender};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let receiver = Receiver::<String>::from_fd(ours.into())?;
+    /// Sender::<String>::from_fd(theirs.into())?.send("text".to_owned())?;
+    /// assert_eq!(receiver.recv()?, "text");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -316,6 +345,7 @@ impl<T: Deserialize<'static>> Outgoing<T> {
     #[cold]
     fn check_type_once(&self) -> Result<(), SendFault> {
         check_type::<T>().map_err(SendFault::Encode)?;
+        self.writer.set_type::<T>();
         self.is_checked.set(true);
         Ok(())
     }
@@ -463,6 +493,20 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As [`send_timeout`](Self::send_timeout).
+            ///
+            /// ```
+            /// use std::time::{Duration, Instant};
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// let deadline = Instant::now() + Duration::from_millis(10);
+            /// for number in 0..3 {
+            ///     sender.send_deadline(number, deadline)?; // one deadline for all of them
+            /// }
+            /// assert_eq!(receiver.recv()?, 0);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn send_deadline(
                 &self,
                 value: $type,
@@ -518,6 +562,17 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As `try_send`.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// sender.try_send_bytes(b"short")?;
+            /// assert_eq!(receiver.recv_bytes()?, b"short");
+            /// drop(receiver);
+            /// assert!(sender.try_send_bytes(b"more").unwrap_err().is_disconnected());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn try_send_bytes(&self, bytes: &[u8]) -> Result<(), TrySendError<()>> {
                 self.writer
                     .send_bytes(&self.stream, bytes, Deadline::after(Duration::ZERO))
@@ -529,6 +584,19 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As `send_timeout`.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// // More than a pipe holds, and the receiver does not read.
+            /// let error = sender.send_bytes_timeout(&[0; 1 << 20], Duration::from_millis(1)).unwrap_err();
+            /// assert!(error.is_unfinished());
+            /// # drop(receiver);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn send_bytes_timeout(
                 &self,
                 bytes: &[u8],
@@ -545,6 +613,18 @@ macro_rules! sends {
             /// # Errors
             ///
             /// As `send`. If the operating system refused, it can be called again.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// let message = vec![7; 1 << 20]; // more than a pipe holds
+            /// assert!(sender.try_send_bytes(&message).unwrap_err().is_unfinished());
+            /// let received = std::thread::spawn(move || receiver.recv_bytes().unwrap());
+            /// sender.flush()?; // the rest of the message
+            /// assert_eq!(received.join().unwrap(), message);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn flush(&self) -> Result<(), SendError<()>> {
                 self.writer
                     .flush(&self.stream, Deadline::NEVER)
@@ -558,6 +638,20 @@ macro_rules! sends {
             ///
             /// [`Timeout`](SendTimeoutError::Timeout) if a rest remains. Otherwise as
             /// [`flush`](Self::flush).
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// let message = vec![7; 1 << 20]; // more than a pipe holds
+            /// assert!(sender.try_send_bytes(&message).unwrap_err().is_unfinished());
+            /// let received = std::thread::spawn(move || receiver.recv_bytes().unwrap());
+            /// sender.flush_timeout(Duration::from_secs(10))?; // the rest of the message
+            /// assert_eq!(received.join().unwrap(), message);
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn flush_timeout(&self, timeout: Duration) -> Result<(), SendTimeoutError<()>> {
                 self.writer
                     .flush(&self.stream, Deadline::after(timeout))
@@ -653,6 +747,19 @@ macro_rules! receives {
             /// # Errors
             ///
             /// As [`recv_timeout`](Self::recv_timeout).
+            ///
+            /// ```
+            /// use std::time::{Duration, Instant};
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// sender.send(7)?;
+            /// let deadline = Instant::now() + Duration::from_millis(10);
+            /// assert_eq!(receiver.recv_deadline(deadline)?, 7);
+            /// assert!(receiver.recv_deadline(deadline).unwrap_err().is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_deadline(&self, deadline: Instant) -> Result<$type, RecvTimeoutError> {
                 self.reader
                     .recv(&self.stream, Deadline::at(deadline))?
@@ -682,6 +789,28 @@ macro_rules! receives {
             /// ```
             pub fn iter(&self) -> Iter<'_, $type> {
                 Iter::new(&self.stream, &self.reader)
+            }
+
+            /// Returns an iterator over the values that have arrived completely. It does not wait,
+            /// and ends where [`try_recv`](Self::try_recv) would return
+            /// [`Empty`](TryRecvError::Empty), or when the other side is gone.
+            ///
+            /// An item is an error as for [`iter`](Self::iter). A sender that sends faster than the
+            /// items are used keeps the iterator going.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<u32>()?;
+            /// sender.send(1)?;
+            /// sender.send(2)?;
+            /// assert_eq!(receiver.try_iter().collect::<Result<Vec<_>, _>>()?, [1, 2]);
+            /// sender.send(3)?; // the sender still exists
+            /// assert_eq!(receiver.try_iter().collect::<Result<Vec<_>, _>>()?, [3]);
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub fn try_iter(&self) -> TryIter<'_, $type> {
+                TryIter::new(&self.stream, &self.reader)
             }
         }
 
@@ -714,11 +843,22 @@ macro_rules! receives {
             }
 
             /// Receives the bytes of the next message, waiting for it indefinitely. Usually
-            /// [`send_bytes`](Sender::send_bytes) has sent them: see there for an example.
+            /// [`send_bytes`](Sender::send_bytes) has sent them.
             ///
             /// # Errors
             ///
             /// As `recv`, but nothing is decoded.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (left, right) = multiproc_pipe::duplex::<(), ()>()?;
+            /// left.send_bytes(b"\x00\xff")?;
+            /// drop(left);
+            /// assert_eq!(right.recv_bytes()?, b"\x00\xff");
+            /// assert!(right.recv_bytes().unwrap_err().is_disconnected());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_bytes(&self) -> Result<Vec<u8>, RecvError> {
                 self.reader
                     .recv_bytes(&self.stream, Deadline::NEVER)
@@ -731,6 +871,16 @@ macro_rules! receives {
             /// # Errors
             ///
             /// As `try_recv`, but nothing is decoded.
+            ///
+            /// ```
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
+            /// assert!(receiver.try_recv_bytes().unwrap_err().is_empty());
+            /// sender.send_bytes(b"bytes")?;
+            /// assert_eq!(receiver.try_recv_bytes()?, b"bytes");
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn try_recv_bytes(&self) -> Result<Vec<u8>, TryRecvError> {
                 self.reader
                     .recv_bytes(&self.stream, Deadline::after(Duration::ZERO))?
@@ -742,6 +892,17 @@ macro_rules! receives {
             /// # Errors
             ///
             /// As `recv_timeout`, but nothing is decoded.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (receiver, _sender) = multiproc_pipe::simplex::<()>()?;
+            /// let error = receiver.recv_bytes_timeout(Duration::from_millis(1)).unwrap_err();
+            /// assert!(error.is_timeout());
+            /// # Ok(())
+            /// # }
+            /// ```
             pub fn recv_bytes_timeout(
                 &self,
                 timeout: Duration,

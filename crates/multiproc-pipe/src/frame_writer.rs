@@ -3,15 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::SendFault;
 use crate::frame::{DESCRIPTORS_A_PACKET, HEADER, Header};
 use crate::message::{self, Handles};
 use crate::spare;
 use crate::stream::Stream;
-use multiproc_message::{EncodeError, Format};
+use multiproc_message::{EncodeError, Format, VariantNumbers, encode_numbered, variant_numbers};
 use multiproc_shm::Deadline;
 
 pub(crate) struct Writer {
@@ -20,12 +21,14 @@ pub(crate) struct Writer {
     large: Cell<usize>,
     unsent: RefCell<Unsent>,
     format: Format,
+    /// The numbers of the variants in values of the type that is sent, once they are needed.
+    numbers: RefCell<Option<Arc<VariantNumbers>>>,
 }
 
 impl Default for Writer {
     fn default() -> Self {
-        let (buffer, large, unsent) = Default::default();
-        Self { buffer, large, unsent, format: Format::Native }
+        let (buffer, large, unsent, numbers) = Default::default();
+        Self { buffer, large, unsent, format: Format::Native, numbers }
     }
 }
 
@@ -81,6 +84,18 @@ impl Writer {
         self.format = format;
     }
 
+    /// Sets the type of the values from here on, in a format that has to know it.
+    pub(crate) fn set_type<T: Deserialize<'static>>(&self) {
+        if self.format == Format::Postcard {
+            self.numbers.replace(Some(variant_numbers::<T>()));
+        }
+    }
+
+    /// Forgets the type of the values so far.
+    pub(crate) fn forget_type(&mut self) {
+        self.numbers.take();
+    }
+
     /// Returns the bytes that are still to be written, to be sent with the end.
     pub(crate) fn pending(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         match &*self.unsent.borrow() {
@@ -110,7 +125,7 @@ impl Writer {
         buffer.extend_from_slice(&[0; HEADER]);
         let encoded = match self.format {
             Format::Native => message::encode_unsent(value, &mut buffer),
-            format => encode_in(format, value, &mut buffer),
+            format => self.encode_in(format, value, &mut buffer),
         };
         let result = encoded.map_err(SendFault::Encode).and_then(|handles| match handles {
             None => self.write(stream, fill_header(&mut buffer, 0), Vec::new(), deadline),
@@ -124,6 +139,22 @@ impl Writer {
             spare::keep(buffer);
         }
         result
+    }
+
+    /// Encodes in a format other than the native one.
+    #[cold]
+    fn encode_in<T: Serialize>(
+        &self,
+        format: Format,
+        value: &T,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Handles>, EncodeError> {
+        // Not borrowed while the value's own code runs.
+        let numbers = self.numbers.borrow().clone();
+        match numbers {
+            Some(numbers) => encode_numbered(value, buffer, &numbers),
+            None => format.encode_unsent(value, buffer),
+        }
     }
 
     /// Writes a message with handles, which are told when it was sent.
@@ -226,16 +257,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// Encodes in a format other than the native one.
-#[cold]
-fn encode_in<T: Serialize>(
-    format: Format,
-    value: &T,
-    buffer: &mut Vec<u8>,
-) -> Result<Option<Handles>, EncodeError> {
-    format.encode_unsent(value, buffer)
 }
 
 fn torn() -> io::Error {

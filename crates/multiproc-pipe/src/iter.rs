@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
@@ -26,6 +27,17 @@ impl<'a, T> Iter<'a, T> {
     }
 }
 
+/// An iterator over the values that have arrived, which does not wait. Created by `try_iter` of
+/// [`Receiver`](crate::Receiver) and [`Connection`](crate::Connection).
+#[must_use = "it receives when it is asked for an item"]
+pub struct TryIter<'a, T>(Iter<'a, T>);
+
+impl<'a, T> TryIter<'a, T> {
+    pub(crate) fn new(stream: &'a Stream, reader: &'a Reader) -> Self {
+        Self(Iter::new(stream, reader))
+    }
+}
+
 /// The same as [`Iter`], which owns its [`Receiver`](crate::Receiver).
 #[must_use = "it receives when it is asked for an item"]
 pub struct IntoIter<T> {
@@ -45,7 +57,16 @@ impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
     type Item = Result<T, RecvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        next(self.stream, self.reader, &mut self.has_ended)
+        next(self.stream, self.reader, Deadline::NEVER, &mut self.has_ended)
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Iter { stream, reader, has_ended, .. } = &mut self.0;
+        next(stream, reader, Deadline::after(Duration::ZERO), has_ended)
     }
 }
 
@@ -53,20 +74,22 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
     type Item = Result<T, RecvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        next(&self.stream, &self.reader, &mut self.has_ended)
+        next(&self.stream, &self.reader, Deadline::NEVER, &mut self.has_ended)
     }
 }
 
-/// Ends after an error that would repeat, so that a loop which only logs errors ends as well.
+/// Ends at the deadline, and after an error that would repeat, so that a loop which only logs errors
+/// ends as well.
 fn next<T: DeserializeOwned>(
     stream: &Stream,
     reader: &Reader,
+    deadline: Deadline,
     has_ended: &mut bool,
 ) -> Option<Result<T, RecvError>> {
     if *has_ended {
         return None;
     }
-    let item = reader.recv(stream, Deadline::NEVER).transpose();
+    let item = reader.recv(stream, deadline).transpose();
     *has_ended = !matches!(item, Some(Ok(_) | Err(RecvError::Decode(_))));
     item.filter(|item| !matches!(item, Err(RecvError::Disconnected)))
 }
@@ -74,6 +97,12 @@ fn next<T: DeserializeOwned>(
 impl<T> fmt::Debug for Iter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Iter").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for TryIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryIter").field("has_ended", &self.0.has_ended).finish_non_exhaustive()
     }
 }
 

@@ -25,6 +25,7 @@ mod stream;
 mod syscalls;
 mod transfer;
 mod wait;
+mod wait_set;
 
 #[cfg(feature = "listener")]
 pub use address::Address;
@@ -33,7 +34,7 @@ pub use error::{
     HandshakeError, RecvBytesError, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
     TryRecvError, TrySendError,
 };
-pub use iter::{IntoIter, Iter};
+pub use iter::{IntoIter, Iter, TryIter};
 #[cfg(feature = "listener")]
 pub use listener::{
     AllowedUsers, Credentials, Incoming, Listener, ListenerBuilder, connect, connect_timeout,
@@ -49,3 +50,4 @@ pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};
 pub use shared_pool::{SharedBuffer, SharedPool, SharedPoolBuilder};
 pub use wait::{Source, wait};
+pub use wait_set::{Token, WaitSet};

@@ -61,6 +61,8 @@ use multiproc_message::Descriptor;
 /// On arrival the memory is checked: it must have the stated size, no holes, and be sealed.
 /// Otherwise receiving returns a decode error that names the reason. Bytes from a pool are copied
 /// on arrival, so a sender that continues to write does not change what was received.
+#[doc(alias = "memfd_create")]
+#[doc(alias = "SharedMemory")]
 #[derive(Clone)]
 pub struct SharedBytes(Arc<Content>);
 
@@ -86,6 +88,21 @@ impl SharedBytes {
     /// # Errors
     ///
     /// If the process or the system has no descriptors or memory left.
+    ///
+    /// ```
+    /// use multiproc_pipe::SharedBytes;
+    /// use std::io::{BufWriter, Write};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut writer = BufWriter::new(SharedBytes::builder()?);
+    /// for n in 0..1000_u32 {
+    ///     writer.write_all(&n.to_le_bytes())?;
+    /// }
+    /// let bytes = writer.into_inner()?.finish()?;
+    /// assert_eq!(bytes.len(), 4000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> io::Result<SharedBytesWriter> {
         Writer::new().map(SharedBytesWriter)
     }
@@ -96,6 +113,18 @@ impl SharedBytes {
     ///
     /// If the process or the system has no descriptors or memory left, or the bytes are longer than
     /// a file may be (RLIMIT_FSIZE).
+    ///
+    /// ```
+    /// use multiproc_pipe::{SharedBytes, duplex};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let bytes = SharedBytes::copy_from(&[1; 100_000])?;
+    /// let (left, right) = duplex::<SharedBytes, ()>()?;
+    /// left.send(bytes.clone())?; // the handle stays usable, and the bytes are not copied
+    /// assert_eq!(right.recv()?, bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn copy_from(bytes: &[u8]) -> io::Result<Self> {
         Sealed::copy_from(bytes).map(Self::sealed)
     }
@@ -110,6 +139,13 @@ impl SharedBytes {
 
     /// Returns the bytes as a vector. Copies them unless they lie in a vector that no other handle
     /// shares.
+    ///
+    /// ```
+    /// use multiproc_pipe::SharedBytes;
+    ///
+    /// let bytes = SharedBytes::from(vec![1, 2, 3]);
+    /// assert_eq!(bytes.into_vec(), [1, 2, 3]); // the same vector
+    /// ```
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         match Arc::try_unwrap(self.0) {
@@ -237,6 +273,17 @@ impl SharedBytesWriter {
     /// # Errors
     ///
     /// If there is no address space left for it.
+    ///
+    /// ```
+    /// use multiproc_pipe::SharedBytes;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut writer = SharedBytes::builder()?;
+    /// std::io::copy(&mut &b"from a file"[..], &mut writer)?;
+    /// assert_eq!(&*writer.finish()?, b"from a file");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn finish(self) -> io::Result<SharedBytes> {
         self.0.finish().map(SharedBytes::sealed)
     }

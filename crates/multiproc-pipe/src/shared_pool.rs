@@ -52,6 +52,7 @@ const PAGE: usize = 4096;
 /// `buffer` does not wait for it. Memory that is still lent is not reused, so the pool grows until
 /// [`send`](crate::Connection::send) blocks because some hundred messages wait. To limit this,
 /// check [`lent`](Self::lent) before requesting another buffer.
+#[doc(alias = "memfd_create")]
 #[derive(Clone)]
 pub struct SharedPool(Arc<Pool>);
 
@@ -100,12 +101,26 @@ impl SharedPoolBuilder {
 
 impl SharedPool {
     /// Creates a pool that keeps up to 8 segments of up to 256 MiB in total.
+    ///
+    /// ```
+    /// use multiproc_pipe::SharedPool;
+    ///
+    /// let pool = SharedPool::new();
+    /// assert_eq!(pool.lent(), 0);
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
     /// Returns a builder to configure what the pool keeps.
+    ///
+    /// ```
+    /// use multiproc_pipe::SharedPool;
+    ///
+    /// let pool = SharedPool::builder().max_segments(2).max_bytes(64 << 20).build();
+    /// # drop(pool);
+    /// ```
     pub fn builder() -> SharedPoolBuilder {
         SharedPoolBuilder { max_segments: 8, max_bytes: 256 * 1024 * 1024 }
     }
@@ -117,12 +132,39 @@ impl SharedPool {
     ///
     /// If the system has no memory or descriptors left, or `len` is more than a file may have
     /// (RLIMIT_FSIZE).
+    ///
+    /// ```
+    /// use multiproc_pipe::SharedPool;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = SharedPool::new();
+    /// let mut buffer = pool.buffer(640 * 480)?;
+    /// buffer[..4].copy_from_slice(&[1, 2, 3, 4]);
+    /// let frame = buffer.freeze();
+    /// assert_eq!((frame.len(), &frame[..4]), (640 * 480, &[1, 2, 3, 4][..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn buffer(&self, len: usize) -> io::Result<SharedBuffer> {
         let segment = self.0.take(size_for(len)?)?;
         Ok(SharedBuffer { segment: Some(segment), len, pool: Arc::clone(&self.0) })
     }
 
     /// Returns the number of segments that were sent and have not been received so far.
+    ///
+    /// ```
+    /// use multiproc_pipe::{SharedBytes, SharedPool, duplex};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (left, right) = duplex::<SharedBytes, ()>()?;
+    /// let pool = SharedPool::new();
+    /// left.send(pool.buffer(1000)?.freeze())?;
+    /// assert_eq!(pool.lent(), 1); // in the connection
+    /// right.recv()?;
+    /// assert_eq!(pool.lent(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn lent(&self) -> usize {
         self.0.idle().iter().filter(|frozen| frozen.is_lent()).count()
@@ -216,6 +258,18 @@ fn bytes(segments: &[Frozen]) -> usize {
 /// Memory of a [`SharedPool`], to be filled: a slice of bytes.
 ///
 /// Dropping it returns it to its pool.
+///
+/// ```
+/// use multiproc_pipe::SharedPool;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut buffer = SharedPool::new().buffer(100)?;
+/// let length = std::io::Write::write(&mut &mut buffer[..], b"as long as it takes")?;
+/// buffer.truncate(length);
+/// assert_eq!(&*buffer.freeze(), b"as long as it takes");
+/// # Ok(())
+/// # }
+/// ```
 pub struct SharedBuffer {
     /// `Some` until it is frozen or dropped.
     segment: Option<Segment>,

@@ -23,6 +23,45 @@ use multiproc_shm::Deadline;
 /// [`prepare`](Self::prepare) and [`woken`](Self::woken): a [`Connection`] may have read a message
 /// ahead, so that it is ready although nothing is readable, and it may have been woken by a part of
 /// a message, so that it is not ready although something was readable.
+///
+/// A source of a program's own, which passes on what it consists of:
+///
+/// ```
+/// use multiproc_pipe::{Receiver, Source, simplex, wait};
+/// use std::io;
+/// use std::os::fd::BorrowedFd;
+/// use std::time::Duration;
+///
+/// /// A named stream of log lines.
+/// struct Log {
+///     name: String,
+///     lines: Receiver<String>,
+/// }
+///
+/// impl Source for Log {
+///     fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>)) {
+///         self.lines.watch(add);
+///     }
+///     fn prepare(&self) -> io::Result<bool> {
+///         self.lines.prepare()
+///     }
+///     fn woken(&self) -> io::Result<bool> {
+///         self.lines.woken()
+///     }
+///     fn longest_sleep(&self) -> Duration {
+///         self.lines.longest_sleep()
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (lines, sender) = simplex()?;
+/// let log = Log { name: "worker".to_owned(), lines };
+/// sender.send("started".to_owned())?;
+/// assert_eq!(wait([&log], None)?, [0]);
+/// assert_eq!((&*log.name, log.lines.recv()?), ("worker", "started".to_owned()));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Source {
     /// Adds the descriptors to watch. Called before each sleep, after [`prepare`](Self::prepare).
     fn watch<'a>(&'a self, add: &mut dyn FnMut(BorrowedFd<'a>));
@@ -75,7 +114,49 @@ pub trait Source {
 /// All sources must be of one type. Pass sources of several types as `&dyn Source` or `as_fd()`. A
 /// connection may have read ahead, which its descriptor does not show, so pass connections
 /// themselves. The number of sources is limited by the number of descriptors that the process may
-/// have.
+/// have. A [`WaitSet`](crate::WaitSet) keeps its sources from call to call.
+///
+/// # A result, a message or a worker's death
+///
+/// A process is killed at any time, and what it sent before is still to be received. So wait for the
+/// process *and* for what comes from it, and go on until each has ended:
+///
+/// ```
+/// use multiproc::{Process, Producer, Queue, Source, wait};
+///
+/// multiproc::enable_in_tests!();
+///
+/// fn work(results: Producer<u32>) {
+///     results.put(7).unwrap();
+///     std::process::abort(); // as if it was killed
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let queue = Queue::bounded(4)?;
+/// let worker = Process::spawn(work, queue.producer())?;
+/// let results = queue.consumer();
+/// drop(queue);
+///
+/// let (mut received, mut is_over) = (Vec::new(), false);
+/// while !is_over {
+///     wait([&results as &dyn Source, &worker], None)?;
+///     loop {
+///         match results.try_get() {
+///             Ok(result) => received.push(result),
+///             Err(error) => break is_over = error.is_disconnected(),
+///         }
+///     }
+/// }
+/// assert!(worker.join().is_err());
+/// assert_eq!(received, [7]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With many workers, and messages of several kinds, a `WaitSet` for each kind is a typed select:
+/// see the recipe "Select" of the guide in the repository.
+///
+/// # Examples
 ///
 /// ```
 /// use multiproc_pipe::{Source, duplex, simplex, wait};
@@ -98,13 +179,24 @@ pub trait Source {
 /// # Errors
 ///
 /// If the operating system or a source returns an error.
+#[doc(alias = "select")]
+#[doc(alias = "poll")]
+#[doc(alias = "epoll")]
 pub fn wait<I>(sources: I, timeout: Option<Duration>) -> io::Result<Vec<usize>>
 where
     I: IntoIterator,
     I::Item: Source,
 {
-    let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
     let sources: Vec<I::Item> = sources.into_iter().collect();
+    wait_for_any(&sources, timeout)
+}
+
+/// Waits as [`wait`] does.
+pub(crate) fn wait_for_any<S: Source>(
+    sources: &[S],
+    timeout: Option<Duration>,
+) -> io::Result<Vec<usize>> {
+    let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
     if sources.is_empty() {
         return Ok(Vec::new());
     }

@@ -180,6 +180,24 @@ fn iterator_continues_after_a_decode_error_and_ends_at_corruption() {
     );
 }
 
+#[test]
+fn try_iter_ends_at_the_last_complete_message() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let sender = Sender::<u8>::from_fd(theirs.try_clone().unwrap().into()).unwrap();
+    let ours = Receiver::<u8>::from_fd(ours.into()).unwrap();
+    assert!(ours.try_iter().next().is_none());
+    sender.send(1).unwrap();
+    sender.send_bytes(&[]).unwrap();
+    sender.send(2).unwrap();
+    theirs.write_all(&[1]).unwrap(); // a part of the next one
+    let items: Vec<_> = ours.try_iter().collect();
+    assert!(matches!(&items[..], [Ok(1), Err(RecvError::Decode(_)), Ok(2)]), "{items:?}");
+    theirs.write_all(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    assert_eq!(ours.try_iter().map(Result::unwrap).collect::<Vec<_>>(), [3]);
+    drop((sender, theirs));
+    assert!(ours.try_iter().next().is_none());
+}
+
 /// Returns the number of page faults of this process so far.
 fn faults() -> usize {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();

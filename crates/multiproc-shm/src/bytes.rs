@@ -4,7 +4,10 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
+
+use bytemuck::CheckedBitPattern;
 
 /// A range of bytes that other processes may write at any time.
 ///
@@ -120,6 +123,31 @@ impl<'a> Bytes<'a> {
         let source = unsafe { self.start.add(at) };
         // SAFETY: mapped (contract of `new`), in range (`check`), and any bytes are a `[u8; N]`.
         unsafe { source.cast::<[u8; N]>().read_unaligned() }
+    }
+
+    /// Copies out the value at offset `at`, or returns `None` if the bytes are not one of its type.
+    ///
+    /// # Panics
+    ///
+    /// If its bytes are not all in range.
+    #[inline]
+    #[must_use]
+    pub fn read<T: CheckedBitPattern>(&self, at: usize) -> Option<T> {
+        self.check(at, size_of::<T>());
+        let mut bits = MaybeUninit::<T::Bits>::uninit();
+        let target = bits.as_mut_ptr().cast::<u8>();
+        // SAFETY: `check`: in range, so in one allocation.
+        let source = unsafe { self.start.add(at) };
+        // SAFETY: the source is mapped (contract of `new`) and in range (`check`); the target is a
+        // variable of this function, of this size: `Bits` has the layout of `T`.
+        unsafe { source.as_ptr().copy_to_nonoverlapping(target, size_of::<T>()) };
+        // SAFETY: all bytes are initialised now, and any of them are valid (`AnyBitPattern`).
+        let bits = unsafe { bits.assume_init() };
+        if !T::is_valid_bit_pattern(&bits) {
+            return None;
+        }
+        // SAFETY: `Bits` has the layout of `T`, and these are those of a valid `T`.
+        Some(unsafe { (&raw const bits).cast::<T>().read() })
     }
 
     /// Copies a small array to offset `at` in registers, which is faster than through memory.

@@ -17,7 +17,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// `T` is plain data: `bytemuck`'s `Pod`. Values are copied in and out. A process that reads a
 /// value while another one writes it may get a mix of old and new bytes. Protect the table with a
-/// [`Lock`](crate::Lock), or let each process write values of its own.
+/// [`Lock`](crate::Lock), let each process write values of its own, or use the atomic operations
+/// that tables of integers have: [`fetch_add`](Self::fetch_add),
+/// [`compare_exchange`](Self::compare_exchange) and others.
 ///
 /// # When a process dies
 ///
@@ -168,6 +170,13 @@ impl<T: Pod> Shared<T> {
         let mut values = vec![T::zeroed(); self.len()];
         self.read(0, &mut values);
         values
+    }
+
+    /// Returns the table as atomics of the size of `T`.
+    #[inline]
+    pub(crate) fn words<A: AtomicWord>(&self) -> &[A] {
+        const { assert!(size_of::<A>() == size_of::<T>()) };
+        self.region.data_as::<A>()
     }
 
     fn check(&self, start: usize, count: usize) {

@@ -4,14 +4,14 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::primitives::{AtomicU32, Ordering};
+use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{Deadline, RECHECK, placed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Broken;
 use crate::inspect::{Inspect, Inspection};
-use crate::raw::barrier::{Barrier as RawBarrier, WaitOutcome};
+use crate::raw::barrier::Barrier as RawBarrier;
 
 /// A barrier: each party waits until all parties have arrived. Then all of them continue, one of
 /// them as the leader, and the next round begins.
@@ -50,6 +50,7 @@ use crate::raw::barrier::{Barrier as RawBarrier, WaitOutcome};
 pub struct Barrier {
     region: Region<BarrierControl>,
     parties: u32,
+    timeout: Option<Duration>,
 }
 
 /// The control block.
@@ -59,14 +60,17 @@ struct BarrierControl {
     barrier: RawBarrier,
     /// The number of parties. Each handle reads it once, when it is opened.
     parties: AtomicU32,
+    /// The default timeout in nanoseconds, or 0 for none. Read as `parties` is.
+    timeout: AtomicU64,
 }
 
 const _: () = {
     assert!(std::mem::offset_of!(BarrierControl, parties) == 16);
-    assert!(size_of::<BarrierControl>() == 24);
+    assert!(std::mem::offset_of!(BarrierControl, timeout) == 24);
+    assert!(size_of::<BarrierControl>() == 32);
 };
 
-placed!(BarrierControl { barrier, parties });
+placed!(BarrierControl { barrier, parties, timeout });
 
 impl Control for BarrierControl {
     const KIND: u32 = u32::from_le_bytes(*b"BARR");
@@ -88,9 +92,45 @@ impl Barrier {
     /// or memory, if `/proc` is not mounted, or if a resource limit is too small. The error then
     /// names the limit.
     pub fn new(n: u32) -> io::Result<Self> {
+        Self::create(n, None)
+    }
+
+    /// Creates a barrier for `n` parties, whose [`wait`](Self::wait) waits for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`new`](Self::new).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Barrier;
+    /// use std::time::Duration;
+    ///
+    /// let barrier = Barrier::with_timeout(2, Duration::from_millis(1))?;
+    /// assert!(barrier.wait().is_err(), "the other party never came");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn with_timeout(n: u32, timeout: Duration) -> io::Result<Self> {
+        Self::create(n, Some(timeout))
+    }
+
+    fn create(n: u32, timeout: Option<Duration>) -> io::Result<Self> {
         Self::check(n, io::ErrorKind::InvalidInput)?;
-        let set_up = |control: &BarrierControl| control.parties.store(n, Ordering::Relaxed);
-        Ok(Self { region: Region::create(0, set_up)?, parties: n })
+        // Zero means none, so the shortest timeout is a nanosecond. The longest is 584 years.
+        let nanos = timeout
+            .map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1));
+        let set_up = |control: &BarrierControl| {
+            control.parties.store(n, Ordering::Relaxed);
+            control.timeout.store(nanos, Ordering::Relaxed);
+        };
+        Ok(Self::over(Region::create(0, set_up)?, n))
+    }
+
+    fn over(region: Region<BarrierControl>, parties: u32) -> Self {
+        let nanos = region.control().timeout.load(Ordering::Relaxed);
+        let timeout = (nanos > 0).then(|| Duration::from_nanos(nanos));
+        Self { region, parties, timeout }
     }
 
     fn check(parties: u32, kind: io::ErrorKind) -> io::Result<()> {
@@ -106,13 +146,14 @@ impl Barrier {
         &self.region.control().barrier
     }
 
-    /// Arrives, and waits indefinitely until all parties have arrived.
+    /// Arrives, and waits until all parties have arrived: for at most the timeout that the barrier
+    /// was [created with](Self::with_timeout), or indefinitely.
     ///
     /// If a process that has the barrier open dies, the wait ends within about 250 ms.
     ///
     /// # Errors
     ///
-    /// Returns [`Broken`] if the barrier is broken, or breaks while this waits.
+    /// Returns [`Broken`] if the barrier is broken, breaks while this waits, or the wait times out.
     ///
     /// # Examples
     ///
@@ -127,7 +168,7 @@ impl Barrier {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn wait(&self) -> Result<BarrierWaitResult, Broken> {
-        self.wait_until(Deadline::NEVER)
+        self.wait_until(self.timeout.map_or(Deadline::NEVER, Deadline::after))
     }
 
     /// Arrives, and waits for at most `timeout` until all parties have arrived.
@@ -152,8 +193,8 @@ impl Barrier {
 
     fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, Broken> {
         let anybody_died = || self.region.has_dead_members();
-        match self.raw().wait(self.parties, anybody_died, deadline, RECHECK) {
-            Ok(through) => Ok(BarrierWaitResult { is_leader: through == WaitOutcome::Leader }),
+        match self.raw().arrive(self.parties, anybody_died, deadline, RECHECK) {
+            Ok(index) => Ok(BarrierWaitResult { index, is_leader: index + 1 >= self.parties }),
             Err(crate::raw::barrier::Broken) => Err(Broken),
         }
     }
@@ -191,6 +232,13 @@ impl Barrier {
         self.parties
     }
 
+    /// Returns the timeout of [`wait`](Self::wait), if the barrier was created
+    /// [with one](Self::with_timeout).
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// Returns the number of parties that are waiting.
     #[must_use]
     pub fn waiting(&self) -> u32 {
@@ -218,6 +266,7 @@ impl fmt::Debug for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Barrier")
             .field("parties", &self.parties)
+            .field("timeout", &self.timeout)
             .field("waiting", &self.waiting())
             .field("broken", &self.is_broken())
             .field("members", &self.region.members())
@@ -236,17 +285,37 @@ impl<'de> Deserialize<'de> for Barrier {
         let region = Region::<BarrierControl>::deserialize(deserializer)?;
         let parties = region.control().parties.load(Ordering::Relaxed);
         Self::check(parties, io::ErrorKind::InvalidData).map_err(serde::de::Error::custom)?;
-        Ok(Self { region, parties })
+        Ok(Self::over(region, parties))
     }
 }
 
 /// The result of a completed round of a [`Barrier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BarrierWaitResult {
+    index: u32,
     is_leader: bool,
 }
 
 impl BarrierWaitResult {
+    /// Returns how many parties had arrived in this round before: 0 for the first to arrive, and
+    /// the number of parties less one for the last. So each party of a round gets another number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Barrier;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let barrier = Barrier::new(1)?;
+    /// assert_eq!(barrier.wait()?.index(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Returns true for the leader of the round. That is exactly one party: the last to arrive.
     #[must_use]
     pub fn is_leader(&self) -> bool {

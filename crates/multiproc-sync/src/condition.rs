@@ -12,16 +12,23 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
+use crate::lock::LockGuard;
 use crate::methods::lock_methods;
+use crate::mutex::MutexGuard;
+use crate::plain::Plain;
 use crate::raw::condition::Condition as RawCondition;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
 
-/// A condition variable between processes, with its lock.
+/// A condition variable between processes, with a lock of its own.
 ///
 /// `wait` releases the lock, waits for a notification, and acquires the lock again. A wait may also
 /// end without a notification. So check what you wait for under the lock, before and after each
-/// wait; [`wait_while`](Self::wait_while) does so.
+/// wait; [`wait_while`](Self::wait_while) and [`wait_for`](Self::wait_for) do so.
+///
+/// The lock can also be another one: pass the guard of a [`Lock`](crate::Lock) or of a
+/// [`Mutex`](crate::Mutex) to the methods that wait. So one lock can have several conditions, such
+/// as `not_empty` and `not_full`.
 ///
 /// # When a process dies
 ///
@@ -156,12 +163,8 @@ impl Condition {
     /// # thread.join().unwrap();
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn wait<'a>(
-        &'a self,
-        guard: ConditionGuard<'a>,
-    ) -> Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>> {
-        self.wait_until(guard, Deadline::NEVER);
-        self.lock()
+    pub fn wait<G: Release>(&self, guard: G) -> Result<G, Abandoned<G>> {
+        self.wait_until(guard, Deadline::NEVER).0
     }
 
     /// Waits for at most `timeout`, as [`wait`](Self::wait) does, and returns whether it timed out.
@@ -175,13 +178,13 @@ impl Condition {
     /// # Panics
     ///
     /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
-    pub fn wait_timeout<'a>(
-        &'a self,
-        guard: ConditionGuard<'a>,
+    pub fn wait_timeout<G: Release>(
+        &self,
+        guard: G,
         timeout: Duration,
-    ) -> Result<(ConditionGuard<'a>, WaitTimeoutResult), Abandoned<ConditionGuard<'a>>> {
-        let notified = self.wait_until(guard, Deadline::after(timeout));
-        Ok((self.lock()?, WaitTimeoutResult { timed_out: !notified }))
+    ) -> Result<(G, WaitTimeoutResult), Abandoned<G>> {
+        let (guard, notified) = self.wait_until(guard, Deadline::after(timeout));
+        Ok((guard?, WaitTimeoutResult { timed_out: !notified }))
     }
 
     /// Waits until `deadline` at most, as [`wait_timeout`](Self::wait_timeout) does.
@@ -193,13 +196,13 @@ impl Condition {
     /// # Panics
     ///
     /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
-    pub fn wait_deadline<'a>(
-        &'a self,
-        guard: ConditionGuard<'a>,
+    pub fn wait_deadline<G: Release>(
+        &self,
+        guard: G,
         deadline: Instant,
-    ) -> Result<(ConditionGuard<'a>, WaitTimeoutResult), Abandoned<ConditionGuard<'a>>> {
-        let notified = self.wait_until(guard, Deadline::at(deadline));
-        Ok((self.lock()?, WaitTimeoutResult { timed_out: !notified }))
+    ) -> Result<(G, WaitTimeoutResult), Abandoned<G>> {
+        let (guard, notified) = self.wait_until(guard, Deadline::at(deadline));
+        Ok((guard?, WaitTimeoutResult { timed_out: !notified }))
     }
 
     /// Waits while `condition` returns true. It is called under the lock, first before any wait.
@@ -215,11 +218,11 @@ impl Condition {
     /// # Panics
     ///
     /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
-    pub fn wait_while<'a>(
-        &'a self,
-        mut guard: ConditionGuard<'a>,
+    pub fn wait_while<G: Release>(
+        &self,
+        mut guard: G,
         mut condition: impl FnMut() -> bool,
-    ) -> Result<ConditionGuard<'a>, Abandoned<ConditionGuard<'a>>> {
+    ) -> Result<G, Abandoned<G>> {
         while condition() {
             guard = self.wait(guard)?;
         }
@@ -250,35 +253,113 @@ impl Condition {
     /// # Panics
     ///
     /// Panics if the guard belongs to another condition; also as [`lock`](Self::lock) does.
-    pub fn wait_timeout_while<'a>(
-        &'a self,
-        mut guard: ConditionGuard<'a>,
+    pub fn wait_timeout_while<G: Release>(
+        &self,
+        guard: G,
         timeout: Duration,
         mut condition: impl FnMut() -> bool,
-    ) -> Result<(ConditionGuard<'a>, WaitTimeoutResult), Abandoned<ConditionGuard<'a>>> {
-        let deadline = Deadline::after(timeout);
+    ) -> Result<(G, WaitTimeoutResult), Abandoned<G>> {
+        self.wait_until_false(guard, Deadline::after(timeout), |_| condition())
+    }
+
+    /// Waits until `is_reached`, called with the value of a mutex, returns true. It is called under
+    /// the lock, first before any wait. Python calls it `wait_for`.
+    ///
+    /// Several conditions can be used with one mutex: one for each thing that is waited for.
+    ///
+    /// If the process dies that would have changed the value and notified, the wait does not end.
+    /// Use [`wait_for_timeout`](Self::wait_for_timeout) to check on that process meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Abandoned`] as [`Mutex::lock`](crate::Mutex::lock) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::{Condition, Mutex};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (stock, not_empty, not_full) = (Mutex::new(0u32)?, Condition::new()?, Condition::new()?);
+    /// let producer = {
+    ///     let (stock, not_empty, not_full) = (stock.clone(), not_empty.clone(), not_full.clone());
+    ///     std::thread::spawn(move || { // usually a process
+    ///         for _ in 0..5 {
+    ///             let mut n = not_full.wait_for(stock.lock().unwrap(), |&n| n < 2).unwrap();
+    ///             *n += 1;
+    ///             drop(n);
+    ///             not_empty.notify_one();
+    ///         }
+    ///     })
+    /// };
+    /// for _ in 0..5 {
+    ///     let mut n = not_empty.wait_for(stock.lock().unwrap(), |&n| n > 0).unwrap();
+    ///     *n -= 1;
+    ///     drop(n);
+    ///     not_full.notify_one();
+    /// }
+    /// producer.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait_for<'a, T: Plain>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut is_reached: impl FnMut(&T) -> bool,
+    ) -> Result<MutexGuard<'a, T>, Abandoned<MutexGuard<'a, T>>> {
+        while !is_reached(&guard) {
+            guard = self.wait(guard)?;
+        }
+        Ok(guard)
+    }
+
+    /// Waits until `is_reached` returns true, as [`wait_for`](Self::wait_for) does, for at most
+    /// `timeout`. The result tells whether it timed out with the condition not reached.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Abandoned`] as [`wait_for`](Self::wait_for) does.
+    pub fn wait_for_timeout<'a, T: Plain>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+        mut is_reached: impl FnMut(&T) -> bool,
+    ) -> Result<(MutexGuard<'a, T>, WaitTimeoutResult), Abandoned<MutexGuard<'a, T>>> {
+        self.wait_until_false(guard, Deadline::after(timeout), |guard| !is_reached(guard))
+    }
+
+    fn wait_until_false<G: Release>(
+        &self,
+        mut guard: G,
+        deadline: Deadline,
+        mut condition: impl FnMut(&G) -> bool,
+    ) -> Result<(G, WaitTimeoutResult), Abandoned<G>> {
         loop {
-            if !condition() {
+            if !condition(&guard) {
                 return Ok((guard, WaitTimeoutResult { timed_out: false }));
             }
             if deadline.is_past() {
                 return Ok((guard, WaitTimeoutResult { timed_out: true }));
             }
-            self.wait_until(guard, deadline);
-            guard = self.lock()?;
+            guard = self.wait_until(guard, deadline).0?;
         }
     }
 
-    /// Waits without the lock. Returns false if no notification came before the deadline.
-    fn wait_until(&self, guard: ConditionGuard<'_>, deadline: Deadline) -> bool {
-        assert!(
-            self.region.is_same(&guard.condition.region),
-            "the guard passed to a condition must be that of its own `lock`, not of another \
-             condition"
-        );
+    /// Waits without the lock, and acquires it again. Also returns whether a notification came
+    /// before the deadline.
+    fn wait_until<G: Release>(
+        &self,
+        guard: G,
+        deadline: Deadline,
+    ) -> (Result<G, Abandoned<G>>, bool) {
+        guard.assert_fits(self);
+        // From here on, a notification is not missed.
         let place = self.raw().enter(&self.region);
-        drop(guard);
-        self.raw().wait(place, &self.region, deadline, RECHECK)
+        let mut notified = false;
+        let guard = guard.release_while(|| {
+            notified = self.raw().wait(place, &self.region, deadline, RECHECK);
+        });
+        (guard, notified)
     }
 
     /// Notifies one waiter, if there is one. It never blocks.
@@ -339,6 +420,56 @@ impl fmt::Debug for Condition {
 pub struct ConditionGuard<'a> {
     held: Held<'a>,
     condition: &'a Condition,
+}
+
+/// The guards that [`Condition::wait`] can release and acquire again: those of a [`Condition`], a
+/// [`Lock`](crate::Lock) and a [`Mutex`](crate::Mutex). (Not that of an [`RLock`](crate::RLock):
+/// its thread may have locked it more than once.)
+pub trait Release: Sized {
+    /// Releases the lock, calls `wait`, and acquires the lock again.
+    #[doc(hidden)]
+    #[allow(clippy::missing_errors_doc)] // the errors of `lock`
+    fn release_while(self, wait: impl FnOnce()) -> Result<Self, Abandoned<Self>>;
+
+    /// Panics if the guard cannot be used with this condition.
+    #[doc(hidden)]
+    fn assert_fits(&self, _: &Condition) {}
+}
+
+impl Release for ConditionGuard<'_> {
+    fn release_while(self, wait: impl FnOnce()) -> Result<Self, Abandoned<Self>> {
+        let condition = self.condition;
+        drop(self);
+        wait();
+        condition.lock()
+    }
+
+    fn assert_fits(&self, condition: &Condition) {
+        assert!(
+            condition.region.is_same(&self.condition.region),
+            "the guard passed to a condition must be that of its own `lock`, not of another \
+             condition; to use several conditions with one lock, pass the guard of a `Lock` or a \
+             `Mutex`"
+        );
+    }
+}
+
+impl Release for LockGuard<'_> {
+    fn release_while(self, wait: impl FnOnce()) -> Result<Self, Abandoned<Self>> {
+        let lock = self.lock();
+        drop(self);
+        wait();
+        lock.lock()
+    }
+}
+
+impl<T: Plain> Release for MutexGuard<'_, T> {
+    fn release_while(self, wait: impl FnOnce()) -> Result<Self, Abandoned<Self>> {
+        let mutex = self.mutex();
+        drop(self);
+        wait();
+        mutex.lock()
+    }
 }
 
 impl Repair for ConditionGuard<'_> {

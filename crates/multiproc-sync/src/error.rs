@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 use crate::guard::Repair;
 
@@ -11,6 +12,8 @@ use crate::guard::Repair;
 /// The error contains the guard, so this process holds the lock. Check what the dead holder left,
 /// repair it, and call [`into_guard`](Self::into_guard). A caller that cannot repair it drops the
 /// error: that releases the lock, and the next acquirer gets `Abandoned` as well.
+///
+/// `?` converts it into an [`AbandonedError`] or an [`io::Error`], which contain no guard.
 ///
 /// This is what POSIX calls `EOWNERDEAD`. `into_guard` corresponds to pthread_mutex_consistent(3).
 ///
@@ -49,6 +52,28 @@ impl<G> Abandoned<G> {
     }
 }
 
+impl<G> Abandoned<G> {
+    /// Releases the lock, which stays abandoned, and returns an error without the guard, for `?`
+    /// in functions whose error type is a `Box<dyn Error>` or that of `anyhow`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::{Abandoned, Mutex};
+    ///
+    /// fn count(total: &Mutex<u32>) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+    ///     let mut total = total.lock().map_err(Abandoned::into_error)?;
+    ///     *total += 1;
+    ///     Ok(*total)
+    /// }
+    /// # assert_eq!(count(&Mutex::new(1).unwrap()).unwrap(), 2);
+    /// ```
+    #[must_use]
+    pub fn into_error(self) -> AbandonedError {
+        AbandonedError
+    }
+}
+
 impl<G: Repair> Abandoned<G> {
     /// Marks what the lock protects as repaired, and returns the guard.
     #[must_use = "dropping the guard unlocks"]
@@ -75,8 +100,54 @@ impl<G> fmt::Display for Abandoned<G> {
 
 impl<G> Error for Abandoned<G> {}
 
+/// [`Abandoned`] without the guard: the lock was released, and stays abandoned. It can be sent to
+/// other threads and outlives the lock, so `?` works with it.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_sync::{AbandonedError, Mutex};
+///
+/// fn next(ticket: &Mutex<u64>) -> Result<u64, AbandonedError> {
+///     let mut ticket = ticket.lock()?;
+///     *ticket += 1;
+///     Ok(*ticket)
+/// }
+/// # assert_eq!(next(&Mutex::new(6).unwrap()), Ok(7));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AbandonedError;
+
+impl fmt::Debug for AbandonedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for AbandonedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ABANDONED)
+    }
+}
+
+impl Error for AbandonedError {}
+
+impl<G> From<Abandoned<G>> for AbandonedError {
+    fn from(abandoned: Abandoned<G>) -> Self {
+        abandoned.into_error()
+    }
+}
+
+impl<G> From<Abandoned<G>> for io::Error {
+    fn from(abandoned: Abandoned<G>) -> Self {
+        Self::other(abandoned.into_error())
+    }
+}
+
 macro_rules! lock_error {
-    ($(#[$doc:meta])* $name:ident, $(#[$busy_doc:meta])* $busy:ident, $is:ident, $text:literal) => {
+    ($(#[$doc:meta])* $name:ident, $(#[$busy_doc:meta])* $busy:ident, $is:ident, $kind:ident,
+     $text:literal) => {
         $(#[$doc])*
         pub enum $name<G> {
             $(#[$busy_doc])*
@@ -123,6 +194,16 @@ macro_rules! lock_error {
         }
 
         impl<G> Error for $name<G> {}
+
+        /// The error without the guard: the lock was released.
+        impl<G> From<$name<G>> for io::Error {
+            fn from(error: $name<G>) -> Self {
+                match error {
+                    $name::$busy => Self::new(io::ErrorKind::$kind, $text),
+                    $name::Abandoned(abandoned) => abandoned.into(),
+                }
+            }
+        }
     };
 }
 
@@ -130,13 +211,13 @@ lock_error! {
     /// An error of `try_lock`.
     TryLockError,
     /// A holder that is alive has the lock.
-    WouldBlock, is_would_block, "the lock is held"
+    WouldBlock, is_would_block, WouldBlock, "the lock is held"
 }
 lock_error! {
     /// An error of `lock_timeout` and `lock_deadline`.
     LockTimeoutError,
     /// Holders that are alive had the lock until the deadline.
-    Timeout, is_timeout, "timed out waiting for the lock"
+    Timeout, is_timeout, TimedOut, "timed out waiting for the lock"
 }
 
 macro_rules! simple_error {

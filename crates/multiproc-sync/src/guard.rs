@@ -70,6 +70,11 @@ impl<'a> Held<'a> {
         &self.holder
     }
 
+    /// Marks what the lock protects as half changed: the next acquirer is told as well.
+    pub(crate) fn abandon(&mut self) {
+        self.taken = Acquired::OwnerDied;
+    }
+
     /// Marks what the lock protects as repaired.
     pub(crate) fn repaired(&mut self) {
         self.lock.repaired();

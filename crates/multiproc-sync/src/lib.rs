@@ -71,6 +71,8 @@ mod array;
 #[cfg(not(loom))]
 mod atomic;
 #[cfg(not(loom))]
+mod atomic_array;
+#[cfg(not(loom))]
 mod barrier;
 #[cfg(not(loom))]
 mod bounded_semaphore;
@@ -91,6 +93,8 @@ mod methods;
 #[cfg(not(loom))]
 mod mutex;
 #[cfg(not(loom))]
+mod plain;
+#[cfg(not(loom))]
 mod rlock;
 #[cfg(not(loom))]
 mod robust;
@@ -110,16 +114,18 @@ pub use multiproc_shm::{placed, region};
 pub use {
     array::Shared,
     atomic::Atomic,
+    atomic_array::AtomicInteger,
     barrier::{Barrier, BarrierWaitResult},
     bounded_semaphore::{BoundedSemaphore, Permit},
-    condition::{Condition, ConditionGuard, WaitTimeoutResult},
+    condition::{Condition, ConditionGuard, Release, WaitTimeoutResult},
     error::{
-        Abandoned, AcquireTimeoutError, Broken, LockTimeoutError, SemaphoreOverflow,
-        TryAcquireError, TryLockError,
+        Abandoned, AbandonedError, AcquireTimeoutError, Broken, LockTimeoutError,
+        SemaphoreOverflow, TryAcquireError, TryLockError,
     },
     event::Event,
     lock::{Lock, LockGuard},
     mutex::{Mutex, MutexGuard},
+    plain::Plain,
     rlock::{RLock, RLockGuard},
     rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     semaphore::Semaphore,

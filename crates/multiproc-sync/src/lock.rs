@@ -134,6 +134,12 @@ pub struct LockGuard<'a> {
     lock: &'a Lock,
 }
 
+impl<'a> LockGuard<'a> {
+    pub(crate) fn lock(&self) -> &'a Lock {
+        self.lock
+    }
+}
+
 impl Repair for LockGuard<'_> {
     fn repaired(&mut self) {
         self.held.repaired();

@@ -4,9 +4,11 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, RangeInclusive};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytemuck::{Pod, bytes_of, bytes_of_mut};
+use bytemuck::checked::{try_from_bytes, try_pod_read_unaligned};
+use bytemuck::{bytes_of, cast_slice, cast_slice_mut};
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{Deadline, failpoint, placed};
@@ -15,13 +17,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::methods::lock_methods;
+use crate::plain::Plain;
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
 
 /// A value in shared memory, and the lock that protects it. Python calls it `Value`.
 ///
-/// `T` is plain data: `bytemuck`'s `Pod`, which can be derived for structs without padding,
-/// pointers and invalid bit patterns. The guard contains a copy of the value, which is written back
+/// `T` is [`Plain`] data: a number, a `bool`, an array of them, or a struct or enum that derives
+/// `bytemuck`'s traits. The guard contains a copy of the value, which is written back
 /// when the guard is dropped, if it was changed. So other processes never see a half-changed value.
 ///
 /// # When a process dies
@@ -30,6 +33,10 @@ use crate::robust::{Robust, checked};
 /// The value is then the one that the dead holder had found. Only if that process died within
 /// writing its value back (which takes about as long as a memcpy of it), the value may be a mix of
 /// both. A panic under the guard counts as a death, and nothing is written back.
+///
+/// If the bytes are no value of `T` (another process has overwritten them with a 2 where a `bool`
+/// is, for example), the acquirer gets `Abandoned` as well. The guard then contains the value that
+/// this process found when it opened the mutex, and `into_guard` writes it back.
 ///
 /// Ordering and fairness are those of [`Lock`](crate::Lock).
 ///
@@ -50,6 +57,9 @@ use crate::robust::{Robust, checked};
 #[doc(alias = "EOWNERDEAD")]
 pub struct Mutex<T> {
     region: Region<MutexControl>,
+    /// The bytes of the value when this process opened the mutex: a valid one, should another
+    /// process overwrite them. (Not a `T`, which may be too large for the stack.)
+    opened: Arc<[u64]>,
     value: PhantomData<T>,
 }
 
@@ -74,7 +84,7 @@ impl Control for MutexControl {
     }
 }
 
-impl<T: Pod> Mutex<T> {
+impl<T: Plain> Mutex<T> {
     /// Creates a mutex that is free, with this value.
     ///
     /// # Errors
@@ -84,7 +94,7 @@ impl<T: Pod> Mutex<T> {
     pub fn new(value: T) -> io::Result<Self> {
         let region = Region::create(size_of::<T>(), |_: &MutexControl| {})?;
         region.data().copy_in(0, bytes_of(&value));
-        Ok(Self { region, value: PhantomData })
+        Ok(Self::over(region))
     }
 
     lock_methods!(MutexGuard<'_, T>, "Mutex::new(0u32)",);
@@ -94,11 +104,45 @@ impl<T: Pod> Mutex<T> {
         &'a self,
         take: impl FnOnce(Robust<'a, MutexControl>) -> Result<Acquired, E>,
     ) -> Result<MutexGuard<'a, T>, E> {
-        let held = Held::new(self.robust(), take(self.robust())?);
+        let mut held = Held::new(self.robust(), take(self.robust())?);
+        let value = self.region.data().read(0);
+        let is_valid = value.is_some();
+        if !is_valid {
+            held.abandon();
+        }
         let is_abandoned = held.is_abandoned();
-        let mut value = T::zeroed();
-        self.region.data().copy_to(0, bytes_of_mut(&mut value));
-        checked(MutexGuard { mutex: self, value, is_changed: false, held }, is_abandoned)
+        let value = value.unwrap_or_else(|| self.value_when_opened());
+        checked(MutexGuard { mutex: self, value, is_valid, is_changed: false, held }, is_abandoned)
+    }
+}
+
+impl<T: Plain> Mutex<T> {
+    fn over(region: Region<MutexControl>) -> Self {
+        let mut opened = vec![0; size_of::<T>().div_ceil(8)];
+        region.data().copy_to(0, &mut cast_slice_mut(&mut opened)[..size_of::<T>()]);
+        Self { region, opened: opened.into(), value: PhantomData }
+    }
+
+    /// The bytes of the value when this process opened the mutex.
+    fn bytes_when_opened(&self) -> &[u8] {
+        &cast_slice(&self.opened)[..size_of::<T>()]
+    }
+
+    #[cold]
+    fn value_when_opened(&self) -> T {
+        try_pod_read_unaligned(self.bytes_when_opened())
+            .unwrap_or_else(|_| unreachable!("checked when it was opened"))
+    }
+
+    /// Returns true if the bytes are a value of `T`, without a copy of a large one.
+    fn was_valid_when_opened(&self) -> bool {
+        let bytes = self.bytes_when_opened();
+        let is_aligned = align_of::<T>() <= align_of::<u64>();
+        if is_aligned {
+            try_from_bytes::<T>(bytes).is_ok()
+        } else {
+            try_pod_read_unaligned::<T>(bytes).is_ok()
+        }
     }
 }
 
@@ -111,7 +155,8 @@ impl<T> Mutex<T> {
 
 impl<T> Clone for Mutex<T> {
     fn clone(&self) -> Self {
-        Self { region: self.region.clone(), value: PhantomData }
+        let (region, opened) = (self.region.clone(), Arc::clone(&self.opened));
+        Self { region, opened, value: PhantomData }
     }
 }
 
@@ -129,7 +174,7 @@ impl<T> Serialize for Mutex<T> {
     }
 }
 
-impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
+impl<'de, T: Plain> Deserialize<'de> for Mutex<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let region = Region::<MutexControl>::deserialize(deserializer)?;
         let (came, expected) = (region.data().len(), size_of::<T>());
@@ -138,7 +183,15 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
                 "expected a multiproc mutex of a value of {expected} bytes, got one of {came} bytes"
             )));
         }
-        Ok(Self { region, value: PhantomData })
+        let mutex = Self::over(region);
+        if !mutex.was_valid_when_opened() {
+            return Err(serde::de::Error::custom(format!(
+                "expected a multiproc mutex of a {}, got one with bytes that are no value of it: \
+                 another process has overwritten them",
+                std::any::type_name::<T>()
+            )));
+        }
+        Ok(mutex)
     }
 }
 
@@ -147,15 +200,17 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
 /// It dereferences to a copy of the value. Dropping the guard writes the copy back, if it was
 /// borrowed mutably.
 #[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct MutexGuard<'a, T: Pod> {
+pub struct MutexGuard<'a, T: Plain> {
     mutex: &'a Mutex<T>,
     value: T,
+    /// Whether the bytes in shared memory were a value of `T`.
+    is_valid: bool,
     is_changed: bool,
     /// Dropped last: the value is written back before the lock is released.
     held: Held<'a>,
 }
 
-impl<T: Pod> Deref for MutexGuard<'_, T> {
+impl<T: Plain> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -163,14 +218,14 @@ impl<T: Pod> Deref for MutexGuard<'_, T> {
     }
 }
 
-impl<T: Pod> DerefMut for MutexGuard<'_, T> {
+impl<T: Plain> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.is_changed = true;
         &mut self.value
     }
 }
 
-impl<T: Pod> Drop for MutexGuard<'_, T> {
+impl<T: Plain> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         let holder = self.held.holder();
         if self.is_changed && holder.member().is_some() && !holder.has_panicked() {
@@ -180,13 +235,20 @@ impl<T: Pod> Drop for MutexGuard<'_, T> {
     }
 }
 
-impl<T: Pod> Repair for MutexGuard<'_, T> {
+impl<T: Plain> Repair for MutexGuard<'_, T> {
     fn repaired(&mut self) {
+        self.is_changed |= !self.is_valid;
         self.held.repaired();
     }
 }
 
-impl<T: Pod + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+impl<'a, T: Plain> MutexGuard<'a, T> {
+    pub(crate) fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MutexGuard").field("value", &self.value).finish()
     }

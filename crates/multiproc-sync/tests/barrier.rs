@@ -307,3 +307,37 @@ fn leader_killed_after_the_round_breaks_only_the_next() {
     // That death breaks the next round.
     barrier.wait().unwrap_err();
 }
+
+#[test]
+fn parties_of_a_round_get_different_indices() {
+    let _dog = watchdog();
+    let barrier = Barrier::new(3).unwrap();
+    for _ in 0..3 {
+        let wait = |barrier: Barrier| {
+            let result = barrier.wait().unwrap();
+            (result.index(), result.is_leader())
+        };
+        let children = [0; 2].map(|_| Process::spawn(wait, barrier.clone()).unwrap());
+        let mut results = vec![wait(barrier.clone())];
+        results.extend(children.into_iter().map(|child| child.join().unwrap()));
+        results.sort_unstable();
+        assert_eq!(results, [(0, false), (1, false), (2, true)]);
+    }
+}
+
+#[test]
+fn wait_ends_after_the_default_timeout_in_all_processes() {
+    let _dog = watchdog();
+    let timeout = Duration::from_millis(20);
+    let barrier = Barrier::with_timeout(2, timeout).unwrap();
+    assert_eq!((barrier.timeout(), Barrier::new(2).unwrap().timeout()), (Some(timeout), None));
+    let wait = |barrier: Barrier| {
+        (barrier.timeout() == Some(Duration::from_millis(20)), barrier.wait().is_err())
+    };
+    let child = Process::spawn(wait, barrier.clone()).unwrap();
+    assert_eq!(child.join().unwrap(), (true, true));
+    barrier.reset();
+    let start = Instant::now();
+    barrier.wait().unwrap_err();
+    assert!(start.elapsed() >= timeout);
+}

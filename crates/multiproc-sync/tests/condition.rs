@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
-use multiproc_sync::{Abandoned, Atomic, Condition, ConditionGuard, Event, RECHECK, Shared};
+use multiproc_sync::{
+    Abandoned, Atomic, Condition, ConditionGuard, Event, Lock, Mutex, RECHECK, Shared,
+};
 use multiproc_testkit::{Stopped, alone, is_asleep, stays, until, watchdog};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
@@ -459,4 +461,112 @@ fn waiters_without_a_place_sleep_and_are_woken() {
         condition.notify_all();
     });
     assert!(slept.into_inner() >= WAITERS);
+}
+
+/// A bounded buffer of numbers, by hand: one lock, and a condition for each side.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Buffer {
+    /// The number of items, and their sum.
+    items: Mutex<[u64; 2]>,
+    not_empty: Condition,
+    not_full: Condition,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        let [not_empty, not_full] = [0; 2].map(|_| Condition::new().unwrap());
+        Self { items: Mutex::new([0; 2]).unwrap(), not_empty, not_full }
+    }
+
+    fn put(&self, item: u64) {
+        let guard = self.items.lock().unwrap_or_else(Abandoned::into_guard);
+        let wait = self.not_full.wait_for(guard, |[count, _]| *count < 2);
+        let mut items = wait.unwrap_or_else(Abandoned::into_guard);
+        *items = [items[0] + 1, items[1] + item];
+        drop(items);
+        self.not_empty.notify_one();
+    }
+
+    /// Returns the number and the sum of the items.
+    fn take_all(&self) -> [u64; 2] {
+        let guard = self.items.lock().unwrap_or_else(Abandoned::into_guard);
+        let wait = self.not_empty.wait_for(guard, |[count, _]| *count > 0);
+        let mut items = wait.unwrap_or_else(Abandoned::into_guard);
+        let taken = std::mem::take(&mut *items);
+        drop(items);
+        self.not_full.notify_all();
+        taken
+    }
+}
+
+#[test]
+fn two_conditions_share_one_mutex() {
+    let _dog = watchdog();
+    let buffer = Buffer::new();
+    let produce = |buffer: Buffer| (1..=500).for_each(|item| buffer.put(item));
+    let producers = [0; 2].map(|_| Process::spawn(produce, buffer.clone()).unwrap());
+    let mut total = [0; 2];
+    while total[0] < 1000 {
+        let [count, sum] = buffer.take_all();
+        assert!((1..=2).contains(&count));
+        total = [total[0] + count, total[1] + sum];
+    }
+    join(producers);
+    assert_eq!(total, [1000, 2 * 500 * 501 / 2]);
+}
+
+#[test]
+fn waiter_of_a_mutex_gets_abandoned_from_a_killed_holder() {
+    let _dog = watchdog();
+    let (changed, value) = (Condition::new().unwrap(), Mutex::new(0u32).unwrap());
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let hold = |(value, parent): (Mutex<u32>, Connection<(), ()>)| {
+        parent.recv().unwrap();
+        let mut guard = value.lock().unwrap();
+        *guard = 1;
+        parent.send(()).unwrap();
+        let _ = parent.recv();
+    };
+    let holder = Process::spawn(hold, (value.clone(), theirs)).unwrap();
+    let guard = value.lock().unwrap();
+    ours.send(()).unwrap();
+    let notifier = {
+        let changed = changed.clone();
+        thread::spawn(move || {
+            ours.recv().unwrap();
+            kill(&holder);
+            changed.notify_one();
+        })
+    };
+    let abandoned = changed.wait(guard).unwrap_err();
+    assert_eq!(**abandoned.guard(), 0, "nothing was written back");
+    drop(abandoned);
+    notifier.join().unwrap();
+}
+
+#[test]
+fn wait_with_the_guard_of_a_lock_releases_it_and_acquires_it_again() {
+    let _dog = watchdog();
+    let (condition, lock) = (Condition::new().unwrap(), Lock::new().unwrap());
+    let flag = Atomic::new(0).unwrap();
+    let set = |(condition, lock, flag): (Condition, Lock, Atomic)| {
+        let _guard = lock.lock().unwrap();
+        flag.store(1);
+        condition.notify_one();
+    };
+    let guard = lock.lock().unwrap();
+    let arguments = (condition.clone(), lock.clone(), flag.clone());
+    let setter = Process::spawn(set, arguments).unwrap();
+    let guard = condition.wait_while(guard, || flag.load() == 0).unwrap();
+    assert!(lock.try_lock().unwrap_err().is_would_block());
+    let (guard, result) = condition.wait_timeout(guard, Duration::from_millis(1)).unwrap();
+    assert!(result.timed_out() && lock.try_lock().unwrap_err().is_would_block());
+    drop(guard);
+    setter.join().unwrap();
+
+    let mutex = Mutex::new(false).unwrap();
+    let wait = Duration::from_millis(1);
+    let wait = condition.wait_for_timeout(mutex.lock().unwrap(), wait, |&is_set| is_set);
+    let (guard, result) = wait.unwrap();
+    assert!(result.timed_out() && !*guard);
 }

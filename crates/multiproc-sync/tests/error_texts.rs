@@ -62,6 +62,7 @@ fn texts_of_lock_errors() {
     assert_texts(lock.lock().unwrap_err(), ABANDONED, "Abandoned { .. }");
     assert_texts(lock.try_lock().unwrap_err(), ABANDONED, "Abandoned(Abandoned { .. })");
     assert_texts(lock.lock_timeout(NOW).unwrap_err(), ABANDONED, "Abandoned(Abandoned { .. })");
+    assert_texts(lock.lock().unwrap_err().into_error(), ABANDONED, ABANDONED);
 }
 
 #[test]
@@ -113,6 +114,11 @@ fn texts_of_errors_of_received_values() {
     let text = receive_as::<Mutex<[u8; 24]>>(Mutex::new(0u64).unwrap());
     let expected = "expected a multiproc mutex of a value of 24 bytes, got one of 8 bytes";
     assert!(text.contains(expected), "{text}");
+    let mutex = Mutex::new(7u8).unwrap();
+    let text = receive_as::<Mutex<bool>>(mutex);
+    let expected = "expected a multiproc mutex of a bool, got one with bytes that are no value of \
+                    it: another process has overwritten them";
+    assert!(text.contains(expected), "{text}");
     let text = receive_as::<RwLock<[u8; 24]>>(RwLock::new(0u64).unwrap());
     let expected =
         "expected a multiproc read-write lock of a value of 24 bytes, got one of 8 bytes";
@@ -136,6 +142,7 @@ fn texts_of_panics() {
     let guard = other.lock().unwrap();
     assert_eq!(
         panic_text(|| one.wait(guard).map(drop)),
-        "the guard passed to a condition must be that of its own `lock`, not of another condition"
+        "the guard passed to a condition must be that of its own `lock`, not of another condition; \
+         to use several conditions with one lock, pass the guard of a `Lock` or a `Mutex`"
     );
 }

@@ -302,8 +302,8 @@ fn descriptor_that_is_no_lock_is_refused() {
         (memory(100, b"", all), "got shared memory of 100"),
         (memory(1 << 20, &[7; 4096], all), "of another program"),
         (memory(1 << 20, &header(99, b"LOCK", 1 << 20), all), "got version 99"),
-        (memory(1 << 20, &header(2, b"QUEU", 1 << 20), all), "another kind (QUEU)"),
-        (memory(1 << 20, &header(2, b"LOCK", 1 << 30), all), "got one of 1048576 bytes"),
+        (memory(1 << 20, &header(3, b"QUEU", 1 << 20), all), "another kind (QUEU)"),
+        (memory(1 << 20, &header(3, b"LOCK", 1 << 30), all), "got one of 1048576 bytes"),
     ] {
         let text = receive_as_lock(file);
         assert!(text.contains(what), "{text}");
@@ -379,4 +379,41 @@ fn corrupted_word_does_not_block() {
             assert!(format!("{lock:?}").contains("alive: true"));
         }
     }
+}
+
+/// Errors of a lock end a function with `?`, whatever its error type.
+#[test]
+fn abandoned_lock_is_an_error_for_the_question_mark() {
+    use multiproc_sync::{Abandoned, AbandonedError};
+    use std::error::Error;
+    use std::{io, panic, thread};
+
+    fn owned(lock: &Lock) -> Result<(), AbandonedError> {
+        let _guard = lock.lock()?;
+        Ok(())
+    }
+    fn boxed(lock: &Lock) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let _guard = lock.lock().map_err(Abandoned::into_error)?;
+        Ok(())
+    }
+    fn of_io(lock: &Lock) -> io::Result<()> {
+        let _guard = lock.try_lock()?;
+        Ok(())
+    }
+    let lock = Lock::new().unwrap();
+    let held = lock.lock().unwrap();
+    assert_eq!(of_io(&lock).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let timeout = io::Error::from(lock.lock_timeout(Duration::ZERO).unwrap_err());
+    assert_eq!(timeout.kind(), io::ErrorKind::TimedOut);
+    drop(held);
+    let copy = lock.clone();
+    let died = thread::spawn(move || {
+        let _guard = copy.lock().unwrap();
+        panic::resume_unwind(Box::new("under the lock"));
+    });
+    died.join().unwrap_err();
+    assert_eq!(owned(&lock), Err(lock.lock().unwrap_err().into_error()));
+    assert!(boxed(&lock).unwrap_err().is::<AbandonedError>());
+    let error = of_io(&lock).unwrap_err();
+    assert!(error.get_ref().is_some_and(|error| error.is::<AbandonedError>()));
 }

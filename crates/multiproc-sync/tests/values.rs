@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 use multiproc::Process;
 use multiproc::pipe::{Connection, Descriptor, RecvError, duplex};
 use multiproc_sync::{Atomic, LockTimeoutError, Mutex, Shared, TryLockError};
@@ -165,6 +165,59 @@ fn sleeping_waiter_gets_the_value_of_the_holder() {
     child.join().unwrap();
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, CheckedBitPattern, NoUninit)]
+#[repr(u32)]
+enum Light {
+    Red = 0x1d0c_0b0a,
+    Green = 0x2d0c_0b0a,
+}
+
+/// Opens the file of a mutex, and returns it with the place of these bytes.
+fn open_at<T>(mutex: &Mutex<T>, bytes: &[u8]) -> (File, u64)
+where
+    Mutex<T>: Serialize + DeserializeOwned + Clone,
+{
+    let (left, right) = duplex::<_, ()>().unwrap();
+    left.send(mutex.clone()).unwrap_or_else(|error| panic!("{error}"));
+    // Writing into the file writes into the memory of all processes that map it.
+    let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
+    let mut all = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut all, 0).unwrap();
+    let place = all.windows(bytes.len()).position(|window| window == bytes).unwrap();
+    (file, place as u64)
+}
+
+#[test]
+fn mutex_of_an_enum_is_changed_by_another_process() {
+    let _dog = watchdog();
+    let light = Mutex::new(Light::Red).unwrap();
+    let turn = |light: Mutex<Light>| *light.lock().unwrap() = Light::Green;
+    Process::spawn(turn, light.clone()).unwrap().join().unwrap();
+    assert_eq!(*light.lock().unwrap(), Light::Green);
+    let flag = Mutex::new(false).unwrap();
+    *flag.lock().unwrap() = true;
+    assert!(*flag.lock().unwrap());
+}
+
+#[test]
+fn bytes_that_are_no_value_abandon_the_mutex_until_it_is_repaired() {
+    let _dog = watchdog();
+    let light = Mutex::new(Light::Red).unwrap();
+    let (file, place) = open_at(&light, &(Light::Red as u32).to_le_bytes());
+    *light.lock().unwrap() = Light::Green;
+    file.write_all_at(&7u32.to_le_bytes(), place).unwrap();
+
+    let abandoned = light.lock().unwrap_err();
+    assert_eq!(**abandoned.guard(), Light::Red, "the value when it was opened");
+    drop(abandoned);
+    assert!(light.try_lock().unwrap_err().is_abandoned(), "nobody has repaired it");
+    let error = receive_as::<Mutex<Light>>(light.clone());
+    assert!(matches!(error, RecvError::Decode(_)), "{error}");
+
+    drop(light.lock().unwrap_err().into_guard());
+    assert_eq!(*light.lock().unwrap(), Light::Red, "it was written back");
+}
+
 #[test]
 fn mutex_of_another_size_is_refused() {
     let error = receive_as::<Mutex<[u8; 24]>>(Mutex::new(0u64).unwrap());
@@ -304,4 +357,36 @@ fn exactly_one_of_many_compare_exchanges_succeeds() {
     assert_eq!(number.swap(7), 20_000);
     number.store(8);
     assert_eq!(number.load(), 8);
+}
+
+#[test]
+fn atomic_additions_to_a_table_are_not_lost() {
+    let _dog = watchdog();
+    let table = Shared::new(&[0i64, -5]).unwrap();
+    let add = |table: Shared<i64>| {
+        for _ in 0..2000 {
+            table.fetch_add(0, 1);
+            table.fetch_sub(1, 1);
+        }
+    };
+    let children = [0; 3].map(|_| Process::spawn(add, table.clone()).unwrap());
+    children.into_iter().for_each(|child| child.join().unwrap());
+    assert_eq!(table.to_vec(), [6000, -6005]);
+}
+
+#[test]
+fn atomic_operations_of_a_table_return_the_value_before() {
+    let table = Shared::new(&[-1i32; 2]).unwrap();
+    assert_eq!((table.load(0), table.swap(0, 3)), (-1, -1));
+    assert_eq!((table.fetch_max(0, -7), table.load(0)), (3, 3), "compared as signed numbers");
+    assert_eq!((table.fetch_min(0, -7), table.load(0)), (3, -7));
+    assert_eq!(table.compare_exchange(0, 3, 4), Err(-7));
+    assert_eq!(table.compare_exchange(0, -7, i32::MAX), Ok(-7));
+    assert_eq!((table.fetch_add(0, 1), table.load(0)), (i32::MAX, i32::MIN), "wraps around");
+    assert_eq!(table.fetch_update(0, |_| None), Err(i32::MIN));
+    table.store(1, 9);
+    assert_eq!(table.to_vec(), [i32::MIN, 9]);
+    assert!(panics(|| table.load(2)));
+    let unsigned = Shared::new(&[u32::MAX]).unwrap();
+    assert_eq!((unsigned.fetch_add(0, 2), unsigned.load(0)), (u32::MAX, 1));
 }

@@ -8,8 +8,7 @@
 
 use std::error::Error;
 
-use multiproc::Process;
-use multiproc::pipe::{Connection, duplex};
+use multiproc::{Connection, Process, duplex};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();

@@ -8,8 +8,7 @@
 
 use std::error::Error;
 
-use multiproc::Process;
-use multiproc::pipe::{Receiver, Sender, simplex};
+use multiproc::{Process, Receiver, Sender, simplex};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();

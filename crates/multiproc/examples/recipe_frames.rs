@@ -2,8 +2,7 @@
 
 use std::error::Error;
 
-use multiproc::pipe::{SharedBytes, SharedPool};
-use multiproc::{Consumer, Process, Producer, Queue};
+use multiproc::{Consumer, Process, Producer, Queue, SharedBytes, SharedPool};
 use serde::{Deserialize, Serialize};
 
 const WIDTH: usize = 1920;

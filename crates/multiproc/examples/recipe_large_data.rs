@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 
-use multiproc::Process;
-use multiproc::pipe::SharedBytes;
+use multiproc::{Process, SharedBytes};
 
 const LEN: usize = 64 << 20;
 

@@ -29,9 +29,10 @@
 //! | wait, or query the status | [`wait`](Child::wait), [`wait_timeout`](Child::wait_timeout), [`is_alive`](Child::is_alive), [`exit_status`](Child::exit_status); a [`Process`] is a pollable descriptor (`AsFd`) |
 //! | end a process | [`interrupt`](Child::interrupt), [`terminate`](Child::terminate), [`kill`](Child::kill) |
 //! | queue items | [`Queue`]; with acknowledgement and redelivery: [`JoinableQueue`] |
-//! | send messages | [`pipe::duplex`], [`pipe::simplex`]; between separate programs: `pipe::Listener` |
+//! | send messages | [`duplex`], [`simplex`]; between separate programs: `Listener` and `connect` |
+//! | wait for the first of several things | [`wait`](wait()), [`WaitSet`]: messages, items, children that end |
 //! | synchronise | [`Lock`], [`RLock`], [`Mutex`], [`Semaphore`], [`Condition`], [`Event`], [`Barrier`] |
-//! | share memory | [`Shared`], [`Atomic`], [`pipe::SharedBytes`] |
+//! | share memory | [`Shared`], [`Atomic`], [`SharedBytes`] |
 //! | find objects by name | `Manager` |
 //! | list processes | [`active_children`], [`current_process`], [`parent_process`], [`cpu_count`] |
 //!
@@ -68,7 +69,7 @@
 //!
 //! # Features
 //!
-//! - `listener` (default): `pipe::Listener` and `pipe::connect`, for connections between programs.
+//! - `listener` (default): `Listener` and `connect`, for connections between programs.
 //! - `manager` (default): `Manager`.
 //! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the
 //!   crate `multiproc-cli`. A library can disable it.
@@ -88,6 +89,12 @@ pub use multiproc_sync as sync;
 pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
+#[cfg(feature = "listener")]
+pub use multiproc_pipe::{Address, Listener, connect};
+pub use multiproc_pipe::{
+    Bytes, Connection, Descriptor, Receiver, Sender, SharedBytes, SharedPool, Source, WaitSet,
+    duplex, simplex, wait,
+};
 #[doc(no_inline)]
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{

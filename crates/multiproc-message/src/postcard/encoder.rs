@@ -10,15 +10,22 @@ use serde::ser::{
 
 use super::{EMPTY_ELEMENTS, failed, too_many};
 use crate::native::{DEEPEST, Error, Result, miscounted, skipped, too_deep};
+use crate::schema::VariantNumbers;
 
 /// Appends the bytes of a value.
 ///
 /// # Errors
 ///
-/// If its `Serialize` fails, or a limit is exceeded. Some bytes may have been appended then.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result {
+/// If its `Serialize` fails, a limit is exceeded, or a variant has another number than the receiver
+/// expects. Some bytes may have been appended then.
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+    numbers: Option<&VariantNumbers>,
+) -> Result {
     let before = bytes.len();
-    let mut output = Output { primitives: Primitives { output: Append(bytes) }, elements: 0 };
+    let primitives = Primitives { output: Append(bytes) };
+    let mut output = Output { primitives, elements: 0, numbers };
     value.serialize(Encoder { output: &mut output, levels: DEEPEST })?;
     let elements = output.elements;
     let written = bytes.len() - before;
@@ -55,6 +62,8 @@ struct Output<'b> {
     primitives: Primitives<Append<'b>>,
     /// The number of elements of all sequences and maps so far.
     elements: usize,
+    /// The numbers by which variants are read, if they are known.
+    numbers: Option<&'b VariantNumbers>,
 }
 
 impl Output<'_> {
@@ -87,7 +96,10 @@ impl<'e, 'b> Encoder<'e, 'b> {
         Encoder { output: self.output, levels: self.levels }
     }
 
-    fn variant(self, number: u32) -> Result<Self> {
+    fn variant(self, name: &str, number: u32, variant: &str) -> Result<Self> {
+        if let Some(numbers) = self.output.numbers {
+            numbers.check(name, number, variant)?;
+        }
         let inside = self.inside()?;
         inside.output.primitives.serialize_u32(number).map_err(failed)?;
         Ok(inside)
@@ -150,8 +162,13 @@ impl<'e, 'b> Serializer for Encoder<'e, 'b> {
         Ok(())
     }
 
-    fn serialize_unit_variant(self, _: &'static str, number: u32, _: &'static str) -> Result {
-        self.variant(number).map(drop)
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        number: u32,
+        variant: &'static str,
+    ) -> Result {
+        self.variant(name, number, variant).map(drop)
     }
 
     fn serialize_newtype_struct<T>(self, _: &'static str, value: &T) -> Result
@@ -163,15 +180,15 @@ impl<'e, 'b> Serializer for Encoder<'e, 'b> {
 
     fn serialize_newtype_variant<T>(
         self,
-        _: &'static str,
+        name: &'static str,
         number: u32,
-        _: &'static str,
+        variant: &'static str,
         value: &T,
     ) -> Result
     where
         T: Serialize + ?Sized,
     {
-        value.serialize(self.variant(number)?)
+        value.serialize(self.variant(name, number, variant)?)
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'e, 'b>> {
@@ -188,12 +205,12 @@ impl<'e, 'b> Serializer for Encoder<'e, 'b> {
 
     fn serialize_tuple_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         number: u32,
-        _: &'static str,
+        variant: &'static str,
         _: usize,
     ) -> Result<Self> {
-        self.variant(number)
+        self.variant(name, number, variant)
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Elements<'e, 'b>> {
@@ -206,12 +223,12 @@ impl<'e, 'b> Serializer for Encoder<'e, 'b> {
 
     fn serialize_struct_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         number: u32,
-        _: &'static str,
+        variant: &'static str,
         _: usize,
     ) -> Result<Self> {
-        self.variant(number)
+        self.variant(name, number, variant)
     }
 
     fn is_human_readable(&self) -> bool {

@@ -1,22 +1,27 @@
 //! The schema of a type: what its `Deserialize` asks a deserializer for.
 //!
-//! One tracer answers two questions about a type: whether it asks the data what comes next, so that
-//! it cannot be received ([`check_type`]), and what the hash of its schema is ([`shape_of`]), by
-//! which two programs detect that their types differ.
+//! One tracer answers three questions about a type: whether it asks the data what comes next, so
+//! that it cannot be received ([`check_type`]), what the hash of its schema is ([`shape_of`]), by
+//! which two programs detect that their types differ, and by which numbers it reads the variants of
+//! its enums ([`variant_numbers`]).
 
 mod made_up;
+mod numbers;
 mod tracer;
 
 use std::any::type_name;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use serde::Deserialize;
 
 use crate::error::EncodeError;
 use crate::native::ASKS;
 use tracer::Tracer;
+
+pub use numbers::VariantNumbers;
 
 /// Refuses a type whose values can be encoded but not decoded: its `Deserialize` asks the data what
 /// comes next, as that of `serde_json::Value` does, or of an enum with serde's `untagged`.
@@ -106,12 +111,7 @@ fn schema_of<T: Deserialize<'static>>() -> Schema {
 
 fn trace<T: Deserialize<'static>>() -> Schema {
     let mut tracer = Tracer::new();
-    // Unwind safe: state that the type's own code has changed elsewhere is not used here.
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        while tracer.begin_next() {
-            let _ = T::deserialize(&mut tracer);
-        }
-    }));
+    let result = run::<T>(&mut tracer);
     match (tracer.asks_what_comes(), result) {
         (true, _) => Schema::AsksWhatComes,
         (false, Ok(())) => Schema::Hash(tracer.hash().value()),
@@ -121,6 +121,47 @@ fn trace<T: Deserialize<'static>>() -> Schema {
             Schema::Unknown
         }
     }
+}
+
+/// Returns the numbers by which a type reads the variants of its enums, for
+/// [`encode_numbered`](crate::encode_numbered). Each type is traced once per process.
+#[doc(hidden)] // for the connections of this workspace
+#[must_use]
+pub fn variant_numbers<T: Deserialize<'static>>() -> Arc<VariantNumbers> {
+    static KNOWN: Mutex<BTreeMap<(usize, &str), Arc<VariantNumbers>>> = Mutex::new(BTreeMap::new());
+    if cfg!(panic = "abort") {
+        return Arc::default();
+    }
+    let trace: fn() -> VariantNumbers = trace_numbers::<T>;
+    // As in `schema_of`.
+    let key = (trace as usize, type_name::<T>());
+    if let Some(known) = KNOWN.try_lock().ok().and_then(|known| known.get(&key).cloned()) {
+        return known;
+    }
+    let numbers = Arc::new(trace());
+    if let Ok(mut known) = KNOWN.try_lock() {
+        known.insert(key, Arc::clone(&numbers));
+    }
+    numbers
+}
+
+fn trace_numbers<T: Deserialize<'static>>() -> VariantNumbers {
+    let mut tracer = Tracer::of_numbers();
+    // A panic ends the trace.
+    if let Err(panic) = run::<T>(&mut tracer) {
+        std::mem::forget(panic);
+    }
+    tracer.into_numbers()
+}
+
+/// Traces all parts of a type.
+fn run<T: Deserialize<'static>>(tracer: &mut Tracer) -> thread::Result<()> {
+    // Unwind safe: state that the type's own code has changed elsewhere is not used here.
+    catch_unwind(AssertUnwindSafe(|| {
+        while tracer.begin_next() {
+            let _ = T::deserialize(&mut *tracer);
+        }
+    }))
 }
 
 /// FNV-1a (64 bits): the same in every program, whatever its compiler.

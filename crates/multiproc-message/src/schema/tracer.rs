@@ -12,8 +12,12 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
+use serde::de::IntoDeserializer;
+use serde::de::value::U32Deserializer;
+
 use super::Hash;
 use super::made_up::MadeUp;
+use super::numbers::VariantNumbers;
 use crate::native::VariantName;
 
 /// The maximum number of parts of a type that are traced.
@@ -57,6 +61,8 @@ pub(super) struct Tracer {
     inside: Vec<(&'static str, &'static [&'static str])>,
     depth: usize,
     made_up: MadeUp,
+    /// The numbers of variants, if they are asked for.
+    numbers: Option<VariantNumbers>,
 }
 
 impl Tracer {
@@ -70,7 +76,18 @@ impl Tracer {
             inside: Vec::new(),
             depth: 0,
             made_up: MadeUp::new(MADE_UP),
+            numbers: None,
         }
+    }
+
+    /// Returns a tracer that also tries the numbers of variants. Its hash is of no use.
+    pub(super) fn of_numbers() -> Self {
+        Self { numbers: Some(VariantNumbers::default()), ..Self::new() }
+    }
+
+    /// The numbers of variants that were found.
+    pub(super) fn into_numbers(self) -> VariantNumbers {
+        self.numbers.unwrap_or_default().finish()
     }
 
     pub(super) fn asks_what_comes(&self) -> bool {
@@ -297,10 +314,9 @@ impl<'de> Deserializer<'de> for &mut Tracer {
     ) -> Result<V::Value, End> {
         self.note("enum");
         self.enter_type(name, variants)?;
-        let chosen = self.choose(variants.len())?;
-        let number = u32::try_from(chosen).map_err(|_| End)?;
-        let id = VariantName { number, name: variants[chosen] };
-        visitor.visit_enum(Variant { tracer: self, id })
+        let numbers = self.numbers.as_mut().map_or(0, |numbers| numbers.begin(name, variants));
+        let chosen = self.choose(variants.len() + numbers)?;
+        visitor.visit_enum(Variant { tracer: self, variants, chosen })
     }
 }
 
@@ -367,10 +383,11 @@ impl<'de> MapAccess<'de> for Entry<'_> {
     }
 }
 
-/// A variant of an enum.
+/// A variant of an enum: one of its names, or behind them a number that is only tried.
 struct Variant<'a> {
     tracer: &'a mut Tracer,
-    id: VariantName<'static>,
+    variants: &'static [&'static str],
+    chosen: usize,
 }
 
 impl<'de> EnumAccess<'de> for Variant<'_> {
@@ -378,8 +395,22 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), End> {
-        let variant = seed.deserialize(self.id).map_err(|_| End)?;
-        Ok((variant, self))
+        let Self { variants, chosen, .. } = self;
+        let is_name = chosen < variants.len();
+        let number = if is_name { chosen } else { chosen - variants.len() };
+        let number = u32::try_from(number).map_err(|_| End)?;
+        let result = if is_name {
+            seed.deserialize(VariantName { number, name: variants[chosen] }).map_err(|_| End)
+        } else {
+            let id: U32Deserializer<End> = number.into_deserializer();
+            seed.deserialize(id)
+        };
+        if let (Some(numbers), Some(&inside)) =
+            (&mut self.tracer.numbers, self.tracer.inside.last())
+        {
+            numbers.note(inside, chosen, &result);
+        }
+        if is_name { Ok((result?, self)) } else { Err(End) }
     }
 }
 

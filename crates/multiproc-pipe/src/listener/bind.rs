@@ -38,6 +38,16 @@ pub struct ListenerBuilder {
 
 impl ListenerBuilder {
     /// Also allows processes of this user to connect.
+    ///
+    /// ```
+    /// use multiproc_pipe::Listener;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let address = format!("@multiproc-user-{}", std::process::id());
+    /// let _listener = Listener::builder().allow_user(1000).allow_user(1001).bind(&address)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_user(mut self, uid: u32) -> Self {
         self.allowed.add(uid);
         self.is_private = false;
@@ -45,6 +55,16 @@ impl ListenerBuilder {
     }
 
     /// Allows every process that can reach the address to connect.
+    ///
+    /// ```
+    /// use multiproc_pipe::Listener;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let address = format!("@multiproc-everyone-{}", std::process::id());
+    /// let _listener = Listener::builder().allow_everyone().bind(&address)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_everyone(mut self) -> Self {
         self.allowed = AllowedUsers::Everyone;
         self.is_private = false;
@@ -52,6 +72,17 @@ impl ListenerBuilder {
     }
 
     /// Allows these users to connect, in place of those so far.
+    ///
+    /// ```
+    /// use multiproc_pipe::{AllowedUsers, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let users = AllowedUsers::Users(vec![0, 1000]);
+    /// let address = format!("@multiproc-allow-{}", std::process::id());
+    /// let _listener = Listener::builder().allow(users).bind(&address)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow(mut self, users: AllowedUsers) -> Self {
         self.is_private = users == AllowedUsers::only_this_one();
         self.allowed = users;

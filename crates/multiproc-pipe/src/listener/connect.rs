@@ -46,6 +46,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Client")]
+#[doc(alias = "UnixStream")]
 pub fn connect<S, R>(address: impl Into<Address>) -> io::Result<Connection<S, R>>
 where
     S: Deserialize<'static>,
@@ -60,6 +62,19 @@ where
 /// # Errors
 ///
 /// `TimedOut` if the backlog stayed full. Otherwise as [`connect`].
+///
+/// ```
+/// use multiproc_pipe::{Listener, connect_timeout};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = Listener::bind(format!("@multiproc-patience-{}", std::process::id()))?;
+/// let client = connect_timeout::<u32, ()>(listener.local_address(), Duration::from_secs(1))?;
+/// client.send(7)?;
+/// assert_eq!(listener.accept::<(), u32>()?.recv()?, 7);
+/// # Ok(())
+/// # }
+/// ```
 pub fn connect_timeout<S, R>(
     address: impl Into<Address>,
     timeout: Duration,

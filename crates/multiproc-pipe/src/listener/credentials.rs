@@ -10,6 +10,7 @@ use crate::connection::Connection;
 
 /// The process at the other end of a connection, as reported by the kernel: see
 /// [`Connection::peer`].
+#[doc(alias = "SO_PEERCRED")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// The process id, which may have been reused by now. 0 if the process is in another pid

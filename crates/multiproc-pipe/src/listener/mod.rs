@@ -68,6 +68,8 @@ pub use self::credentials::{AllowedUsers, Credentials};
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "AF_UNIX")]
+#[doc(alias = "UnixListener")]
 pub struct Listener {
     // Dropped in this order: see `OwnedFile`.
     file: Option<OwnedFile>,
@@ -87,6 +89,22 @@ impl Listener {
     /// - `AlreadyExists` if there is a file that is not a socket.
     /// - `InvalidInput` if the address is empty or too long.
     /// - Any error of the operating system.
+    ///
+    /// ```
+    /// use multiproc_pipe::Listener;
+    /// use std::io::ErrorKind;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A path is a file; a name after `@` is not.
+    /// let path = std::env::temp_dir().join(format!("multiproc-bind-{}", std::process::id()));
+    /// let listener = Listener::bind(&path)?;
+    /// assert_eq!(listener.local_address().as_path(), Some(&*path));
+    /// assert_eq!(Listener::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+    /// drop(listener);
+    /// assert!(!path.exists());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind(address: impl Into<Address>) -> io::Result<Self> {
         Self::builder().bind(address)
     }
@@ -114,6 +132,20 @@ impl Listener {
     /// # Errors
     ///
     /// If it is not such a socket.
+    ///
+    /// ```
+    /// use multiproc_pipe::Listener;
+    /// use std::os::fd::OwnedFd;
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let path = std::env::temp_dir().join(format!("multiproc-from-fd-{}", std::process::id()));
+    /// let socket = UnixListener::bind(&path)?;
+    /// let listener = Listener::from_fd(OwnedFd::from(socket))?;
+    /// assert_eq!(listener.local_address().as_path(), Some(&*path));
+    /// # std::fs::remove_file(&path)
+    /// # }
+    /// ```
     pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         let is_fit = socket_domain(&socket) == Ok(AddressFamily::UNIX)
             && socket_type(&socket) == Ok(SocketType::STREAM)
@@ -130,6 +162,17 @@ impl Listener {
     }
 
     /// Returns the address of the listener.
+    ///
+    /// ```
+    /// use multiproc_pipe::Listener;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let address = format!("@multiproc-local-{}", std::process::id());
+    /// let listener = Listener::bind(&address)?;
+    /// assert_eq!(listener.local_address().to_string(), address);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn local_address(&self) -> &Address {
         &self.address
@@ -147,6 +190,22 @@ impl Listener {
     ///   types or another version. Other clients are not affected.
     /// - If the process or the system has no descriptors or memory left. Clients keep waiting, and
     ///   the listener can be used again.
+    ///
+    /// ```
+    /// use multiproc_pipe::{Listener, connect};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let address = format!("@multiproc-accept-{}", std::process::id());
+    /// let listener = Listener::bind(&address)?;
+    /// let client = connect::<u32, String>(&address)?; // sends numbers, receives text
+    /// client.send(7)?;
+    /// let server = listener.accept::<String, u32>()?; // the reverse
+    /// let number = server.recv()?;
+    /// server.send(format!("got {number}"))?;
+    /// assert_eq!(client.recv()?, "got 7");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn accept<S, R>(&self) -> io::Result<Connection<S, R>>
     where
         S: Deserialize<'static>,
@@ -160,6 +219,20 @@ impl Listener {
     /// # Errors
     ///
     /// `WouldBlock` if no client is waiting. Otherwise as [`accept`](Self::accept).
+    ///
+    /// ```
+    /// use multiproc_pipe::{Listener, connect};
+    /// use std::io::ErrorKind;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind(format!("@multiproc-try-{}", std::process::id()))?;
+    /// let error = listener.try_accept::<(), ()>().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    /// let _client = connect::<(), ()>(listener.local_address())?;
+    /// listener.try_accept::<(), ()>()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_accept<S, R>(&self) -> io::Result<Connection<S, R>>
     where
         S: Deserialize<'static>,

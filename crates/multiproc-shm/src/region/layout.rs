@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use crate::members::table::MemberTable;
 
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"multipr\0");
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 pub(super) const CONTROL: usize = 128;
 
 /// The start of every region. Written by the creator before any other process has it.

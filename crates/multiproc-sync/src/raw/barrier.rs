@@ -42,6 +42,11 @@ fn arrived(state: u64) -> u64 {
     state & ARRIVED
 }
 
+/// Returns how many parties had arrived before the one that found this state.
+fn index_of(state: u64) -> u32 {
+    u32::try_from(arrived(state)).unwrap_or(u32::MAX)
+}
+
 fn is_broken(state: u64) -> bool {
     state & BROKEN != 0
 }
@@ -91,13 +96,12 @@ impl Barrier {
     /// The maximum number of parties.
     pub const MAX: u32 = u16::MAX as u32;
 
-    /// Arrives, and waits until all `parties` have arrived. `anybody_died` is called at each
-    /// recheck, and breaks the barrier if it returns true.
+    /// Arrives, and waits until all `parties` have arrived, as [`arrive`](Self::arrive) does.
+    /// Returns whether this party was the last one.
     ///
     /// # Errors
     ///
-    /// Returns [`Broken`] if the barrier is broken, or breaks while this waits. A timeout breaks
-    /// it.
+    /// Returns [`Broken`] as [`arrive`](Self::arrive) does.
     pub fn wait(
         &self,
         parties: u32,
@@ -105,8 +109,27 @@ impl Barrier {
         deadline: Deadline,
         recheck: Duration,
     ) -> Result<WaitOutcome, Broken> {
+        let index = self.arrive(parties, anybody_died, deadline, recheck)?;
+        Ok(if index + 1 >= parties { WaitOutcome::Leader } else { WaitOutcome::Follower })
+    }
+
+    /// Arrives, and waits until all `parties` have arrived. Returns how many had arrived in this
+    /// round before. `anybody_died` is called at each recheck, and breaks the barrier if it returns
+    /// true.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Broken`] if the barrier is broken, or breaks while this waits. A timeout breaks
+    /// it.
+    pub fn arrive(
+        &self,
+        parties: u32,
+        anybody_died: impl Fn() -> bool,
+        deadline: Deadline,
+        recheck: Duration,
+    ) -> Result<u32, Broken> {
         let mut state = self.state.load(Ordering::Relaxed);
-        let mine = loop {
+        let (mine, index) = loop {
             if is_broken(state) {
                 return Err(Broken);
             }
@@ -117,9 +140,9 @@ impl Barrier {
                 Ok(_) if is_last => {
                     failpoint::reached("barrier.complete");
                     self.wake();
-                    return Ok(WaitOutcome::Leader);
+                    return Ok(index_of(state));
                 }
-                Ok(_) => break round(state),
+                Ok(_) => break (round(state), index_of(state)),
                 Err(now) => state = now,
             }
         };
@@ -131,20 +154,21 @@ impl Barrier {
             self.end_of(mine)
         };
         let waited = self.waiters.wait_until(deadline, recheck, ended);
-        waited.outcome.unwrap_or_else(|| {
+        let end = waited.outcome.unwrap_or_else(|| {
             self.break_round(mine);
             // The round may have become complete just before.
             self.end_of(mine).unwrap_or(Err(Broken))
-        })
+        });
+        end.map(|()| index)
     }
 
     /// Returns how a round ended, or `None` if it has not ended.
-    fn end_of(&self, mine: u64) -> Option<Result<WaitOutcome, Broken>> {
+    fn end_of(&self, mine: u64) -> Option<Result<(), Broken>> {
         let state = self.state.load(Ordering::Acquire);
         if round(state) == mine {
             return is_broken(state).then_some(Err(Broken));
         }
-        Some(if ended_by_reset(state, mine) { Err(Broken) } else { Ok(WaitOutcome::Follower) })
+        Some(if ended_by_reset(state, mine) { Err(Broken) } else { Ok(()) })
     }
 
     /// Breaks the barrier, if this is still its round.
