@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::time::{Duration, Instant};
 
-use bytemuck::{Pod, bytes_of, bytes_of_mut};
+use bytemuck::bytes_of;
 use multiproc_shm::members::Members;
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Holder, Repair};
 use crate::inspect::{Inspect, Inspection};
+use crate::plain::{Opened, Plain};
 use crate::raw::Busy;
 use crate::raw::lock::Acquired;
 use crate::raw::rwlock::RwLock as RawRwLock;
@@ -23,7 +23,7 @@ use crate::robust::{Robust, checked};
 
 /// A value in shared memory, and a lock that admits many readers or one writer.
 ///
-/// `T` is plain data, as that of a [`Mutex`](crate::Mutex). A guard contains a copy of the value. A
+/// `T` is [`Plain`] data, as that of a [`Mutex`](crate::Mutex). A guard contains a copy of the value. A
 /// writer's guard writes its copy back when it is dropped, if it was changed. While a guard of a
 /// reader exists, no process writes. `RwLock<()>` is a lock without a value, for data of your own.
 ///
@@ -41,6 +41,10 @@ use crate::robust::{Robust, checked};
 /// [`into_guard`](Abandoned::into_guard). If a reader calls it, it accepts the value for itself:
 /// the lock stays abandoned, because a reader cannot repair what the lock protects. The value is
 /// the one that the dead writer had found, unless it died within writing its value back.
+///
+/// If the bytes are no value of `T`, because another process has overwritten them, acquirers get
+/// `Abandoned` as well. The guard then contains the value that this process found when it opened the
+/// lock, and a writer's `into_guard` writes it back.
 ///
 /// A process that dies while it waits has no effect. One that is stopped (SIGSTOP) is not dead, and
 /// keeps its locks.
@@ -80,7 +84,7 @@ use crate::robust::{Robust, checked};
 #[doc(alias = "EOWNERDEAD")]
 pub struct RwLock<T> {
     region: Region<RwLockControl>,
-    value: PhantomData<T>,
+    opened: Opened<T>,
 }
 
 /// The control block; the value is the region's data.
@@ -104,7 +108,7 @@ impl Control for RwLockControl {
     }
 }
 
-impl<T: Pod> RwLock<T> {
+impl<T: Plain> RwLock<T> {
     /// Creates a lock that is free, with this value.
     ///
     /// # Errors
@@ -114,7 +118,8 @@ impl<T: Pod> RwLock<T> {
     pub fn new(value: T) -> io::Result<Self> {
         let region = Region::create(size_of::<T>(), |_: &RwLockControl| {})?;
         region.data().copy_in(0, bytes_of(&value));
-        Ok(Self { region, value: PhantomData })
+        let opened = Opened::new(region.data());
+        Ok(Self { region, opened })
     }
 
     /// Acquires the lock for reading, and waits for it indefinitely.
@@ -170,9 +175,7 @@ impl<T: Pod> RwLock<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[inline]
-    pub fn try_read(
-        &self,
-    ) -> Result<RwLockReadGuard<'_, T>, TryLockError<RwLockReadGuard<'_, T>>> {
+    pub fn try_read(&self) -> Result<RwLockReadGuard<'_, T>, TryLockError<RwLockReadGuard<'_, T>>> {
         match self.raw().try_read(&self.region) {
             Ok(acquired) => self.reader(acquired),
             Err(Busy) => Err(TryLockError::WouldBlock),
@@ -222,11 +225,20 @@ impl<T: Pod> RwLock<T> {
         &'a self,
         acquired: Acquired,
     ) -> Result<RwLockReadGuard<'a, T>, E> {
-        // First the guard, so that a panic from here on releases the lock.
         let holder = Holder::new(&self.region);
-        let mut guard = RwLockReadGuard { lock: self, value: T::zeroed(), holder };
-        self.region.data().copy_to(0, bytes_of_mut(&mut guard.value));
-        checked(guard, acquired == Acquired::OwnerDied)
+        let (value, is_valid) = self.value();
+        let guard = RwLockReadGuard { lock: self, value, holder };
+        checked(guard, acquired == Acquired::OwnerDied || !is_valid)
+    }
+
+    /// Returns a copy of the value and true, or, if the bytes are no value of `T`, that of when this
+    /// process opened the lock and false.
+    #[inline]
+    fn value(&self) -> (T, bool) {
+        match self.region.data().read(0) {
+            Some(value) => (value, true),
+            None => (self.opened.value(), false),
+        }
     }
 
     /// Acquires the lock for writing, and waits for it indefinitely.
@@ -335,14 +347,12 @@ impl<T: Pod> RwLock<T> {
         &'a self,
         acquired: Acquired,
     ) -> Result<RwLockWriteGuard<'a, T>, E> {
-        let mut guard = RwLockWriteGuard {
-            lock: self,
-            value: T::zeroed(),
-            is_changed: false,
-            acquired,
-            holder: Holder::new(&self.region),
-        };
-        self.region.data().copy_to(0, bytes_of_mut(&mut guard.value));
+        let holder = Holder::new(&self.region);
+        let (value, is_valid) = self.value();
+        // Until a writer has repaired the value.
+        let acquired = if is_valid { acquired } else { Acquired::OwnerDied };
+        let guard =
+            RwLockWriteGuard { lock: self, value, is_valid, is_changed: false, acquired, holder };
         checked(guard, acquired == Acquired::OwnerDied)
     }
 }
@@ -361,7 +371,7 @@ impl<T> RwLock<T> {
 
 impl<T> Clone for RwLock<T> {
     fn clone(&self) -> Self {
-        Self { region: self.region.clone(), value: PhantomData }
+        Self { region: self.region.clone(), opened: self.opened.clone() }
     }
 }
 
@@ -397,7 +407,7 @@ impl<T> Serialize for RwLock<T> {
     }
 }
 
-impl<'de, T: Pod> Deserialize<'de> for RwLock<T> {
+impl<'de, T: Plain> Deserialize<'de> for RwLock<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let region = Region::<RwLockControl>::deserialize(deserializer)?;
         let (came, expected) = (region.data().len(), size_of::<T>());
@@ -407,7 +417,15 @@ impl<'de, T: Pod> Deserialize<'de> for RwLock<T> {
                  {came} bytes"
             )));
         }
-        Ok(Self { region, value: PhantomData })
+        let opened = Opened::new(region.data());
+        if !opened.is_valid() {
+            return Err(serde::de::Error::custom(format!(
+                "expected a multiproc read-write lock of a {}, got one with bytes that are no \
+                 value of it: another process has overwritten them",
+                std::any::type_name::<T>()
+            )));
+        }
+        Ok(Self { region, opened })
     }
 }
 
@@ -415,13 +433,13 @@ impl<'de, T: Pod> Deserialize<'de> for RwLock<T> {
 ///
 /// It dereferences to a copy of the value.
 #[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct RwLockReadGuard<'a, T: Pod> {
+pub struct RwLockReadGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
     value: T,
     holder: Holder<'a>,
 }
 
-impl<T: Pod> Deref for RwLockReadGuard<'_, T> {
+impl<T: Plain> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -430,7 +448,7 @@ impl<T: Pod> Deref for RwLockReadGuard<'_, T> {
     }
 }
 
-impl<T: Pod> Drop for RwLockReadGuard<'_, T> {
+impl<T: Plain> Drop for RwLockReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(member) = self.holder.member() {
@@ -440,11 +458,11 @@ impl<T: Pod> Drop for RwLockReadGuard<'_, T> {
 }
 
 /// A reader repairs nothing: the lock stays abandoned.
-impl<T: Pod> Repair for RwLockReadGuard<'_, T> {
+impl<T: Plain> Repair for RwLockReadGuard<'_, T> {
     fn repaired(&mut self) {}
 }
 
-impl<T: Pod + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
+impl<T: Plain + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLockReadGuard").field("value", &self.value).finish()
     }
@@ -455,16 +473,18 @@ impl<T: Pod + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
 /// It dereferences to a copy of the value. Dropping the guard writes the copy back, if it was
 /// borrowed mutably.
 #[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct RwLockWriteGuard<'a, T: Pod> {
+pub struct RwLockWriteGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
     value: T,
+    /// Whether the bytes in shared memory were a value of `T`.
+    is_valid: bool,
     is_changed: bool,
     /// How the lock is to be released.
     acquired: Acquired,
     holder: Holder<'a>,
 }
 
-impl<T: Pod> Deref for RwLockWriteGuard<'_, T> {
+impl<T: Plain> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -473,7 +493,7 @@ impl<T: Pod> Deref for RwLockWriteGuard<'_, T> {
     }
 }
 
-impl<T: Pod> DerefMut for RwLockWriteGuard<'_, T> {
+impl<T: Plain> DerefMut for RwLockWriteGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.is_changed = true;
@@ -481,7 +501,7 @@ impl<T: Pod> DerefMut for RwLockWriteGuard<'_, T> {
     }
 }
 
-impl<T: Pod> Drop for RwLockWriteGuard<'_, T> {
+impl<T: Plain> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
         let Some(member) = self.holder.member() else { return };
         let has_panicked = self.holder.has_panicked();
@@ -494,13 +514,14 @@ impl<T: Pod> Drop for RwLockWriteGuard<'_, T> {
     }
 }
 
-impl<T: Pod> Repair for RwLockWriteGuard<'_, T> {
+impl<T: Plain> Repair for RwLockWriteGuard<'_, T> {
     fn repaired(&mut self) {
+        self.is_changed |= !self.is_valid;
         self.acquired = Acquired::Clean;
     }
 }
 
-impl<T: Pod + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
+impl<T: Plain + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLockWriteGuard").field("value", &self.value).finish()
     }

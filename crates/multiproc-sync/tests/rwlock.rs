@@ -95,8 +95,7 @@ fn concurrent_additions_are_not_lost() {
             }
         }
     };
-    let children: Vec<_> =
-        (0..3).map(|_| Process::spawn(work, lock.clone()).unwrap()).collect();
+    let children: Vec<_> = (0..3).map(|_| Process::spawn(work, lock.clone()).unwrap()).collect();
     let threads: Vec<_> = (0..2)
         .map(|_| {
             let lock = lock.clone();

@@ -195,7 +195,8 @@ fn loom_rwlock_dead_reader_is_removed() {
     });
 }
 
-/// Member 0, to which the others are dead once the flag is set.
+/// Member 0, to which the others are dead once the flag is set. The flag is the kernel, whose report
+/// of a death is ordered after what the dead process wrote.
 struct Mortal(Arc<AtomicBool>);
 
 impl Members for Mortal {
@@ -204,7 +205,7 @@ impl Members for Mortal {
     }
 
     fn is_alive(&self, member: MemberId) -> bool {
-        member == self.me() || !self.0.load(Ordering::Relaxed)
+        member == self.me() || !self.0.load(Ordering::Acquire)
     }
 }
 
@@ -226,7 +227,7 @@ fn survive(point: &'static str, life: fn(&Guarded, Member), check: fn(Acquired))
             })
         };
         let has_died = die_at(point, || life(&guarded, member(1)));
-        died.store(has_died, Ordering::Relaxed);
+        died.store(has_died, Ordering::Release);
         guarded.tick_until(&done);
         let (acquired, after) = survivor.join().unwrap();
         check(acquired);
