@@ -57,7 +57,11 @@ fn wrong_arguments_print_the_usage_and_fail_with_code_2() {
 fn manager_serves_and_lists() {
     let _dog = watchdog();
     let address = format!("@multiproc-cli-{}", process::id());
-    assert_eq!(run(&["manager", "list", &address]).0, Some(1));
+    let (code, out, err) = run(&["manager", "list", &address]);
+    assert_eq!((code, &*out), (Some(1), ""));
+    let reason = "\n  reason: no process listens at this abstract name; start a manager there";
+    assert!(err.starts_with(&format!("multiproc manager: {address}: no manager")), "{err}");
+    assert!(err.contains(reason), "{err}");
 
     let mut serve = program(&["manager", "serve", &address]);
     let Server(server) = &mut Server(serve.stdout(Stdio::piped()).spawn().unwrap());

@@ -48,6 +48,18 @@ impl ManagerBuilder {
 
     /// Sets the address of the manager: a path, or an abstract name, which begins with `@`; see
     /// [`Address`]. The default is an abstract name that no other manager has.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let path = std::env::temp_dir().join(format!("shop-{}", std::process::id()));
+    /// let manager = Manager::builder().address(&path).start()?;
+    /// assert_eq!(manager.address().as_path(), Some(&*path));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn address(mut self, address: impl Into<Address>) -> Self {
         self.address = Some(address.into());
         self
@@ -79,7 +91,19 @@ impl ManagerBuilder {
         self
     }
 
-    /// Allows all users who can reach the address.
+    /// Allows all users who can reach the address. A path is reached by its permissions, and an
+    /// abstract name by all users of the network namespace.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::builder().allow_everyone().start()?;
+    /// assert!(manager.list()?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_everyone(mut self) -> Self {
         self.allowed = AllowedUsers::Everyone;
         self
@@ -87,6 +111,19 @@ impl ManagerBuilder {
 
     /// Sets the maximum number of objects. The default is 1024. In the manager's process, a queue
     /// takes three descriptors, and any other object one.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Manager, ManagerError};
+    ///
+    /// let manager = Manager::builder().max_objects(1).start()?;
+    /// let _lock = manager.lock("one")?;
+    /// let error = manager.lock("other").unwrap_err();
+    /// assert!(matches!(error, ManagerError::TooManyObjects(1)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_objects(mut self, objects: usize) -> Self {
         self.limits.objects = objects;
         self
@@ -94,6 +131,18 @@ impl ManagerBuilder {
 
     /// Sets the maximum number of connected clients. The default is 4096. Each takes one
     /// descriptor. The manager raises its own limit of descriptors (`ulimit -n`) as far as it may.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Manager, ManagerError};
+    ///
+    /// let manager = Manager::builder().max_clients(1).start()?;
+    /// let error = Manager::connect(manager.address()).unwrap_err();
+    /// assert!(matches!(error, ManagerError::TooManyClients(1)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_clients(mut self, clients: u32) -> Self {
         self.limits.clients = clients;
         self

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use multiproc_message::debug_is_display;
 use multiproc_pipe::Address;
 use multiproc_process::{ExitStatus, SpawnError};
 use thiserror::Error;
@@ -17,11 +18,12 @@ use crate::protocol::VERSION;
 /// let error = Manager::connect("@no manager listens here").unwrap_err();
 /// assert!(matches!(error, ManagerError::ManagerGone));
 /// ```
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum ManagerError {
     /// No manager listens at the address: it has ended, was killed, or never started. Objects that
-    /// were opened before stay usable.
+    /// were opened before stay usable. [`Manager::diagnose`](crate::Manager::diagnose) returns the
+    /// reason.
     #[error(
         "no manager listens at the address; check the address, or start a manager there \
          (`multiproc manager serve ADDRESS`, or `Manager::builder().address(..).start()`)"
@@ -89,6 +91,22 @@ pub enum ManagerError {
     /// There is no object of this name.
     #[error("the manager has no object named {0:?}; `list` returns all names")]
     NoSuchName(String),
+    /// There is no object of this name to open.
+    #[error(
+        "the manager has no {kind} named {}: {}; check the name, or create the object first",
+        beginning(name),
+        Existing(existing, *others)
+    )]
+    NoSuchObject {
+        /// The name.
+        name: String,
+        /// The requested kind.
+        kind: ObjectKind,
+        /// The names of the first objects of this kind.
+        existing: Vec<String>,
+        /// The number of other objects of this kind.
+        others: usize,
+    },
     /// The object of this name has another kind.
     #[error(
         "expected {name:?} to be a {asked}, but it is a {is}; use another name, or remove this one \
@@ -103,17 +121,17 @@ pub enum ManagerError {
         is: ObjectKind,
     },
     /// The queue of this name has items of another type, or of a type of the same name with another
-    /// schema.
+    /// schema. Or the mutex or table of this name has values of another type.
     #[error("expected the items of {name:?} to be `{asked}`, but {}", other_type(asked, is))]
     TypeMismatch {
-        /// The name of the queue.
+        /// The name of the object.
         name: String,
         /// The requested type.
         asked: String,
         /// The type of its items.
         is: String,
     },
-    /// The object of this name was created with another number: capacity, permits, parties.
+    /// The object of this name was created with another number: capacity, permits, parties, values.
     #[error(
         "expected the {kind} {name:?} to have {}, but it has {}; request the same, or use another name",
         Number(*kind, *asked),
@@ -128,6 +146,34 @@ pub enum ManagerError {
         asked: Option<usize>,
         /// The number with which it was created.
         is: Option<usize>,
+    },
+    /// The queue of this name was created with another limit of bytes.
+    #[error(
+        "expected the {kind} {name:?} to have max_bytes {asked}, but it has max_bytes {is}; request the \
+         same, or use another name"
+    )]
+    MaxBytesMismatch {
+        /// The name.
+        name: String,
+        /// The kind of the object.
+        kind: ObjectKind,
+        /// The requested limit.
+        asked: usize,
+        /// The limit with which it was created.
+        is: usize,
+    },
+    /// The joinable queue of this name was created with another number of attempts.
+    #[error(
+        "expected the joinable queue {name:?} to have max_attempts {asked}, but it has max_attempts \
+         {is}; request the same, or use another name"
+    )]
+    MaxAttemptsMismatch {
+        /// The name.
+        name: String,
+        /// The requested number.
+        asked: u32,
+        /// The number with which it was created.
+        is: u32,
     },
     /// The object could not be created, or not be opened here.
     #[error("{}: {reason}", what_failed(name.as_deref()))]
@@ -151,20 +197,61 @@ pub enum ManagerError {
     Io(#[source] io::Error),
 }
 
+debug_is_display!(ManagerError);
+
 impl ManagerError {
     /// Returns `true` if no manager listens at the address.
+    ///
+    /// ```
+    /// let error = multiproc::Manager::connect("@no manager listens here").unwrap_err();
+    /// assert!(error.is_manager_gone());
+    /// ```
     #[must_use]
     pub fn is_manager_gone(&self) -> bool {
         matches!(self, Self::ManagerGone)
     }
 
-    /// Returns `true` if the object of this name has another kind, item type or number.
+    /// Returns `true` if the object of this name has another kind, item type, number or limit.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let _lock = manager.lock("printer")?;
+    /// assert!(manager.event("printer").unwrap_err().is_mismatch());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
         matches!(
             self,
-            Self::KindMismatch { .. } | Self::TypeMismatch { .. } | Self::CapacityMismatch { .. }
+            Self::KindMismatch { .. }
+                | Self::TypeMismatch { .. }
+                | Self::CapacityMismatch { .. }
+                | Self::MaxBytesMismatch { .. }
+                | Self::MaxAttemptsMismatch { .. }
         )
+    }
+
+    /// Returns `true` if the manager has no object of this name.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Lock, Manager};
+    ///
+    /// let manager = Manager::start()?;
+    /// assert!(manager.open::<Lock>("printer").unwrap_err().is_no_such_name());
+    /// assert!(manager.remove("printer").unwrap_err().is_no_such_name());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_no_such_name(&self) -> bool {
+        matches!(self, Self::NoSuchName(_) | Self::NoSuchObject { .. })
     }
 
     /// Converts an error of connecting to the address, or of listening there.
@@ -187,8 +274,26 @@ impl fmt::Display for Number {
             ObjectKind::Semaphore => write!(f, "the initial value {number}"),
             ObjectKind::BoundedSemaphore => write!(f, "{number} permits"),
             ObjectKind::Barrier => write!(f, "{number} parties"),
+            ObjectKind::Shared => write!(f, "{number} values"),
             _ => write!(f, "the capacity {number}"),
         }
+    }
+}
+
+/// The names of the objects of a kind, and the number of others.
+struct Existing<'a>(&'a [String], usize);
+
+impl fmt::Display for Existing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(names, others) = *self;
+        if names.is_empty() {
+            return f.write_str("it has no object of this kind");
+        }
+        f.write_str("those of this kind are ")?;
+        for (at, name) in names.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { ", " }, beginning(name))?;
+        }
+        if others > 0 { write!(f, " and {others} more") } else { Ok(()) }
     }
 }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use multiproc_pipe::{Address, AllowedUsers};
 use multiproc_process::{Child, Process};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::builder::{ManagerBuilder, sweep};
 use crate::client::{Link, PATIENCE};
+use crate::diagnosis::Diagnosis;
 use crate::error::ManagerError;
 use crate::object::ObjectInfo;
 use crate::protocol::{self, Refusal, Reply, Request};
@@ -137,7 +139,7 @@ impl Manager {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use multiproc::Manager;
     ///
-    /// // `multiproc-manager serve @office` runs in another terminal.
+    /// // `multiproc manager serve @office` runs in another terminal.
     /// let manager = Manager::connect("@office")?;
     /// let printing = manager.lock("printer")?;
     /// let guard = printing.lock().expect("no process died while printing");
@@ -156,6 +158,25 @@ impl Manager {
     /// - [`NoAnswer`](ManagerError::NoAnswer) if it does not answer within 10 seconds.
     pub fn connect(address: impl Into<Address>) -> Result<Self, ManagerError> {
         Self::builder().address(address).connect()
+    }
+
+    /// Returns what there is at an address, for a program that could not
+    /// [connect](Self::connect): whether its path exists, whether a process listens there, and to
+    /// which user it belongs. `Display` of it states what to do.
+    ///
+    /// ```
+    /// use multiproc::{Diagnosis, Manager};
+    ///
+    /// let path = std::env::temp_dir().join("no-manager-here");
+    /// if let Err(error) = Manager::connect(&path) {
+    ///     let diagnosis = Manager::diagnose(&path);
+    ///     assert_eq!(diagnosis, Diagnosis::NoSuchPath);
+    ///     eprintln!("{}: {error}: {diagnosis}", path.display());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn diagnose(address: impl Into<Address>) -> Diagnosis {
+        Diagnosis::of(&address.into())
     }
 
     /// Returns a builder, which sets the address, the allowed users and the limits.
@@ -202,6 +223,18 @@ impl Manager {
     }
 
     /// Returns the process of the manager, if this process has started it.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// assert!(manager.process().is_some_and(|process| process.is_alive()));
+    /// assert!(Manager::connect(manager.address())?.process().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn process(&self) -> Option<&Child> {
         self.this.process.as_deref()
@@ -306,17 +339,20 @@ impl Manager {
         Ok(())
     }
 
-    pub(crate) fn ask<T>(&self, request: Request) -> Result<Reply<T>, ManagerError> {
+    pub(crate) fn ask<O: DeserializeOwned>(
+        &self,
+        request: Request,
+    ) -> Result<Reply<O>, ManagerError> {
         self.ask_within(request, PATIENCE)
     }
 
     /// One request at a time: other threads of this process wait for it, at most until it times
     /// out.
-    fn ask_within<T>(
+    fn ask_within<O: DeserializeOwned>(
         &self,
         request: Request,
         patience: Duration,
-    ) -> Result<Reply<T>, ManagerError> {
+    ) -> Result<Reply<O>, ManagerError> {
         let Handle { address, allowed, .. } = &*self.this;
         let mut place = self.link();
         let link = match place.take() {

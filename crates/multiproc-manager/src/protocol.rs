@@ -8,23 +8,29 @@
 use multiproc_pipe::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Object, ObjectInfo, ObjectKind, Spec};
+use crate::item_type::LONGEST_NAME as LONGEST_TYPE;
+use crate::object::{ObjectInfo, ObjectKind};
+use crate::spec::{LONGEST_VALUE, Number, Spec};
 
 /// To be increased with every change of requests and replies. The layouts of the objects have
 /// versions of their own.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// The format of requests and replies: programs that talk to a manager are built separately.
 pub(crate) const FORMAT: Format = Format::Postcard;
 
 const MAGIC: &[u8; 8] = b"mp-mngr\0";
 
-/// The maximum size of a request in bytes: a name, the name of a type, and some numbers.
-pub(crate) const LONGEST_REQUEST: usize = 4096;
+/// The maximum size of a request in bytes: a name, the name of a type, some numbers, and the first
+/// value of a mutex.
+pub(crate) const LONGEST_REQUEST: usize = LONGEST_NAME + LONGEST_TYPE + LONGEST_VALUE + 256;
 
 /// The number of objects in one reply to `List`, so that a reply always fits into a socket's
 /// buffer.
 pub(crate) const PAGE: usize = 64;
+
+/// The number of names in a refusal.
+pub(crate) const NAMED: usize = 8;
 
 /// The maximum length of an object's name, in bytes.
 pub(crate) const LONGEST_NAME: usize = 255;
@@ -76,10 +82,11 @@ pub(crate) fn verdict_of(answer: &[u8]) -> Option<(u32, Option<Verdict>)> {
 /// A request of a client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Opens the object of this name, and creates it if there is none.
+    /// Opens the object of this name. If there is none, creates it, or refuses.
     Open {
         name: String,
         spec: Spec,
+        creates: bool,
     },
     /// Lists the objects that were created after this one.
     List {
@@ -91,12 +98,12 @@ pub(crate) enum Request {
     Shutdown,
 }
 
-/// A reply of the manager.
+/// A reply of the manager. `O` is the object: any one for the manager, which sends it, and the one
+/// that was asked for, for the client.
 #[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
 #[allow(clippy::large_enum_variant)] // as with what is in it
-pub(crate) enum Reply<T> {
-    Opened(Object<T>),
+pub(crate) enum Reply<O> {
+    Opened(O),
     /// Some objects, and the last of them if there may be more.
     Listed {
         objects: Vec<ObjectInfo>,
@@ -113,7 +120,14 @@ pub(crate) enum Refusal {
     NoSuchName,
     KindIs(ObjectKind),
     TypeIs(String),
-    CapacityIs(Option<usize>),
+    NumberIs(Number),
+    BytesAre(usize),
+    AttemptsAre(u32),
+    /// No object of this name is to be opened. These names of its kind exist, and some others.
+    OnlyThese {
+        names: Vec<String>,
+        others: usize,
+    },
     TooManyObjects(usize),
     /// The object could not be created or sent.
     Failed(String),
@@ -169,9 +183,15 @@ mod tests {
         use crate::item_type::ItemType;
         let mut item = ItemType::of::<u64>();
         item.name = "x".repeat(1024);
-        let spec =
-            Spec { kind: ObjectKind::JoinableQueue, item: Some(item), capacity: Some(usize::MAX) };
-        let request = Request::Open { name: "x".repeat(LONGEST_NAME), spec };
+        let spec = Spec {
+            kind: ObjectKind::Mutex,
+            item: Some(item),
+            number: Number::Exactly(usize::MAX),
+            bytes: Some(usize::MAX),
+            attempts: Some(u32::MAX),
+            value: Some(vec![0; LONGEST_VALUE]),
+        };
+        let request = Request::Open { name: "x".repeat(LONGEST_NAME), spec, creates: true };
         let mut bytes = Vec::new();
         FORMAT.encode(&request, &mut bytes).unwrap();
         assert!(bytes.len() <= LONGEST_REQUEST, "{}", bytes.len());

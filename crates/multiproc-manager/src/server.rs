@@ -33,10 +33,11 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-use crate::object::{Object, Spec};
 use crate::protocol::{
-    self, LONGEST_REQUEST, PAGE, Refusal, Reply, Request, VERSION, Verdict, reason_against,
+    self, LONGEST_REQUEST, NAMED, PAGE, Refusal, Reply, Request, VERSION, Verdict, reason_against,
 };
+use crate::spec::{Number, Spec};
+use crate::stored::Stored;
 
 /// How long a client may take to identify itself, or to complete a request.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -101,7 +102,7 @@ const FIRST_CLIENT: u64 = 2;
 
 struct Client {
     /// Requests are read past its buffer. Answers are written through it.
-    connection: Connection<Reply<()>, ()>,
+    connection: Connection<Reply<Stored>, ()>,
     /// The part of a request that has been received.
     begun: Vec<u8>,
     is_welcome: bool,
@@ -114,7 +115,7 @@ struct Client {
 struct Entry {
     name: String,
     spec: Spec,
-    object: Object<()>,
+    object: Stored,
 }
 
 struct Server {
@@ -315,16 +316,16 @@ impl Server {
         }
     }
 
-    fn reply(&mut self, request: Request) -> Reply<()> {
+    fn reply(&mut self, request: Request) -> Reply<Stored> {
         match request {
-            Request::Open { name, spec } => {
-                self.open(name, spec).map_or_else(Reply::Refused, Reply::Opened)
+            Request::Open { name, spec, creates } => {
+                self.open(name, spec, creates).map_or_else(Reply::Refused, Reply::Opened)
             }
             Request::List { after } => {
                 let page: Vec<_> =
                     self.objects.range(after.saturating_add(1)..).take(PAGE).collect();
                 let next = page.last().filter(|_| page.len() == PAGE).map(|&(&id, _)| id);
-                let describe = |entry: &Entry| entry.object.describe(&entry.name, &entry.spec);
+                let describe = |entry: &Entry| entry.object.info(&entry.name, &entry.spec);
                 Reply::Listed { objects: page.iter().map(|(_, it)| describe(it)).collect(), next }
             }
             Request::Remove { name } => match self.names.remove(&name) {
@@ -342,20 +343,10 @@ impl Server {
         }
     }
 
-    fn open(&mut self, name: String, spec: Spec) -> Result<Object<()>, Refusal> {
+    fn open(&mut self, name: String, spec: Spec, creates: bool) -> Result<Stored, Refusal> {
         if let Some(entry) = self.names.get(&name).and_then(|id| self.objects.get(id)) {
-            let is = &entry.spec;
-            return if is.kind != spec.kind {
-                Err(Refusal::KindIs(is.kind))
-            } else if is.item != spec.item {
-                Err(Refusal::TypeIs(
-                    is.item.as_ref().map_or_else(String::new, |it| it.name.clone()),
-                ))
-            } else if is.capacity != spec.capacity {
-                Err(Refusal::CapacityIs(is.capacity))
-            } else {
-                Ok(entry.object.clone())
-            };
+            refuse_other(&entry.spec, &spec)?;
+            return Ok(entry.object.clone());
         }
         // Clients that use this library have checked it already.
         if reason_against(&name).is_some()
@@ -363,16 +354,49 @@ impl Server {
         {
             return Err(Refusal::InvalidName);
         }
+        if !creates {
+            let same_kind = self.objects.values().filter(|entry| entry.spec.kind == spec.kind);
+            let names: Vec<_> =
+                same_kind.clone().take(NAMED).map(|entry| entry.name.clone()).collect();
+            let others = same_kind.count() - names.len();
+            return Err(Refusal::OnlyThese { names, others });
+        }
         if self.objects.len() >= self.limits.objects {
             return Err(Refusal::TooManyObjects(self.limits.objects));
         }
         let object =
-            Object::make(Some(&name), &spec).map_err(|error| Refusal::Failed(error.to_string()))?;
-        object.observe();
+            Stored::create(&name, &spec).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let spec = object.describe_as(spec);
         let id = self.next_object;
         self.next_object += 1;
         self.names.insert(name.clone(), id);
         self.objects.insert(id, Entry { name, spec, object: object.clone() });
         Ok(object)
+    }
+}
+
+/// Refuses an object that differs from what was asked for.
+fn refuse_other(is: &Spec, asked: &Spec) -> Result<(), Refusal> {
+    if is.kind != asked.kind {
+        return Err(Refusal::KindIs(is.kind));
+    }
+    let is_same_type = match (&is.item, &asked.item) {
+        (Some(is), Some(asked)) => is.matches(asked),
+        (is, asked) => is.is_none() && asked.is_none(),
+    };
+    if !is_same_type {
+        let name = is.item.as_ref().map_or_else(String::new, |item| item.name.clone());
+        return Err(Refusal::TypeIs(name));
+    }
+    if asked.number != Number::Any && asked.number != is.number {
+        return Err(Refusal::NumberIs(is.number));
+    }
+    match (is.bytes, asked.bytes) {
+        (Some(is), Some(asked)) if is != asked => return Err(Refusal::BytesAre(is)),
+        _ => {}
+    }
+    match (is.attempts, asked.attempts) {
+        (Some(is), Some(asked)) if is != asked => Err(Refusal::AttemptsAre(is)),
+        _ => Ok(()),
     }
 }

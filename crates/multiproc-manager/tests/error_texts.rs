@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use multiproc_manager::{ManagerError, ObjectKind};
+use multiproc_manager::{Diagnosis, ManagerError, ObjectKind};
 use multiproc_pipe::Address;
 use multiproc_process::{ExitStatus, SpawnError};
 
@@ -59,6 +59,36 @@ fn manager_error_texts() {
             "the manager has no object named \"jobs\"; `list` returns all names",
         ),
         (
+            ManagerError::NoSuchObject {
+                name: name(),
+                kind: ObjectKind::Queue,
+                existing: vec!["a".to_owned(), "b".to_owned()],
+                others: 3,
+            },
+            "the manager has no queue named \"jobs\": those of this kind are \"a\", \"b\" and 3 more; \
+             check the name, or create the object first",
+        ),
+        (
+            ManagerError::NoSuchObject {
+                name: name(),
+                kind: ObjectKind::Atomic,
+                existing: vec!["a".to_owned()],
+                others: 0,
+            },
+            "the manager has no atomic number named \"jobs\": those of this kind are \"a\"; check the \
+             name, or create the object first",
+        ),
+        (
+            ManagerError::NoSuchObject {
+                name: name(),
+                kind: ObjectKind::Mutex,
+                existing: vec![],
+                others: 0,
+            },
+            "the manager has no mutex named \"jobs\": it has no object of this kind; check the name, \
+             or create the object first",
+        ),
+        (
             ManagerError::KindMismatch {
                 name: name(),
                 asked: ObjectKind::Lock,
@@ -98,6 +128,26 @@ fn manager_error_texts() {
              or use another name",
         ),
         (
+            capacity(ObjectKind::Shared, Some(2), Some(1)),
+            "expected the shared table \"jobs\" to have 2 values, but it has 1 values; request the \
+             same, or use another name",
+        ),
+        (
+            ManagerError::MaxBytesMismatch {
+                name: name(),
+                kind: ObjectKind::Queue,
+                asked: 5,
+                is: 6,
+            },
+            "expected the queue \"jobs\" to have max_bytes 5, but it has max_bytes 6; request the same, \
+             or use another name",
+        ),
+        (
+            ManagerError::MaxAttemptsMismatch { name: name(), asked: 5, is: 6 },
+            "expected the joinable queue \"jobs\" to have max_attempts 5, but it has max_attempts 6; \
+             request the same, or use another name",
+        ),
+        (
             ManagerError::Failed { name: Some(name()), reason: "why".to_owned() },
             "cannot open \"jobs\": why",
         ),
@@ -115,6 +165,7 @@ fn manager_error_texts() {
         ),
     ] {
         assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
         assert!(error.source().is_none());
     }
     // The text contains the version of the protocol.
@@ -134,4 +185,38 @@ fn manager_errors_with_a_cause_have_a_source() {
     let error = ManagerError::Spawn(cause);
     assert_eq!(error.to_string(), "the manager was not started: cannot start a process: why");
     assert_eq!(error.source().unwrap().to_string(), "cannot start a process: why");
+}
+
+#[test]
+fn diagnosis_texts() {
+    for (diagnosis, text) in [
+        (Diagnosis::Listening, "a process listens there; it may not be a manager"),
+        (
+            Diagnosis::NoSuchPath,
+            "the path does not exist; start a manager there (`multiproc manager serve ADDRESS`), or \
+             check the path",
+        ),
+        (
+            Diagnosis::NotASocket,
+            "the path exists and is not a socket; check the path: a manager cannot listen there",
+        ),
+        (
+            Diagnosis::Stale,
+            "the path is a socket on which no process listens, as a killed manager leaves it; start \
+             another manager there (`multiproc manager serve ADDRESS`), which replaces it",
+        ),
+        (
+            Diagnosis::NoSuchName,
+            "no process listens at this abstract name; start a manager there (`multiproc manager serve \
+             ADDRESS`), or check the name and the network namespace (a container has its own)",
+        ),
+        (
+            Diagnosis::OtherUser { manager: 1, user: 2 },
+            "it belongs to user 1, and this process runs as user 2; start the manager with \
+             `--allow-user 2` at an address that both users can reach",
+        ),
+        (Diagnosis::Unreachable("why".to_owned()), "the address cannot be reached: why"),
+    ] {
+        assert_eq!(diagnosis.to_string(), text);
+    }
 }

@@ -9,12 +9,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use multiproc_manager::{Manager, ManagerError, ObjectKind};
+use multiproc_manager::{Diagnosis, Manager, ManagerError, ObjectKind};
 use multiproc_pipe::{
     Address, Connection, Listener, Sender, connect_without_hello, duplex, simplex,
 };
 use multiproc_process::{Child, Process, active_children};
-use multiproc_queue::{JoinableQueue, Queue};
+use multiproc_queue::{Consumer, JoinableQueue, Producer, Queue};
+use multiproc_sync::{Atomic, Lock, Mutex, Semaphore, Shared};
 use multiproc_testkit::{Census, alone, is_asleep, until, watchdog};
 use rustix::process::{Gid, Pid, Resource, Signal, Uid, getrlimit, kill_process, setrlimit};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
@@ -64,7 +65,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 }
 
 /// The version of the protocol between a manager and its clients.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Returns the first message of a client.
 fn greeting(version: u32) -> Vec<u8> {
@@ -138,13 +139,26 @@ fn every_kind_can_be_opened() {
     manager.event("event").unwrap().set();
     assert!(other.event("event").unwrap().is_set());
     let barrier = manager.barrier("barrier", 2).unwrap();
+    let clients = other.clone();
     let waits = thread::spawn(move || other.barrier("barrier", 2).unwrap().wait().unwrap());
     barrier.wait().unwrap();
     waits.join().unwrap();
 
+    *manager.mutex("mutex", [1u32, 2]).unwrap().lock().unwrap() = [3, 4];
+    assert_eq!(*clients.mutex("mutex", [0u32; 2]).unwrap().lock().unwrap(), [3, 4]);
+    manager.shared::<f64>("table", 100).unwrap().set(99, 0.5);
+    assert_eq!(clients.shared::<f64>("table", 100).unwrap().to_vec()[98..], [0.0, 0.5]);
+    manager.atomic("number", 5).unwrap().fetch_add(1);
+    assert_eq!(clients.atomic("number", 0).unwrap().load(), 6);
+
     let list = manager.list().unwrap();
     let line = |kind| list.iter().find(|info| info.kind == kind).unwrap();
-    assert_eq!(list.len(), 8);
+    assert_eq!(list.len(), 11);
+    assert_eq!(line(ObjectKind::Mutex).item_type.as_deref(), Some("[u32; 2]"));
+    assert_eq!(
+        (line(ObjectKind::Shared).capacity, line(ObjectKind::Atomic).length),
+        (Some(100), 6)
+    );
     assert_eq!(line(ObjectKind::JoinableQueue).capacity, None);
     assert_eq!(line(ObjectKind::Semaphore).length, 2);
     assert_eq!(line(ObjectKind::BoundedSemaphore).length, 1);
@@ -170,7 +184,7 @@ fn other_kind_type_or_capacity_is_a_mismatch() {
     assert!(error.is_mismatch());
     let ManagerError::TypeMismatch { asked, is, .. } = error else { panic!("{error}") };
     assert_eq!(asked, "(u8, alloc::string::String)");
-    assert!(is.ends_with("one::Item"), "{is}");
+    assert_eq!(is, "Item");
 
     let error = other.queue::<one::Item>("jobs", 3).unwrap_err();
     assert!(matches!(error, ManagerError::CapacityMismatch { asked: Some(3), is: Some(2), .. }));
@@ -211,6 +225,216 @@ fn type_of_the_same_name_and_another_schema_is_a_mismatch() {
     let error = version!(id: u32, text: String,).unwrap_err();
     let ManagerError::TypeMismatch { asked, is, .. } = &error else { panic!("{error}") };
     assert_eq!(asked, is);
+}
+
+#[test]
+fn open_finds_existing_objects_of_any_capacity() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let other = Manager::connect(manager.address()).unwrap();
+    let jobs = manager.queue::<String>("jobs", 3).unwrap();
+    assert!(other.open::<Queue<String>>("jobs").unwrap().is_same(&jobs));
+    let producer: Producer<String> = other.open("jobs").unwrap();
+    let consumer: Consumer<String> = other.open("jobs").unwrap();
+    producer.put("a".to_owned()).unwrap();
+    assert_eq!(consumer.get().unwrap(), "a");
+    assert_eq!(consumer.capacity(), Some(3));
+
+    let tasks = manager.joinable_queue::<u8>("tasks", None).unwrap();
+    assert!(other.open::<JoinableQueue<u8>>("tasks").unwrap().is_same(&tasks));
+    manager.semaphore("ready", 7).unwrap();
+    assert_eq!(other.open::<Semaphore>("ready").unwrap().value(), 7);
+    manager.mutex("best", 1.5f32).unwrap();
+    assert!((*other.open::<Mutex<f32>>("best").unwrap().lock().unwrap() - 1.5).abs() < 1e-9);
+    manager.shared::<u16>("table", 7).unwrap();
+    assert_eq!(other.open::<Shared<u16>>("table").unwrap().len(), 7);
+    manager.atomic("hits", 3).unwrap();
+    assert_eq!(other.open::<Atomic>("hits").unwrap().load(), 3);
+    assert_eq!(manager.list().unwrap().len(), 6);
+}
+
+#[test]
+fn open_of_a_missing_object_names_those_of_its_kind() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let missing = |name: &str| match manager.open::<Queue<u8>>(name).unwrap_err() {
+        ManagerError::NoSuchObject { name, kind: ObjectKind::Queue, existing, others } => {
+            (name, existing, others)
+        }
+        error => panic!("{error}"),
+    };
+    assert_eq!(missing("a"), ("a".to_owned(), vec![], 0));
+    manager.lock("lock").unwrap();
+    for n in 0..10 {
+        manager.queue::<String>(&*format!("queue {n}"), n + 1).unwrap();
+    }
+    let (_, existing, others) = missing("b");
+    assert_eq!((&*existing[0], existing.len(), others), ("queue 0", 8, 2));
+    // Nothing was created.
+    assert_eq!(manager.list().unwrap().len(), 11);
+    assert!(matches!(manager.open::<Lock>(""), Err(ManagerError::InvalidName { .. })));
+}
+
+#[test]
+fn open_of_another_kind_or_type_names_both() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    manager.queue::<u8>("jobs", 1).unwrap();
+    let error = manager.open::<Producer<String>>("jobs").unwrap_err();
+    let ManagerError::TypeMismatch { asked, is, .. } = error else { panic!("{error}") };
+    assert_eq!((&*asked, &*is), ("alloc::string::String", "u8"));
+    let error = manager.open::<Lock>("jobs").unwrap_err();
+    let ManagerError::KindMismatch { asked, is, .. } = error else { panic!("{error}") };
+    assert_eq!((asked, is), (ObjectKind::Lock, ObjectKind::Queue));
+
+    manager.mutex("value", 1u64).unwrap();
+    assert!(matches!(manager.open::<Mutex<i64>>("value"), Err(ManagerError::TypeMismatch { .. })));
+    manager.shared::<u32>("table", 2).unwrap();
+    assert!(manager.open::<Shared<[u16; 2]>>("table").unwrap_err().is_mismatch());
+    let error = manager.shared::<u32>("table", 3).unwrap_err();
+    assert!(matches!(error, ManagerError::CapacityMismatch { asked: Some(3), is: Some(2), .. }));
+}
+
+#[test]
+fn limits_of_queues_are_set_and_compared() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let tasks = || manager.joinable_queue_builder::<u8>("tasks");
+    let made = tasks().capacity(5).max_bytes(1 << 16).max_attempts(3).build().unwrap();
+    assert_eq!((made.capacity(), made.max_bytes(), made.max_attempts()), (Some(5), 1 << 16, 3));
+    assert_eq!(made.name(), Some("tasks"));
+    let info = &manager.list().unwrap()[0];
+    assert_eq!((info.max_bytes, info.max_attempts), (Some(1 << 16), Some(3)));
+
+    // What is not set is not compared.
+    assert!(tasks().build().unwrap().is_same(&made));
+    assert!(tasks().max_attempts(3).build().unwrap().is_same(&made));
+    assert!(manager.joinable_queue::<u8>("tasks", 5).unwrap().is_same(&made));
+    let error = tasks().capacity(6).build().unwrap_err();
+    assert!(matches!(error, ManagerError::CapacityMismatch { asked: Some(6), is: Some(5), .. }));
+    let error = tasks().max_bytes(7).build().unwrap_err();
+    assert!(matches!(error, ManagerError::MaxBytesMismatch { asked: 7, is: 65536, .. }));
+    let error = tasks().max_attempts(4).build().unwrap_err();
+    assert!(matches!(error, ManagerError::MaxAttemptsMismatch { asked: 4, is: 3, .. }));
+
+    // The defaults are compared as well.
+    manager.queue::<u8>("jobs", 1).unwrap();
+    let error = manager.queue_builder::<u8>("jobs").max_bytes(8).build().unwrap_err();
+    assert!(matches!(error, ManagerError::MaxBytesMismatch { is, .. } if is == 8 << 30));
+    let error = manager.queue_builder::<u8>("none").max_bytes(0).build().unwrap_err();
+    assert!(matches!(error, ManagerError::Failed { .. }), "{error}");
+    let nameless = manager.queue_builder::<u8>(None).capacity(2).max_bytes(99).build().unwrap();
+    assert_eq!((nameless.capacity(), nameless.max_bytes()), (Some(2), 99));
+}
+
+#[test]
+fn values_of_mutexes_may_have_up_to_16_kib() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let largest = manager.mutex("largest", [7u64; 2048]).unwrap();
+    assert_eq!(largest.lock().unwrap()[2047], 7);
+    let error = manager.mutex("larger", [[7u64; 64]; 64]).unwrap_err();
+    assert!(matches!(error, ManagerError::Failed { name: Some(_), .. }), "{error}");
+    manager.mutex(None, [[7u64; 64]; 64]).unwrap();
+    assert_eq!(manager.list().unwrap().len(), 1);
+}
+
+/// The memory of a table is taken when it is written, in the manager as well.
+#[test]
+fn large_table_takes_no_memory_in_the_manager() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let table = manager.shared::<u64>("table", 1 << 30).unwrap();
+    table.set((1 << 30) - 1, 5);
+    assert_eq!(manager.open::<Shared<u64>>("table").unwrap().get((1 << 30) - 1), 5);
+    let status = fs::read_to_string(format!("/proc/{}/status", process_of(&manager).pid()));
+    let status = status.unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let peak: usize = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak < 100_000, "{peak} KiB");
+    let error = manager.shared::<u64>("endless", usize::MAX).unwrap_err();
+    assert!(matches!(error, ManagerError::Failed { .. }), "{error}");
+}
+
+/// The holder of a mutex dies, and so does the manager.
+#[test]
+fn killed_holder_of_a_named_mutex_yields_abandoned() {
+    let _dog = watchdog();
+    let manager = Manager::start().unwrap();
+    let balance = manager.mutex("balance", 100u64).unwrap();
+    let (locked, is_locked) = simplex::<()>().map(|(receiver, sender)| (sender, receiver)).unwrap();
+    let holder = Process::spawn(
+        |(manager, locked): (Manager, Sender<()>)| {
+            let balance = manager.open::<Mutex<u64>>("balance").unwrap();
+            let mut guard = balance.lock().unwrap();
+            *guard = 0;
+            locked.send(()).unwrap();
+            thread::park();
+        },
+        (manager.clone(), locked),
+    )
+    .unwrap();
+    is_locked.recv().unwrap();
+    let info = manager.list().unwrap().remove(0);
+    assert_eq!((info.holder, info.members, info.length), (Some(holder.pid()), 2, 1));
+    let process = process_of(&manager);
+    process.kill().unwrap();
+    process.wait();
+    holder.kill().unwrap();
+    holder.wait();
+    let abandoned = balance.lock().unwrap_err();
+    assert_eq!(*abandoned.into_guard(), 100);
+    assert_eq!(*balance.lock().unwrap(), 100);
+}
+
+#[test]
+fn diagnosis_states_why_no_manager_answers() {
+    let _dog = watchdog();
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    assert_eq!(Manager::diagnose(&path), Diagnosis::NoSuchPath);
+    assert_eq!(Manager::diagnose(folder.path("a/b")), Diagnosis::NoSuchPath);
+    fs::write(folder.path("file"), "").unwrap();
+    assert_eq!(Manager::diagnose(folder.path("file")), Diagnosis::NotASocket);
+    assert!(matches!(Manager::diagnose(folder.path("file/b")), Diagnosis::Unreachable(_)));
+    let abstract_name = format!("@multiproc-test-diagnosis-{}", process::id());
+    assert_eq!(Manager::diagnose(&*abstract_name), Diagnosis::NoSuchName);
+    assert!(matches!(Manager::diagnose(&*"@x".repeat(100)), Diagnosis::Unreachable(_)));
+
+    let manager = Manager::builder().address(&path).start().unwrap();
+    assert_eq!(Manager::diagnose(&path), Diagnosis::Listening);
+    assert_eq!(Manager::diagnose(manager.address()), Diagnosis::Listening);
+    let process = process_of(&manager);
+    process.kill().unwrap();
+    process.wait();
+    assert_eq!(Manager::diagnose(&path), Diagnosis::Stale);
+    // A diagnosis takes no place at a manager.
+    let manager = Manager::builder().max_clients(1).start().unwrap();
+    for _ in 0..10 {
+        assert_eq!(Manager::diagnose(manager.address()), Diagnosis::Listening);
+    }
+    manager.list().unwrap();
+}
+
+#[test]
+fn diagnosis_names_both_users() {
+    let _dog = watchdog();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be another user");
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let of_path = Manager::builder().address(&path).start().unwrap();
+    let of_name = Manager::start().unwrap();
+    let diagnose = |addresses: [Address; 2]| {
+        become_another_user();
+        let expected = Diagnosis::OtherUser { manager: 0, user: NOBODY };
+        addresses.map(|address| Manager::diagnose(address) == expected)
+    };
+    let addresses = [of_path.address().clone(), of_name.address().clone()];
+    let same = Process::spawn(diagnose, addresses).unwrap().join().unwrap();
+    assert_eq!(same, [true, false]);
 }
 
 #[test]
@@ -591,7 +815,7 @@ fn other_protocol_version_is_reported() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     // Its version, and the reason.
-    assert_eq!(answer, frame(b"mp-mngr\0\x03\0\0\0\x01\0\0\0\0\0\0\0"));
+    assert_eq!(answer, frame(b"mp-mngr\0\x04\0\0\0\x01\0\0\0\0\0\0\0"));
 
     // The other way round: a manager of another version, whatever else it sends.
     let address = format!("@multiproc-test-version-{}", process::id());
@@ -628,7 +852,7 @@ fn other_server_is_not_a_manager() {
     });
     let client = listener.accept_without_hello::<(), ()>(None).unwrap();
     client.recv_bytes().unwrap();
-    client.send_bytes(b"mp-mngr\0\x03\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x04\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     client.recv_bytes().unwrap();
     client.send_bytes(&[0xee; 100]).unwrap();
     let error = connects.join().unwrap();
@@ -851,6 +1075,14 @@ fn ended_manager_leaves_nothing_behind() {
             manager.joinable_queue::<u8>("tasks", None).unwrap().put(1).unwrap();
             manager.queue::<u16>("jobs", 1).unwrap_err();
             jobs.put(1).unwrap();
+            other.open::<Producer<u8>>("jobs").unwrap().put_timeout(2, Duration::ZERO).unwrap_err();
+            other.open::<Queue<u16>>("jobs").unwrap_err();
+            other.open::<Lock>("no lock").unwrap_err();
+            manager.mutex("mutex", 1u64).unwrap();
+            manager.shared::<u8>("table", 1 << 20).unwrap();
+            manager.atomic("number", 1).unwrap();
+            assert_eq!(Manager::diagnose(folder.path("socket")), Diagnosis::Listening);
+            assert_eq!(Manager::diagnose(folder.path("none")), Diagnosis::NoSuchPath);
         };
         // What is set up once.
         round();
@@ -877,6 +1109,12 @@ fn removed_objects_and_clients_leave_nothing_in_the_manager() {
         let client = Manager::connect(manager.address()).unwrap();
         client.queue::<u8>(&*format!("queue {n}"), 1).unwrap();
         client.queue::<u16>(&*format!("queue {n}"), 1).unwrap_err();
+        drop(client.open::<Consumer<u8>>(&format!("queue {n}")).unwrap());
+        client.open::<Lock>(&format!("queue {n}")).unwrap_err();
+        client.mutex("mutex", n).unwrap();
+        client.shared::<u8>("table", 1 << 20).unwrap();
+        client.remove("mutex").unwrap();
+        client.remove("table").unwrap();
         client.remove(&format!("queue {n}")).unwrap();
     }
     manager.list().unwrap();
@@ -909,13 +1147,23 @@ fn requests_of_other_programs_are_checked() {
     let manager = Manager::start().unwrap();
     let client: Connection<(), ()> =
         connect_without_hello(manager.address(), Duration::MAX).unwrap();
-    client.send_bytes(b"mp-mngr\0\x03\0\0\0").unwrap();
+    client.send_bytes(b"mp-mngr\0\x04\0\0\0").unwrap();
     client.recv_bytes().unwrap();
-    // Open { name: "\n", kind: Lock, no item, no capacity }: refused for its name.
-    client.send_bytes(b"\0\x01\n\x02\0\0").unwrap();
+    // Open { name: "\n", kind: Lock, no item, number, limits or value; creates }: refused for its
+    // name.
+    client.send_bytes(b"\0\x01\n\x02\0\0\0\0\0\x01").unwrap();
     assert_eq!(client.recv_bytes().unwrap(), b"\x03\0");
     // A lock with a valid name is opened.
-    client.send_bytes(b"\0\x01x\x02\0\0").unwrap();
+    client.send_bytes(b"\0\x01x\x02\0\0\0\0\0\x01").unwrap();
     assert_eq!(client.recv_bytes().unwrap()[0], 0);
     assert_eq!(manager.list().unwrap()[0].name, "x");
+    // A mutex without a value, and a table whose size exceeds the address space: the one is opened,
+    // and cannot be used as a mutex of any type; the other is refused.
+    client.send_bytes(b"\0\x01m\x09\0\0\0\0\0\x01").unwrap();
+    assert_eq!(client.recv_bytes().unwrap()[0], 0);
+    let table = b"\0\x01t\x0a\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\x01";
+    client.send_bytes(table).unwrap();
+    assert_eq!(client.recv_bytes().unwrap()[0], 3);
+    assert!(manager.open::<Mutex<u8>>("m").unwrap_err().is_mismatch());
+    assert!(manager.open::<Shared<u8>>("t").unwrap_err().is_no_such_name());
 }

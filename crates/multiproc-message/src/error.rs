@@ -3,8 +3,37 @@
 use std::error::Error;
 use std::fmt;
 
+/// Implements `Debug` for error types by their `Display`: a program whose `main` returns an error
+/// prints its `Debug`, and its user needs the message.
+///
+/// ```
+/// # use multiproc_message::debug_is_display;
+/// struct Full<T>(T);
+///
+/// impl<T> std::fmt::Display for Full<T> {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("the queue is full")
+///     }
+/// }
+///
+/// debug_is_display!(Full<T>);
+///
+/// assert_eq!(format!("{:?}", Full(1)), "the queue is full");
+/// ```
+#[doc(hidden)]
+#[macro_export]
+macro_rules! debug_is_display {
+    ($($name:ident $(<$($parameter:ident),+>)?),+ $(,)?) => {$(
+        impl $(<$($parameter),+>)? ::core::fmt::Debug for $name $(<$($parameter),+>)? {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::fmt::Display::fmt(self, f)
+            }
+        }
+    )+};
+}
+
 /// The error of a value that cannot be encoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EncodeError {
     pub(crate) type_name: &'static str,
     pub(crate) reason: String,
@@ -41,7 +70,7 @@ impl Error for EncodeError {}
 /// The error of a complete message that is not a value of the expected type.
 ///
 /// The message has been consumed and its descriptors are closed. The next message can be received.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DecodeError {
     pub(crate) type_name: &'static str,
     pub(crate) reason: String,
@@ -72,3 +101,5 @@ impl fmt::Display for DecodeError {
 }
 
 impl Error for DecodeError {}
+
+debug_is_display!(EncodeError, DecodeError);

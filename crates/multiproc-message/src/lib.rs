@@ -14,6 +14,7 @@ mod json;
 mod native;
 mod postcard;
 mod schema;
+mod value;
 
 pub use bytes::Bytes;
 pub use descriptor::Descriptor;
@@ -22,4 +23,7 @@ pub use format::{Format, decode, decode_as, encode, encode_numbered, encode_unse
 pub use handles::{Handles, MAX_DESCRIPTORS, attach, claim, tell_when_sent};
 #[cfg(feature = "json")]
 pub use json::Json;
-pub use schema::{Hash as SchemaHash, VariantNumbers, check_type, shape_of, variant_numbers};
+pub use schema::{
+    Hash as SchemaHash, VariantNumbers, check_type, schema_name, shape_of, variant_numbers,
+};
+pub use value::{Decode, Encode, Message};

@@ -13,12 +13,17 @@ enum Untagged {
 fn encode_error_names_type_and_reason() {
     let error = EncodeError::new::<u8>("out of ink");
     assert_eq!(error.to_string(), "a value of type `u8` cannot be sent: out of ink");
+    assert_eq!(format!("{error:?}"), error.to_string());
     assert_eq!((error.type_name(), error.reason()), ("u8", "out of ink"));
 }
 
 #[test]
 fn decode_error_names_type_and_reason() {
-    let text = |bytes: &[u8]| decode::<u32>(bytes, Vec::new()).unwrap_err().to_string();
+    let text = |bytes: &[u8]| {
+        let error = decode::<u32>(bytes, Vec::new()).unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
+        error.to_string()
+    };
     assert_eq!(
         text(&[1, 2]),
         "cannot decode the message as `u32`: it ends 4 bytes too early; do both sides use the same type and \

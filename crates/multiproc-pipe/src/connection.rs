@@ -23,7 +23,7 @@ use crate::frame_writer::Writer;
 use crate::hello::Hello;
 use crate::iter::{IntoIter, Iter, TryIter};
 use crate::stream::{Role, Stream};
-use multiproc_message::{Format, check_type};
+use multiproc_message::{Encode, Format, check_type};
 use multiproc_shm::Deadline;
 
 /// One end of a two-way connection, which sends `S` and receives `R`. Created by
@@ -351,30 +351,46 @@ impl<T: Deserialize<'static>> Outgoing<T> {
     }
 }
 
+// The bound is that of the methods, so that the compiler finds them for every type and reports
+// that the type cannot be sent, in place of that there is no such method.
 #[doc(hidden)]
-impl<T: Serialize> Outgoing<T> {
+impl<T> Outgoing<T> {
     #[inline]
-    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+    pub fn send(&self, value: T) -> Result<(), SendError<T>>
+    where
+        T: Encode,
+    {
         match self.writer.send(&self.stream, &value, Deadline::NEVER) {
             Ok(()) => Ok(()),
             Err(fault) => Err(SendError::new(fault, value)),
         }
     }
 
-    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>>
+    where
+        T: Encode,
+    {
         self.writer
             .send(&self.stream, &value, Deadline::after(Duration::ZERO))
             .map_err(|fault| TrySendError::new(fault, value))
     }
 
-    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>>
+    where
+        T: Encode,
+    {
         self.send_until(value, Deadline::after(timeout))
     }
 
-    pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+    pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>>
+    where
+        T: Encode,
+    {
         self.send_until(value, Deadline::at(deadline))
     }
+}
 
+impl<T: Serialize> Outgoing<T> {
     fn send_until(&self, value: T, deadline: Deadline) -> Result<(), SendTimeoutError<T>> {
         self.writer
             .send(&self.stream, &value, deadline)
@@ -591,7 +607,8 @@ macro_rules! sends {
             /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
             /// let (receiver, sender) = multiproc_pipe::simplex::<()>()?;
             /// // More than a pipe holds, and the receiver does not read.
-            /// let error = sender.send_bytes_timeout(&[0; 1 << 20], Duration::from_millis(1)).unwrap_err();
+            /// let patience = Duration::from_millis(1);
+            /// let error = sender.send_bytes_timeout(&[0; 1 << 20], patience).unwrap_err();
             /// assert!(error.is_unfinished());
             /// # drop(receiver);
             /// # Ok(())

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
-use multiproc_message::{DecodeError, EncodeError};
+use multiproc_message::{DecodeError, EncodeError, debug_is_display};
 
 /// The reason why a message was not sent completely. The public errors add the value.
 pub(crate) enum SendFault {
@@ -94,20 +94,8 @@ macro_rules! send_error {
             }
         }
 
-        /// Leaves out the value, so that `T: Debug` is not required.
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $(
-                    Self::$nothing(_) => f.write_str(concat!(stringify!($nothing), "(..)")),
-                    Self::Unfinished(_) => f.write_str("Unfinished(..)"),
-                    )?
-                    Self::Disconnected(_) => f.write_str("Disconnected(..)"),
-                    Self::Encode(_, error) => write!(f, "Encode(.., {error:?})"),
-                    Self::Io(_, error) => write!(f, "Io(.., {error:?})"),
-                }
-            }
-        }
+        // Leaves out the value, so that `T: Debug` is not required.
+        debug_is_display!($name<T>);
 
         impl<T> fmt::Display for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,7 +114,15 @@ macro_rules! send_error {
             }
         }
 
-        impl<T> Error for $name<T> {}
+        impl<T> Error for $name<T> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                match self {
+                    Self::Encode(_, error) => Some(error),
+                    Self::Io(_, error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
     };
 }
 
@@ -152,7 +148,6 @@ send_error! {
 macro_rules! recv_error {
     ($(#[$doc:meta])* $name:ident $(, $(#[$nothing_doc:meta])* $nothing:ident, $text:literal, $is:ident)?) => {
         $(#[$doc])*
-        #[derive(Debug)]
         #[non_exhaustive]
         pub enum $name {
             $($(#[$nothing_doc])* $nothing,)?
@@ -185,6 +180,8 @@ macro_rules! recv_error {
             }
             )?
         }
+
+        debug_is_display!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,7 +245,6 @@ macro_rules! widen {
 widen!(TryRecvError RecvTimeoutError);
 
 /// The error of `recv_bytes_into`.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvBytesError {
     /// The message is longer than the buffer. This is the whole message.
@@ -282,6 +278,8 @@ impl From<RecvError> for RecvBytesError {
         }
     }
 }
+
+debug_is_display!(RecvBytesError, HandshakeError);
 
 impl fmt::Display for RecvBytesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -327,7 +325,7 @@ impl Error for RecvBytesError {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The first bytes of the other side are not those of a `Listener` or `connect` of this

@@ -78,8 +78,8 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
     }
 }
 
-/// Ends at the deadline, and after an error that would repeat, so that a loop which only logs errors
-/// ends as well.
+/// Ends at the deadline, and after an error that would repeat, so that a loop which only logs
+/// errors ends as well.
 fn next<T: DeserializeOwned>(
     stream: &Stream,
     reader: &Reader,

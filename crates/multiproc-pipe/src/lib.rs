@@ -44,7 +44,9 @@ pub use listener::{
 pub use multiproc_message as message;
 #[cfg(feature = "json")]
 pub use multiproc_message::Json;
-pub use multiproc_message::{Bytes, DecodeError, Descriptor, EncodeError, Format};
+pub use multiproc_message::{
+    Bytes, Decode, DecodeError, Descriptor, Encode, EncodeError, Format, Message,
+};
 pub use multiproc_shm::Deadline;
 pub use pipe::{duplex, simplex};
 pub use shared_bytes::{SharedBytes, SharedBytesWriter};

@@ -118,8 +118,8 @@ pub trait Source {
 ///
 /// # A result, a message or a worker's death
 ///
-/// A process is killed at any time, and what it sent before is still to be received. So wait for the
-/// process *and* for what comes from it, and go on until each has ended:
+/// A process may be killed at any time, and what it sent before is still to be received. So wait
+/// for the process *and* for what comes from it, and continue until the latter has ended:
 ///
 /// ```
 /// use multiproc::{Process, Producer, Queue, Source, wait};

@@ -145,13 +145,13 @@ impl<S> WaitSet<S> {
 }
 
 impl<S: Source> WaitSet<S> {
-    /// Waits until one or more of the sources are ready, and returns the tokens of *all* ready ones,
-    /// in the order in which they were added.
+    /// Waits until one or more of the sources are ready, and returns the tokens of *all* ready
+    /// ones, in the order in which they were added.
     ///
     /// `timeout` is the maximum time to wait: `None` waits indefinitely, zero does not wait. The
-    /// result is empty if it expires, and at once if the set is empty. When a source is ready, and
-    /// what happens when a peer is killed, is the same as for [`wait`](crate::wait): the death of the
-    /// process at the other end makes a source ready.
+    /// result is empty if it expires, and at once if the set is empty. A source is ready under the
+    /// same conditions as for [`wait`](crate::wait): the death of the process at the other end makes
+    /// it ready as well.
     ///
     /// A ready source stays ready until it is used: a source that has ended must be removed, since
     /// each further call returns it.

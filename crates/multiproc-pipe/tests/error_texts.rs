@@ -33,11 +33,27 @@ fn decode() -> DecodeError {
     multiproc_pipe::message::decode::<u8>(&[], Vec::new()).unwrap_err()
 }
 
-/// Asserts the text of each error.
+/// Asserts the text of each error, which `Debug` prints as well.
 fn assert_texts<const N: usize>(errors: [(&dyn Error, &str); N]) {
     for (error, text) in errors {
         assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
     }
+}
+
+#[test]
+fn errors_with_a_cause_have_a_source() {
+    let errors: [&dyn Error; 4] = [
+        &SendError::Encode((), encode()),
+        &TrySendError::Encode((), encode()),
+        &SendError::Io((), refused()),
+        &RecvError::Io(refused()),
+    ];
+    for error in errors {
+        let source = error.source().expect("a source").to_string();
+        assert!(error.to_string().ends_with(&source), "{error}");
+    }
+    assert!(SendError::Disconnected(()).source().is_none());
 }
 
 #[test]

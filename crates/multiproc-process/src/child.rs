@@ -14,6 +14,8 @@ use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 
 use crate::child_table::{children, collect_at_end};
+use crate::current::Identity;
+use crate::finish::remember_failure;
 use crate::pidfd::{open_pidfd, wait_readable};
 use crate::protocol::{Outcome, Start};
 use crate::status::ExitStatus;
@@ -45,16 +47,35 @@ struct State {
     /// The process that started the child. A copy of that process, made by fork(2), has this
     /// handle as well, but the child is not its own.
     parent: Pid,
-    pid: Pid,
-    name: String,
-    daemon: bool,
+    about: Arc<About>,
     pidfd: OwnedFd,
     /// A duplicate of the socket of `inbox`, to wait on and to shut down without its lock.
     socket: OwnedFd,
     status: Mutex<Option<ExitStatus>>,
-    /// A user of this handle has seen how the child ended, or has sent it a signal.
-    is_noticed: AtomicBool,
     inbox: Mutex<Inbox>,
+}
+
+/// What the parent knows about a child from its start. It holds no descriptors, and remains of a
+/// child that failed.
+pub(crate) struct About {
+    pid: Pid,
+    pub(crate) name: String,
+    /// The path of the function.
+    function: &'static str,
+    daemon: bool,
+    outlives_parent: bool,
+    /// A user of a handle has seen how the child ended, or has sent it a signal.
+    is_noticed: AtomicBool,
+}
+
+impl About {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    pub(crate) fn is_noticed(&self) -> bool {
+        self.is_noticed.load(Ordering::Relaxed)
+    }
 }
 
 /// The connection to a child. The child sends `None` when it has closed inherited descriptors.
@@ -96,8 +117,8 @@ impl Child {
     /// Creates the handle of a process that has just started and has not received its function.
     pub(crate) fn new(
         pid: u32,
-        name: String,
-        daemon: bool,
+        identity: &Identity,
+        function: &'static str,
         connection: ToChild,
     ) -> io::Result<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
@@ -108,13 +129,17 @@ impl Child {
             Inbox { connection, has_begun: false, outcome: None, lost: None, closed: false };
         let state = State {
             parent: getpid(),
-            pid,
-            name,
-            daemon,
+            about: Arc::new(About {
+                pid,
+                name: identity.name.clone(),
+                function,
+                daemon: identity.daemon,
+                outlives_parent: identity.outlives_parent,
+                is_noticed: AtomicBool::new(false),
+            }),
             pidfd,
             socket,
             status: Mutex::default(),
-            is_noticed: AtomicBool::new(false),
             inbox: Mutex::new(inbox),
         };
         Ok(Self { this: Arc::new(state) })
@@ -136,23 +161,32 @@ impl Child {
     /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.this.pid.as_raw_pid().unsigned_abs()
+        self.this.about.pid()
     }
 
     pub(crate) fn raw_pid(&self) -> Pid {
-        self.this.pid
+        self.this.about.pid
     }
 
     /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.this.name
+        &self.this.about.name
     }
 
-    /// Returns `true` if the child ends with this process.
+    /// Returns `true` if the child is a daemon: see [`Builder::daemon`](crate::Builder::daemon).
     #[must_use]
     pub fn is_daemon(&self) -> bool {
-        self.this.daemon
+        self.this.about.daemon
+    }
+
+    pub(crate) fn outlives_parent(&self) -> bool {
+        self.this.about.outlives_parent
+    }
+
+    /// Returns the path of the function that the child runs.
+    pub(crate) fn function(&self) -> &'static str {
+        self.this.about.function
     }
 
     /// Returns `true` if the child has not ended. A stopped process is alive.
@@ -204,12 +238,12 @@ impl Child {
     }
 
     pub(crate) fn is_noticed(&self) -> bool {
-        self.this.is_noticed.load(Ordering::Relaxed)
+        self.this.about.is_noticed()
     }
 
     fn noticed(&self, status: Option<ExitStatus>) -> Option<ExitStatus> {
         if status.is_some() {
-            self.this.is_noticed.store(true, Ordering::Relaxed);
+            self.this.about.is_noticed.store(true, Ordering::Relaxed);
         }
         status
     }
@@ -234,6 +268,12 @@ impl Child {
                 // Other code has collected it, or is about to. Only its end can be waited for.
                 Err(_) => self.has_ended().then_some(ExitStatus::Unknown),
             };
+            if let Some(ended) = *status
+                && !ended.success()
+                && self.is_ours()
+            {
+                remember_failure(&self.this.about, ended);
+            }
         }
         *status
     }
@@ -255,7 +295,7 @@ impl Child {
         }
         self.discard_outcome();
         if self.collect().is_none() {
-            let pid = self.this.pid;
+            let pid = self.raw_pid();
             // Without this thread, the next call of `active_children` collects it.
             let _ = start_thread("multiproc-reap", move || collect_at_end(pid));
         }
@@ -455,7 +495,7 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        self.this.is_noticed.store(true, Ordering::Relaxed);
+        self.this.about.is_noticed.store(true, Ordering::Relaxed);
         match pidfd_send_signal(&self.this.pidfd, signal) {
             Err(Errno::SRCH) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),

@@ -48,16 +48,6 @@ pub fn active_children() -> Vec<Child> {
     all.into_iter().filter(|child| child.is_ours() && child.is_alive()).collect()
 }
 
-/// Ends daemons and waits for all other children, at the end of a program.
-pub(crate) fn finish() {
-    let (daemons, others): (Vec<_>, Vec<_>) =
-        active_children().into_iter().partition(Child::is_daemon);
-    end(&daemons);
-    for child in others {
-        child.wait();
-    }
-}
-
 /// Sends SIGTERM, and SIGKILL after a grace period. Returns when all have ended.
 pub(crate) fn end(children: &[Child]) {
     for child in children {

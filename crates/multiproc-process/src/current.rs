@@ -19,6 +19,7 @@ use crate::pidfd::{open_pidfd, wait_readable};
 pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) daemon: bool,
+    pub(crate) outlives_parent: bool,
     pub(crate) parent: Parent,
 }
 
@@ -110,7 +111,9 @@ impl CurrentProcess {
         self.identity.map_or("MainProcess", |identity| &identity.name)
     }
 
-    /// Returns `true` if the process ends with its parent.
+    /// Returns `true` if the process was started as a daemon: see
+    /// [`Builder::daemon`](crate::Builder::daemon). The setting is not inherited: the children of a
+    /// daemon are not daemons, unless they are started as daemons.
     #[must_use]
     pub fn is_daemon(&self) -> bool {
         self.identity.is_some_and(|identity| identity.daemon)

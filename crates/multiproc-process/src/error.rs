@@ -2,11 +2,12 @@
 
 use std::{fmt, io};
 
-use multiproc_pipe::EncodeError;
+use multiproc_message::{EncodeError, debug_is_display};
 use thiserror::Error;
 
 use crate::executable;
 use crate::process::Process;
+use crate::remote_error::RemoteError;
 use crate::status::{SignalName, core_dump};
 
 /// The error of [`Process::spawn`]: the process was not started.
@@ -18,7 +19,7 @@ use crate::status::{SignalName, core_dump};
 /// let error = Process::spawn(|()| (), ()).unwrap_err();
 /// assert!(matches!(error, SpawnError::NotInitialized));
 /// ```
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// [`init`](crate::init) was not called. A child would not run its function but the whole
@@ -68,7 +69,8 @@ impl From<SpawnError> for io::Error {
     }
 }
 
-/// The error of [`Process::join`]: the process ended without a result.
+/// The error of [`Process::join`] and [`Process::join_result`]: the process ended without a result,
+/// or its function returned an error.
 ///
 /// ```
 /// # multiproc::enable_in_tests!();
@@ -87,7 +89,7 @@ impl From<SpawnError> for io::Error {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The function panicked, or the `Deserialize` of its arguments, or the `Serialize` of its
@@ -116,6 +118,14 @@ pub enum JoinError {
     /// The function returned, but the result could not be sent, or not be decoded here.
     #[error("the result of the process was lost: {0}")]
     ResultLost(String),
+    /// The function returned an error, which is this one. Its text and its sources are those of the
+    /// worker's error. [`Process::join_result`] returns it; [`Process::join`] does not, because an
+    /// error is a result as well.
+    ///
+    /// Or an initialiser returned this error, and the function was not called: see
+    /// [`Builder::on_start`](crate::Builder::on_start). Both methods return it.
+    #[error(transparent)]
+    Failed(#[from] RemoteError),
     /// The process ended without a result, and other code in this process collected its exit
     /// status.
     #[error(
@@ -177,11 +187,23 @@ impl<R> JoinTimeoutError<R> {
     }
 }
 
+debug_is_display!(SpawnError);
+
+/// Prints the sources of a worker's error as well.
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => fmt::Debug::fmt(error, f),
+            other => fmt::Display::fmt(other, f),
+        }
+    }
+}
+
 impl<R> fmt::Debug for JoinTimeoutError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timeout(process) => f.debug_tuple("Timeout").field(process).finish(),
-            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            Self::Failed(error) => fmt::Debug::fmt(error, f),
+            Self::Timeout(_) => fmt::Display::fmt(self, f),
         }
     }
 }

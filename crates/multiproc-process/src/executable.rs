@@ -57,7 +57,7 @@ impl Executable {
     }
 }
 
-/// Returns `true` if `entry`, from [`entry_of`](crate::bootstrap::entry_of), lies in
+/// Returns `true` if `entry`, of a [`Callee`](crate::bootstrap::Callee), lies in
 /// `/proc/self/exe`: not in a library that was loaded, and not in a program that was loaded by
 /// executing the loader.
 pub(crate) fn is_in_executable(entry: usize) -> bool {

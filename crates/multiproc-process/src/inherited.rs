@@ -1,10 +1,14 @@
 //! Descriptors without close-on-exec, which a child inherits and has to close.
 //!
-//! Unsafe code: querying and closing descriptors by number.
+//! Unsafe code: querying and closing descriptors by number, and code between fork and exec.
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::{fs, io};
+
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::protocol::Inherits;
 
@@ -38,6 +42,20 @@ pub(crate) fn what_a_child_inherits(keep: &[RawFd]) -> io::Result<Inherits> {
     }
     let many = numbers.next().is_some() || inherits.below > 1024;
     Ok(if many { Inherits { any: true, below: RawFd::MAX } } else { inherits })
+}
+
+/// Lets the child that `command` starts inherit the descriptor under the same number, although it
+/// is close-on-exec in this process.
+pub(crate) fn let_inherit(command: &mut Command, descriptor: &OwnedFd) {
+    let number = descriptor.as_raw_fd();
+    // SAFETY: the function runs in a copy of this process with one thread, where only system calls
+    // are safe. It makes one, by number: the copy has the descriptors of this process.
+    unsafe {
+        command.pre_exec(move || {
+            let descriptor = BorrowedFd::borrow_raw(number);
+            Ok(fcntl_setfd(descriptor, FdFlags::empty())?)
+        });
+    }
 }
 
 fn open_descriptors() -> io::Result<impl Iterator<Item = RawFd>> {

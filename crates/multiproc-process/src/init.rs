@@ -10,9 +10,10 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{ptr, thread};
 
+use crate::finish::FinishFailure;
 use crate::newborn::{newborn, refuse};
 use crate::thread::{all_signals, set_blocked_signals};
-use crate::{bootstrap, child_table};
+use crate::{bootstrap, finish};
 
 /// Whether a child of this program would run its function: `init` or `enable_in_tests!` is there.
 pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -95,11 +96,18 @@ pub fn init() -> Runtime {
 /// children.
 ///
 /// It waits without a limit, also when `main` returns an error early; the error is printed only
-/// afterwards. Make workers that may wait for work that never comes daemons:
+/// afterwards. After one second, the guard prints on standard error which children it waits for,
+/// and how to end the wait. Make workers that may wait for work that never comes daemons:
 /// [`Builder::daemon`](crate::Builder::daemon).
 ///
-/// If the program ends without dropping the guard (`std::process::exit`, a signal, an abort),
-/// daemon children still end within one second. Other children continue to run.
+/// If the guard is dropped by a panic that unwinds `main`, it terminates all children instead of
+/// waiting for them, as [`scope`](crate::scope) does.
+///
+/// If the program ends without dropping the guard (`std::process::exit`, a signal, an abort), the
+/// children receive SIGTERM, and SIGKILL half a second later.
+///
+/// Children with [`Builder::outlive_parent`](crate::Builder::outlive_parent) continue to run after
+/// a panic, and after an end without the guard.
 ///
 /// ```
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -116,9 +124,52 @@ pub struct Runtime {
     this: PhantomData<*const ()>,
 }
 
+impl Runtime {
+    /// Ends the children as dropping the guard does: terminates daemons and waits for the others.
+    /// Returns an error that lists the children which failed and whose failure the program has not
+    /// handled.
+    ///
+    /// A child has failed if its exit code is not 0: its function panicked, or it was killed, or it
+    /// exited with another code. The failure counts as handled if a handle of the child was used to
+    /// join it, to wait for it, to query its exit status, or to signal it. The children of all
+    /// threads count, and those whose handles were dropped.
+    ///
+    /// Drop the queues and connections that the children wait for first.
+    ///
+    /// ```
+    /// # use multiproc::Process;
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let runtime = multiproc::init();
+    ///     for n in 0..3 {
+    ///         Process::spawn(|n: u32| println!("{n}"), n)?; // the handle is dropped
+    ///     }
+    ///     runtime.finish()?; // all have ended, and none has failed
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`FinishFailure`] with the name, the process ID and the exit status of each child
+    /// that failed.
+    ///
+    /// # When a process dies
+    ///
+    /// The wait for a child that is killed ends at once, and the child is in the list.
+    #[doc(alias = "join")]
+    pub fn finish(self) -> Result<(), FinishFailure> {
+        drop(self);
+        finish::unnoticed_failures()
+    }
+}
+
 impl Drop for Runtime {
     fn drop(&mut self) {
-        child_table::finish();
+        if std::thread::panicking() {
+            finish::terminate_children();
+        } else {
+            finish::wait_for_children();
+        }
     }
 }
 

@@ -4,18 +4,20 @@
 //! program has run, so the environment, standard input and the descriptors are those that its
 //! parent passed, and no other thread can observe the changes. `init` takes the result.
 //!
-//! Unsafe code: the constructor, removing the marker from the environment, and calls of libc that
-//! query privileges and threads, or exit without running destructors.
+//! Unsafe code: the constructor, the environment and the descriptors that the parent passed, and
+//! calls of libc that query privileges and threads, ignore a signal, or exit without running
+//! destructors.
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::{env, fs, io};
 
 use multiproc_shm::above_stdio;
 use rustix::fs::{FileType, fstat};
-use rustix::io::{fcntl_dupfd_cloexec, fcntl_getfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::bootstrap::{ToParent, UNFIT};
@@ -55,15 +57,10 @@ pub(crate) fn newborn() -> Option<Newborn> {
 impl Newborn {
     fn detect() -> Option<Self> {
         let mark = env::var_os(MARKER)?;
-        let stdin = fstat(io::stdin());
-        let socket = stdin
-            .ok()
-            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
-            .map(|stat| stat.st_ino);
         let Some(mark) = mark.to_str().and_then(Mark::parse) else {
             // With a socket as standard input, the marker may be for another version of this
             // library.
-            if socket.is_none() {
+            if socket_of(io::stdin()).is_none() {
                 eprintln!(
                     "multiproc: the environment variable {MARKER} is for internal use, and was not \
                      set by this library; it is ignored"
@@ -82,8 +79,13 @@ impl Newborn {
                  set-group-ID or file capabilities), so it does not trust its environment",
             );
         }
-        if socket != Some(mark.socket) {
-            refuse("its standard input is not the socket of its parent");
+        // SAFETY: it is only queried. No code that could close it runs yet.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(mark.descriptor) };
+        if socket_of(descriptor) != Some(mark.socket) {
+            refuse(match mark.descriptor {
+                0 => "its standard input is not the socket of its parent",
+                _ => "its parent has not passed it a socket",
+            });
         }
         // Programs started by this process must not inherit the marker.
         // SAFETY: before `main`, no code of the program runs in another thread, and the loader and
@@ -94,12 +96,24 @@ impl Newborn {
     }
 
     fn be_child(mark: &Mark) -> io::Result<Self> {
+        if mark.ignores_sigint {
+            // SAFETY: no other thread runs yet, and SIG_IGN is a valid disposition.
+            unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+        }
         // The thread that started this process may have had signals blocked.
         set_blocked_signals(&no_signals());
-        let socket = fcntl_dupfd_cloexec(io::stdin(), 3)?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let null = above_stdio(null.into())?;
-        dup2_stdin(&null)?;
+        let socket = if mark.descriptor == 0 {
+            let socket = fcntl_dupfd_cloexec(io::stdin(), 3)?;
+            dup2_stdin(&null)?;
+            socket
+        } else {
+            // SAFETY: it is the socket that the parent left open for this code.
+            let socket = unsafe { OwnedFd::from_raw_fd(mark.descriptor) };
+            fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+            socket
+        };
         // std does the same, but not before `main`. Thereby no descriptor that is opened below
         // receives these numbers.
         if fcntl_getfd(io::stdout()).is_err() {
@@ -121,6 +135,12 @@ impl Newborn {
     pub(crate) fn has_started_threads(&self) -> bool {
         !has_one_thread() && self.threads.is_none_or(|before| threads() > before)
     }
+}
+
+/// Returns the inode number of a socket, or `None` if the descriptor is another one.
+fn socket_of(descriptor: impl AsFd) -> Option<u64> {
+    let stat = fstat(descriptor).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(stat.st_ino)
 }
 
 /// Returns `true` if the calling thread is the only one of this process, and `false` if that is

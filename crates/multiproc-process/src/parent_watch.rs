@@ -1,29 +1,30 @@
-//! The thread of a daemon that watches its parent.
+//! The thread of a child that watches its parent.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::bootstrap::ToParent;
 use crate::current::Identity;
 use crate::thread::start_thread;
 
-/// How long a daemon has to end after SIGTERM when its parent has died.
+/// How long a child has to end after SIGTERM when its parent has died.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Starts a thread that ends this process after its parent has ended.
-pub(crate) fn watch_parent(connection: &ToParent, identity: &'static Identity) -> io::Result<()> {
-    let lifeline = connection.as_fd().try_clone_to_owned()?;
-    start_thread("multiproc-watch", move || end_with_parent(&lifeline, identity))
+pub(crate) fn watch_parent(
+    lifeline: BorrowedFd<'static>,
+    identity: &'static Identity,
+) -> io::Result<()> {
+    start_thread("multiproc-watch", move || end_with_parent(lifeline, identity))
 }
 
-fn end_with_parent(lifeline: &OwnedFd, identity: &Identity) {
+fn end_with_parent(lifeline: BorrowedFd<'_>, identity: &Identity) {
     let mut ends = [
         // Hang-up: the parent has ended, or has executed another program. Data is not read here.
-        PollFd::new(lifeline, PollFlags::RDHUP),
+        PollFd::new(&lifeline, PollFlags::RDHUP),
         // The parent has ended, but a forked copy of it still holds its end of the socket.
         PollFd::new(&identity.parent.pidfd, PollFlags::IN),
     ];

@@ -5,17 +5,19 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{fmt, io};
 
-use std::process::{ChildStderr, ChildStdout};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::Duration;
 
+use multiproc_message::Message;
 use multiproc_pipe::Source;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::Builder;
 use crate::child::Child;
 use crate::error::{JoinError, JoinTimeoutError, SpawnError};
+use crate::function::{Arguments, Function};
 use crate::protocol::{Outcome, Panic};
+use crate::remote_error::RemoteError;
 use crate::status::ExitStatus;
 
 /// A handle to a process that runs a function of this program and returns an `R`.
@@ -48,13 +50,42 @@ use crate::status::ExitStatus;
 #[doc(alias = "multiprocessing")]
 pub struct Process<R = ()> {
     child: Child,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    streams: Streams,
     result: PhantomData<fn() -> R>,
 }
 
+/// This process's ends of the pipes to a child.
+pub(crate) struct Streams {
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
+}
+
 impl Process {
-    /// Starts a process that calls `f` with `args`.
+    /// Starts a process that calls `f` with `args`: a value for a function of one argument, a tuple
+    /// for a function of several arguments, and `()` for a function without arguments.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    ///
+    /// fn hello() {
+    ///     println!("hello");
+    /// }
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    /// fn area(width: u32, height: u32) -> u32 {
+    ///     width * height
+    /// }
+    ///
+    /// Process::spawn(hello, ())?.join()?;
+    /// assert_eq!(Process::spawn(double, 4)?.join()?, 8);
+    /// assert_eq!(Process::spawn(area, (4, 5))?.join()?, 20);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// `f` must be a function, or a closure that captures nothing: it runs in another process,
     /// where captured values do not exist. Pass all values in `args`. Arguments and results may be
@@ -101,6 +132,35 @@ impl Process {
     ///
     /// A closure that never returns needs an explicit return type: `|queue| -> () { loop { … } }`.
     ///
+    /// The parameters of a closure need types if the argument is a tuple: write
+    /// `|queue: Queue<u32>, n: u32|`.
+    ///
+    /// # Functions that return a `Result`
+    ///
+    /// A function may fail with `?` if it returns a `Result` with [`RemoteError`], which any error
+    /// converts into. [`join_result`](Process::join_result) returns the error with its sources:
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{Process, RemoteError};
+    ///
+    /// fn size(path: String) -> Result<u64, RemoteError> {
+    ///     Ok(std::fs::metadata(path)?.len())
+    /// }
+    ///
+    /// assert!(Process::spawn(size, "/proc/self/exe".to_owned())?.join_result()? > 0);
+    ///
+    /// let failed = Process::spawn(size, "/no/such/file".to_owned())?.join_result();
+    /// assert_eq!(failed.unwrap_err().to_string(), "No such file or directory (os error 2)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// An error is a result like any other: the process exits with code 0, and
+    /// [`join`](Process::join) returns `Ok(Err(error))`. A function that panics ends its process
+    /// with code 101.
+    ///
     /// # Errors
     ///
     /// Returns a [`SpawnError`] if [`init`](crate::init) was not called, if the arguments cannot be
@@ -113,17 +173,17 @@ impl Process {
     /// exits.
     #[doc(alias = "fork")]
     #[doc(alias = "start")]
-    pub fn spawn<F, A, R>(f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         Self::builder().spawn(f, args)
     }
 
-    /// Returns a [`Builder`], which sets the name, the environment, the working directory, standard
-    /// output and standard error, and whether the process is a daemon.
+    /// Returns a [`Builder`], which sets the name, the environment, the working directory, the
+    /// standard streams, limits, and whether the process is a daemon.
     ///
     /// ```
     /// # multiproc::enable_in_tests!();
@@ -141,12 +201,30 @@ impl Process {
 }
 
 impl<R> Process<R> {
-    pub(crate) fn new(
-        child: Child,
-        stdout: Option<ChildStdout>,
-        stderr: Option<ChildStderr>,
-    ) -> Self {
-        Self { child, stdout, stderr, result: PhantomData }
+    pub(crate) fn new(child: Child, streams: Streams) -> Self {
+        Self { child, streams, result: PhantomData }
+    }
+
+    /// Takes the write end of the pipe to the child's standard input. Returns `None` if
+    /// [`Builder::stdin`] did not request a pipe, or if it was taken before. Dropping the end
+    /// closes it, and the child reads the end of its input.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::Process;
+    /// use std::io::{Write, read_to_string, stdin};
+    /// use std::process::Stdio;
+    ///
+    /// let read = |()| read_to_string(stdin()).unwrap();
+    /// let mut worker = Process::builder().stdin(Stdio::piped()).spawn(read, ())?;
+    /// worker.take_stdin().expect("a pipe was requested").write_all(b"hello")?;
+    /// assert_eq!(worker.join()?, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.streams.stdin.take()
     }
 
     /// Takes the read end of the pipe to the child's standard output. Returns `None` if
@@ -171,12 +249,12 @@ impl<R> Process<R> {
     /// # }
     /// ```
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
-        self.stdout.take()
+        self.streams.stdout.take()
     }
 
     /// Takes the read end of the pipe to the child's standard error: see [`Builder::stderr`].
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
-        self.stderr.take()
+        self.streams.stderr.take()
     }
 }
 
@@ -208,7 +286,9 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// Returns a [`JoinError`] that describes how the process ended, if its function did not
     /// return, or if the process failed after that (if an exit handler aborts it, for example).
-    pub fn join(self) -> Result<R, JoinError> {
+    pub fn join(mut self) -> Result<R, JoinError> {
+        // The child may wait for the end of its input.
+        drop(self.take_stdin());
         let status = self.child.wait();
         self.result(status)
     }
@@ -258,6 +338,7 @@ impl<R: DeserializeOwned> Process<R> {
             (Ok(Outcome::Panicked(Panic { message, location, backtrace })), _) => {
                 Err(JoinError::Panicked { message, location, backtrace })
             }
+            (Ok(Outcome::NotStarted(error)), _) => Err(JoinError::Failed(error)),
             (Ok(Outcome::ArgumentsLost(reason)), _) => Err(JoinError::ArgumentsLost(reason)),
             (Ok(Outcome::ResultLost(reason)), _) => Err(JoinError::ResultLost(reason)),
             // An outcome was sent but not received, and the process ended normally.
@@ -268,6 +349,40 @@ impl<R: DeserializeOwned> Process<R> {
             }
             (_, ExitStatus::Unknown) => Err(JoinError::Unknown),
         }
+    }
+}
+
+impl<T: DeserializeOwned, E: DeserializeOwned + Into<RemoteError>> Process<Result<T, E>> {
+    /// Waits for the process to end, and returns the value of its function. One error reports both
+    /// a function that returned an error and a process that died.
+    ///
+    /// The error type of the function is [`RemoteError`], or any error that implements `Serialize`
+    /// and `Deserialize`.
+    ///
+    /// ```
+    /// # multiproc::enable_in_tests!();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use multiproc::{JoinError, Process, RemoteError};
+    ///
+    /// fn parse(text: String) -> Result<u32, RemoteError> {
+    ///     Ok(text.parse()?)
+    /// }
+    ///
+    /// assert_eq!(Process::spawn(parse, "41".to_owned())?.join_result()?, 41);
+    ///
+    /// let error = Process::spawn(parse, "x".to_owned())?.join_result().unwrap_err();
+    /// assert!(matches!(error, JoinError::Failed(_)));
+    /// assert_eq!(error.to_string(), "invalid digit found in string");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`Failed`](JoinError::Failed), with the error that the function returned.
+    /// - The errors of [`join`](Self::join) if the function did not return.
+    pub fn join_result(self) -> Result<T, JoinError> {
+        self.join()?.map_err(|error| JoinError::Failed(error.into()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The messages between parent and child, over the socket that the child has as its standard input.
+//! The messages between parent and child, over the socket that the child is started with.
 //!
 //! The parent sends one [`Start`]. A child that inherits descriptors reports when it has closed
 //! them. It sends one [`Outcome`], and the parent then waits for its end. The socket is also the
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bulk::{Received, Sending};
 use crate::current::Identity;
+use crate::limits::Limit;
+use crate::remote_error::RemoteError;
 
 /// The environment variable that marks a process as a child. Its value is a [`Mark`].
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
@@ -25,8 +27,12 @@ pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 pub(crate) struct Mark {
     /// The copy of this library in the executable: see [`crate::executable::this_copy`].
     pub(crate) copy: usize,
-    /// The inode number of the socket that the child has as its standard input.
+    /// The inode number of the socket that connects the child to its parent.
     pub(crate) socket: u64,
+    /// The number of its descriptor: 0, unless the child has a standard input of its own.
+    pub(crate) descriptor: RawFd,
+    /// Whether the child ignores SIGINT.
+    pub(crate) ignores_sigint: bool,
     /// The descriptors that the child inherits beside its standard input, output and error.
     pub(crate) inherits: Inherits,
     /// The descriptors of the parent that the child does not close.
@@ -49,6 +55,8 @@ impl Mark {
         Some(Self {
             copy: numbers.next()?.parse().ok()?,
             socket: numbers.next()?.parse().ok()?,
+            descriptor: numbers.next()?.parse().ok().filter(|&number| number >= 0)?,
+            ignores_sigint: numbers.next()?.parse::<u8>().ok()? != 0,
             inherits: Inherits {
                 any: numbers.next()?.parse::<u8>().ok()? != 0,
                 below: numbers.next()?.parse().ok()?,
@@ -61,7 +69,9 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inherits { any, below } = self.inherits;
-        write!(f, "{}:{}:{}:{below}", self.copy, self.socket, u8::from(any))?;
+        let (ignores_sigint, any) = (u8::from(self.ignores_sigint), u8::from(any));
+        write!(f, "{}:{}:{}", self.copy, self.socket, self.descriptor)?;
+        write!(f, ":{ignores_sigint}:{any}:{below}")?;
         self.keep.iter().try_for_each(|descriptor| write!(f, ":{descriptor}"))
     }
 }
@@ -129,6 +139,9 @@ impl Encoded {
 pub(crate) struct Start {
     /// The function, as a distance within the executable: see [`crate::bootstrap`].
     pub(crate) entry: usize,
+    /// The initialisers, likewise.
+    pub(crate) on_start: Vec<usize>,
+    pub(crate) limits: Vec<Limit>,
     pub(crate) identity: Identity,
     pub(crate) args: Encoded,
 }
@@ -138,7 +151,9 @@ pub(crate) struct Start {
 pub(crate) enum Outcome {
     Returned(Encoded),
     Panicked(Panic),
-    /// The arguments could not be decoded in the child.
+    /// An initialiser returned an error.
+    NotStarted(RemoteError),
+    /// The arguments could not be decoded in the child, or its limits not be set.
     ArgumentsLost(String),
     /// The result could not be encoded in the child.
     ResultLost(String),
@@ -185,12 +200,25 @@ mod tests {
             for inherits in
                 [Inherits { any: false, below: 0 }, Inherits { any: true, below: RawFd::MAX }]
             {
-                let mark = Mark { copy: 4096, socket: u64::MAX, inherits, keep: keep.clone() };
-                assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+                for (descriptor, ignores_sigint) in [(0, false), (7, true)] {
+                    let (copy, socket, keep) = (4096, u64::MAX, keep.clone());
+                    let mark = Mark { copy, socket, descriptor, ignores_sigint, inherits, keep };
+                    assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+                }
             }
         }
-        let texts =
-            ["", "1", "1:2", "1:2:0", "1:-2:0:3", "1:2:0:3:", "1:2:0:x", " 1:2:0:3", "1 2 0 3"];
+        let texts = [
+            "",
+            "1",
+            "1:2",
+            "1:2:0:0:0",
+            "1:-2:0:0:0:3",
+            "1:2:-1:0:0:3",
+            "1:2:0:0:0:3:",
+            "1:2:0:0:0:x",
+            " 1:2:0:0:0:3",
+            "1 2 0 0 0 3",
+        ];
         for text in texts {
             assert_eq!(Mark::parse(text), None, "{text}");
         }

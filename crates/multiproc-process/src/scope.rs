@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use multiproc_message::Message;
 
 use crate::child::Child;
 use crate::child_table;
 use crate::error::SpawnError;
+use crate::function::{Arguments, Function};
 use crate::process::Process;
 
 /// Calls `f`, which may start processes in the scope, and waits for all of them to end.
@@ -122,11 +122,11 @@ impl Scope {
     /// # Errors
     ///
     /// The same as for [`Process::spawn`].
-    pub fn spawn<F, A, R>(&self, f: F, args: A) -> Result<Process<R>, SpawnError>
+    pub fn spawn<F, A, R, M>(&self, f: F, args: A) -> Result<Process<R>, SpawnError>
     where
-        F: FnOnce(A) -> R + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
+        F: Function<A, R, M>,
+        A: Arguments<F, R, M> + Message,
+        R: Message,
     {
         Process::builder().spawn_scoped(self, f, args)
     }

@@ -4,33 +4,36 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, io};
+use std::{env, io, iter};
 
 use multiproc_shm::above_stdio;
 use rustix::fs::fstat;
 use rustix::io::fcntl_getfd;
 
+use crate::bootstrap::Callee;
 use crate::builder::Builder;
 use crate::bulk::socket_pair;
 use crate::child::{Child, ToChild};
 use crate::child_table::active_children;
 use crate::current::{Identity, Parent, current_process};
 use crate::error::SpawnError;
-use crate::process::Process;
+use crate::process::{Process, Streams};
 use crate::protocol::{Encoded, MARKER, Mark, Start};
+use crate::thread::{all_signals, set_blocked_signals};
 use crate::{executable, failpoint, inherited, init, newborn};
 
 /// This executable, also if its file was replaced or removed.
 pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
 
-/// Starts this executable again, to run `entry` with `args`.
+/// Starts this executable again, to run the function with `args`.
 pub(crate) fn spawn<R>(
     builder: Builder,
-    entry: usize,
+    function: Callee,
     mut args: Encoded,
 ) -> Result<Process<R>, SpawnError> {
     // Checked first, because `init` would not help a caller in a library.
-    if !executable::is_in_executable(entry) {
+    let mut code = iter::once(function.entry).chain(builder.on_start.iter().copied());
+    if !code.all(executable::is_in_executable) {
         return Err(SpawnError::NotInExecutable);
     }
     if !init::is_initialized() {
@@ -49,36 +52,58 @@ pub(crate) fn spawn<R>(
     let mine = ToChild::from_socket(mine)?;
     let socket = fstat(&theirs).map_err(io::Error::from)?.st_ino;
     let copy = executable::this_copy().ok_or(SpawnError::NotInExecutable)?;
-    let Builder { name, daemon, keep, mut command } = builder;
-    let keep = keep?;
+    let Builder { name, daemon, outlives_parent, ignores_sigint, limits, on_start, .. } = builder;
+    let (keep, mut command) = (builder.keep?, builder.command);
+    let limits = limits?;
     let inherits = inherited::what_a_child_inherits(&keep)?;
-    let mark = Mark { copy, socket, inherits, keep };
+    let descriptor = if builder.has_stdin { theirs.as_raw_fd() } else { 0 };
+    let mark = Mark { copy, socket, descriptor, ignores_sigint, inherits, keep };
     let mut arguments = env::args_os();
     if let Some(program) = arguments.next() {
         command.arg0(program);
     }
     // Without `pre_exec`, std uses posix_spawn, which does not copy the memory map of the parent.
     // The child itself closes inherited descriptors, before `main`.
-    let mut process =
-        command.args(arguments).env(MARKER, mark.to_string()).stdin(theirs).spawn()?;
-    // It holds the child's end of the socket open.
-    drop(command);
+    command.args(arguments).env(MARKER, mark.to_string());
+    let inherited = if builder.has_stdin {
+        inherited::let_inherit(&mut command, &theirs);
+        Some(theirs)
+    } else {
+        command.stdin(theirs);
+        None
+    };
+    // A signal that arrives before the child ignores it would end the child. It starts with the
+    // blocked signals of this thread.
+    let signals = ignores_sigint.then(|| set_blocked_signals(&all_signals()));
+    let started = command.spawn();
+    if let Some(signals) = signals {
+        set_blocked_signals(&signals);
+    }
+    let mut process = started?;
+    // They hold the child's end of the socket open.
+    drop((command, inherited));
     failpoint::reached("spawn.started");
 
     let name = name.unwrap_or_else(default_name);
+    let identity = Identity { name, daemon, outlives_parent, parent };
     let handles = (|| {
+        let stdin = process.stdin.take().map(|it| above_stdio(it.into())).transpose()?;
         let stdout = process.stdout.take().map(|it| above_stdio(it.into())).transpose()?;
         let stderr = process.stderr.take().map(|it| above_stdio(it.into())).transpose()?;
-        let child = Child::new(process.id(), name.clone(), daemon, mine)?;
-        io::Result::Ok((child, stdout.map(Into::into), stderr.map(Into::into)))
+        let child = Child::new(process.id(), &identity, function.path, mine)?;
+        let streams = Streams {
+            stdin: stdin.map(Into::into),
+            stdout: stdout.map(Into::into),
+            stderr: stderr.map(Into::into),
+        };
+        io::Result::Ok((child, streams))
     })();
-    let (child, stdout, stderr) = handles.inspect_err(|_| {
+    let (child, streams) = handles.inspect_err(|_| {
         // Without a descriptor for it, the child cannot be managed.
         let _ = process.kill();
         let _ = process.wait();
     })?;
-    let identity = Identity { name, daemon, parent };
-    let told = child.start(Start { entry, identity, args });
+    let told = child.start(Start { entry: function.entry, on_start, limits, identity, args });
     if let Err(error) = told.and_then(|()| bulk.map_or(Ok(()), |bulk| bulk.finish(&child))) {
         // The child would wait for its function indefinitely.
         let _ = child.kill();
@@ -90,7 +115,7 @@ pub(crate) fn spawn<R>(
         child.wait_for_begin();
     }
     failpoint::reached("spawn.told");
-    Ok(Process::new(child, stdout, stderr))
+    Ok(Process::new(child, streams))
 }
 
 /// Occupies the numbers of the standard descriptors that are closed. std connects those of a child

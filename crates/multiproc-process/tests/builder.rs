@@ -6,13 +6,21 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use multiproc_pipe::{Connection, duplex};
-use multiproc_process::{Process, cpu_count, current_process, parent_process};
+use multiproc_process::{
+    ExitStatus, JoinError, Process, RemoteError, Resource, SpawnError, cpu_count, current_process,
+    parent_process,
+};
 use multiproc_testkit::{Census, alone, until, watchdog};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::process::{Resource as Limited, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, CpuSet, sched_getaffinity, sched_setaffinity, set_capabilities,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 multiproc_process::enable_in_tests!();
 
@@ -107,6 +115,252 @@ fn output_goes_to_the_given_stdio() {
         drop(file);
         assert_eq!(Census::take(), before);
     });
+}
+
+/// Returns the first line of the child's standard input.
+fn first_line(_: ()) -> String {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn input_comes_from_the_given_stdio() {
+    alone(|()| {
+        let before = Census::take();
+        // A pipe, and its end.
+        let count = |()| std::io::stdin().lines().map(Result::unwrap).collect::<Vec<_>>();
+        let mut child = Process::builder().stdin(Stdio::piped()).spawn(count, ()).unwrap();
+        let mut input = child.take_stdin().unwrap();
+        assert!(child.take_stdin().is_none());
+        input.write_all(b"one\ntwo").unwrap();
+        assert_eq!(child.wait_timeout(Duration::from_millis(20)), None, "it waits for the end");
+        drop(input);
+        assert_eq!(child.join().unwrap(), ["one", "two"]);
+        // `join` closes it.
+        let child = Process::builder().stdin(Stdio::piped()).spawn(count, ()).unwrap();
+        assert!(child.join().unwrap().is_empty());
+
+        // A file. Output is redirected independently.
+        let mut file = tempfile();
+        file.write_all(b"from a file\n").unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let speak = |()| println!("{}", first_line(()).trim_end());
+        let builder = Process::builder().stdin(file).stdout(Stdio::piped());
+        let mut child = builder.spawn(speak, ()).unwrap();
+        let mut text = String::new();
+        child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "from a file\n");
+        child.join().unwrap();
+
+        // The null device, set and by default.
+        let look = |()| fs::read_link("/proc/self/fd/0").unwrap();
+        let child = Process::builder().stdin(Stdio::null()).spawn(look, ()).unwrap();
+        assert_eq!(child.join().unwrap(), PathBuf::from("/dev/null"));
+        let child = Process::spawn(look, ()).unwrap();
+        assert_eq!(child.join().unwrap(), PathBuf::from("/dev/null"));
+
+        // That of this process.
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let inherit = |()| {
+            let child = Process::builder().stdin(Stdio::inherit());
+            child.spawn(first_line, ()).unwrap().join().unwrap()
+        };
+        let child = Process::builder().stdin(reader).spawn(inherit, ()).unwrap();
+        writer.write_all(b"inherited\n").unwrap();
+        assert_eq!(child.join().unwrap(), "inherited\n");
+        drop(writer);
+        assert_eq!(Census::take(), before);
+    });
+}
+
+/// The child is started in another way, but it is the same child.
+#[test]
+fn child_with_input_has_no_other_descriptors() {
+    let _dog = watchdog();
+    let count = |parent: Connection<usize, ()>| {
+        parent.send(fs::read_dir("/proc/self/fd").unwrap().count() - 1).unwrap();
+        parent.recv().unwrap_err();
+    };
+    let counts = [false, true].map(|has_input| {
+        let (ours, theirs) = duplex::<(), usize>().unwrap();
+        let builder = Process::builder();
+        let builder = if has_input { builder.stdin(Stdio::null()) } else { builder };
+        let child = builder.spawn(count, theirs).unwrap();
+        let number = ours.recv().unwrap();
+        drop(ours);
+        child.join().unwrap();
+        number
+    });
+    assert_eq!(counts[0], counts[1]);
+}
+
+fn limits(_: ()) -> [(Option<u64>, Option<u64>); 3] {
+    [Limited::Nofile, Limited::Core, Limited::Cpu]
+        .map(getrlimit)
+        .map(|limit| (limit.current, limit.maximum))
+}
+
+#[test]
+fn limits_are_set_in_the_child_and_inherited() {
+    let _dog = watchdog();
+    let ours = getrlimit(Limited::Nofile);
+    let nest = |()| (limits(()), Process::spawn(limits, ()).unwrap().join().unwrap());
+    let builder = Process::builder()
+        .rlimit(Resource::OpenFiles, 10, 20)
+        .rlimit(Resource::OpenFiles, 50, 60)
+        .rlimit(Resource::CoreSize, 0, 0)
+        .rlimit(Resource::CpuTime, 1000, 1001);
+    let (child, grandchild) = builder.spawn(nest, ()).unwrap().join().unwrap();
+    let expected = [(Some(50), Some(60)), (Some(0), Some(0)), (Some(1000), Some(1001))];
+    // The last one that was set is in force.
+    assert_eq!((child, grandchild), (expected, expected));
+    assert_eq!(getrlimit(Limited::Nofile), ours, "those of this process are unchanged");
+}
+
+/// A limit on threads does not prevent the watch of the parent.
+#[test]
+fn limit_takes_effect_in_the_function() {
+    let _dog = watchdog();
+    let spend = |()| -> () {
+        let mut number = 0_u64;
+        loop {
+            number = std::hint::black_box(number.wrapping_add(1));
+        }
+    };
+    let builder =
+        Process::builder().rlimit(Resource::CpuTime, 1, 1).rlimit(Resource::CoreSize, 0, 0);
+    let child = builder.rlimit(Resource::Processes, 0, 0).spawn(spend, ()).unwrap();
+    assert!(matches!(child.wait(), ExitStatus::Signaled { signal: 9 | 24, .. }), "{child:?}");
+}
+
+#[test]
+fn wrong_limits_are_errors_of_spawn() {
+    let _dog = watchdog();
+    let error = Process::builder().rlimit(Resource::Data, 2, 1).spawn(|()| (), ()).unwrap_err();
+    let SpawnError::Io(error) = error else { panic!("{error}") };
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    // An ordinary user may not raise a hard limit. (In a child, since this changes the process.)
+    alone(|()| {
+        let lower = Rlimit { current: Some(100), maximum: Some(200) };
+        setrlimit(Limited::Nofile, lower).unwrap();
+        let spawn = || {
+            let builder = Process::builder().rlimit(Resource::OpenFiles, 100, 300);
+            builder.spawn(|()| (), ()).map(|child| child.join())
+        };
+        if rustix::process::geteuid().is_root() {
+            let none = CapabilitySets {
+                effective: CapabilitySet::empty(),
+                permitted: CapabilitySet::empty(),
+                inheritable: CapabilitySet::empty(),
+            };
+            set_capabilities(None, none).unwrap();
+        }
+        let error = spawn().unwrap_err();
+        let SpawnError::Io(error) = error else { panic!("{error}") };
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("200"), "{error}");
+    });
+}
+
+#[test]
+fn initialisers_run_in_order_before_the_function() {
+    static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    fn step(name: &str) {
+        STEPS.lock().unwrap().push(name.to_owned());
+    }
+    struct Noted;
+    impl Serialize for Noted {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_unit()
+        }
+    }
+    impl<'de> Deserialize<'de> for Noted {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            step("arguments");
+            <()>::deserialize(deserializer).map(|()| Self)
+        }
+    }
+    let _dog = watchdog();
+    let builder = Process::builder()
+        .name("named")
+        .on_start(|| step(current_process().name()))
+        .on_start(|| -> std::io::Result<()> {
+            step("fallible");
+            Ok(())
+        });
+    let finish = |_: Noted| {
+        step("function");
+        STEPS.lock().unwrap().clone()
+    };
+    let child = builder.spawn(finish, Noted).unwrap();
+    assert_eq!(child.join().unwrap(), ["named", "fallible", "arguments", "function"]);
+}
+
+#[test]
+fn failed_initialiser_is_reported_and_prevents_the_function() {
+    let _dog = watchdog();
+    let run = |()| println!("it has run");
+    let check = |builder: multiproc_process::Builder| {
+        let mut child = builder.stdout(Stdio::piped()).spawn(run, ()).unwrap();
+        let mut text = String::new();
+        child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+        let status = child.wait();
+        (status, child.join().unwrap_err())
+    };
+    let fail = || -> Result<(), RemoteError> {
+        Err(RemoteError::from("no socket").context("cannot start logging"))
+    };
+    let never = || -> () { panic!("the previous one has failed") };
+    let (status, error) = check(Process::builder().on_start(fail).on_start(never));
+    let JoinError::Failed(error) = error else { panic!("{error}") };
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    assert_eq!(chain, ["cannot start logging", "no socket"]);
+    assert_eq!(status, ExitStatus::Exited(102));
+
+    let (status, error) = check(Process::builder().on_start(|| -> () { panic!("no ink") }));
+    let JoinError::Panicked { message, location, .. } = error else { panic!("{error}") };
+    assert_eq!(message, "no ink");
+    assert!(location.contains("tests/builder.rs:"), "{location}");
+    assert_eq!(status, ExitStatus::Exited(101));
+}
+
+#[test]
+fn process_group_is_inherited_or_set() {
+    let _dog = watchdog();
+    let group = |()| rustix::process::getpgrp().as_raw_pid();
+    let ours = group(());
+    assert_eq!(Process::spawn(group, ()).unwrap().join().unwrap(), ours);
+    let child = Process::builder().process_group(0).spawn(group, ()).unwrap();
+    let pid = child.pid();
+    assert_eq!(child.join().unwrap().unsigned_abs(), pid);
+    // A group that does not exist.
+    let error = Process::builder().process_group(i32::MAX).spawn(group, ()).unwrap_err();
+    assert!(matches!(error, SpawnError::Io(_)), "{error}");
+}
+
+#[test]
+fn sigint_is_ignored_from_the_start() {
+    let _dog = watchdog();
+    let wait = |end: Connection<(), ()>| drop(end.recv());
+    for _ in 0..20 {
+        let (ours, theirs) = duplex::<(), ()>().unwrap();
+        let child = Process::builder().ignore_sigint(true).spawn(wait, theirs).unwrap();
+        // Before and after the child has reached its function.
+        for _ in 0..3 {
+            child.interrupt().unwrap();
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        drop(ours);
+        assert_eq!(child.join(), Ok(()));
+    }
+    let (_ours, theirs) = duplex::<(), ()>().unwrap();
+    let child = Process::spawn(wait, theirs).unwrap();
+    child.interrupt().unwrap();
+    assert!(matches!(child.wait(), ExitStatus::Signaled { signal: 2, .. }), "{child:?}");
+    // The thread that started them has no signal blocked.
+    assert_eq!(Process::spawn(|()| (), ()).unwrap().join(), Ok(()));
 }
 
 fn tempfile() -> File {
@@ -220,7 +474,7 @@ fn child_knows_its_parent() {
 #[test]
 fn killed_parent_is_seen_by_its_child() {
     let _dog = watchdog();
-    // The grandchild is not a daemon: it lives on, and reports what it has seen.
+    // The grandchild outlives its parent, and reports what it has seen.
     let watch = |tell: Connection<bool, ()>| {
         let parent = parent_process().unwrap();
         tell.send(parent.is_alive()).unwrap();
@@ -232,7 +486,8 @@ fn killed_parent_is_seen_by_its_child() {
     let (ours, theirs) = duplex::<(), bool>().unwrap();
     let start = move |theirs: Connection<bool, ()>| -> () {
         // From a thread that ends long before its process does.
-        let start = move || drop(Process::spawn(watch, theirs).unwrap());
+        let outlives = Process::builder().outlive_parent(true);
+        let start = move || drop(outlives.spawn(watch, theirs).unwrap());
         std::thread::spawn(start).join().unwrap();
         loop {
             std::thread::park();

@@ -5,7 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use multiproc_pipe::simplex;
-use multiproc_process::{ExitStatus, JoinError, JoinTimeoutError, Process, SpawnError};
+use multiproc_process::{
+    ExitStatus, JoinError, JoinTimeoutError, Process, RemoteError, SpawnError,
+};
 use multiproc_testkit::watchdog;
 
 multiproc_process::enable_in_tests!();
@@ -36,6 +38,7 @@ fn spawn_error_texts() {
         (SpawnError::Io(io::Error::other("no memory")), "cannot start a process: no memory"),
     ] {
         assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
         assert_eq!(error.source().is_some(), matches!(error, SpawnError::Io(_)));
     }
 }
@@ -81,6 +84,7 @@ fn join_error_texts() {
             JoinError::ArgumentsLost("why".to_owned()),
             "the function of the process was not called: why",
         ),
+        (JoinError::Failed(RemoteError::from("no ink")), "no ink"),
         (JoinError::ResultLost("why".to_owned()), "the result of the process was lost: why"),
         (
             JoinError::Unknown,
@@ -89,7 +93,10 @@ fn join_error_texts() {
         ),
     ] {
         assert_eq!(error.to_string(), text);
-        assert_eq!(JoinTimeoutError::<()>::Failed(error).to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
+        let error = JoinTimeoutError::<()>::Failed(error);
+        assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
     }
 }
 

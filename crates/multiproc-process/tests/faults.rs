@@ -77,6 +77,7 @@ fn faults_killed_parent_leaves_no_child_at_each_point() {
         // The child has the output of its parent, so this waits for the end of both.
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
-        assert_eq!(text, if point == "spawn.told" { "it has run" } else { "" });
+        // A child that was told its function may have run it before it noticed the death.
+        assert!(text.is_empty() || (point == "spawn.told" && text == "it has run"), "{text}");
     }
 }

@@ -446,34 +446,50 @@ fn debug_shows_the_status_without_collecting_it() {
 }
 
 #[test]
-fn only_daemons_end_with_their_parent() {
+fn children_end_with_their_parent_unless_they_outlive_it() {
     let _dog = watchdog();
-    // The parent starts one of each from a thread that ends, sends their pids, and is killed.
-    let (ours, theirs) = duplex::<(), (u32, u32)>().unwrap();
+    // The parent starts one of each kind from a thread that ends, sends their pids, and is killed.
+    let (ours, theirs) = duplex::<(), [u32; 3]>().unwrap();
     let (keep_alive, at_end) = duplex::<(), ()>().unwrap();
-    let parent = |(ours, at_end): (Connection<(u32, u32), ()>, Connection<(), ()>)| -> () {
+    let parent = |(ours, at_end): (Connection<[u32; 3], ()>, Connection<(), ()>)| -> () {
         let start = move || {
-            let daemon = waiting(true);
-            let other = Process::spawn(waits, at_end).unwrap();
-            let pids = (daemon.0.pid(), other.pid());
-            std::mem::forget((daemon, other));
+            let children = [waiting(true), waiting(false)];
+            let outlives = Process::builder().outlive_parent(true).spawn(waits, at_end).unwrap();
+            let pids = [children[0].0.pid(), children[1].0.pid(), outlives.pid()];
+            std::mem::forget(children);
             pids
         };
         ours.send(std::thread::spawn(start).join().unwrap()).unwrap();
         let _ = ours.recv();
     };
     let parent = Process::spawn(parent, (theirs, at_end)).unwrap();
-    let (daemon, other) = ours.recv().unwrap();
+    let [daemon, other, outlives] = ours.recv().unwrap();
     keep_alive.recv().unwrap();
-    assert!(is_running(daemon) && is_running(other));
+    assert!(is_running(daemon) && is_running(other) && is_running(outlives));
     let start = Instant::now();
     parent.kill().unwrap();
     parent.wait();
-    until(|| !is_running(daemon));
+    until(|| !is_running(daemon) && !is_running(other));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert!(is_running(other), "it is no daemon: it goes on");
+    assert!(is_running(outlives));
     drop(keep_alive);
-    until(|| !is_running(other));
+    until(|| !is_running(outlives));
+}
+
+#[test]
+fn panic_in_the_function_terminates_its_children() {
+    let _dog = watchdog();
+    let parent = |at_end: Connection<(), ()>| -> () {
+        drop(Process::spawn(waits, at_end).unwrap());
+        panic!("with a child that waits");
+    };
+    let (ours, theirs) = duplex::<(), ()>().unwrap();
+    let parent = Process::spawn(parent, theirs).unwrap();
+    let error = parent.join().unwrap_err();
+    assert!(matches!(error, JoinError::Panicked { .. }), "{error}");
+    // The child may have been terminated before it sent its message.
+    let _ = ours.recv();
+    assert!(ours.recv().unwrap_err().is_disconnected());
 }
 
 #[test]

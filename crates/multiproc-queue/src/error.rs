@@ -6,14 +6,14 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use multiproc_message::{DecodeError, EncodeError};
+use multiproc_message::{DecodeError, EncodeError, debug_is_display};
 use rustix::io::Errno;
 
 /// The queue's shared memory is invalid: another process has overwritten it.
 ///
 /// The queue can no longer be used. Items that were received before are as trustworthy as their
 /// senders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Corrupted {
     pub(crate) what: &'static str,
 }
@@ -49,12 +49,6 @@ impl OsError {
     #[must_use]
     pub fn raw_os_error(self) -> i32 {
         self.0
-    }
-}
-
-impl fmt::Debug for OsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        io::Error::from(*self).fmt(f)
     }
 }
 
@@ -167,23 +161,8 @@ macro_rules! put_error {
             }
         }
 
-        /// Does not require `T: Debug`, and leaves the item out.
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $($(Self::$not_now(_) => f.write_str(concat!(stringify!($not_now), "(..)")),)+)?
-                    Self::Closed(_) => f.write_str("Closed(..)"),
-                    Self::Disconnected(_) => f.write_str("Disconnected(..)"),
-                    Self::Encode(_, error) => write!(f, "Encode(.., {error:?})"),
-                    Self::TooLarge { size, max, .. } => {
-                        write!(f, "TooLarge {{ size: {size}, max: {max}, .. }}")
-                    }
-                    Self::OutOfMemory(_) => f.write_str("OutOfMemory(..)"),
-                    Self::Os(_, error) => write!(f, "Os(.., {error:?})"),
-                    Self::Corrupted(_, error) => write!(f, "Corrupted(.., {error:?})"),
-                }
-            }
-        }
+        // Does not require `T: Debug`, and leaves the item out.
+        debug_is_display!($name<T>);
 
         impl<T> fmt::Display for $name<T> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,7 +193,16 @@ macro_rules! put_error {
             }
         }
 
-        impl<T> Error for $name<T> {}
+        impl<T> Error for $name<T> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                match self {
+                    Self::Encode(_, error) => Some(error),
+                    Self::Os(_, error) => Some(error),
+                    Self::Corrupted(_, error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
     };
 }
 
@@ -265,20 +253,17 @@ impl<T> PutManyError<T> {
     }
 }
 
-impl<T> fmt::Debug for PutManyError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { put, error, rest } = self;
-        write!(f, "PutManyError {{ put: {put}, error: {error:?}, rest: {} }}", rest.len())
-    }
-}
-
 impl<T> fmt::Display for PutManyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} items were put; then {}", self.put, self.error)
     }
 }
 
-impl<T> Error for PutManyError<T> {}
+impl<T> Error for PutManyError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
 
 /// Defines one of the three get errors, with its own variants for "not now".
 macro_rules! get_error {
@@ -286,7 +271,7 @@ macro_rules! get_error {
         $($(#[$not_now_doc:meta])* $not_now:ident, $is:ident, $text:literal;)+
     })?) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum $name {
             $($($(#[$not_now_doc])* $not_now,)+)?
@@ -334,6 +319,8 @@ macro_rules! get_error {
             }
         }
 
+        debug_is_display!($name);
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
@@ -362,7 +349,16 @@ macro_rules! get_error {
             }
         }
 
-        impl Error for $name {}
+        impl Error for $name {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                match self {
+                    Self::Decode(error) => Some(error),
+                    Self::Os(error) => Some(error),
+                    Self::Corrupted(error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
     };
 }
 
@@ -437,24 +433,21 @@ impl<T> GetManyError<T> {
     }
 }
 
-impl<T> fmt::Debug for GetManyError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { items, error } = self;
-        write!(f, "GetManyError {{ items: {}, error: {error:?} }}", items.len())
-    }
-}
-
 impl<T> fmt::Display for GetManyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {} other items were got", self.error, self.items.len())
     }
 }
 
-impl<T> Error for GetManyError<T> {}
+impl<T> Error for GetManyError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
 
 /// The error of `JoinableQueue::task_done`: there were more calls than detached tasks of this
 /// process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTaskDone;
 
 impl fmt::Display for TooManyTaskDone {
@@ -469,7 +462,7 @@ impl fmt::Display for TooManyTaskDone {
 impl Error for TooManyTaskDone {}
 
 /// The error of `join`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinTasksError {
     /// This thread has a task of the queue itself, and would wait for itself.
@@ -477,7 +470,7 @@ pub enum JoinTasksError {
 }
 
 /// The error of `join_timeout` and `join_deadline`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinTasksTimeoutError {
     /// Some tasks were not done before the deadline.
@@ -514,6 +507,16 @@ impl fmt::Display for JoinTasksTimeoutError {
 
 impl Error for JoinTasksError {}
 impl Error for JoinTasksTimeoutError {}
+
+debug_is_display!(
+    Corrupted,
+    OsError,
+    PutManyError<T>,
+    GetManyError<T>,
+    TooManyTaskDone,
+    JoinTasksError,
+    JoinTasksTimeoutError,
+);
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use multiproc_message::debug_is_display;
 use serde::Serialize;
 
 #[cfg(doc)]
@@ -264,11 +265,7 @@ pub struct FinishError<T, U> {
     pub error: PutError<U>,
 }
 
-impl<T, U> fmt::Debug for FinishError<T, U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FinishError {{ task: {}, error: {:?} }}", self.task.id(), self.error)
-    }
-}
+debug_is_display!(FinishError<T, U>);
 
 impl<T, U> fmt::Display for FinishError<T, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,4 +273,8 @@ impl<T, U> fmt::Display for FinishError<T, U> {
     }
 }
 
-impl<T, U> Error for FinishError<T, U> {}
+impl<T, U> Error for FinishError<T, U> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}

@@ -183,7 +183,6 @@ fn item_that_does_not_encode_is_returned_with_those_after_it() {
     let error = queue.put_many([2, 4, 5, 6, 7].map(Even)).unwrap_err();
     assert_eq!(error.put(), 2);
     assert!(matches!(error.error(), PutError::Encode(..)));
-    assert!(format!("{error:?}").contains("rest: 2"));
     assert_eq!(error.into_items(), [5, 6, 7].map(Even));
     assert_eq!(queue.get_many(9).unwrap(), [2, 4].map(Even));
 
@@ -202,7 +201,6 @@ fn item_that_does_not_decode_is_an_error_with_the_other_items() {
     numbers.put_many([(1u8, b'a'), (9, b'x'), (1, b'b'), (9, b'x'), (1, b'c')]).unwrap();
     let error = texts.get_many(4).unwrap_err();
     assert!(matches!(error.error(), GetError::Decode(_)));
-    assert!(format!("{error:?}").contains("items: 2"));
     assert_eq!(error.into_items(), ["a", "b"]);
     assert_eq!(texts.get_many(4).unwrap(), ["c"]);
     assert!(texts.is_empty());

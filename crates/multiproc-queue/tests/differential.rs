@@ -11,7 +11,10 @@ use std::{env, fmt};
 
 use multiproc::Process;
 use multiproc::pipe::{Bytes, Connection, Receiver, duplex, simplex, wait};
-use multiproc_queue::{Consumer, Producer, PutError, Queue, Shutdown};
+use multiproc_queue::{
+    Consumer, GetError, GetTimeoutError, Producer, PutError, PutTimeoutError, Queue, Shutdown,
+    TryGetError, TryPutError,
+};
 use multiproc_testkit::watchdog;
 use serde::{Deserialize, Serialize};
 
@@ -112,9 +115,37 @@ enum Outcome {
 const MOMENT: Duration = Duration::from_micros(300);
 const OK: &str = "";
 
-/// Returns the name of the error's variant, the first word of its debug output.
-fn name(error: &impl fmt::Debug) -> String {
-    format!("{error:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
+/// An error whose variant is compared with the model's.
+trait Named: fmt::Display {
+    /// Returns the name of the variant, if the model knows it.
+    fn variant(&self) -> Option<&'static str>;
+}
+
+macro_rules! named {
+    ($($error:ident $(<$item:ident>)?: $($variant:ident)*;)*) => {$(
+        impl $(<$item>)? Named for $error $(<$item>)? {
+            fn variant(&self) -> Option<&'static str> {
+                match self {
+                    $(Self::$variant { .. } => Some(stringify!($variant)),)*
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+named! {
+    PutError<T>: Closed Disconnected TooLarge;
+    TryPutError<T>: Closed Disconnected TooLarge Full;
+    PutTimeoutError<T>: Closed Disconnected TooLarge Timeout;
+    GetError: Closed Disconnected;
+    TryGetError: Closed Disconnected Empty;
+    GetTimeoutError: Closed Disconnected Timeout;
+}
+
+/// Returns the name of the error's variant, or the text of an error that must not occur.
+fn name(error: &impl Named) -> String {
+    error.variant().map_or_else(|| error.to_string(), ToOwned::to_owned)
 }
 
 fn put(handle: &Handle, how: How, plans: &[Plan]) -> Outcome {

@@ -7,7 +7,7 @@ use std::{fs, thread};
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, Sender, Source, duplex, simplex, wait};
-use multiproc_queue::{Consumer, Producer, Queue, Shutdown};
+use multiproc_queue::{Consumer, Producer, Queue, Shutdown, TryGetError};
 use multiproc_testkit::{is_asleep, until, watchdog};
 use rustix::net::{SendFlags, send};
 use rustix::process::{Pid, Signal, kill_process};
@@ -188,7 +188,8 @@ fn ended_queue_is_ready() {
         }
         holder.wait();
         within(RECOVERY, || {
-            assert_eq!(waiter.join().unwrap(), "Err(Disconnected)");
+            let disconnected = format!("{:?}", Err::<u32, _>(TryGetError::Disconnected));
+            assert_eq!(waiter.join().unwrap(), disconnected);
             assert_eq!(wait([&consumer], None).unwrap(), [0]);
         });
     }
@@ -198,7 +199,8 @@ fn ended_queue_is_ready() {
         let waiter = Process::spawn(end, queue.consumer()).unwrap();
         until(|| is_asleep(waiter.pid()));
         queue.shutdown(how);
-        within(SOON, || assert_eq!(waiter.join().unwrap(), "Err(Closed)"));
+        let closed = format!("{:?}", Err::<u32, _>(TryGetError::Closed));
+        within(SOON, || assert_eq!(waiter.join().unwrap(), closed));
     }
 }
 

@@ -12,6 +12,8 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64};
 use multiproc_shm::region::{Atomic as AtomicWord, Control, Region};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::inspect::{Inspect, Inspection};
+
 /// A table of values in shared memory, of fixed length. Python calls it `Array`; this one has no
 /// lock.
 ///
@@ -80,6 +82,34 @@ impl<T: Pod> Shared<T> {
         let table = Self { region, values: PhantomData };
         table.write(0, values);
         Ok(table)
+    }
+
+    /// Creates a table of `len` values whose bytes are all zero, without a copy of them in this
+    /// process. The table takes memory only for pages that were written.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and if the size in bytes exceeds the address space.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `T` has size 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let table = multiproc_sync::Shared::<u64>::zeroed(1 << 20)?;
+    /// assert_eq!((table.len(), table.get(7)), (1 << 20, 0));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn zeroed(len: usize) -> io::Result<Self> {
+        assert!(size_of::<T>() > 0, "values of size 0 cannot be shared");
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
+            let text = format!("a table of {len} values exceeds the address space");
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })?;
+        let region = Region::create(bytes, |_: &SharedControl| {})?;
+        Ok(Self { region, values: PhantomData })
     }
 
     /// Returns the number of values.
@@ -209,6 +239,16 @@ fn write_as<A: AtomicWord>(region: &Region<SharedControl>, at: usize, bytes: &[u
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Self { region: self.region.clone(), values: PhantomData }
+    }
+}
+
+impl<T> Inspect for Shared<T> {
+    fn inspect(&self) -> Inspection {
+        Inspection::of(&self.region, false)
+    }
+
+    fn observe(&self) {
+        self.region.stand_aside();
     }
 }
 

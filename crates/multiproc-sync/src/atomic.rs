@@ -8,6 +8,8 @@ use multiproc_shm::primitives::{AtomicU32, AtomicU64, Ordering};
 use multiproc_shm::region::{Control, Region};
 use serde::{Deserialize, Serialize};
 
+use crate::inspect::{Inspect, Inspection};
+
 /// An atomic 64-bit number in shared memory: a counter, a flag, a ticket.
 ///
 /// All operations are sequentially consistent.
@@ -122,6 +124,16 @@ impl Atomic {
     /// ```
     pub fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
         self.number().compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
+    }
+}
+
+impl Inspect for Atomic {
+    fn inspect(&self) -> Inspection {
+        Inspection::of(&self.region, false)
+    }
+
+    fn observe(&self) {
+        self.region.stand_aside();
     }
 }
 

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use multiproc_message::debug_is_display;
+
 use crate::guard::Repair;
 
 /// An error of a lock that was acquired, but whose last holder died while it held it: what the lock
@@ -83,11 +85,7 @@ impl<G: Repair> Abandoned<G> {
     }
 }
 
-impl<G> fmt::Debug for Abandoned<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Abandoned { .. }")
-    }
-}
+debug_is_display!(Abandoned<G>);
 
 const ABANDONED: &str = "a holder of the lock died while it held it; repair what the lock \
                          protects, then call `into_guard`";
@@ -175,14 +173,7 @@ macro_rules! lock_error {
             }
         }
 
-        impl<G> fmt::Debug for $name<G> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    Self::$busy => f.write_str(stringify!($busy)),
-                    Self::Abandoned(it) => f.debug_tuple("Abandoned").field(it).finish(),
-                }
-            }
-        }
+        debug_is_display!($name<G>);
 
         impl<G> fmt::Display for $name<G> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,9 +214,11 @@ lock_error! {
 macro_rules! simple_error {
     ($(#[$doc:meta])* $name:ident, $text:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct $name;
+
+        debug_is_display!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
+use crate::inspect::{Inspect, Inspection};
 use crate::methods::lock_methods;
 use crate::plain::{Opened, Plain};
 use crate::raw::lock::{Acquired, Lock as RawLock};
@@ -115,6 +116,28 @@ impl<T> Mutex<T> {
     #[inline]
     fn robust(&self) -> Robust<'_, MutexControl> {
         Robust { lock: &self.region.control().lock, region: &self.region }
+    }
+}
+
+/// For a manager, which does not know the type of the value.
+impl<T> Mutex<T> {
+    /// Creates a mutex with the bytes of a value of `T`. Bytes of another size are noticed when the
+    /// handle is received.
+    #[doc(hidden)]
+    pub fn of_bytes(value: &[u8]) -> io::Result<Self> {
+        let region = Region::create(value.len(), |_: &MutexControl| {})?;
+        region.data().copy_in(0, value);
+        Ok(Self { region, opened: Arc::default(), value: PhantomData })
+    }
+}
+
+impl<T> Inspect for Mutex<T> {
+    fn inspect(&self) -> Inspection {
+        Inspection::of_lock(self.robust(), false)
+    }
+
+    fn observe(&self) {
+        self.region.stand_aside();
     }
 }
 

@@ -21,7 +21,7 @@ use std::{env, io, thread};
 
 use multiproc::{Manager, Queue, Shutdown};
 
-/// A name and a text. Types of std have the same name in all programs.
+/// A name and a text.
 type Line = (String, String);
 
 /// A member that falls behind by this many lines misses the next ones.

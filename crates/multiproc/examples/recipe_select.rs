@@ -25,8 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (mut total, mut ends) = (0, Vec::new());
     while !(results.is_empty() && messages.is_empty() && workers.is_empty()) {
-        // Sleeps until there is something to do. No timeout is needed: an item, a message, the end of
-        // a queue or connection, and the death of a process all wake it.
+        // Sleeps until there is something to do. No timeout is needed: an item, a message, the end
+        // of a queue or connection, and the death of a process all wake it.
         wait([&results as &dyn Source, &messages, &workers], None)?;
         for token in results.wait(NOW)? {
             match results[token].try_get() {

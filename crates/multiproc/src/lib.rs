@@ -25,7 +25,7 @@
 //! |---|---|
 //! | start a process | [`Process::spawn`]; with a name, environment, directory or output: [`Process::builder`] |
 //! | start processes that end with a block | [`scope`] |
-//! | get the result | [`Process::join`], [`join_timeout`](Process::join_timeout) |
+//! | get the result | [`Process::join`], [`join_timeout`](Process::join_timeout); of a function that returns a `Result`: [`join_result`](Process::join_result), [`RemoteError`] |
 //! | wait, or query the status | [`wait`](Child::wait), [`wait_timeout`](Child::wait_timeout), [`is_alive`](Child::is_alive), [`exit_status`](Child::exit_status); a [`Process`] is a pollable descriptor (`AsFd`) |
 //! | end a process | [`interrupt`](Child::interrupt), [`terminate`](Child::terminate), [`kill`](Child::kill) |
 //! | queue items | [`Queue`]; with acknowledgement and redelivery: [`JoinableQueue`] |
@@ -73,6 +73,8 @@
 //! - `manager` (default): `Manager`.
 //! - `program` (default): the program `multiproc-manager`, the same as `multiproc manager` of the
 //!   crate `multiproc-cli`. A library can disable it.
+//! - `anyhow`, `eyre`: [`RemoteError`] converts into the errors of these crates. Theirs convert
+//!   into it in any case.
 //! - `json`: [`Json`](pipe), for values that only a self-describing format can hold.
 
 // The examples show whole programs, because `init` belongs in `main`.
@@ -86,7 +88,10 @@ pub use multiproc_queue as queue;
 pub use multiproc_sync as sync;
 
 #[cfg(feature = "manager")]
-pub use multiproc_manager::{Manager, ManagerBuilder, ManagerError, Name, ObjectInfo, ObjectKind};
+pub use multiproc_manager::{
+    Diagnosis, ManagedObject, ManagedQueueBuilder, Manager, ManagerBuilder, ManagerError, Name,
+    ObjectInfo, ObjectKind,
+};
 #[cfg(feature = "json")]
 pub use multiproc_pipe::Json;
 #[cfg(feature = "listener")]
@@ -96,11 +101,14 @@ pub use multiproc_pipe::{
     duplex, simplex, wait,
 };
 #[doc(no_inline)]
+pub use multiproc_pipe::{Decode, Encode, Message};
+#[doc(no_inline)]
 pub use multiproc_process::ProcessBuilder;
 pub use multiproc_process::{
-    Builder, Child, CurrentProcess, ExitStatus, JoinError, JoinTimeoutError, ParentProcess,
-    Process, Runtime, Scope, SpawnError, active_children, cpu_count, current_process,
-    enable_in_tests, init, parent_process, scope,
+    Arguments, Builder, Child, CurrentProcess, ExitStatus, FailedProcess, FinishFailure, Function,
+    JoinError, JoinTimeoutError, ParentProcess, Process, RemoteError, Resource, Runtime, Scope,
+    SpawnError, StartResult, active_children, cpu_count, current_process, enable_in_tests, init,
+    parent_process, scope,
 };
 pub use multiproc_queue::{
     Consumer, DeadLetter, JoinableQueue, Producer, Queue, Receipt, Shutdown, Task,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use multiproc::{Manager, ManagerError};
+use multiproc::{Manager, ManagerError, Producer};
 use multiproc_testkit::{Watchdog, example, until, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -106,7 +106,11 @@ fn missing_manager_is_an_error() {
         assert_eq!((code, &*out), (Some(1), ""));
         assert!(err.contains("no manager listens at the address; check"), "{err}");
         assert!(!err.contains("open"), "nothing was opened: {err}");
+        assert!(err.contains("\n  reason: no process listens at this abstract name"), "{err}");
     }
+    let missing = env::temp_dir().join(format!("multiproc-no-manager-{}", process::id()));
+    let (code, _, err) = run(&["list", missing.to_str().unwrap()]);
+    assert!(code == Some(1) && err.contains("\n  reason: the path does not exist"), "{err}");
     let (code, _, err) = run(&["serve", "/proc/version"]);
     assert!(code == Some(1) && err.contains("no socket"), "{err}");
     let address = address();
@@ -146,6 +150,69 @@ fn server_ends_in_order_by_signals_and_shutdown() {
     fs::remove_dir(&folder).unwrap();
 }
 
+/// A program that was started in a shell outlives it.
+#[test]
+fn server_outlives_the_process_that_started_it() {
+    let address = address();
+    let mut shell = Running::start(Command::new("sh").args([
+        "-c",
+        "\"$0\" serve \"$1\" & wait",
+        env!("CARGO_BIN_EXE_multiproc-manager"),
+        &address,
+    ]));
+    assert_eq!(shell.line(), format!("listening at {address}"));
+    shell.signal(Signal::KILL);
+    shell.child.wait().unwrap();
+    let manager = Manager::connect(&*address).unwrap();
+    // Longer than a process may take to notice the death of its parent.
+    thread::sleep(Duration::from_millis(1500));
+    manager.lock("lock").unwrap();
+    manager.shutdown().unwrap();
+}
+
+/// Each of the two programs defines the type of the items for itself.
+#[test]
+fn programs_share_a_type_by_its_name() {
+    /// `Order` of the example `manager_type`.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename = "shop.Order")]
+    struct Bestellung {
+        number: u64,
+        text: String,
+    }
+
+    let address = address();
+    let _server = serve(&address);
+    let mut other = Running::start(Command::new(example("manager_type")).arg(&address));
+    assert_eq!(other.line(), "ready");
+    let manager = Manager::connect(&*address).unwrap();
+    let orders = manager.open::<Producer<Bestellung>>("orders").unwrap();
+    orders.put(Bestellung { number: 7, text: "tea".to_owned() }).unwrap();
+    assert_eq!(other.line(), "order 7: tea");
+    let (_, out, _) = run(&["list", &address]);
+    assert!(out.lines().any(|line| line.starts_with("orders") && line.ends_with("shop.Order")));
+
+    // The same name with other fields, and another name.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename = "shop.Order")]
+    struct Newer {
+        number: u64,
+    }
+    let error = manager.open::<Producer<Newer>>("orders").unwrap_err();
+    let ManagerError::TypeMismatch { asked, is, .. } = error else { panic!("{error}") };
+    assert_eq!((&*asked, &*is), ("shop.Order", "shop.Order"));
+    let error = manager.open::<Producer<String>>("orders").unwrap_err();
+    assert!(matches!(error, ManagerError::TypeMismatch { is, .. } if is == "shop.Order"));
+
+    // Its death leaves the queue, and its name.
+    other.signal(Signal::KILL);
+    other.child.wait().unwrap();
+    until(|| manager.list().unwrap().iter().all(|info| info.members <= 1));
+    orders.put(Bestellung { number: 8, text: "milk".to_owned() }).unwrap();
+    let mut other = Running::start(Command::new(example("manager_type")).arg(&address));
+    assert_eq!((other.line(), other.line()), ("ready".into(), "order 8: milk".into()));
+}
+
 #[test]
 fn limits_can_be_set() {
     let address = address();
@@ -180,7 +247,7 @@ fn without_descriptors_clients_wait() {
     let mut waiting: Vec<UnixStream> = (0..60)
         .map(|_| {
             let mut client = UnixStream::connect_addr(&name).unwrap();
-            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x03\0\0\0").unwrap();
+            client.write_all(b"\x0c\0\0\0\0\0\0\0\0\0\0\0mp-mngr\0\x04\0\0\0").unwrap();
             client.set_nonblocking(true).unwrap();
             client
         })
@@ -212,7 +279,7 @@ fn without_descriptors_clients_wait() {
     // An object needs descriptors as well. The request fails, and nothing else.
     let mut one = welcomed.pop().unwrap();
     one.set_nonblocking(false).unwrap();
-    one.write_all(b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0").unwrap();
+    one.write_all(b"\x0a\0\0\0\0\0\0\0\0\0\0\0\0\x01x\0\0\0\0\0\0\x01").unwrap();
     let mut answer = [0; 13];
     one.read_exact(&mut answer).unwrap();
     assert_eq!(answer[12], 3);
@@ -256,7 +323,8 @@ fn list_prints_the_objects() {
         out.lines().next().unwrap(),
         "{\"name\":\"the \\\"jobs\\\"\",\"kind\":\"queue\",\"item_type\":\"(u8, alloc::string::String)\",\
          \"capacity\":5,\"length\":1,\"members\":1,\"holder\":null,\"waiting\":false,\
-         \"waiting_to_put\":false,\"put\":2,\"got\":1,\"put_per_second\":null,\"got_per_second\":null}"
+         \"waiting_to_put\":false,\"put\":2,\"got\":1,\"put_per_second\":null,\"got_per_second\":null,\
+         \"max_bytes\":8589934592,\"max_attempts\":null}"
     );
 }
 

@@ -13,7 +13,7 @@ use multiproc_pipe::{Address, wait};
 
 use self::arguments::{Command, Setting, USAGE};
 use self::report::{Row, as_json, as_table};
-use crate::{Manager, ManagerError, ObjectInfo};
+use crate::{Diagnosis, Manager, ManagerError, ObjectInfo};
 
 /// The exit code after wrong arguments.
 const MISUSED: u8 = 2;
@@ -54,6 +54,9 @@ pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCod
         }
         Err(failure) => {
             let text = match failure {
+                Failure::Unreachable(error, reason) => {
+                    format!("{address}: {error}\n  reason: {reason}")
+                }
                 Failure::Manager(error) => format!("{address}: {error}"),
                 Failure::Output(error) => format!("cannot print: {error}"),
             };
@@ -64,6 +67,8 @@ pub fn run(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCod
 }
 
 enum Failure {
+    /// No manager can be reached, for this reason.
+    Unreachable(ManagerError, Diagnosis),
     Manager(ManagerError),
     Output(io::Error),
 }
@@ -92,8 +97,18 @@ fn serve(address: &Address, settings: Vec<Setting>) -> Result<(), Failure> {
     Ok(builder.address(address).serve(say)?)
 }
 
+/// Connects to a manager, or finds out why that is not possible.
+fn connect(address: &Address) -> Result<Manager, Failure> {
+    Manager::connect(address).map_err(|error| match error {
+        ManagerError::ManagerGone | ManagerError::Io(_) => {
+            Failure::Unreachable(error, Manager::diagnose(address))
+        }
+        error => error.into(),
+    })
+}
+
 fn list(address: &Address, json: bool) -> Result<(), Failure> {
-    let manager = Manager::connect(address)?;
+    let manager = connect(address)?;
     let rows: Vec<Row> = manager.list()?.into_iter().map(Row::first).collect();
     let text = if json { as_json(&rows)? } else { as_table(&rows, false) };
     Ok(io::stdout().write_all(text.as_bytes())?)
@@ -105,7 +120,7 @@ fn watch(address: &Address, json: bool) -> Result<(), Failure> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
-    let manager = Manager::connect(address)?;
+    let manager = connect(address)?;
     let mut out = io::stdout();
     let is_live = out.is_terminal() && !json;
     let mut before: HashMap<String, (ObjectInfo, Instant)> = HashMap::new();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::ObjectInfo;
+use crate::{ObjectInfo, ObjectKind};
 
 /// A row of the table: an object, and its rates.
 pub(super) struct Row {
@@ -25,7 +25,7 @@ impl Row {
         last: Option<&(ObjectInfo, Instant)>,
         now: Instant,
     ) -> Self {
-        let rates = last.filter(|_| info.item_type.is_some()).map(|(last, then)| {
+        let rates = last.filter(|_| is_queue(&info)).map(|(last, then)| {
             let seconds = now.duration_since(*then).as_secs_f64().max(1e-3);
             // The count is lower than before if the name was removed and created again.
             let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
@@ -38,7 +38,7 @@ impl Row {
         let ObjectInfo { waiting, waiting_to_put, holder, .. } = self.info;
         let mut words = Vec::new();
         if waiting {
-            words.push(if self.info.item_type.is_some() { "get" } else { "yes" }.to_owned());
+            words.push(if is_queue(&self.info) { "get" } else { "yes" }.to_owned());
         }
         if waiting_to_put {
             words.push("put".to_owned());
@@ -50,6 +50,10 @@ impl Row {
     }
 }
 
+fn is_queue(info: &ObjectInfo) -> bool {
+    matches!(info.kind, ObjectKind::Queue | ObjectKind::JoinableQueue)
+}
+
 pub(super) fn as_table(rows: &[Row], with_rates: bool) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let mut header = vec!["NAME", "KIND", "LENGTH", "CAPACITY"];
@@ -58,7 +62,7 @@ pub(super) fn as_table(rows: &[Row], with_rates: bool) -> String {
     let mut table: Vec<Vec<String>> = vec![header.into_iter().map(str::to_owned).collect()];
     for row in rows {
         let info = &row.info;
-        let is_queue = info.item_type.is_some();
+        let is_queue = is_queue(info);
         let (put, got) = match (with_rates, row.rates) {
             (true, rates) => (
                 rates.map(|(put, _)| format!("{put:.0}")),
@@ -111,6 +115,8 @@ pub(super) fn as_json(rows: &[Row]) -> io::Result<String> {
         got: u64,
         put_per_second: Option<f64>,
         got_per_second: Option<f64>,
+        max_bytes: Option<usize>,
+        max_attempts: Option<u32>,
     }
 
     let rounded = |rate: f64| (rate * 10.0).round() / 10.0;
@@ -130,6 +136,8 @@ pub(super) fn as_json(rows: &[Row]) -> io::Result<String> {
             got: info.got,
             put_per_second: rates.map(|(put, _)| rounded(put)),
             got_per_second: rates.map(|(_, got)| rounded(got)),
+            max_bytes: info.max_bytes,
+            max_attempts: info.max_attempts,
         };
         text += &serde_json::to_string(&line)?;
         text.push('\n');

@@ -1,9 +1,9 @@
 //! The schema of a type: what its `Deserialize` asks a deserializer for.
 //!
-//! One tracer answers three questions about a type: whether it asks the data what comes next, so
-//! that it cannot be received ([`check_type`]), what the hash of its schema is ([`shape_of`]), by
-//! which two programs detect that their types differ, and by which numbers it reads the variants of
-//! its enums ([`variant_numbers`]).
+//! One tracer answers four questions about a type: whether it asks the data what comes next, so
+//! that it cannot be received ([`check_type`]); what the hash of its schema is ([`shape_of`]), by
+//! which two programs detect that their types differ; what its name is ([`schema_name`]); and by
+//! which numbers it reads the variants of its enums ([`variant_numbers`]).
 
 mod made_up;
 mod numbers;
@@ -53,7 +53,7 @@ pub use numbers::VariantNumbers;
 pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
     match schema_of::<T>() {
         Schema::AsksWhatComes => Err(EncodeError::new::<T>(ASKS)),
-        Schema::Hash(_) | Schema::Unknown => Ok(()),
+        Schema::Hash(..) | Schema::Unknown => Ok(()),
     }
 }
 
@@ -75,14 +75,39 @@ pub fn check_type<T: Deserialize<'static>>() -> Result<(), EncodeError> {
 #[must_use]
 pub fn shape_of<T: Deserialize<'static>>() -> Option<u64> {
     match schema_of::<T>() {
-        Schema::Hash(hash) => Some(hash),
+        Schema::Hash(hash, _) => Some(hash),
+        Schema::AsksWhatComes | Schema::Unknown => None,
+    }
+}
+
+/// Returns the name by which a struct or an enum asks a deserializer for itself: its own without a
+/// path, or that of `#[serde(rename = "…")]`. It is the same in every program. Returns `None` for a
+/// type without such a name, such as `u32` or `Vec<Job>`, and for one without a
+/// [hash](shape_of).
+///
+/// ```
+/// use multiproc_message::schema_name;
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(rename = "shop.Job")]
+/// #[allow(dead_code)]
+/// struct Job(u32);
+///
+/// assert_eq!(schema_name::<Job>(), Some("shop.Job"));
+/// assert_eq!(schema_name::<Vec<Job>>(), None);
+/// ```
+#[must_use]
+pub fn schema_name<T: Deserialize<'static>>() -> Option<&'static str> {
+    match schema_of::<T>() {
+        Schema::Hash(_, name) => name,
         Schema::AsksWhatComes | Schema::Unknown => None,
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Schema {
-    Hash(u64),
+    /// The hash, and the name of the type if it has one.
+    Hash(u64, Option<&'static str>),
     AsksWhatComes,
     /// It cannot be traced.
     Unknown,
@@ -114,7 +139,7 @@ fn trace<T: Deserialize<'static>>() -> Schema {
     let result = run::<T>(&mut tracer);
     match (tracer.asks_what_comes(), result) {
         (true, _) => Schema::AsksWhatComes,
-        (false, Ok(())) => Schema::Hash(tracer.hash().value()),
+        (false, Ok(())) => Schema::Hash(tracer.hash().value(), tracer.name()),
         (false, Err(panic)) => {
             // Its drop could panic as well.
             std::mem::forget(panic);

@@ -51,6 +51,8 @@ impl Error for End {
 pub(super) struct Tracer {
     hash: Hash,
     asks: bool,
+    /// The name of the type itself, if it asks for a type with a name.
+    name: Option<&'static str>,
     /// The number of parts traced so far.
     parts: u32,
     /// The way to the part that is traced: which one of how many, wherever there are several.
@@ -70,6 +72,7 @@ impl Tracer {
         Self {
             hash: Hash::default(),
             asks: false,
+            name: None,
             parts: 0,
             way: Vec::new(),
             at: 0,
@@ -92,6 +95,11 @@ impl Tracer {
 
     pub(super) fn asks_what_comes(&self) -> bool {
         self.asks
+    }
+
+    /// The name of the type itself, if it has one.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        self.name
     }
 
     /// The hash of all that was asked for.
@@ -164,12 +172,19 @@ impl Tracer {
         parts: &'static [&'static str],
     ) -> Result<(), End> {
         self.note_all(name, parts);
+        self.keep_name(name);
         if self.inside.contains(&(name, parts)) {
             self.note("again");
             return Err(End);
         }
         self.inside.push((name, parts));
         self.enter()
+    }
+
+    fn keep_name(&mut self, name: &'static str) {
+        if self.depth == 0 {
+            self.name = Some(name);
+        }
     }
 
     fn element<'de, V: Visitor<'de>>(&mut self, count: usize, visitor: V) -> Result<V::Value, End> {
@@ -247,6 +262,7 @@ impl<'de> Deserializer<'de> for &mut Tracer {
         V: Visitor<'de>,
     {
         self.note_all("unit struct", &[name]);
+        self.keep_name(name);
         Err(End)
     }
 

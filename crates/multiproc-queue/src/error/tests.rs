@@ -40,15 +40,22 @@ fn put_reasons() -> Vec<(Reason, String)> {
 
 #[test]
 fn text_of_each_put_error() {
-    type Make = fn(Reason) -> String;
+    type Make = fn(Reason) -> Box<dyn Error>;
     let all: [Make; 3] = [
-        |reason| PutError::new((), reason).to_string(),
-        |reason| TryPutError::new((), reason).to_string(),
-        |reason| PutTimeoutError::new((), reason).to_string(),
+        |reason| PutError::new((), reason).into(),
+        |reason| TryPutError::new((), reason).into(),
+        |reason| PutTimeoutError::new((), reason).into(),
     ];
     for make in all {
         for (reason, text) in put_reasons() {
-            assert_eq!(make(reason), text);
+            let is_caused =
+                matches!(reason, Reason::Encode(_) | Reason::Os(_) | Reason::Corrupted(_));
+            let error = make(reason);
+            assert_eq!(error.to_string(), text);
+            assert_eq!(format!("{error:?}"), text);
+            let source = error.source().map(ToString::to_string);
+            assert_eq!(source.is_some(), is_caused);
+            assert!(source.is_none_or(|source| text.ends_with(&source)));
         }
     }
     assert_eq!(TryPutError::Full(()).to_string(), "the queue is full");
@@ -95,6 +102,12 @@ fn text_of_each_get_error() {
     ];
     for (error, text) in texts {
         assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), text);
+        let is_caused =
+            matches!(error, GetError::Decode(_) | GetError::Os(_) | GetError::Corrupted(_));
+        let source = error.source().map(ToString::to_string);
+        assert_eq!(source.is_some(), is_caused);
+        assert!(source.is_none_or(|source| text.ends_with(&source)));
         assert_eq!(TryGetError::from(error.clone()).to_string(), text);
         assert_eq!(GetTimeoutError::from(error).to_string(), text);
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use multiproc_message::check_type;
+use multiproc_message::{Encode, check_type};
 use serde::{Deserialize, Serialize};
 
 use super::{Inner, PutFailure, Wait};
@@ -57,38 +57,58 @@ impl<T: Deserialize<'static>> Inner<T> {
 ///
 /// The handles dereference to this type. A call ends here where their own methods do not apply,
 /// which require `Deserialize` and check the type.
+///
+/// The bound is that of the methods, so that the compiler finds them for every type and reports
+/// that the type cannot be sent, in place of that there is no such method.
 #[doc(hidden)]
-impl<T: Serialize> Inner<T> {
+impl<T> Inner<T> {
     #[inline]
-    pub fn put(&self, item: T) -> Result<(), PutError<T>> {
+    pub fn put(&self, item: T) -> Result<(), PutError<T>>
+    where
+        T: Encode,
+    {
         self.put_value(item, Wait::FOREVER)
     }
 
     #[inline]
-    pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
+    pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>>
+    where
+        T: Encode,
+    {
         self.put_value(item, Wait::Now)
     }
 
     #[inline]
-    pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutTimeoutError<T>> {
+    pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutTimeoutError<T>>
+    where
+        T: Encode,
+    {
         self.put_value(item, Wait::for_at_most(timeout))
     }
 
     #[inline]
-    pub fn put_deadline(&self, item: T, deadline: Instant) -> Result<(), PutTimeoutError<T>> {
+    pub fn put_deadline(&self, item: T, deadline: Instant) -> Result<(), PutTimeoutError<T>>
+    where
+        T: Encode,
+    {
         self.put_value(item, Wait::until(deadline))
     }
 
+    pub fn put_many(&self, items: impl IntoIterator<Item = T>) -> Result<(), PutManyError<T>>
+    where
+        T: Encode,
+    {
+        self.put_many_if(items, || Ok(()))
+    }
+}
+
+impl<T: Serialize> Inner<T> {
     #[inline]
     fn put_value<E: From<(T, PutFailure)>>(&self, item: T, wait: Wait) -> Result<(), E> {
         match self.put_item(&item, wait) {
             Ok(()) => Ok(()),
             Err(failure) => Err(E::from((item, failure))),
         }
-    }
-
-    pub fn put_many(&self, items: impl IntoIterator<Item = T>) -> Result<(), PutManyError<T>> {
-        self.put_many_if(items, || Ok(()))
     }
 
     /// Puts the items in steps, each of them only if `check` returns `Ok`.
