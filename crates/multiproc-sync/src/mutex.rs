@@ -127,7 +127,8 @@ impl<T> Mutex<T> {
     pub fn of_bytes(value: &[u8]) -> io::Result<Self> {
         let region = Region::create(value.len(), |_: &MutexControl| {})?;
         region.data().copy_in(0, value);
-        Ok(Self { region, opened: Arc::default(), value: PhantomData })
+        let opened = Opened::new(region.data());
+        Ok(Self { region, opened })
     }
 }
 
@@ -137,7 +138,7 @@ impl<T> Inspect for Mutex<T> {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 
