@@ -116,8 +116,8 @@ macro_rules! common {
             /// For a manager, which keeps the handle for others: turns this process into an
             /// observer, whose death has no meaning.
             #[doc(hidden)]
-            pub fn stand_aside(&self) {
-                self.inner.store.region.stand_aside();
+            pub fn observe(&self) {
+                self.inner.store.region.observe();
             }
 
             /// Returns `true` if both are handles of the same queue.

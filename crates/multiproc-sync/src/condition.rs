@@ -403,7 +403,7 @@ impl Inspect for Condition {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

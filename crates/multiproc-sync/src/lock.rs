@@ -119,7 +119,7 @@ impl Inspect for Lock {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

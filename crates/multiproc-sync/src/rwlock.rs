@@ -381,7 +381,7 @@ impl<T> Inspect for RwLock<T> {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

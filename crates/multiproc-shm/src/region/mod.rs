@@ -363,10 +363,16 @@ impl<C: Control> Region<C> {
 
     /// Makes this process an observer: it is not counted, and its death has no effect. For a
     /// process that keeps the region for others and does not work with it.
-    pub fn stand_aside(&self) {
+    pub fn observe(&self) {
         if let Some(member) = self.open.membership.get() {
             self.open.members().leave(member);
         }
+    }
+
+    /// The former name of [`observe`](Self::observe).
+    #[doc(hidden)]
+    pub fn stand_aside(&self) {
+        self.observe();
     }
 
     /// Returns the number of living processes that have the region open. One system call for each.
