@@ -129,7 +129,9 @@ impl<C: Control> Region<C> {
             io::Error::new(error.kind(), format!("expected a multiproc {}: {error}", C::NAME))
         })?;
         let size = usize::try_from(stat.st_size).unwrap_or(0);
-        let least = Layout::of::<C>(0).map_or(0, |layout| layout.size);
+        // That of the smallest kind, so that a region of another kind is named as such below, where
+        // the size is compared with the layout of this kind.
+        let least = Layout::of::<()>(0).map_or(0, |layout| layout.size);
         if size < least {
             return Err(invalid(format!(
                 "expected a multiproc {} of {least} bytes at least, got shared memory of {size}",
