@@ -23,9 +23,10 @@ use crate::robust::{Robust, checked};
 
 /// A value in shared memory, and a lock that admits many readers or one writer.
 ///
-/// `T` is [`Plain`] data, as that of a [`Mutex`](crate::Mutex). A guard contains a copy of the value. A
-/// writer's guard writes its copy back when it is dropped, if it was changed. While a guard of a
-/// reader exists, no process writes. `RwLock<()>` is a lock without a value, for data of your own.
+/// `T` is [`Plain`] data, as that of a [`Mutex`](crate::Mutex). A guard contains a copy of the
+/// value. A writer's guard writes its copy back when it is dropped, if it was changed. While a
+/// guard of a reader exists, no process writes. `RwLock<()>` is a lock without a value, for data of
+/// your own.
 ///
 /// A reader takes the lock by one atomic instruction on a word of its process. So readers in
 /// different processes rarely disturb each other. A writer inspects the words of all processes that
@@ -43,8 +44,8 @@ use crate::robust::{Robust, checked};
 /// the one that the dead writer had found, unless it died within writing its value back.
 ///
 /// If the bytes are no value of `T`, because another process has overwritten them, acquirers get
-/// `Abandoned` as well. The guard then contains the value that this process found when it opened the
-/// lock, and a writer's `into_guard` writes it back.
+/// `Abandoned` as well. The guard then contains the value that this process found when it opened
+/// the lock, and a writer's `into_guard` writes it back.
 ///
 /// A process that dies while it waits has no effect. One that is stopped (SIGSTOP) is not dead, and
 /// keeps its locks.
@@ -52,9 +53,9 @@ use crate::robust::{Robust, checked};
 /// # Ordering and fairness
 ///
 /// What a writer wrote to shared memory before it unlocked is visible to all later readers and
-/// writers. As soon as a writer waits for readers to leave, no further readers enter, so a stream of
-/// readers does not starve a writer. Readers that had to wait are in one queue with the writers, so
-/// a stream of writers does not starve a reader.
+/// writers. As soon as a writer waits for readers to leave, no further readers enter, so a stream
+/// of readers does not starve a writer. Readers that had to wait are in one queue with the writers,
+/// so a stream of writers does not starve a reader.
 ///
 /// The lock is not re-entrant. A thread that has a guard and locks again may wait for itself
 /// indefinitely: always if one of the two guards is a writer's, and if both are readers', when a
@@ -162,8 +163,8 @@ impl<T: Plain> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`WouldBlock`](TryLockError::WouldBlock) if a living writer has the lock or waits for
-    /// it, and [`Abandoned`](TryLockError::Abandoned) as [`read`](Self::read) does.
+    /// Returns [`WouldBlock`](TryLockError::WouldBlock) if a living writer has the lock or waits
+    /// for it, and [`Abandoned`](TryLockError::Abandoned) as [`read`](Self::read) does.
     ///
     /// # Examples
     ///
@@ -182,8 +183,8 @@ impl<T: Plain> RwLock<T> {
         }
     }
 
-    /// Acquires the lock for reading, and waits for it for at most `timeout`, which bounds the whole
-    /// call.
+    /// Acquires the lock for reading, and waits for it for at most `timeout`, which bounds the
+    /// whole call.
     ///
     /// If the writer dies while this waits, the lock is recovered within about 100 ms.
     ///
@@ -231,8 +232,8 @@ impl<T: Plain> RwLock<T> {
         checked(guard, acquired == Acquired::OwnerDied || !is_valid)
     }
 
-    /// Returns a copy of the value and true, or, if the bytes are no value of `T`, that of when this
-    /// process opened the lock and false.
+    /// Returns a copy of the value and true, or, if the bytes are no value of `T`, that of when
+    /// this process opened the lock and false.
     #[inline]
     fn value(&self) -> (T, bool) {
         match self.region.data().read(0) {
@@ -304,8 +305,8 @@ impl<T: Plain> RwLock<T> {
         }
     }
 
-    /// Acquires the lock for writing, and waits for it for at most `timeout`, which bounds the whole
-    /// call. Readers that came meanwhile and waited enter when it times out.
+    /// Acquires the lock for writing, and waits for it for at most `timeout`, which bounds the
+    /// whole call. Readers that came meanwhile and waited enter when it times out.
     ///
     /// If readers or the writer die while this waits, their locks are released within about 100 ms.
     ///

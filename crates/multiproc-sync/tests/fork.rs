@@ -157,8 +157,8 @@ fn guards_copied_into_a_forked_child_have_no_effect() {
     drop((lock.try_lock().unwrap(), rlock.try_lock().unwrap(), permits.try_acquire().unwrap()));
 }
 
-/// Parent and child read and write as different processes: the copies of the parent's guards have no
-/// effect in the child, and the child's readers are released when it is killed.
+/// Parent and child read and write as different processes: the copies of the parent's guards have
+/// no effect in the child, and the child's readers are released when it is killed.
 #[test]
 fn forked_child_reads_and_writes_as_a_member_of_its_own() {
     let _dog = watchdog();

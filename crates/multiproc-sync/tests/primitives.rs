@@ -136,8 +136,9 @@ macro_rules! with_all {
     ($macro:ident) => {
         $macro! {
             lock: Lock, rlock: RLock, mutex: Mutex<u64>, rwlock: RwLock<u64>,
-            shared: Shared<u64>, atomic: Atomic, semaphore: Semaphore, bounded_semaphore: BoundedSemaphore, event: Event,
-            condition: Condition, barrier: Barrier
+            shared: Shared<u64>, atomic: Atomic, semaphore: Semaphore,
+            bounded_semaphore: BoundedSemaphore, event: Event, condition: Condition,
+            barrier: Barrier
         }
     };
 }

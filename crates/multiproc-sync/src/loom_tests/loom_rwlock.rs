@@ -195,8 +195,8 @@ fn loom_rwlock_dead_reader_is_removed() {
     });
 }
 
-/// Member 0, to which the others are dead once the flag is set. The flag is the kernel, whose report
-/// of a death is ordered after what the dead process wrote.
+/// Member 0, to which the others are dead once the flag is set. The flag is the kernel, whose
+/// report of a death is ordered after what the dead process wrote.
 struct Mortal(Arc<AtomicBool>);
 
 impl Members for Mortal {
@@ -283,8 +283,8 @@ fn loom_rwlock_writer_dies_after_it_has_opened() {
     survive("rwlock.opened", write_once, is_clean);
 }
 
-/// The writer died inside: the reader is told, the writer is told, and after the writer has repaired
-/// the value nobody is.
+/// The writer died inside: the reader is told, the writer is told, and after the writer has
+/// repaired the value nobody is.
 #[test]
 fn loom_rwlock_dead_writer_is_reported_until_repaired() {
     explore(|| {

@@ -5,7 +5,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | queue | a [`Lock`], held by the writer, and briefly by each reader that had to wait |
-//! | phase | bit 0, *closed*: a writer waits for readers to leave, or writes; bit 1, *dirty*: see below |
+//! | phase | bit 0, *closed*: a writer waits for readers, or writes; bit 1, *dirty*: see below |
 //! | drained | an event count, on which a writer waits for readers to leave |
 //! | used | the number of slots of the member table that may have had readers |
 //! | readers | for each slot: the [`MemberId`] of its member, and how many times that member reads |
@@ -20,9 +20,9 @@
 //! 3. *dirty* is set while a writer writes. If it is still set when the queue has another holder,
 //!    that writer died, or has not repaired what it found. A writer that dies while it waits for
 //!    readers has changed nothing, and is not reported.
-//! 4. The word of a member changes by one compare-exchange, and only that member changes it while it
-//!    is alive. So the readers of a dead member are removed by one compare-exchange, which cannot
-//!    affect a successor in the same slot. A waiting writer does so at each recheck.
+//! 4. The word of a member changes by one compare-exchange, and only that member changes it while
+//!    it is alive. So the readers of a dead member are removed by one compare-exchange, which
+//!    cannot affect a successor in the same slot. A waiting writer does so at each recheck.
 //!
 //! # Fairness
 //!
@@ -34,15 +34,16 @@
 //! # Orderings
 //!
 //! What a writer wrote must be visible to all later readers: it opens the phase with `Release`, and
-//! readers load the phase with `Acquire`. What a reader read must not be affected by a later writer:
-//! leaving is `AcqRel`, and a writer loads the words with `Acquire`. Writers, and readers that had
-//! to wait, are ordered by the queue.
+//! readers load the phase with `Acquire`. What a reader read must not be affected by a later
+//! writer: leaving is `AcqRel`, and a writer loads the words with `Acquire`. Writers, and readers
+//! that had to wait, are ordered by the queue.
 //!
 //! # Sources
 //!
-//! One word for each reader, and a writer that inspects all of them, are those of Linux's brlock and
-//! of Brandenburg and Anderson's "Reader-Writer Synchronization for Shared-Memory Multiprocessor
-//! Real-Time Systems" (2009), where the readers that a writer blocked enter before the next writer.
+//! One word for each reader, and a writer that inspects all of them, are those of Linux's brlock
+//! and of Brandenburg and Anderson's "Reader-Writer Synchronization for Shared-Memory
+//! Multiprocessor Real-Time Systems" (2009), where the readers that a writer blocked enter before
+//! the next writer.
 
 use std::time::Duration;
 
@@ -108,13 +109,13 @@ impl Default for RwLock {
 }
 
 impl RwLock {
-    /// Acquires the lock for reading, and waits for it. Each `recheck`, it checks whether the writer
-    /// is alive.
+    /// Acquires the lock for reading, and waits for it. Each `recheck`, it checks whether the
+    /// writer is alive.
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`] if living writers have the lock until the deadline. It does so earlier if it
-    /// can no longer be determined which members are alive (see [`Members::is_cut_off`]).
+    /// Returns [`Busy`] if living writers have the lock until the deadline. It does so earlier if
+    /// it can no longer be determined which members are alive (see [`Members::is_cut_off`]).
     #[inline]
     pub fn read(
         &self,
@@ -233,13 +234,13 @@ impl RwLock {
         self.drained.notify(1, fence);
     }
 
-    /// Acquires the lock for writing, and waits for it. Each `recheck`, it checks whether the writer
-    /// and the readers are alive.
+    /// Acquires the lock for writing, and waits for it. Each `recheck`, it checks whether the
+    /// writer and the readers are alive.
     ///
     /// # Errors
     ///
-    /// Returns [`Busy`] if living members have the lock until the deadline. It does so earlier if it
-    /// can no longer be determined which members are alive (see [`Members::is_cut_off`]).
+    /// Returns [`Busy`] if living members have the lock until the deadline. It does so earlier if
+    /// it can no longer be determined which members are alive (see [`Members::is_cut_off`]).
     pub fn write(
         &self,
         members: &impl Members,
