@@ -58,6 +58,38 @@ macro_rules! send_error {
                 }
             }
 
+            /// Drops the value, and returns the error without it: for `?` in a function whose error
+            /// type must be `Send`, `Sync` or `'static`, where the value is not.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use multiproc_pipe::{SendError, Sender};
+            ///
+            /// # fn main() {
+            /// type Error = Box<dyn std::error::Error + Send + Sync>;
+            ///
+            /// fn ask(server: &Sender<Sender<u32>>, reply: Sender<u32>) -> Result<(), Error> {
+            ///     Ok(server.send(reply).map_err(SendError::without_value)?)
+            /// }
+            /// # let (server, requests) = multiproc_pipe::simplex().unwrap();
+            /// # let (reply, _replies) = multiproc_pipe::simplex().unwrap();
+            /// # drop(requests);
+            /// # assert!(ask(&server, reply).is_err());
+            /// # }
+            /// ```
+            pub fn without_value(self) -> $name<()> {
+                match self {
+                    $(
+                    Self::$nothing(_) => $name::$nothing(()),
+                    Self::Unfinished(_) => $name::Unfinished(()),
+                    )?
+                    Self::Disconnected(_) => $name::Disconnected(()),
+                    Self::Encode(_, error) => $name::Encode((), error),
+                    Self::Io(_, error) => $name::Io((), error),
+                }
+            }
+
             /// Returns `true` if the other side is gone.
             pub fn is_disconnected(&self) -> bool {
                 matches!(self, Self::Disconnected(_))

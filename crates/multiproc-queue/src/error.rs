@@ -143,6 +143,38 @@ macro_rules! put_error {
                 }
             }
 
+            /// Drops the item, and returns the error without it: for `?` in a function whose error
+            /// type must be `Send`, `Sync` or `'static`, where the item is not.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::cell::Cell;
+            ///
+            /// use multiproc_queue::{PutError, Queue};
+            ///
+            /// type Error = Box<dyn std::error::Error + Send + Sync>;
+            ///
+            /// fn enqueue(queue: &Queue<Cell<u32>>, item: Cell<u32>) -> Result<(), Error> {
+            ///     Ok(queue.put(item).map_err(PutError::without_value)?)
+            /// }
+            /// # let queue = Queue::bounded(1).unwrap();
+            /// # queue.close();
+            /// # assert!(enqueue(&queue, Cell::new(1)).is_err());
+            /// ```
+            pub fn without_value(self) -> $name<()> {
+                match self {
+                    $($(Self::$not_now(_) => $name::$not_now(()),)+)?
+                    Self::Closed(_) => $name::Closed(()),
+                    Self::Disconnected(_) => $name::Disconnected(()),
+                    Self::Encode(_, error) => $name::Encode((), error),
+                    Self::TooLarge { size, max, .. } => $name::TooLarge { item: (), size, max },
+                    Self::OutOfMemory(_) => $name::OutOfMemory(()),
+                    Self::Os(_, error) => $name::Os((), error),
+                    Self::Corrupted(_, error) => $name::Corrupted((), error),
+                }
+            }
+
             $($(
             /// Returns `true` if this is the reason.
             pub fn $is(&self) -> bool {
