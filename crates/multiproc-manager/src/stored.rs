@@ -31,8 +31,8 @@ macro_rules! stored {
                     })*
                 };
                 match &stored {
-                    Self::Queue(it) => it.stand_aside(),
-                    Self::JoinableQueue(it) => it.stand_aside(),
+                    Self::Queue(it) => it.observe(),
+                    Self::JoinableQueue(it) => it.observe(),
                     it => it.primitive().map_or((), |it| it.observe()),
                 }
                 Ok(stored)

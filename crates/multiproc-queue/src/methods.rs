@@ -97,8 +97,8 @@ macro_rules! common {
             /// For a manager, which keeps the handle for others: turns this process into an
             /// observer, whose death has no meaning.
             #[doc(hidden)]
-            pub fn stand_aside(&self) {
-                self.inner.stand_aside();
+            pub fn observe(&self) {
+                self.inner.observe();
             }
 
             /// Returns `true` if both are handles of the same queue.

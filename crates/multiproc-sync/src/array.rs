@@ -248,7 +248,7 @@ impl<T> Inspect for Shared<T> {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

@@ -133,7 +133,7 @@ impl Inspect for Atomic {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

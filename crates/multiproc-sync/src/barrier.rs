@@ -258,7 +258,7 @@ impl Inspect for Barrier {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

@@ -228,7 +228,7 @@ impl Inspect for BoundedSemaphore {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

@@ -280,7 +280,8 @@ impl Condition {
     /// use multiproc_sync::{Condition, Mutex};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let (stock, not_empty, not_full) = (Mutex::new(0u32)?, Condition::new()?, Condition::new()?);
+    /// let stock = Mutex::new(0u32)?;
+    /// let (not_empty, not_full) = (Condition::new()?, Condition::new()?);
     /// let producer = {
     ///     let (stock, not_empty, not_full) = (stock.clone(), not_empty.clone(), not_full.clone());
     ///     std::thread::spawn(move || { // usually a process
@@ -403,7 +404,7 @@ impl Inspect for Condition {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

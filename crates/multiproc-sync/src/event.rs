@@ -161,7 +161,7 @@ impl Inspect for Event {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`Lock`] | mutual exclusion |
 //! | [`RLock`] | mutual exclusion, where code under the lock locks it again |
 //! | [`Mutex`] | mutual exclusion, and the value that the lock protects |
+//! | [`RwLock`] | many readers or one writer, and the value that the lock protects |
 //! | [`BoundedSemaphore`] | at most N holders at a time |
 //! | [`Semaphore`] | a count of what is ready, which any process may raise |
 //! | [`Event`] | to wait until something has happened |
@@ -98,6 +99,8 @@ mod rlock;
 #[cfg(not(loom))]
 mod robust;
 #[cfg(not(loom))]
+mod rwlock;
+#[cfg(not(loom))]
 mod semaphore;
 
 #[cfg(all(test, loom))]
@@ -124,6 +127,7 @@ pub use {
     mutex::{Mutex, MutexGuard},
     plain::Plain,
     rlock::{RLock, RLockGuard},
+    rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     semaphore::Semaphore,
 };
 

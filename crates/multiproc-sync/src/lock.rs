@@ -36,6 +36,10 @@ use crate::robust::{Robust, checked};
 /// The lock is not re-entrant: a thread that locks it twice waits for itself indefinitely, as with
 /// Python's `multiprocessing.Lock`. See [`RLock`](crate::RLock).
 ///
+/// It is released by dropping the guard. Unlike Python's, it cannot be released by another process,
+/// nor by a thread that does not have the guard. Use a [`Semaphore`](crate::Semaphore) or an
+/// [`Event`](crate::Event) to let another process go on.
+///
 /// # Examples
 ///
 /// ```
@@ -115,7 +119,7 @@ impl Inspect for Lock {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, RangeInclusive};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytemuck::checked::{try_from_bytes, try_pod_read_unaligned};
-use bytemuck::{bytes_of, cast_slice, cast_slice_mut};
+use bytemuck::bytes_of;
 use multiproc_shm::primitives::AtomicU32;
 use multiproc_shm::region::{Control, Region};
 use multiproc_shm::{Deadline, failpoint, placed};
@@ -18,7 +15,7 @@ use crate::error::{Abandoned, LockTimeoutError, TryLockError};
 use crate::guard::{Held, Repair, debug_lock};
 use crate::inspect::{Inspect, Inspection};
 use crate::methods::lock_methods;
-use crate::plain::Plain;
+use crate::plain::{Opened, Plain};
 use crate::raw::lock::{Acquired, Lock as RawLock};
 use crate::robust::{Robust, checked};
 
@@ -58,10 +55,7 @@ use crate::robust::{Robust, checked};
 #[doc(alias = "EOWNERDEAD")]
 pub struct Mutex<T> {
     region: Region<MutexControl>,
-    /// The bytes of the value when this process opened the mutex: a valid one, should another
-    /// process overwrite them. (Not a `T`, which may be too large for the stack.)
-    opened: Arc<[u64]>,
-    value: PhantomData<T>,
+    opened: Opened<T>,
 }
 
 /// The control block; the value is the region's data.
@@ -95,7 +89,8 @@ impl<T: Plain> Mutex<T> {
     pub fn new(value: T) -> io::Result<Self> {
         let region = Region::create(size_of::<T>(), |_: &MutexControl| {})?;
         region.data().copy_in(0, bytes_of(&value));
-        Ok(Self::over(region))
+        let opened = Opened::new(region.data());
+        Ok(Self { region, opened })
     }
 
     lock_methods!(MutexGuard<'_, T>, "Mutex::new(0u32)",);
@@ -112,38 +107,8 @@ impl<T: Plain> Mutex<T> {
             held.abandon();
         }
         let is_abandoned = held.is_abandoned();
-        let value = value.unwrap_or_else(|| self.value_when_opened());
+        let value = value.unwrap_or_else(|| self.opened.value());
         checked(MutexGuard { mutex: self, value, is_valid, is_changed: false, held }, is_abandoned)
-    }
-}
-
-impl<T: Plain> Mutex<T> {
-    fn over(region: Region<MutexControl>) -> Self {
-        let mut opened = vec![0; size_of::<T>().div_ceil(8)];
-        region.data().copy_to(0, &mut cast_slice_mut(&mut opened)[..size_of::<T>()]);
-        Self { region, opened: opened.into(), value: PhantomData }
-    }
-
-    /// The bytes of the value when this process opened the mutex.
-    fn bytes_when_opened(&self) -> &[u8] {
-        &cast_slice(&self.opened)[..size_of::<T>()]
-    }
-
-    #[cold]
-    fn value_when_opened(&self) -> T {
-        try_pod_read_unaligned(self.bytes_when_opened())
-            .unwrap_or_else(|_| unreachable!("checked when it was opened"))
-    }
-
-    /// Returns true if the bytes are a value of `T`, without a copy of a large one.
-    fn was_valid_when_opened(&self) -> bool {
-        let bytes = self.bytes_when_opened();
-        let is_aligned = align_of::<T>() <= align_of::<u64>();
-        if is_aligned {
-            try_from_bytes::<T>(bytes).is_ok()
-        } else {
-            try_pod_read_unaligned::<T>(bytes).is_ok()
-        }
     }
 }
 
@@ -162,9 +127,8 @@ impl<T> Mutex<T> {
     pub fn of_bytes(value: &[u8]) -> io::Result<Self> {
         let region = Region::create(value.len(), |_: &MutexControl| {})?;
         region.data().copy_in(0, value);
-        let mut opened = vec![0; value.len().div_ceil(8)];
-        cast_slice_mut(&mut opened)[..value.len()].copy_from_slice(value);
-        Ok(Self { region, opened: opened.into(), value: PhantomData })
+        let opened = Opened::new(region.data());
+        Ok(Self { region, opened })
     }
 }
 
@@ -174,14 +138,13 @@ impl<T> Inspect for Mutex<T> {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 
 impl<T> Clone for Mutex<T> {
     fn clone(&self) -> Self {
-        let (region, opened) = (self.region.clone(), Arc::clone(&self.opened));
-        Self { region, opened, value: PhantomData }
+        Self { region: self.region.clone(), opened: self.opened.clone() }
     }
 }
 
@@ -208,15 +171,15 @@ impl<'de, T: Plain> Deserialize<'de> for Mutex<T> {
                 "expected a multiproc mutex of a value of {expected} bytes, got one of {came} bytes"
             )));
         }
-        let mutex = Self::over(region);
-        if !mutex.was_valid_when_opened() {
+        let opened = Opened::new(region.data());
+        if !opened.is_valid() {
             return Err(serde::de::Error::custom(format!(
                 "expected a multiproc mutex of a {}, got one with bytes that are no value of it: \
                  another process has overwritten them",
                 std::any::type_name::<T>()
             )));
         }
-        Ok(mutex)
+        Ok(Self { region, opened })
     }
 }
 

@@ -136,7 +136,7 @@ impl Inspect for RLock {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

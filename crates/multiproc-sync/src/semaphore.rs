@@ -184,7 +184,7 @@ impl Inspect for Semaphore {
     }
 
     fn observe(&self) {
-        self.region.stand_aside();
+        self.region.observe();
     }
 }
 

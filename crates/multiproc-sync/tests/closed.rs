@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
-use multiproc_sync::{BoundedSemaphore, Condition, Lock, Mutex, RLock};
+use multiproc_sync::{BoundedSemaphore, Condition, Lock, Mutex, RLock, RwLock};
 use multiproc_testkit::{alone, watchdog};
 
 multiproc::enable_in_tests!();
@@ -37,7 +37,7 @@ fn close_regions(other: Option<&File>) {
     }
 }
 
-type All = (Lock, RLock, Mutex<u64>, BoundedSemaphore);
+type All = (Lock, RLock, Mutex<u64>, BoundedSemaphore, RwLock<u64>, RwLock<u64>);
 
 fn all() -> All {
     (
@@ -45,13 +45,17 @@ fn all() -> All {
         RLock::new().unwrap(),
         Mutex::new(0).unwrap(),
         BoundedSemaphore::new(1).unwrap(),
+        RwLock::new(0).unwrap(),
+        RwLock::new(0).unwrap(),
     )
 }
 
 /// Holds everything until the connection is dropped, or the process is killed.
-fn hold(((lock, rlock, mutex, permits), connection): (All, Connection<(), ()>)) {
+fn hold((all, connection): (All, Connection<(), ()>)) {
+    let (lock, rlock, mutex, permits, read, written) = &all;
     let _held =
         (lock.lock().unwrap(), rlock.lock().unwrap(), mutex.lock().unwrap(), permits.acquire());
+    let _guards = (read.read().unwrap(), written.write().unwrap());
     connection.send(()).unwrap();
     connection.recv().unwrap();
 }
@@ -76,20 +80,29 @@ fn close_while_held(file: Option<&File>) {
     mine.recv().unwrap();
     close_regions(file);
 
-    let (lock, rlock, mutex, permits) = &all;
+    let (lock, rlock, mutex, permits, read, written) = &all;
     assert!(lock.try_lock().unwrap_err().is_would_block());
     assert!(rlock.try_lock().unwrap_err().is_would_block());
     assert!(mutex.try_lock().unwrap_err().is_would_block());
     permits.try_acquire().expect_err("its holder is alive");
+    assert!(read.try_write().unwrap_err().is_would_block());
+    assert!(written.try_write().unwrap_err().is_would_block());
+    assert!(written.try_read().unwrap_err().is_would_block());
+    drop(read.try_read().expect("readers share"));
     let timeout = Duration::from_millis(200);
     assert!(lock.lock_timeout(timeout).unwrap_err().is_timeout());
     permits.acquire_timeout(timeout).expect_err("its holder is alive");
+    assert!(read.write_timeout(timeout).unwrap_err().is_timeout());
+    assert!(written.read_timeout(timeout).unwrap_err().is_timeout());
     // This process cannot tell whether the holder is alive, so these would wait indefinitely.
     for text in [
         panic_text(|| drop(lock.lock())),
         panic_text(|| drop(rlock.lock())),
         panic_text(|| drop(mutex.lock())),
         panic_text(|| drop(permits.acquire())),
+        panic_text(|| drop(read.write())),
+        panic_text(|| drop(written.write())),
+        panic_text(|| drop(written.read())),
     ] {
         assert!(text.contains("was closed by other code in this process"), "{text}");
     }
@@ -99,6 +112,7 @@ fn close_while_held(file: Option<&File>) {
     // What the holder has released can be acquired as usual.
     drop(lock.lock().unwrap());
     drop(permits.acquire());
+    drop((read.write().unwrap(), written.read().unwrap()));
     drop(all);
     if let Some(file) = file {
         let has_number = |path: std::path::PathBuf| {
@@ -106,7 +120,7 @@ fn close_while_held(file: Option<&File>) {
         };
         let entries = fs::read_dir("/proc/self/fd").unwrap();
         let count = entries.filter(|entry| has_number(entry.as_ref().unwrap().path())).count();
-        assert!(count >= 5, "the numbers are the program's, and were not closed: {count}");
+        assert!(count >= 7, "the numbers are the program's, and were not closed: {count}");
         file.metadata().unwrap();
     }
 }

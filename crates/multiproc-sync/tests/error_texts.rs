@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use multiproc::pipe::duplex;
 use multiproc_sync::{
-    Barrier, BoundedSemaphore, Condition, Lock, LockTimeoutError, Mutex, Semaphore, Shared,
+    Barrier, BoundedSemaphore, Condition, Lock, LockTimeoutError, Mutex, RwLock, Semaphore, Shared,
     TryLockError,
 };
 use serde::Serialize;
@@ -108,6 +108,10 @@ fn texts_of_errors_of_received_values() {
     let text = receive_as::<Mutex<bool>>(mutex);
     let expected = "expected a multiproc mutex of a bool, got one with bytes that are no value of \
                     it: another process has overwritten them";
+    assert!(text.contains(expected), "{text}");
+    let text = receive_as::<RwLock<[u8; 24]>>(RwLock::new(0u64).unwrap());
+    let expected =
+        "expected a multiproc read-write lock of a value of 24 bytes, got one of 8 bytes";
     assert!(text.contains(expected), "{text}");
     let text = receive_as::<Shared<[u8; 16]>>(Shared::new(&[1u64, 2, 3]).unwrap());
     let expected = "expected a multiproc shared table of values of 16 bytes each, got one of 24 \

@@ -9,7 +9,7 @@ use multiproc::{JoinError, Process};
 use multiproc_sync::fault::POINTS;
 use multiproc_sync::{
     Abandoned, Barrier, BoundedSemaphore, Condition, Event, Lock, LockTimeoutError, Mutex, RLock,
-    Semaphore,
+    RwLock, Semaphore,
 };
 use multiproc_testkit::{die_at, watchdog};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ struct All {
     lock: Lock,
     rlock: RLock,
     mutex: Mutex<u64>,
+    rwlock: RwLock<[u64; 2]>,
     semaphore: Semaphore,
     permits: BoundedSemaphore,
     event: Event,
@@ -44,6 +45,7 @@ impl All {
             lock: Lock::new().unwrap(),
             rlock: RLock::new().unwrap(),
             mutex: Mutex::new(0).unwrap(),
+            rwlock: RwLock::new([0; 2]).unwrap(),
             semaphore: Semaphore::new(0).unwrap(),
             permits: BoundedSemaphore::new(1).unwrap(),
             event: Event::new().unwrap(),
@@ -65,6 +67,14 @@ impl All {
         drop(inner);
 
         *taken(self.mutex.lock_timeout(BOUND), Abandoned::into_guard) += 1;
+
+        let reader = taken(self.rwlock.read_timeout(BOUND), Abandoned::into_guard);
+        thread::sleep(HOLD);
+        drop(reader);
+        let mut writer = taken(self.rwlock.write_timeout(BOUND), Abandoned::into_guard);
+        thread::sleep(HOLD);
+        *writer = [writer[0] + 1; 2];
+        drop(writer);
 
         // It releases before it acquires, so a death can only leave a value that is too high.
         self.semaphore.release(1).unwrap();
@@ -129,6 +139,11 @@ fn outlive(all: &All, point: &str, visit: u32) {
     drop(all.rlock.try_lock().expect("afterwards the lock is normal again"));
     drop(taken(all.mutex.lock_timeout(BOUND), Abandoned::into_guard));
     drop(all.mutex.try_lock().expect("afterwards the mutex is normal again"));
+    drop(taken(all.rwlock.read_timeout(BOUND), Abandoned::into_guard));
+    drop(taken(all.rwlock.write_timeout(BOUND), Abandoned::into_guard));
+    drop(all.rwlock.try_write().expect("afterwards the lock is normal again"));
+    let pair = *all.rwlock.try_read().expect("afterwards the lock is normal again");
+    assert_eq!(pair[0], pair[1], "{point}: a value is half of a change");
     drop(taken(all.condition.lock_timeout(BOUND), Abandoned::into_guard));
     drop(all.condition.try_lock().expect("afterwards the lock is normal again"));
     assert_eq!(all.permits.available(), 1, "{point}: no permit is lost with a dead process");

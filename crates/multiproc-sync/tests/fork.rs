@@ -14,7 +14,7 @@ use multiproc::Process;
 use multiproc::pipe::{Receiver, Sender, simplex};
 use multiproc_sync::{
     Barrier, BoundedSemaphore, Condition, Event, Lock, LockTimeoutError, Mutex, RECHECK, RLock,
-    TryLockError,
+    RwLock, TryLockError,
 };
 use multiproc_testkit::{Census, alone, until, watchdog};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
@@ -155,6 +155,48 @@ fn guards_copied_into_a_forked_child_have_no_effect() {
     drop(ManuallyDrop::into_inner(copies));
     assert_eq!(*mutex.lock().unwrap(), 2, "the parent's guard has written its value back");
     drop((lock.try_lock().unwrap(), rlock.try_lock().unwrap(), permits.try_acquire().unwrap()));
+}
+
+/// Parent and child read and write as different processes: the copies of the parent's guards have
+/// no effect in the child, and the child's readers are released when it is killed.
+#[test]
+fn forked_child_reads_and_writes_as_a_member_of_its_own() {
+    let _dog = watchdog();
+    let lock = RwLock::new(1u64).unwrap();
+    let reader = ManuallyDrop::new(lock.read().unwrap());
+    fork(|| {
+        drop(ManuallyDrop::into_inner(copies_of(&reader)));
+        assert!(lock.try_write().unwrap_err().is_would_block(), "the parent reads");
+        drop(lock.try_read().unwrap());
+    })
+    .assert_success();
+    assert!(lock.try_write().unwrap_err().is_would_block(), "this process reads");
+    drop(ManuallyDrop::into_inner(reader));
+
+    let mut value = lock.write().unwrap();
+    *value = 2;
+    let writer = ManuallyDrop::new(value);
+    fork(|| {
+        drop(ManuallyDrop::into_inner(copies_of(&writer)));
+        assert!(lock.try_read().unwrap_err().is_would_block(), "the parent writes");
+    })
+    .assert_success();
+    assert!(lock.try_read().unwrap_err().is_would_block(), "this process writes");
+    drop(ManuallyDrop::into_inner(writer));
+    assert_eq!(*lock.read().unwrap(), 2);
+
+    let (to_parent, from_child) = pipe();
+    let child = fork(|| {
+        let _guard = lock.read().unwrap();
+        tell(&from_child);
+        loop {
+            thread::park();
+        }
+    });
+    hear(&to_parent);
+    assert!(lock.try_write().unwrap_err().is_would_block(), "the child reads");
+    child.kill();
+    *lock.write_timeout(BOUND).expect("a dead child does not read") = 3;
 }
 
 /// A bitwise copy, as fork(2) makes one.

@@ -7,7 +7,8 @@ use std::thread;
 use multiproc::Process;
 use multiproc::pipe::{Connection, duplex};
 use multiproc_sync::{
-    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, RwLock, Semaphore,
+    Shared,
 };
 use multiproc_testkit::{Census, alone, watchdog};
 use serde::Serialize;
@@ -82,6 +83,12 @@ primitive! {
     is_changed: |mutex| mutex.try_lock().is_err(),
 }
 primitive! {
+    RwLock<u64>, "read-write lock" "RWLK", "readers: 0" => "readers: 1",
+    make: Self::new(5),
+    change: |lock| forget(lock.read().unwrap()),
+    is_changed: |lock| lock.try_write().is_err(),
+}
+primitive! {
     Shared<u64>, "shared table" "DATA", "len: 3" => "len: 3",
     make: Self::new(&[1, 2, 3]),
     change: |table| table.set(2, 4),
@@ -128,9 +135,10 @@ primitive! {
 macro_rules! with_all {
     ($macro:ident) => {
         $macro! {
-            lock: Lock, rlock: RLock, mutex: Mutex<u64>, shared: Shared<u64>, atomic: Atomic,
-            semaphore: Semaphore, bounded_semaphore: BoundedSemaphore, event: Event,
-            condition: Condition, barrier: Barrier
+            lock: Lock, rlock: RLock, mutex: Mutex<u64>, rwlock: RwLock<u64>,
+            shared: Shared<u64>, atomic: Atomic, semaphore: Semaphore,
+            bounded_semaphore: BoundedSemaphore, event: Event, condition: Condition,
+            barrier: Barrier
         }
     };
 }

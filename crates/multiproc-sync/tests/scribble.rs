@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use multiproc::pipe::{Connection, Descriptor, duplex};
 use multiproc::{JoinError, Process};
 use multiproc_sync::{
-    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, RwLock, Semaphore,
+    Shared,
 };
 use multiproc_testkit::watchdog;
 use serde::Serialize;
@@ -185,6 +186,28 @@ fn corrupted_mutex_does_not_crash() {
         survive(seed, Mutex::new([1u64; 30]).unwrap(), |mutex, scribble| {
             drop(mutex.try_lock());
             match mutex.lock_timeout(SHORT) {
+                Ok(mut guard) => {
+                    scribble();
+                    guard[7] = guard[7].wrapping_add(1);
+                }
+                Err(error) => drop(error),
+            }
+        });
+    });
+}
+
+#[test]
+fn corrupted_rwlock_does_not_crash() {
+    with_seed(|seed| {
+        survive(seed, RwLock::new([1u64; 30]).unwrap(), |lock, scribble| {
+            drop(lock.try_read());
+            drop(lock.try_write());
+            let reader = lock.read_timeout(SHORT);
+            scribble();
+            let other = lock.read_timeout(SHORT);
+            drop((reader, other));
+            scribble();
+            match lock.write_timeout(SHORT) {
                 Ok(mut guard) => {
                     scribble();
                     guard[7] = guard[7].wrapping_add(1);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 use multiproc::Process;
 use multiproc::pipe::{Connection, Descriptor, RecvError, duplex};
-use multiproc_sync::{Atomic, LockTimeoutError, Mutex, Shared, TryLockError};
+use multiproc_sync::{Atomic, LockTimeoutError, Mutex, RwLock, Shared, TryLockError};
 use multiproc_testkit::{is_asleep, until, watchdog};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -172,13 +172,13 @@ enum Light {
     Green = 0x2d0c_0b0a,
 }
 
-/// Opens the file of a mutex, and returns it with the place of these bytes.
-fn open_at<T>(mutex: &Mutex<T>, bytes: &[u8]) -> (File, u64)
+/// Opens the file of a lock, and returns it with the place of these bytes.
+fn open_at<H>(lock: &H, bytes: &[u8]) -> (File, u64)
 where
-    Mutex<T>: Serialize + DeserializeOwned + Clone,
+    H: Serialize + DeserializeOwned + Clone,
 {
     let (left, right) = duplex::<_, ()>().unwrap();
-    left.send(mutex.clone()).unwrap_or_else(|error| panic!("{error}"));
+    left.send(lock.clone()).unwrap_or_else(|error| panic!("{error}"));
     // Writing into the file writes into the memory of all processes that map it.
     let file = File::from(right.retype::<(), Descriptor>().recv().unwrap());
     let mut all = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
@@ -216,6 +216,28 @@ fn bytes_that_are_no_value_abandon_the_mutex_until_it_is_repaired() {
 
     drop(light.lock().unwrap_err().into_guard());
     assert_eq!(*light.lock().unwrap(), Light::Red, "it was written back");
+}
+
+/// A reader accepts the value for itself, and a writer writes it back.
+#[test]
+fn bytes_that_are_no_value_abandon_the_read_write_lock_until_a_writer_repairs_it() {
+    let _dog = watchdog();
+    let light = RwLock::new(Light::Red).unwrap();
+    let (file, place) = open_at(&light, &(Light::Red as u32).to_le_bytes());
+    *light.write().unwrap() = Light::Green;
+    assert_eq!(*light.read().unwrap(), Light::Green);
+    file.write_all_at(&7u32.to_le_bytes(), place).unwrap();
+
+    let accepted = light.read().unwrap_err().into_guard();
+    assert_eq!(*accepted, Light::Red, "the value when it was opened");
+    drop(accepted);
+    assert!(light.try_read().unwrap_err().is_abandoned(), "a reader repairs nothing");
+    drop(light.write().unwrap_err());
+    let error = receive_as::<RwLock<Light>>(light.clone());
+    assert!(matches!(error, RecvError::Decode(_)), "{error}");
+
+    drop(light.write().unwrap_err().into_guard());
+    assert_eq!(*light.read().unwrap(), Light::Red, "it was written back");
 }
 
 #[test]

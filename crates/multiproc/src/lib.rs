@@ -32,7 +32,7 @@
 //! | queue items | [`Queue`]; with acknowledgement and redelivery: [`JoinableQueue`] |
 //! | send messages | [`duplex`], [`simplex`]; between separate programs: `Listener` and `connect` |
 //! | wait for the first of several things | [`wait`](wait()), [`WaitSet`]: messages, items, children that end |
-//! | synchronise | [`Lock`], [`RLock`], [`Mutex`], [`Semaphore`], [`Condition`], [`Event`], [`Barrier`] |
+//! | synchronise | [`Lock`], [`RLock`], [`Mutex`], [`RwLock`], [`Semaphore`], [`Condition`], [`Event`], [`Barrier`] |
 //! | share memory | [`Shared`], [`Atomic`], [`SharedBytes`] |
 //! | find objects by name | `Manager` |
 //! | list processes | [`active_children`], [`current_process`], [`parent_process`], [`cpu_count`] |
@@ -117,7 +117,8 @@ pub use multiproc_queue::{
     TaskProducer,
 };
 pub use multiproc_sync::{
-    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, Semaphore, Shared,
+    Atomic, Barrier, BoundedSemaphore, Condition, Event, Lock, Mutex, RLock, RwLock, Semaphore,
+    Shared,
 };
 
 #[doc(hidden)]

@@ -36,9 +36,9 @@ impl<T> Inner<T> {
     }
 
     /// Makes this process an observer, which keeps the queue for others: see
-    /// [`Region::stand_aside`](multiproc_shm::region::Region::stand_aside).
-    pub(crate) fn stand_aside(&self) {
-        self.store.region.stand_aside();
+    /// [`Region::observe`](multiproc_shm::region::Region::observe).
+    pub(crate) fn observe(&self) {
+        self.store.region.observe();
         if let Some(end) = &self.consumer {
             end.keep_for_others();
         }

@@ -129,7 +129,9 @@ impl<C: Control> Region<C> {
             io::Error::new(error.kind(), format!("expected a multiproc {}: {error}", C::NAME))
         })?;
         let size = usize::try_from(stat.st_size).unwrap_or(0);
-        let least = Layout::of::<C>(0).map_or(0, |layout| layout.size);
+        // That of the smallest kind, so that a region of another kind is named as such below, where
+        // the size is compared with the layout of this kind.
+        let least = Layout::of::<()>(0).map_or(0, |layout| layout.size);
         if size < least {
             return Err(invalid(format!(
                 "expected a multiproc {} of {least} bytes at least, got shared memory of {size}",
@@ -364,7 +366,7 @@ impl<C: Control> Region<C> {
     /// Makes this process an observer: it is not counted, and its death has no effect. For a
     /// process that keeps the region for others and does not work with it: while it has the region
     /// open, the region is [kept](Self::is_kept).
-    pub fn stand_aside(&self) {
+    pub fn observe(&self) {
         if let Some(member) = self.open.membership.get() {
             self.open.members().leave(member);
         }
@@ -374,11 +376,17 @@ impl<C: Control> Region<C> {
         }
     }
 
-    /// Returns `true` if another process [keeps](Self::stand_aside) the region for others, and also
+    /// Returns `true` if another process [keeps](Self::observe) the region for others, and also
     /// if this cannot be determined. One system call.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         ofd_lock::is_locked(self.open.descriptor.unchecked(), KEEPER)
+    }
+
+    /// The former name of [`observe`](Self::observe).
+    #[doc(hidden)]
+    pub fn stand_aside(&self) {
+        self.observe();
     }
 
     /// Returns the number of living processes that have the region open. One system call for each.

@@ -9,6 +9,7 @@ mod loom_condition;
 mod loom_event;
 mod loom_lock;
 mod loom_permits;
+mod loom_rwlock;
 mod loom_semaphore;
 
 use multiproc_shm::model_members::{Member, member};

@@ -10,6 +10,7 @@ pub mod condition;
 pub mod event;
 pub mod lock;
 pub mod permits;
+pub mod rwlock;
 pub mod semaphore;
 
 pub use multiproc_shm::{Busy, members};
