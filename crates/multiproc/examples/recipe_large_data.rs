@@ -5,7 +5,7 @@ use std::io::Write;
 
 use multiproc::{Process, SharedBytes};
 
-const LEN: usize = 64 << 20;
+const LEN: usize = 16 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let _runtime = multiproc::init();

@@ -113,7 +113,7 @@ fn request_response() {
 
 #[test]
 fn large_data() {
-    assert_eq!(output_of("recipe_large_data"), "67108864 bytes, sum 8556380160\n");
+    assert_eq!(output_of("recipe_large_data"), "16777216 bytes, sum 2139095040\n");
 }
 
 #[test]
