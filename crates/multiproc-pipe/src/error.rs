@@ -72,8 +72,8 @@ macro_rules! send_error {
             /// fn ask(server: &Sender<Sender<u32>>, reply: Sender<u32>) -> Result<(), Error> {
             ///     Ok(server.send(reply).map_err(SendError::without_value)?)
             /// }
-            /// # let (server, requests) = multiproc_pipe::simplex().unwrap();
-            /// # let (reply, _replies) = multiproc_pipe::simplex().unwrap();
+            /// # let (requests, server) = multiproc_pipe::simplex().unwrap();
+            /// # let (_replies, reply) = multiproc_pipe::simplex().unwrap();
             /// # drop(requests);
             /// # assert!(ask(&server, reply).is_err());
             /// # }
