@@ -150,8 +150,8 @@ impl<S: Source> WaitSet<S> {
     ///
     /// `timeout` is the maximum time to wait: `None` waits indefinitely, zero does not wait. The
     /// result is empty if it expires, and at once if the set is empty. A source is ready under the
-    /// same conditions as for [`wait`](crate::wait): the death of the process at the other end makes
-    /// it ready as well.
+    /// same conditions as for [`wait`](crate::wait): the death of the process at the other end
+    /// makes it ready as well.
     ///
     /// A ready source stays ready until it is used: a source that has ended must be removed, since
     /// each further call returns it.

@@ -215,20 +215,21 @@ macro_rules! counts_tasks {
                 self.inner.dead()
             }
 
-            /// Returns a source of [`wait`](multiproc_pipe::wait) that is ready while there is a dead
-            /// letter that [`dead_letters`](Self::dead_letters) has not returned through this handle.
+            /// Returns a source of [`wait`](multiproc_pipe::wait) that is ready while there is a
+            /// dead letter that [`dead_letters`](Self::dead_letters) has not returned through this
+            /// handle.
             ///
-            /// With it, a loop that waits for results, for the ends of workers and for dead letters needs
-            /// no timeout. While a process waits for the source, it puts the tasks of killed workers back
-            /// itself: the source is ready within a second after a worker was killed with a task in its
-            /// last attempt, even if no process gets or joins.
+            /// With it, a loop that waits for results, for the ends of workers and for dead letters
+            /// needs no timeout. While a process waits for the source, it puts the tasks of killed
+            /// workers back itself: the source is ready within a second after a worker was killed
+            /// with a task in its last attempt, even if no process gets or joins.
             ///
-            /// A dead letter that was returned and stays one does not make the source ready again, so the
-            /// loop does not spin. A letter that was [put again](DeadLetter::put_again) and died again
-            /// does.
+            /// A dead letter that was returned and stays one does not make the source ready again,
+            /// so the loop does not spin. A letter that was [put again](DeadLetter::put_again) and
+            /// died again does.
             ///
-            /// The queue itself is a source as well, which is ready when a task can be got. It is also
-            /// reported once for each new dead letter.
+            /// The queue itself is a source as well, which is ready when a task can be got. It is
+            /// also reported once for each new dead letter.
             ///
             /// # Examples
             ///

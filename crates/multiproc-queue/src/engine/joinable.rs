@@ -9,8 +9,8 @@
 //!   next recheck.)
 //! - **Can anybody do them?** Where all handles that could get are gone, which is final, a join
 //!   ends with the number of tasks that are left. What the dead workers had is put back before it
-//!   is counted. Tasks that no process can get are discarded in the end, so their number is recorded
-//!   before that.
+//!   is counted. Tasks that no process can get are discarded in the end, so their number is
+//!   recorded before that.
 //! - **How many tasks are there?** Attempts are made until one is exact. After a few, they are made
 //!   under the locks of the ring.
 

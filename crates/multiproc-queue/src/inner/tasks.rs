@@ -183,8 +183,8 @@ impl<T> Inner<T> {
         Ok(())
     }
 
-    /// Returns `true` if a manager keeps the queue for processes to come, and none of them has got a
-    /// task so far.
+    /// Returns `true` if a manager keeps the queue for processes to come, and none of them has got
+    /// a task so far.
     fn is_first_worker_to_come(&self) -> bool {
         self.store.region.is_kept() && self.ring().counts().is_some_and(|(_, got)| got == 0)
     }
