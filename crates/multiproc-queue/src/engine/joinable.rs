@@ -8,9 +8,9 @@
 //!   that completes it asks again. (If that process dies before, the waiters ask again at their
 //!   next recheck.)
 //! - **Can anybody do them?** Where all handles that could get are gone, which is final, a join
-//! ends with the number of tasks that are left. What the dead workers had is put back before it is
-//! counted. Tasks that no process can get are discarded in the end, so their number is recorded
-//! before that.
+//!   ends with the number of tasks that are left. What the dead workers had is put back before it
+//!   is counted. Tasks that no process can get are discarded in the end, so their number is
+//!   recorded before that.
 //! - **How many tasks are there?** Attempts are made until one is exact. After a few, they are made
 //!   under the locks of the ring.
 
@@ -344,12 +344,14 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
 
     /// Waits until all tasks are done, or no handle is left that could get one. `looked` is called
     /// after each search for dead members. `can_be_got` returns whether a handle is left that could
-    /// get; once it has returned `false`, it stays so.
+    /// get; once it has returned `false`, it stays so, unless `is_kept` returns `true`: a manager
+    /// keeps the queue, so that other workers may come.
     pub(crate) fn join(
         &self,
         deadline: Deadline,
         mut looked: impl FnMut(),
         mut can_be_got: impl FnMut() -> bool,
+        is_kept: impl Fn() -> bool,
     ) -> Joined {
         let closed_consumers = &self.ring.control.config.closed_consumers;
         let (mut closed_before, mut settled_by) = (None, None);
@@ -372,7 +374,7 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
                 return None;
             }
             let settled_by = settled_by.get_or_insert_with(|| Deadline::after(SETTLE));
-            self.end_without_workers(settled_by.is_past())
+            self.end_without_workers(settled_by.is_past(), is_kept())
         };
         let all_done = self.ring.control.tasks.all_done();
         let fences = self.ring.control.fences();
@@ -383,15 +385,17 @@ impl<'a, M: Members + Memory + Places> Work<'a, M> {
     /// Returns how a join ends after the last handle that could get is gone, or `None` if a dead
     /// worker is still taken for alive: its task may become a dead letter, which is not left.
     #[cold]
-    fn end_without_workers(&self, is_settled: bool) -> Option<Joined> {
-        // No put can follow, so that the number stays.
-        self.ring.control.orphan();
+    fn end_without_workers(&self, is_settled: bool, is_kept: bool) -> Option<Joined> {
+        if !is_kept {
+            // No put can follow, so that the number stays.
+            self.ring.control.orphan();
+        }
         // The workers are dead since the last search.
         self.reclaim(Deadline::NEVER);
         if !is_settled && self.in_work() > 0 {
             return None;
         }
-        if self.ring.control.left().is_none() {
+        if !is_kept && self.ring.control.left().is_none() {
             // A stopped process may be in the middle of a put, which is not waited for.
             let _ = self.ring.end_puts(Deadline::after(SETTLE));
             self.ring.control.record_left(self.unfinished());

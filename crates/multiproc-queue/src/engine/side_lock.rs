@@ -19,8 +19,10 @@ use super::ring::Ring;
 /// for less than a microsecond, so the owner is most likely dead if the wait is longer.
 const LOCK_RECHECK: Duration = Duration::from_millis(10);
 
-/// How long a consumer that releases memory waits for the producers' lock.
-pub(super) const TRIM_PATIENCE: Duration = Duration::from_millis(10);
+/// How long a consumer that releases memory waits for the producers' lock. (Models have no clock:
+/// one that ran slowly would not be deterministic.)
+pub(super) const TRIM_PATIENCE: Duration =
+    if cfg!(loom) { Duration::MAX } else { Duration::from_millis(10) };
 
 /// Names the side of a lock. This is a type and not a value, so that [`Held`] is a single pointer:
 /// with two, put and get are slower.

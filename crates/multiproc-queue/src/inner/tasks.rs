@@ -171,7 +171,8 @@ impl<T> Inner<T> {
             let can_get = self.consumer.is_some() || self.store.region.is_claimed();
             can_get || self.is_first_worker_to_come()
         };
-        match work.join(deadline, || self.ring_doorbell(), can_be_got) {
+        let is_kept = || self.store.region.is_kept();
+        match work.join(deadline, || self.ring_doorbell(), can_be_got, is_kept) {
             Joined::TimedOut => return Err(JoinTasksTimeoutError::Timeout),
             Joined::NoWorkers(left) => {
                 self.discard(MOMENT);

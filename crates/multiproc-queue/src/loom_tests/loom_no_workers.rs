@@ -37,7 +37,7 @@ impl Claim {
 
     fn join<L: Members + Copy>(&self, handle: &Handle<L>) -> Joined {
         let can_be_got = || self.0.load(Ordering::Acquire);
-        handle.see(|work| work.join(Deadline::NEVER, || (), can_be_got))
+        handle.see(|work| work.join(Deadline::NEVER, || (), can_be_got, || false))
     }
 }
 

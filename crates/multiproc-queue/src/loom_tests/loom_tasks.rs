@@ -176,7 +176,7 @@ impl<L: Members + Copy> Handle<L> {
     }
 
     fn join(&self) {
-        let joined = self.see(|work| work.join(Deadline::NEVER, || (), || true));
+        let joined = self.see(|work| work.join(Deadline::NEVER, || (), || true, || false));
         assert_eq!(joined, Joined::Done);
     }
 
