@@ -1,5 +1,5 @@
 use loom::thread;
-use multiproc_shm::primitives::explore;
+use multiproc_shm::primitives::{explore, explore_long};
 
 use super::{Member, Shared};
 use crate::engine::error::EngineError;
@@ -9,7 +9,7 @@ use crate::engine::side::{Cursor, Side};
 /// but the first wraps around.
 #[test]
 fn loom_one_to_one() {
-    explore(|| {
+    explore_long(|| {
         let shared = Shared::new(1);
         let producer = {
             let shared = shared.clone();
@@ -26,7 +26,7 @@ fn loom_one_to_one() {
 /// Two producers, one consumer, capacity 1: both items are got, and no process misses its wake-up.
 #[test]
 fn loom_two_producers() {
-    explore(|| {
+    explore_long(|| {
         let shared = Shared::new(1);
         let producers = [1, 2].map(|n| {
             let shared = shared.clone();
@@ -42,7 +42,7 @@ fn loom_two_producers() {
 /// One producer, two consumers: each item is got by one of them, and no process misses its wake-up.
 #[test]
 fn loom_two_consumers() {
-    explore(|| {
+    explore_long(|| {
         let shared = Shared::new(2);
         let consumers = [1, 2].map(|n| {
             let shared = shared.clone();
@@ -207,7 +207,7 @@ fn loom_cursor_is_of_one_commit() {
 /// small one alone: it is woken, although the large one may be first in line.
 #[test]
 fn loom_small_item_finds_room() {
-    explore(|| {
+    explore_long(|| {
         let shared = Shared::with_ring(4, 64);
         shared.put(Member(3), 1);
         shared.put(Member(3), 2);

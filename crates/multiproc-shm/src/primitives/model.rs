@@ -158,16 +158,26 @@ pub fn has_light_fences() -> bool {
 
 /// Runs a model in every interleaving within the preemption bound and prints how many there were.
 pub fn explore(model: impl Fn() + Send + Sync + 'static) {
+    explore_with(loom::model::Builder::new(), model);
+}
+
+/// Runs a model that takes more than a minute with one preemption less than the bound.
+pub fn explore_long(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.map(|bound| bound.saturating_sub(1));
+    explore_with(builder, model);
+}
+
+fn explore_with(mut builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&executions);
-    let mut builder = loom::model::Builder::new();
     // Setting up takes steps as well.
     builder.max_branches = 10_000;
+    let bound = builder.preemption_bound.map_or("none".to_owned(), |bound| bound.to_string());
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         model();
     });
-    let bound = std::env::var("LOOM_MAX_PREEMPTIONS").unwrap_or_else(|_| "none".to_owned());
     println!(
         "{}: {} executions, preemption bound {bound}",
         std::thread::current().name().unwrap_or("a model"),

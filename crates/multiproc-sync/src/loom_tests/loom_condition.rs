@@ -5,7 +5,7 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use multiproc_shm::Deadline;
 use multiproc_shm::members::Members;
-use multiproc_shm::primitives::explore;
+use multiproc_shm::primitives::{explore, explore_long};
 
 use super::{Member, member};
 use crate::raw::condition::{Condition, PLACES};
@@ -170,7 +170,7 @@ fn a_dead_one_and_two(shared: &Arc<Shared>) -> (Arc<AtomicU32>, [thread::JoinHan
 /// The notification of a dead waiter ends one wait, and not two.
 #[test]
 fn loom_condition_taken_over_once() {
-    explore(|| {
+    explore_long(|| {
         let shared = Arc::new(Shared::default());
         let (through, threads) = a_dead_one_and_two(&shared);
         for _ in 0..2 {
