@@ -122,7 +122,7 @@ impl<C: Control> Region<C> {
     /// # Errors
     ///
     /// If it is not a region, is of another kind or version, lacks a seal, or already has
-    /// [`MEMBERS`](crate::members::MEMBERS) members. The error states what was expected and
+    /// [`MEMBERS`] members. The error states what was expected and
     /// received.
     pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
         let stat = memfd::check_seals(&descriptor, SEALS).map_err(|error| {
