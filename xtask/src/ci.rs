@@ -1,7 +1,8 @@
 //! `cargo xtask ci`: runs all checks, the fastest first.
 
+use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::shell::{self, Error, Result, cargo, cargo_locked, failed};
 use crate::{model, tidy};
@@ -62,17 +63,23 @@ fn steps() -> Vec<Step> {
         job("loom", model::loom),
         job("faults", model::faults),
         cargo_step("doc", doc()),
-        cargo_step("package", package()),
+        job("package", run_package),
     ]
 }
 
 /// Builds each published crate from its package alone, as uploaded to crates.io.
-fn package() -> Command {
-    cargo_locked("publish", &["--workspace", "--dry-run", "--allow-dirty", "--quiet"])
-}
-
+///
+/// Cargo keeps the sources of a package by the path of the registry and by its version. In a target
+/// folder that was used before, it would build with the crates of that time. So each run has a
+/// target folder of its own.
 pub(crate) fn run_package(_: &[String]) -> Result {
-    shell::run(&mut package())
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let folder = shell::target().join(format!("package-{}", now.as_nanos()));
+    let args = ["--workspace", "--dry-run", "--allow-dirty", "--quiet", "--target-dir"];
+    let result = shell::run(cargo_locked("publish", &args).arg(&folder));
+    // It does no harm if it cannot be removed.
+    let _ = fs::remove_dir_all(&folder);
+    result
 }
 
 /// Checks licences, versions and sources of the dependencies. Advisories need a network connection:

@@ -129,8 +129,7 @@ impl Suite {
         let flags = shell::with_flags("RUSTFLAGS", &format!("--cfg {}", self.cfg));
         command.env("RUSTFLAGS", flags);
         // In the same directory, other RUSTFLAGS would discard the ordinary build.
-        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-        command.env("CARGO_TARGET_DIR", shell::root().join(target).join(self.name));
+        command.env("CARGO_TARGET_DIR", shell::target().join(self.name));
         command
     }
 }
